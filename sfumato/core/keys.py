@@ -1,0 +1,116 @@
+"""Named random streams.
+
+Two kinds of randomness must never be confused:
+
+* the **secret key** decides who is sampled and which noise is added. Privacy rests on it. It comes from the operating
+  system's entropy (256 bits), lives in one file of mode 0600 and is destroyed when the run is complete;
+* the **seed** decides initial weights, augmentations and splits. It is public, and a user may fix it.
+
+A stream is a pure function of (key, name): `key.stream("noise", 17, "layers/0/weight")` is the same generator on every
+call, on every machine, after every crash. So a replayed step replays its batch and its noise and releases nothing new.
+Each stream is a Philox4x64-10 generator (Salmon et al. 2011) with its own 128-bit key, derived from the master by keyed
+BLAKE2b (a pseudo-random function), so streams of different names are independent for any feasible adversary.
+"""
+
+import hashlib
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+
+from sfumato.core.errors import RunError
+from sfumato.core.files import sync_directory
+
+Name = str | int
+
+
+def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
+    """`size` bytes for this name. Every part is length-prefixed, so ("a", "bc") and ("ab", "c") differ."""
+    digest = hashlib.blake2b(key=master, digest_size=size)
+    for part in name:
+        kind = b"i" if isinstance(part, int) else b"s"
+        encoded = str(part).encode()
+        digest.update(kind + len(encoded).to_bytes(8, "big") + encoded)
+    return digest.digest()
+
+
+def _generator(master: bytes, name: tuple[Name, ...]) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(_derive(master, name, 16), "big")))
+
+
+class SecretKey:
+    """256 secret bits and the streams derived from them. Its repr shows nothing of them."""
+
+    def __init__(self, master: bytes, insecure: bool = False, prefix: tuple[Name, ...] = ()):
+        self._master = master
+        self._prefix = prefix
+        self.insecure = insecure
+
+    @classmethod
+    def from_entropy(cls) -> "SecretKey":
+        return cls(secrets.token_bytes(32))
+
+    @classmethod
+    def from_insecure_seed(cls, seed: int) -> "SecretKey":
+        """A key anyone can guess, for tests and benchmarks. It voids the guarantee; reports say so in red."""
+        return cls(hashlib.sha256(f"insecure {seed}".encode()).digest(), insecure=True)
+
+    def at(self, *name: Name) -> "SecretKey":
+        """The same key, seen from under a name: `key.at("a").stream("b")` is `key.stream("a", "b")`."""
+        return SecretKey(self._master, self.insecure, self._prefix + name)
+
+    def stream(self, *name: Name) -> np.random.Generator:
+        """The generator of this name; the same one, from its beginning, on every call."""
+        return _generator(self._master, self._prefix + name)
+
+    def mac(self, data: bytes) -> str:
+        """A fingerprint of private data that tells nothing to whoever lacks the key."""
+        return hashlib.blake2b(data, key=self._master, digest_size=16).hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """Names this key without revealing it."""
+        return _derive(self._master, ("fingerprint",), 16).hex()
+
+    def save(self, path: Path) -> None:
+        """Write the key to a new file readable by its owner only. Raises FileExistsError."""
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(("insecure " if self.insecure else "secret ") + self._master.hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(path.parent)
+
+    @classmethod
+    def load(cls, path: Path) -> "SecretKey":
+        try:
+            kind, text = path.read_text().split()
+            master = bytes.fromhex(text)
+        except FileNotFoundError:
+            raise RunError(f"{path}: the key file is missing; without it the same noise cannot be drawn again, so "
+                           "this run cannot be resumed") from None
+        except ValueError:
+            raise RunError(f"{path}: not a key file; this run cannot be resumed") from None
+        if len(master) != 32 or kind not in ("secret", "insecure"):
+            raise RunError(f"{path}: not a key file; this run cannot be resumed")
+        return cls(master, insecure=kind == "insecure")
+
+    def __repr__(self) -> str:
+        return f"SecretKey({self.fingerprint[:8]}{', insecure' if self.insecure else ''})"
+
+
+def destroy(path: Path) -> None:
+    """Overwrite and remove a key file. (A journaling file system or an SSD may keep old blocks: keep runs on encrypted disks.)"""
+    if not path.exists():
+        return
+    with open(path, "r+b", buffering=0) as file:
+        file.write(b"\0" * path.stat().st_size)
+        os.fsync(file.fileno())
+    path.unlink()
+    sync_directory(path.parent)
+
+
+def public_stream(seed: int, *name: Name) -> np.random.Generator:
+    """A stream for what is public: initial weights, augmentations, splits."""
+    return _generator(hashlib.sha256(f"public {seed}".encode()).digest(), name)

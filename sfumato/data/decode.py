@@ -1,0 +1,108 @@
+"""An image file -> pixels, through Pillow (imported only here and only when something is decoded).
+
+What a file may hold beyond plain 8-bit RGB: a rotation in its EXIF data, a palette, transparency, 16 bits per sample,
+CMYK. All become uint8, upright, opaque (over white), with 3 channels or 1.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
+from sfumato.core.errors import ArgumentError
+from sfumato.data.split import ReadOptions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+THREADS = 2  # Pillow releases the interpreter lock while it decodes
+# Only these decoders ever see a user's file: some of Pillow's others start external programs.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+
+
+def open_image(path: Path, formats: Sequence[str] = FORMATS) -> "Image":
+    """Open a file and read its header only. Pillow's limit on pixels (decompression bombs) stays in force."""
+    from PIL import Image
+
+    return Image.open(path, formats=list(formats))
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(height, width) after EXIF orientation, from the header. Raises whatever Pillow raises."""
+    with open_image(path) as image:
+        width, height = image.size
+        return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
+
+
+def decode(path: Path, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of one file. Raises whatever Pillow raises for unreadable ones."""
+    from PIL import ImageOps
+
+    with open_image(path) as image:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return _to_array(_fit(_plain(image, options.grey), options.resize))
+
+
+def decode_many(paths: Sequence[Path], options: ReadOptions) -> UInt8[np.ndarray, "b h w c"]:
+    """The pixels of several files of one size."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return np.stack(list(pool.map(lambda path: decode(path, options), paths)))
+
+
+def refit(images: Shaped[np.ndarray, "b h w c"], options: ReadOptions) -> Shaped[np.ndarray, "b h2 w2 c2"]:
+    """The same treatment (grey, resize) for images that are arrays already. Raises ArgumentError for floats."""
+    from PIL import Image
+
+    if images.dtype != np.uint8:
+        argument, value = ("resize", options.resize) if options.resize else ("grey", options.grey)
+        raise ArgumentError(argument, value, "the pixels are floats; store them as uint8, or treat them before")
+    shape = fitted_shape(images.shape[1:], options)
+    fitted = np.empty((len(images), *shape), np.uint8)
+    for k, pixels in enumerate(images):
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        fitted[k] = _to_array(_fit(image.convert("L") if shape[2] == 1 else image, options.resize))
+    return fitted
+
+
+def fitted_shape(shape: Sequence[int], options: ReadOptions) -> tuple[int, int, int]:
+    """(h, w, c) of an image of `shape` after `options`."""
+    h, w, c = (int(size) for size in shape)
+    return options.resize or h, options.resize or w, 1 if options.grey else c
+
+
+def _plain(image: "Image", grey: bool) -> "Image":
+    """8 bits per sample, opaque, mode RGB or L."""
+    from PIL import Image
+
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # 16-bit grey; 65535 = 257 * 255
+        samples = np.asarray(image, np.float64) / 257
+        image = Image.fromarray(np.rint(samples).clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
+    return image.convert("L" if grey else "RGB")
+
+
+def _fit(image: "Image", side: int | None) -> "Image":
+    """Shorter side -> `side` pixels, then the centre square. Pillow widens the bicubic kernel when it shrinks."""
+    from PIL import Image
+
+    if side is None:
+        return image
+    shorter = min(image.size)
+    width, height = (max(side, round(length * side / shorter)) for length in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+def _to_array(image: "Image") -> UInt8[np.ndarray, "h w c"]:
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels

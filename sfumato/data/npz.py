@@ -1,0 +1,96 @@
+"""A NumPy archive with `x_train`, `y_train` and perhaps `x_test`, `y_test`."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from sfumato.core.errors import DataError, SfumatoError
+from sfumato.data.shelf import Arrays, Loaded, Shelf, positions
+from sfumato.data.source import from_arrays
+
+WANTED = "expected x_train and y_train, and optionally x_test and y_test"
+
+
+def find_npz(path: Path) -> Shelf:
+    """The data set in a .npz file; of the images only the header is read. Raises DataError."""
+    parts = _parts(path)
+    labels = {part: _read(path, f"y_{part}") for part in parts}
+    shapes = {part: _image_shape(path, f"x_{part}") for part in parts}
+    shape = shapes["train"]
+    for part, (n, *_) in shapes.items():
+        if labels[part].shape != (n,):
+            raise DataError(f"{path}: y_{part} has shape {labels[part].shape} for {n} images in x_{part}; give one "
+                            "label per image")
+        if shapes[part][1:] != shape[1:]:
+            raise DataError(f"{path}: images of x_{part} are {shapes[part][1:]}, those of x_train {shape[1:]}; store "
+                            "one size")
+    classes = _classes(path, labels)
+
+    def load() -> Loaded:
+        arrays: dict[str, Arrays] = {part: (_read(path, f"x_{part}"), labels[part]) for part in parts}
+        try:
+            sources = {part: from_arrays(*arrays[part], classes, path.stem, part) for part in parts}
+        except SfumatoError as error:
+            raise DataError(f"{path}: {error}") from None
+        return Loaded(sources["train"], positions(shape[0]), sources.get("test"))
+
+    n_test = shapes["test"][0] if "test" in parts else None
+    return Shelf(path.stem, str(path), classes, shape[1:], positions(shape[0]), n_test, load)
+
+
+def _parts(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = {name.removesuffix(".npy") for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read as .npz ({error}); write it with numpy.savez") from None
+    parts = ["train", "test"] if stored & {"x_test", "y_test"} else ["train"]
+    missing = [f"{kind}_{part}" for part in parts for kind in "xy" if f"{kind}_{part}" not in stored]
+    if missing:
+        raise DataError(f"{path}: has no {missing[0]} (found {', '.join(sorted(stored)) or 'nothing'}); {WANTED}")
+    return parts
+
+
+def _read(path: Path, key: str) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything
+            return np.asarray(archive[key])
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: {key} cannot be read ({error}); store plain numeric or string arrays") from None
+
+
+def _image_shape(path: Path, key: str) -> tuple[int, int, int, int]:
+    """(n, h, w, c) from the array's header."""
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
+            version = np.lib.format.read_magic(file)
+            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape = reader(file)[0]
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: {key} cannot be read ({error}); write it with numpy.savez") from None
+    if len(shape) == 3:
+        shape = (*shape, 1)
+    if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
+        raise DataError(f"{path}: {key} has shape {shape}; give (n, h, w), or (n, h, w, c) with c = 1 or 3, n > 0")
+    n, h, w, c = (int(size) for size in shape)
+    return n, h, w, c
+
+
+def _classes(path: Path, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
+    """The classes of the training part; the test part may have no other."""
+    known, unknown = set(labels["train"].tolist()), []
+    if "test" in labels:
+        unknown = sorted(set(labels["test"].tolist()) - known)
+    if unknown:
+        raise DataError(f"{path}: class {unknown[0]!r} is in y_test but not in y_train ({len(unknown)} such); add "
+                        "training images of it or remove it from the test part")
+    if len(known) < 2:
+        raise DataError(f"{path}: y_train has only one class ({', '.join(map(repr, known)) or 'none'}); a classifier "
+                        "needs two or more")
+    try:
+        placeholder = np.zeros((len(labels["train"]), 1, 1), np.uint8)
+        return from_arrays(placeholder, labels["train"]).class_names
+    except SfumatoError as error:
+        raise DataError(f"{path}: y_train: {error}") from None

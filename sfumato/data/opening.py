@@ -1,0 +1,99 @@
+"""A name or a path -> the data set. `open` reads it, `describe` only says what is publicly known of it."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sfumato.core.errors import ArgumentError, DataError
+from sfumato.data.decode import fitted_shape, refit
+from sfumato.data.download import Progress
+from sfumato.data.folder import find_folder
+from sfumato.data.named import find_named
+from sfumato.data.npz import find_npz
+from sfumato.data.registry import REGISTRY, names, published
+from sfumato.data.shelf import Loaded, Shelf
+from sfumato.data.source import DataInfo, Source, Splits
+from sfumato.data.split import ReadOptions, check_fraction
+
+_DEFAULTS = ReadOptions()
+
+
+def open(
+    name_or_path: str | Path,
+    *,
+    data_dir: Path | None = None,
+    validation: float = 0.0,
+    options: ReadOptions = _DEFAULTS,
+    download: bool = True,
+    mirror: str | None = None,
+    progress: Progress | None = None,
+) -> Splits:
+    """Read a data set: a name (see `names()`), a folder of images, or a .npz file.
+
+    data_dir    where named data sets are looked for first, and downloaded to; then $SFUMATO_DATA or the user's cache
+    validation  share of the training images split off for tuning
+    mirror      base address that replaces the official one ($SFUMATO_MIRROR too); data sets lie below it by name
+    Raises DataError where the data are missing, unreadable or unusable, ArgumentError for arguments out of range.
+    """
+    return _shelf(name_or_path, data_dir, validation, options, download, mirror, progress).open(validation, options)
+
+
+def describe(
+    name_or_path: str | Path,
+    *,
+    data_dir: Path | None = None,
+    validation: float = 0.0,
+    options: ReadOptions = _DEFAULTS,
+    download: bool = False,
+) -> DataInfo:
+    """The public facts of what `open` would read with the same arguments. No image is decoded. Raises as `open` does.
+
+    Its counts are those of `open`, except where files turn out unreadable and `skip_unreadable` leaves them out.
+    """
+    return _shelf(name_or_path, data_dir, validation, options, download).describe(validation, options)
+
+
+def _shelf(
+    name_or_path: str | Path,
+    data_dir: Path | None,
+    validation: float,
+    options: ReadOptions,
+    download: bool,
+    mirror: str | None = None,
+    progress: Progress | None = None,
+) -> Shelf:
+    check_fraction("validation", validation)
+    if str(name_or_path) in REGISTRY:  # a folder of that name is meant by ./name
+        row = published(str(name_or_path))
+        where = None if data_dir is None else Path(data_dir).expanduser()
+        return _fitted(find_named(row, where, download, mirror, progress), options)
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return find_folder(path, options)
+    if path.suffix == ".npz" and path.is_file():
+        return _fitted(find_npz(path), options)
+    if path.is_file():
+        raise DataError(f"data={str(path)!r}: this is a file; give a folder with one sub-folder of images per class, "
+                        f"or a .npz file, or one of {', '.join(names())}")
+    looks_like_path = os.sep in str(name_or_path) or path.suffix
+    problem = "no such folder or file" if looks_like_path else "neither a named data set nor a folder or .npz file"
+    raise ArgumentError("data", str(name_or_path), f"{problem}; the named data sets are {', '.join(names())}")
+
+
+def _fitted(shelf: Shelf, options: ReadOptions) -> Shelf:
+    """Resize and grey for images that are stored as arrays, done when they are read."""
+    if shelf.shape is None or fitted_shape(shelf.shape, options) == shelf.shape:
+        return shelf
+    shape = fitted_shape(shelf.shape, options)
+
+    def refitted(source: Source) -> Source:
+        refit(source.raw([0]), options)  # fail now rather than in the middle of a run
+        return replace(source, shape=shape, read=lambda at: refit(source.read(np.asarray(at)), options))
+
+    def load() -> Loaded:
+        loaded = shelf.load()
+        return replace(loaded, train=refitted(loaded.train), test=refitted(loaded.test) if loaded.test else None)
+
+    return replace(shelf, shape=shape, load=load)

@@ -1,0 +1,169 @@
+"""A `Source`: one split of labelled images, addressable by index, wherever the bytes lie.
+
+Shape letters: `n` images in the split, `b` images asked for, `h` `w` `c` height, width and channels of each.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int32, Shaped
+
+from sfumato.core.errors import ArgumentError, DataError
+
+Read = Callable[[np.ndarray], np.ndarray]  # indices (b,) -> images (b, h, w, c) as stored
+CHUNK = 1024  # images held at once while fingerprinting
+MOST_CLASSES = 100_000  # an integer label above this is a code, not a class index
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One split. Images are stored as uint8, or as floats that are meant to lie in [0, 1]."""
+
+    name: str
+    split: str  # "train" | "validation" | "test"
+    labels: Int32[np.ndarray, " n"]
+    class_names: tuple[str, ...]
+    shape: tuple[int, int, int]  # h, w, c of every image
+    read: Read
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def raw(self, indices: Any) -> Shaped[np.ndarray, "b h w c"]:
+        """The images at `indices` (integers or a boolean mask), as stored. Raises ArgumentError outside the split."""
+        return self.read(_as_indices(indices, len(self)))
+
+    def images(self, indices: Any) -> Float32[np.ndarray, "b h w c"]:
+        """The images at `indices`: uint8 is divided by 255, floats pass as they are (NaN stays NaN)."""
+        raw = self.raw(indices)
+        pixels = raw.astype(np.float32)
+        return pixels / np.float32(255) if raw.dtype == np.uint8 else pixels
+
+    def subset(self, indices: Any, split: str) -> "Source":
+        """The images at `indices`, in that order, as a split of their own. No pixel is copied."""
+        chosen, read = _as_indices(indices, len(self)), self.read
+        return Source(self.name, split, self.labels[chosen], self.class_names, self.shape, lambda at: read(chosen[at]))
+
+    def fingerprint(self, mac: Callable[[bytes], str]) -> str:
+        """`mac` of a digest over everything a model could learn from: classes, labels, pixels, in this order.
+
+        The digest itself is never shown: without a key, anyone who guesses the data could confirm the guess.
+        """
+        digest = hashlib.sha256()
+        for name in self.class_names:  # length-prefixed, so ("ab", "c") and ("a", "bc") differ
+            encoded = name.encode("utf-8", "surrogateescape")
+            digest.update(len(encoded).to_bytes(8, "big") + encoded)
+        digest.update(repr((len(self), self.shape)).encode())
+        digest.update(self.labels.astype("<i4").tobytes())
+        for start in range(0, len(self), CHUNK):
+            pixels = self.raw(np.arange(start, min(start + CHUNK, len(self))))
+            digest.update(pixels.dtype.str.encode() + np.ascontiguousarray(pixels).tobytes())
+        return mac(digest.digest())
+
+    def __repr__(self) -> str:
+        h, w, c = self.shape
+        return f"Source({self.name!r}, {self.split!r}, {len(self)} x {h}x{w}x{c}, {len(self.class_names)} classes)"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What `open` returns. `skipped` names the unreadable files that were left out, if that was asked for."""
+
+    train: Source
+    validation: Source | None
+    test: Source | None
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What may be known of a data set before any privacy is spent, found without decoding an image.
+
+    These facts (sizes, class names, image shape) are treated as public; the report says so.
+    """
+
+    name: str
+    path: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int] | None  # None where the first file's header cannot be read
+    counts: dict[str, int]  # {"train": n, "validation": k, "test": m}; a split that is absent has no entry
+    unit: str = "image"
+
+
+def from_arrays(
+    images: Any, labels: Any, class_names: Sequence[str] | None = None, name: str = "arrays", split: str = "train"
+) -> Source:
+    """A source over arrays in memory.
+
+    `images`: (n, h, w) or (n, h, w, c) with c = 1 or 3; uint8, or floats meant to lie in [0, 1].
+    `labels`: (n,) class indices 0, 1, ..., or strings (classes are then `class_names`, else the sorted distinct ones).
+    Raises DataError, ArgumentError.
+    """
+    pixels = _as_images(images)
+    indices, names = _as_labels(labels, class_names)
+    if len(indices) != len(pixels):
+        raise DataError(f"labels: {len(indices)} labels for {len(pixels)} images; give exactly one label per image")
+    if len(pixels) == 0:
+        raise DataError("images: there are none (n=0); give at least one image per class")
+    if len(names) < 2:
+        raise DataError(f"labels: only one class ({names[0]!r}); a classifier needs images of two classes or more")
+    h, w, c = (int(size) for size in pixels.shape[1:])
+    return Source(name, split, indices, names, (h, w, c), lambda at: pixels[at])
+
+
+def _as_indices(indices: Any, n: int) -> np.ndarray:
+    at = np.asarray(indices)
+    if at.dtype == bool and at.shape == (n,):
+        return np.flatnonzero(at)
+    if at.size == 0:
+        return np.zeros(0, np.int64)
+    if at.ndim != 1 or at.dtype.kind not in "iu":
+        raise ArgumentError("indices", f"{at.dtype}{list(at.shape)}", f"give a list of integers, or a mask of {n}")
+    if at.min() < 0 or at.max() >= n:
+        wrong = int(at.min() if at.min() < 0 else at.max())
+        raise ArgumentError("indices", wrong, f"this split has images 0 to {n - 1}")
+    return at.astype(np.int64)
+
+
+def _as_images(images: Any) -> np.ndarray:
+    pixels = np.asarray(images)
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
+        raise ArgumentError("images", f"shape {np.shape(images)}", "give (n, h, w), or (n, h, w, c) with c = 1 or 3")
+    if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
+        raise ArgumentError("images", f"dtype {pixels.dtype}", "convert to uint8 (0 to 255) or to floats in [0, 1]")
+    return pixels
+
+
+def _as_labels(labels: Any, class_names: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    given = np.asarray(labels)
+    if given.ndim != 1:
+        raise ArgumentError("labels", f"shape {given.shape}", "give one label per image, shape (n,)")
+    names = None if class_names is None else tuple(str(name) for name in class_names)
+    if names is not None and (not names or len(set(names)) != len(names)):
+        raise ArgumentError("class_names", names, "give every class once")
+    if given.dtype.kind == "U" or (given.dtype == object and all(isinstance(label, str) for label in given)):
+        return _named_labels(given, names)
+    if given.dtype.kind not in "iub" and given.size:
+        raise ArgumentError("labels", f"dtype {given.dtype}", "give class indices 0, 1, ... or strings")
+    low, high = (int(given.min()), int(given.max())) if given.size else (0, 0)
+    most = MOST_CLASSES if names is None else len(names)
+    if low < 0 or high >= most:
+        raise ArgumentError("labels", low if low < 0 else high, f"class indices run from 0 to {most - 1}; "
+                            "give other codes as strings")
+    return given.astype(np.int32), names or tuple(str(k) for k in range(high + 1))
+
+
+def _named_labels(given: np.ndarray, names: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    distinct, inverse = np.unique(given.astype(str), return_inverse=True)
+    if names is None:
+        names = tuple(str(name) for name in distinct)
+    place = {name: k for k, name in enumerate(names)}
+    unknown = [str(name) for name in distinct if name not in place]
+    if unknown:
+        raise ArgumentError("labels", unknown[0], f"not one of the class names ({', '.join(names[:10])})")
+    return np.array([place[str(name)] for name in distinct], np.int32)[inverse.reshape(-1)], names

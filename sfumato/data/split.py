@@ -1,0 +1,88 @@
+"""Who is on which side of a split.
+
+Differential privacy compares neighbouring data sets: D, and D without one example. If the held-out examples were drawn
+from a shuffled list of all n, removing one example would reshuffle the rest; the training sets of D and D' would then
+differ in many examples and an (epsilon, delta) for one example would cover nothing. So each example decides alone:
+
+    u(example) = H(seed, purpose, the example's own name) in [0, 1);   held out  <=>  u < fraction
+
+Then the side of an example depends on nothing but its name, and neighbours stay neighbours after the split. The price:
+the fraction is met only on average. A file's name is its path in the folder. An example of an array has no name but its
+position, so there a neighbour means "that position is empty", not "the later ones move up". `seed` is public.
+
+The purposes "test" and "validation" use independent hashes, so the one split says nothing about the other.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool
+
+from sfumato.core.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a data set is read.
+
+    resize           shorter side -> this many pixels (bicubic), then the centre square
+    grey             one channel instead of three
+    skip_unreadable  leave unreadable files out (and name them) instead of stopping
+    test_fraction    share held out as test where a data set has no test split of its own
+    seed             public; fixes who is held out
+    """
+
+    resize: int | None = None
+    grey: bool = False
+    skip_unreadable: bool = False
+    test_fraction: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resize is not None and not 1 <= self.resize <= 4096:
+            raise ArgumentError("resize", self.resize, "give a side of 1 to 4096 pixels")
+        check_fraction("test_fraction", self.test_fraction)
+
+
+def check_fraction(argument: str, value: float) -> None:
+    if not 0 <= value < 1:  # also refuses NaN
+        raise ArgumentError(argument, value, "give a share of the examples: 0 (none) up to, but not including, 1")
+
+
+def held_out(names: Iterable[str], fraction: float, seed: int, purpose: str) -> Bool[np.ndarray, " n"]:
+    """True for every example that its name's hash puts on the held-out side."""
+    prefix = hashlib.blake2b(f"sfumato split {seed} {purpose}\n".encode(), digest_size=8)
+    # Half-open and exact: u = hash / 2^64 < fraction, decided in integers.
+    threshold = int(fraction * 2.0**64)
+
+    def is_out(name: str) -> bool:
+        digest = prefix.copy()
+        digest.update(name.encode("utf-8", "surrogateescape"))
+        return int.from_bytes(digest.digest(), "big") < threshold
+
+    return np.fromiter((is_out(name) for name in names), bool)
+
+
+def partition(
+    names: Sequence[str], has_test: bool, validation: float, options: ReadOptions
+) -> dict[str, np.ndarray]:
+    """Indices into `names` of "train", and of "validation" and "test" where they are split off. Raises ArgumentError.
+
+    `names` are the examples of the training part; `has_test` says whether a test part exists beside them.
+    """
+    is_test = held_out(names, 0.0 if has_test else options.test_fraction, options.seed, "test")
+    is_validation = held_out(names, validation, options.seed, "validation") & ~is_test
+    sides = {"train": np.flatnonzero(~is_test & ~is_validation)}
+    if validation > 0:
+        sides["validation"] = np.flatnonzero(is_validation)
+    if not has_test and options.test_fraction > 0:
+        sides["test"] = np.flatnonzero(is_test)
+    for side, indices in sides.items():
+        if len(indices) == 0:
+            argument = "validation" if side == "validation" else "test_fraction"
+            value = validation if side == "validation" else options.test_fraction
+            raise ArgumentError(argument, value, f"no image falls on the {side} side; {len(names)} images are too few "
+                                "for this share")
+    return sides

@@ -1,0 +1,60 @@
+"""A frozen feature map over a source -> a matrix of rows, memory-mapped from disk when it is large.
+
+The rows are a function of each image alone (and of public numbers), so they are as private as the images and cost no
+privacy. Two promises are made here, for every solver: each row is finite, and its norm is at most 1. An image with a
+pixel that is not finite becomes a row of zeros.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from sfumato.data.source import Source
+from sfumato.models.feature_map import FeatureMap
+
+CHUNK = 128
+"""Images per compiled call: large enough for the convolutions, small enough that their responses stay in the cache."""
+
+
+def bounded(row: Float[Array, " d"]) -> Float[Array, " d"]:
+    """The row itself if it is finite and of norm at most 1; scaled to norm 1 if longer; zeros if not finite."""
+    squared = jnp.sum(row * row)
+    finite = jnp.isfinite(squared)
+    row = jnp.where(finite, row, 0.0)
+    return row / jnp.maximum(1.0, jnp.sqrt(jnp.where(finite, squared, 0.0)))
+
+
+def rows_of(feature_map: FeatureMap) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:
+    """The map for a batch of images, compiled, its rows bounded."""
+    return jax.jit(jax.vmap(lambda image: bounded(feature_map(image))))
+
+
+def extract(
+    feature_map: FeatureMap,
+    source: Source,
+    path: Path | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Float32[np.ndarray, "n d"]:
+    """The rows of all images of the source. path: where to keep them (a .npy file, mapped); None keeps them in memory.
+
+    progress(images done) is called after every chunk.
+    """
+    compiled = rows_of(feature_map)
+    shape = (len(source), feature_map.size)
+    rows = np.empty(shape, np.float32) if path is None else np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    pending: tuple[int, int, Array] | None = None
+    for start in range(0, len(source), CHUNK):
+        stop = min(start + CHUNK, len(source))
+        padded = np.minimum(np.arange(start, start + CHUNK), len(source) - 1)  # one shape, compiled once
+        result = compiled(source.images(padded))
+        if pending is not None:  # store the last chunk while this one is computed
+            rows[pending[0] : pending[1]] = np.asarray(pending[2])[: pending[1] - pending[0]]
+        pending = (start, stop, result)
+        progress(stop)
+    if pending is not None:
+        rows[pending[0] : pending[1]] = np.asarray(pending[2])[: pending[1] - pending[0]]
+    return rows

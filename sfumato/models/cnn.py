@@ -1,0 +1,37 @@
+"""The small tanh network of Papernot et al. 2021 (arXiv 2007.14191), Table 1: bounded activations suit clipped gradients."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sfumato.models.layers import Conv, Linear, centred, max_pool
+
+
+class SmallCNN(eqx.Module):
+    """conv 8x8/2 (16) - pool - conv 4x4/2 (32) - pool - 32 - classes, tanh throughout; images of at least 8 pixels."""
+
+    first: Conv
+    second: Conv
+    hidden: Linear
+    head: Linear
+
+    def __init__(self, shape: tuple[int, int, int], classes: int, key: PRNGKeyArray):
+        height, width, colours = shape
+        keys = jax.random.split(key, 4)
+        self.first = Conv(colours, 16, 8, keys[0], stride=2)
+        self.second = Conv(16, 32, 4, keys[1], stride=2)
+        self.hidden = Linear.random(32 * _after(_after(height)) * _after(_after(width)), 32, keys[2])
+        self.head = Linear.random(32, classes, keys[3])
+
+    def _maps(self, image: Float[Array, "h w c"]) -> Float[Array, "a b 32"]:
+        maps = max_pool(jnp.tanh(self.first(centred(image))), 2, 1)
+        return max_pool(jnp.tanh(self.second(maps)), 2, 1)
+
+    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " classes"]:
+        return self.head(jnp.tanh(self.hidden(self._maps(image).ravel())))
+
+
+def _after(length: int) -> int:
+    """Side length after one convolution of stride 2 and one 2 x 2 pool of stride 1."""
+    return -(-length // 2) - 1

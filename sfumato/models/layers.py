@@ -1,0 +1,115 @@
+"""Layers for ONE image, height x width x channels. Nothing here can see a second example."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def convolve(
+    image: Float[Array, "h w d"], kernel: Float[Array, "kh kw d p"], stride: int = 1
+) -> Float[Array, "a b p"]:
+    """Cross-correlation with "SAME" padding."""
+    return lax.conv_general_dilated(image[None], kernel, (stride, stride), "SAME", dimension_numbers=_NHWC)[0]
+
+
+def fan_in_normal(key: PRNGKeyArray, shape: tuple[int, ...], fan_in: int, gain: float = 1.0) -> Float[Array, "..."]:
+    """Normal truncated at two standard deviations, variance gain / fan_in (0.8796 is the truncated standard deviation)."""
+    std = (gain / fan_in) ** 0.5 / 0.87962566
+    return std * jax.random.truncated_normal(key, -2, 2, shape)
+
+
+class Conv(eqx.Module):
+    """Convolution with bias."""
+
+    kernel: Float[Array, "kh kw d p"]
+    bias: Float[Array, " p"]
+    stride: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1):
+        self.kernel = fan_in_normal(key, (size, size, inputs, outputs), size * size * inputs)
+        self.bias = jnp.zeros(outputs)
+        self.stride = stride
+
+    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
+        return convolve(image, self.kernel, self.stride) + self.bias
+
+
+class StandardisedConv(eqx.Module):
+    """Weight-standardised convolution (Qiao et al. 2019; with gain, as Brock et al. 2021).
+
+    The kernel used is gain * (w - mean) / sqrt(max(fan_in * var, 1e-4)), mean and variance over each output's inputs.
+    """
+
+    kernel: Float[Array, "kh kw d p"]
+    gain: Float[Array, " p"]
+    bias: Float[Array, " p"]
+    stride: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1):
+        self.kernel = fan_in_normal(key, (size, size, inputs, outputs), size * size * inputs)
+        self.gain = jnp.ones(outputs)
+        self.bias = jnp.zeros(outputs)
+        self.stride = stride
+
+    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
+        fan_in = int(np.prod(self.kernel.shape[:3]))
+        mean = self.kernel.mean((0, 1, 2))
+        variance = self.kernel.var((0, 1, 2))
+        scale = self.gain * lax.rsqrt(jnp.maximum(fan_in * variance, 1e-4))
+        return convolve(image, (self.kernel - mean) * scale, self.stride) + self.bias
+
+
+class GroupNorm(eqx.Module):
+    """Group normalisation (Wu & He 2018) of one image: statistics over all pixels and the channels of a group."""
+
+    scale: Float[Array, " d"]
+    shift: Float[Array, " d"]
+    groups: int = eqx.field(static=True)
+
+    def __init__(self, channels: int, groups: int = 16):
+        self.groups = min(groups, channels)
+        while channels % self.groups:
+            self.groups -= 1
+        self.scale = jnp.ones(channels)
+        self.shift = jnp.zeros(channels)
+
+    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "h w d"]:
+        height, width, channels = image.shape
+        grouped = image.reshape(height, width, self.groups, channels // self.groups)
+        mean = grouped.mean((0, 1, 3), keepdims=True)
+        variance = grouped.var((0, 1, 3), keepdims=True)
+        normal = (grouped - mean) * lax.rsqrt(variance + 1e-5)
+        return normal.reshape(image.shape) * self.scale + self.shift
+
+
+class Linear(eqx.Module):
+    """x @ weight + bias."""
+
+    weight: Float[Array, "d p"]
+    bias: Float[Array, " p"]
+
+    @classmethod
+    def zeros(cls, inputs: int, outputs: int) -> "Linear":
+        """Predicts all classes alike: the start for a linear model."""
+        return cls(jnp.zeros((inputs, outputs)), jnp.zeros(outputs))
+
+    @classmethod
+    def random(cls, inputs: int, outputs: int, key: PRNGKeyArray) -> "Linear":
+        return cls(fan_in_normal(key, (inputs, outputs), inputs), jnp.zeros(outputs))
+
+    def __call__(self, row: Float[Array, " d"]) -> Float[Array, " p"]:
+        return row @ self.weight + self.bias
+
+
+def max_pool(image: Float[Array, "h w d"], size: int, stride: int) -> Float[Array, "a b d"]:
+    return lax.reduce_window(image, -jnp.inf, lax.max, (size, size, 1), (stride, stride, 1), "VALID")
+
+
+def centred(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """Pixels in [0, 1] -> about [-2, 2], by public constants: a data set's own mean and spread are private facts."""
+    return (image - 0.5) / 0.25

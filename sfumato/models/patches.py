@@ -1,0 +1,122 @@
+"""Responses to whitened random patches (Coates, Ng and Lee 2011), the patches cut from pictures that nobody took."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from sfumato.core.errors import ArgumentError
+from sfumato.core.keys import public_stream
+from sfumato.models.dead_leaves import dead_leaves
+from sfumato.models.feature_map import FeatureMap, Group, at_working_size, spectrum, unit
+
+PATCH = 6
+STRIDE = 2
+CELLS = 3
+# Keeps flat patches from being blown up: a variance of 10 grey levels squared (Coates et al. use the same constant).
+_CONTRAST_FLOOR = 10 / 255**2
+_WHITENING_FLOOR = 0.1
+_ACTIVE = 0.3
+
+
+class Patches(FeatureMap):
+    """Rectified responses to `filters` whitened patches and their mirror images, pooled on 3 x 3 overlapping cells.
+
+    With P(x) the 6 x 6 patches of the image on a grid of stride 2, each with its mean removed and divided by its
+    contrast, the response to filter g is r = <g, P> - b; it is rectified twice, relu(r - t) and relu(-r - t), with t such
+    that about 30 % of either are active. The response at x to the mirror image of g is the response to g of the mirrored
+    image, mirrored; averaging both makes the row the same for an image and its mirror image (exactly so for even width).
+    Square root, then the lowest six DCT frequencies of the 3 x 3 cells: 6 frequencies x 2 * filters channels.
+    """
+
+    weights: Float[Array, "p p c m"]
+    offset: Float[Array, " m"]
+    threshold: Float[Array, " m"]
+    groups: tuple[Group, ...] = eqx.field(static=True)
+
+    def __init__(self, colours: int, filters: int = 384, seed: int = 0):
+        """Draw the pictures, cut the patches and whiten them: all from the public `seed`. m = 2 * filters."""
+        if colours not in (1, 3):
+            raise ArgumentError("colours", colours, "images have 1 or 3 colour channels")
+        weights, offset, threshold = _filters(colours, filters, seed)
+        self.weights, self.offset, self.threshold = jnp.asarray(weights), jnp.asarray(offset), jnp.asarray(threshold)
+        self.groups = (Group(6, 2 * filters, 1.0),)
+
+    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+        return unit(spectrum(jnp.sqrt(self.pooled(image)))).ravel()
+
+    def pooled(self, image: Float[Array, "h w c"]) -> Float[Array, "3 3 m"]:
+        """Mean rectified response per cell; channels: positive parts, then negative parts."""
+        response = (_convolve(at_working_size(image), self.weights) - self.offset) - 0
+        rows, columns, _ = response.shape
+        down, across = jnp.asarray(windows(rows)), jnp.asarray(windows(columns))
+        half = self.weights.shape[-1] // 2
+        parts = []
+        for sign in (1, -1):
+            active = jnp.maximum(sign * response - self.threshold, 0)
+            cells = jnp.einsum("ia,jb,abm->ijm", down, across, active)
+            parts.append((cells[..., :half] + cells[:, ::-1, half:]) / 2)
+        return jnp.concatenate(parts, axis=-1)
+
+
+def _convolve(image: Float[Array, "h w c"], weights: Float[Array, "p p c m"]) -> Float[Array, "a b m"]:
+    """Responses of contrast-normalised patches. The filters sum to zero, so the patch mean need not be removed."""
+    count = weights[..., 0].size
+    ones = jnp.ones((PATCH, PATCH, 1, 1), image.dtype)
+
+    def slide(what, kernel):
+        return lax.conv_general_dilated(what[None], kernel, (STRIDE, STRIDE), "VALID",
+                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
+
+    # Removing 1/2 first keeps the difference of the two moments accurate in float32.
+    centred = image - 0.5
+    mean = slide(centred.sum(-1, keepdims=True), ones) / count
+    square = slide((centred * centred).sum(-1, keepdims=True), ones) / count
+    contrast = jnp.sqrt(jnp.maximum(square - mean * mean, 0) + _CONTRAST_FLOOR)
+    return slide(centred, weights) / contrast
+
+
+def windows(length: int, cells: int = CELLS) -> Float[np.ndarray, "cells length"]:
+    """Weights of `cells` overlapping mean windows, each 3/7 of the length (6 of 14, neighbours share a third).
+
+    The ends of a window may cover a fraction of a position, which keeps the windows mirror-symmetric for every length.
+    """
+    width = length * 3 / (2 * cells + 1)
+    start = np.linspace(0, length - width, cells)[:, None]
+    position = np.arange(length)[None]
+    cover = np.minimum(position + 1, start + width) - np.maximum(position, start)
+    return (np.clip(cover, 0, 1) / width).astype(np.float32)
+
+
+def _filters(colours: int, filters: int, seed: int):
+    """Weights, offsets and thresholds of `filters` patches followed by those of their mirror images."""
+    pictures = dead_leaves(400, 32, colours, seed)
+    draw = public_stream(seed, "patches", colours)
+    count = 40_000
+    which = draw.integers(len(pictures), size=count)
+    top, left = draw.integers(32 - PATCH + 1, size=(2, count))
+    steps = np.arange(PATCH)
+    patches = pictures[which[:, None, None], top[:, None, None] + steps[:, None], left[:, None, None] + steps]
+    patches = patches.reshape(count, -1).astype(np.float64)
+    patches -= patches.mean(1, keepdims=True)
+    patches /= np.sqrt((patches**2).mean(1, keepdims=True) + _CONTRAST_FLOOR)
+    # ZCA whitening with a floor: y = Z (P - mean), Z = C^(-1/2) (Bell and Sejnowski 1997). A filter is a whitened patch
+    # w of norm 1, and <w, y> = <Z w, P> - <Z w, mean>: whitening costs nothing at run time.
+    mean = patches.mean(0)
+    values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
+    whitener = (vectors * (values + _WHITENING_FLOOR) ** -0.5) @ vectors.T
+    white = (patches - mean) @ whitener
+    chosen = white[draw.choice(count, filters, replace=False)]
+    chosen /= np.linalg.norm(chosen, axis=1, keepdims=True)
+    shape = (-1, PATCH, PATCH, colours)
+    chosen = np.concatenate([chosen, chosen.reshape(shape)[:, :, ::-1].reshape(filters, -1)])
+    weights = chosen @ whitener
+    weights -= weights.mean(1, keepdims=True)
+    offset = weights @ mean
+    response = white[: count // 4] @ chosen.T
+    threshold = np.quantile(np.abs(response), 1 - 2 * _ACTIVE, axis=0)
+    # A filter and its mirror image share one threshold and one offset, or the mirror average would not be invariant.
+    threshold, offset = (np.tile((each[:filters] + each[filters:]) / 2, 2) for each in (threshold, offset))
+    return weights.T.reshape(PATCH, PATCH, colours, -1).astype(np.float32), offset.astype(np.float32), \
+        threshold.astype(np.float32)

@@ -1,0 +1,92 @@
+"""(epsilon, delta) of a tally of events, always from above, through the released `dp-accounting`.
+
+Full-batch Gaussian releases compose exactly: adaptive releases with noise multipliers s_1 ... s_k are together as private
+as one release with multiplier (sum_i s_i^-2)^(-1/2), i.e. mu-GDP with mu^2 = sum_i s_i^-2 (Dong, Roth, Su 2019, Cor. 3.3),
+and epsilon(delta) of one Gaussian is known in closed form up to a root search (Balle & Wang 2018, Thm. 8). As soon as one
+event is subsampled, the privacy loss distributions are discretised pessimistically and composed by FFT (PLD; Koskela et
+al. 2020, Doroshenko et al. 2022), the plain Gaussians first merged into one.
+"""
+
+import importlib.metadata
+import math
+from functools import lru_cache
+
+from sfumato.core.checks import positive, whole
+from sfumato.core.errors import ArgumentError
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
+
+PLD_INTERVAL = 1e-4
+"""Width of a privacy-loss bucket: losses are rounded up to the next multiple, so epsilon errs above the truth."""
+
+_ROOT_TOLERANCE = 1e-10
+"""The library finds epsilon of one Gaussian by a root search to 1e-12; this much is added so that we err above."""
+
+
+def gaussian_mu(tally: Tally) -> float:
+    """mu of the plain Gaussian events in the tally: sqrt(sum of count / sigma^2)."""
+    terms = [count / event.noise_multiplier**2 for event, count in tally.items() if isinstance(event, GaussianEvent)]
+    return math.sqrt(math.fsum(terms))
+
+
+def epsilon(tally: Tally, delta: float, interval: float = PLD_INTERVAL) -> float:
+    """An epsilon such that the composition of `tally` is (epsilon, delta)-DP. An empty tally costs 0."""
+    _check_delta(delta)
+    mu, sampled = _canonical(tally)
+    if not sampled:
+        return _gaussian_epsilon(mu, delta) if mu > 0 else 0.0
+    return _sampled_epsilon(mu, sampled, delta, interval)
+
+
+def describe(tally: Tally) -> str:
+    """The accountant that `epsilon` uses for this tally, in words for the report."""
+    version = importlib.metadata.version("dp-accounting")
+    if any(isinstance(event, PoissonSampledEvent) for event in tally):
+        return f"PLD (privacy loss distribution) by dp-accounting {version}, rounded up to multiples of {PLD_INTERVAL:g}"
+    return f"exact Gaussian composition, by dp-accounting {version}"
+
+
+def _canonical(tally: Tally) -> tuple[float, tuple[tuple[PoissonSampledEvent, int], ...]]:
+    """Merge plain Gaussians into mu and sort the rest, so that equal compositions give equal numbers to the last bit."""
+    plain: dict[GaussianEvent, int] = {}
+    sampled: dict[PoissonSampledEvent, int] = {}
+    for event, count in tally.items():
+        whole("count", count, at_least=0)
+        match event:
+            case GaussianEvent():
+                plain[event] = plain.get(event, 0) + count
+            case PoissonSampledEvent(rate, inner) if rate == 1.0:
+                plain[inner] = plain.get(inner, 0) + count
+            case PoissonSampledEvent():
+                sampled[event] = sampled.get(event, 0) + count
+            case _:
+                raise ArgumentError("event", event, "give an event from sfumato.privacy.events")
+    return gaussian_mu(plain), tuple(sorted((event, count) for event, count in sampled.items() if count))
+
+
+@lru_cache(maxsize=4096)
+def _gaussian_epsilon(mu: float, delta: float) -> float:
+    from dp_accounting import get_epsilon_gaussian
+
+    return get_epsilon_gaussian(1 / mu, delta) + _ROOT_TOLERANCE
+
+
+@lru_cache(maxsize=4096)
+def _sampled_epsilon(
+    mu: float, sampled: tuple[tuple[PoissonSampledEvent, int], ...], delta: float, interval: float
+) -> float:
+    import dp_accounting
+    from dp_accounting import pld
+
+    accountant = pld.PLDAccountant(value_discretization_interval=interval)
+    if mu > 0:
+        accountant.compose(dp_accounting.GaussianDpEvent(1 / mu))
+    for event, count in sampled:
+        gaussian = dp_accounting.GaussianDpEvent(event.event.noise_multiplier)
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(event.rate, gaussian), count)
+    return float(accountant.get_epsilon(delta))
+
+
+def _check_delta(delta: float) -> None:
+    positive("delta", delta)
+    if delta >= 1:
+        raise ArgumentError("delta", delta, "give a number below 1")

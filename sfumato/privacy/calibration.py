@@ -1,0 +1,58 @@
+"""The least noise that keeps a promise, always rounded to the safe side."""
+
+from collections.abc import Callable
+
+from sfumato.core.checks import positive
+from sfumato.core.errors import ArgumentError
+from sfumato.privacy.accountants import PLD_INTERVAL, epsilon
+from sfumato.privacy.events import GaussianEvent, Tally, tally
+
+RELATIVE_TOLERANCE = 1e-4
+"""The noise multiplier returned is at most this factor above the smallest one that would do."""
+
+_COARSE_INTERVAL = 1e-3
+_BOUNDS = (1e-2, 1e8)
+
+
+def noise_multiplier(make_tally: Callable[[float], Tally], target_epsilon: float, delta: float) -> float:
+    """The smallest sigma (to `RELATIVE_TOLERANCE`, from above) with epsilon(make_tally(sigma), delta) <= target_epsilon.
+
+    make_tally: the run's events as a function of sigma; their epsilon must fall when sigma grows.
+    Raises ArgumentError when no sigma in [0.01, 1e8] reaches the target.
+    """
+    positive("epsilon", target_epsilon)
+
+    def fits(sigma: float, interval: float) -> bool:
+        return epsilon(make_tally(sigma), delta, interval) <= target_epsilon
+
+    # Wide privacy-loss buckets are ten times cheaper and good to a percent: they find where to look closely.
+    rough = _smallest(lambda sigma: fits(sigma, _COARSE_INTERVAL), start=1.0, factor=2.0, tolerance=1e-2)
+    sigma = _smallest(lambda sigma: fits(sigma, PLD_INTERVAL), rough, factor=1.02, tolerance=RELATIVE_TOLERANCE)
+    if sigma >= _BOUNDS[1]:
+        raise ArgumentError("epsilon", target_epsilon, f"no noise up to {sigma:g} reaches it at delta={delta:g}; ask for more")
+    return sigma
+
+
+def _smallest(fits: Callable[[float], bool], start: float, factor: float, tolerance: float) -> float:
+    """Geometric search for the smallest sigma that fits, within _BOUNDS; what is returned fits (or is the upper bound)."""
+    high, step = start, factor
+    while high < _BOUNDS[1] and not fits(high):
+        high, step = min(high * step, _BOUNDS[1]), step**1.5
+    low, step = high / factor, factor
+    while low > _BOUNDS[0] and fits(low):
+        high, low, step = low, low / step, step**1.5
+    while high / low > 1 + tolerance:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high
+
+
+def gaussian_mu_for(target_epsilon: float, delta: float) -> float:
+    """The largest mu (to 1e-9, from below) with mu-GDP implying (target_epsilon, delta)-DP. Balle & Wang 2018, Thm. 8."""
+    positive("epsilon", target_epsilon)
+    from dp_accounting import get_sigma_gaussian
+
+    mu = 1 / get_sigma_gaussian(target_epsilon, delta) * (1 - 1e-9)
+    while epsilon(tally((GaussianEvent(1 / mu), 1)), delta) > target_epsilon:
+        mu *= 1 - 1e-9
+    return mu

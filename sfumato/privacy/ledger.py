@@ -1,0 +1,249 @@
+"""The ledger: every release is written down, on disk, before it happens.
+
+An append-only file of JSON lines. Line 0 states the budget; each later line pays for one release. A line is flushed to the
+disk before `spend` returns, so whatever was released is in the ledger, and a crash can only leave a payment whose release
+never happened (over-counting). Each line holds the SHA-256 of the line before it and itself: editing or removing a line in
+the middle breaks the chain. (Cutting off the end does not; a checkpoint remembers how far the ledger had come.)
+
+A release is named by (key, name): the same key and name give the same noise, so paying for it again would release nothing
+new. `spend` therefore writes nothing for a release that this key has paid for already; that is how a resumed run replays.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfumato.core.checks import positive
+from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
+from sfumato.core.files import sync_directory
+from sfumato.privacy import accountants, events
+from sfumato.privacy.events import Event, Tally
+
+FILE_NAME = "ledger.jsonl"
+RELATION = "add-or-remove-one"
+_FORMAT = 1
+_NO_HASH = "0" * 64
+
+
+@dataclass(frozen=True)
+class Head:
+    """How far a ledger has come: the number of lines and the hash of the last."""
+
+    lines: int
+    hash: str
+
+
+class Ledger:
+    """Payments for releases, never more than the budget. Build with `create` or `open`.
+
+    epsilon_max, delta: the budget. tally: the events paid for so far. Usable as a context manager; holds a file lock.
+    """
+
+    def __init__(self, path: Path, records: list[dict[str, Any]], handle: int | None):
+        self.path = path
+        self._handle = handle
+        opening = records[0]
+        self.delta: float = opening["delta"]
+        self.epsilon_max: float = opening["epsilon_max"]
+        self.unit: str = opening["unit"]
+        self.relation: str = opening["relation"]
+        self._hashes: list[str] = [record["hash"] for record in records]
+        self._paid: dict[tuple[str, str], Event] = {}
+        self.tally: Counter[Event] = Counter()
+        for record in records[1:]:
+            self._count(record)
+        self._authorised: Counter[Event] = Counter(self.tally)
+
+    # -- life cycle
+
+    @classmethod
+    def create(cls, directory: Path | str, *, delta: float, epsilon_max: float, unit: str = "image") -> "Ledger":
+        """Begin a ledger in `directory`. Raises RunError if it has one already."""
+        positive("epsilon_max", epsilon_max)
+        positive("delta", delta)
+        path = Path(directory) / FILE_NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            raise RunError(f"{path}: a ledger exists here; open it, or choose another directory") from None
+        _lock(handle, path)
+        opening = {"kind": "open", "format": _FORMAT, "delta": delta, "epsilon_max": epsilon_max, "relation": RELATION,
+                   "unit": unit, "time": _now()}
+        record = _seal(opening, _NO_HASH)
+        _append(handle, record, path)
+        sync_directory(path.parent)
+        return cls(path, [record], handle)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Ledger":
+        """Continue a ledger (a file, or the directory that holds it). Raises LedgerError if it was edited."""
+        path = _file(path)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_APPEND)
+        except FileNotFoundError:
+            raise LedgerError(f"{path}: no ledger here") from None
+        try:
+            _lock(handle, path)
+            records, good_bytes = _parse(path.read_bytes(), path)
+            # A torn last line is a payment that was never confirmed, so its release never happened.
+            os.ftruncate(handle, good_bytes)
+            os.fsync(handle)
+            return cls(path, records, handle)
+        except BaseException:
+            os.close(handle)
+            raise
+
+    @classmethod
+    def read(cls, path: Path | str) -> "Ledger":
+        """The ledger as it stands, without locking it; `spend` on it raises."""
+        path = _file(path)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise LedgerError(f"{path}: no ledger here") from None
+        return cls(path, _parse(content, path)[0], None)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def __enter__(self) -> "Ledger":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- spending
+
+    @property
+    def head(self) -> Head:
+        return Head(len(self._hashes), self._hashes[-1])
+
+    def reaches(self, head: Head) -> bool:
+        """Whether this ledger contains the given head, i.e. continues what was there then."""
+        return head.lines <= len(self._hashes) and self._hashes[head.lines - 1] == head.hash
+
+    def epsilon(self) -> float:
+        """The epsilon spent so far, at the ledger's delta."""
+        return accountants.epsilon(self.tally, self.delta)
+
+    def paid(self, release: str, key: str) -> bool:
+        return (key, release) in self._paid
+
+    def authorise(self, planned: Tally) -> None:
+        """Make sure that all of `planned` fits into what is left. Raises BudgetError; writes and spends nothing."""
+        total = self.tally + Counter(planned)
+        self._require(total)
+        self._authorised = total
+
+    def spend(self, event: Event, release: str | None = None, key: str | None = None) -> None:
+        """Pay for one release; call it BEFORE anything of the release leaves this process.
+
+        release, key: the release's name and the fingerprint of the key its noise comes from. Given both, a release paid
+        for already is not charged again. Raises BudgetError (nothing is written) when the budget does not allow it.
+        """
+        if self._handle is None:
+            raise LedgerError(f"{self.path}: opened for reading only; use Ledger.open to spend")
+        if release is not None and key is not None and (before := self._paid.get((key, release))) is not None:
+            if before != event:
+                raise LedgerError(f"{self.path}: release {release!r} was paid for as {before}, not as {event}")
+            return
+        total = Counter(self.tally)
+        total[event] += 1
+        if total[event] > self._authorised[event]:
+            self._require(total)
+            self._authorised = total
+        record = _seal({"kind": "spend", "release": release, "key": key, "event": events.to_json(event), "time": _now()},
+                       self._hashes[-1])
+        _append(self._handle, record, self.path)
+        self._hashes.append(record["hash"])
+        self._count(record)
+
+    def _require(self, total: Tally) -> None:
+        needed = accountants.epsilon(total, self.delta)
+        if not needed <= self.epsilon_max:  # written so that a NaN refuses
+            raise BudgetError(f"epsilon={needed:.6g}: the release would pass the ledger's epsilon_max={self.epsilon_max:g} at "
+                              f"delta={self.delta:g} ({self.epsilon():.6g} is spent); use fewer steps or more noise")
+
+    def _count(self, record: dict[str, Any]) -> None:
+        event = events.from_json(record["event"])
+        self.tally[event] += 1
+        if record["release"] is not None and record["key"] is not None:
+            self._paid[(record["key"], record["release"])] = event
+
+
+def _file(path: Path | str) -> Path:
+    path = Path(path)
+    return path / FILE_NAME if path.is_dir() else path
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _lock(handle: int, path: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise LedgerError(f"{path}: another process is using this ledger; wait for it to end") from None
+
+
+def _digest(body: dict[str, Any], previous: str) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256((previous + canonical).encode()).hexdigest()
+
+
+def _seal(body: dict[str, Any], previous: str) -> dict[str, Any]:
+    return {**body, "hash": _digest(body, previous)}
+
+
+def _append(handle: int, record: dict[str, Any], path: Path) -> None:
+    """Append one line and flush it to the disk; on a full disk, take back what was half written and raise."""
+    line = (json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n").encode()
+    size = os.fstat(handle).st_size
+    try:
+        if os.write(handle, line) != len(line):
+            raise OSError("the disk is full")
+        os.fsync(handle)
+    except OSError as error:
+        os.ftruncate(handle, size)
+        raise LedgerError(f"{path}: could not be written ({error}); nothing was released") from error
+
+
+def _parse(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records and the length of the good part. Only an unterminated last line may be bad: it was torn by a crash."""
+    complete, _, _torn = content.rpartition(b"\n")
+    records: list[dict[str, Any]] = []
+    previous = _NO_HASH
+    for number, line in enumerate(complete.split(b"\n") if complete else []):
+        record = _parse_line(line, previous, number)
+        if record is None:
+            raise LedgerError(f"{path}: line {number + 1} was edited or damaged (its hash does not match); the epsilon it "
+                              "states cannot be trusted: restore the file")
+        records.append(record)
+        previous = record["hash"]
+    if not records:
+        raise LedgerError(f"{path}: not a ledger, its first line is missing; restore the file")
+    return records, len(complete) + 1
+
+
+def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+        body = {name: value for name, value in record.items() if name != "hash"}
+        if record["hash"] != _digest(body, previous) or body["kind"] != ("open" if number == 0 else "spend"):
+            return None
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    if number == 0 and (body["format"] != _FORMAT or body["relation"] != RELATION):
+        raise ArgumentError("format", body["format"], f"this version reads ledgers of format {_FORMAT} ({RELATION})")
+    return record

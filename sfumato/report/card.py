@@ -1,0 +1,39 @@
+"""The model card: one page of Markdown to travel with the model file."""
+
+import html
+import re
+
+from sfumato.report import words
+from sfumato.report.accuracy import accuracy_sentence
+from sfumato.report.facts import RunFacts, printable
+from sfumato.report.statement import privacy_statement, warnings
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown will show as it is: class names are input from outside."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", html.escape(printable(text), quote=False))
+
+
+def model_card(facts: RunFacts) -> str:
+    """What the model is, what it promises, how well it does, what it is not for."""
+    plan = facts.plan
+    lines = [f"# {markdown(plan.name)}: a differentially private image classifier", ""]
+    for warning in warnings(facts):
+        lines += [f"> **{markdown(warning)}**", ""]
+    names = ", ".join(markdown(name) for name in facts.classes[:50]) + (", …" if len(facts.classes) > 50 else "")
+    lines += [
+        f"* Method: {markdown(plan.method)}, model {markdown(plan.model)}, {plan.parameters:,} parameters",
+        f"* Classes ({len(facts.classes)}): {names}",
+        f"* Privacy: ε = {words.epsilon(facts.spent.epsilon)}, δ = {words.power(facts.spent.delta)}, "
+        f"unit: one {markdown(plan.unit)}",
+        f"* Accuracy: {markdown(accuracy_sentence(facts))}",
+        "",
+    ]
+    for paragraph in privacy_statement(facts):
+        if paragraph.title == "Read this first":
+            continue
+        lines += [f"## {markdown(paragraph.title)}", "", markdown(paragraph.text), ""]
+        lines += [f"* {markdown(item)}" for item in paragraph.items]
+        lines += [""] if paragraph.items else []
+    versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in facts.result.versions.items())
+    return "\n".join([*lines, f"Made with {versions}.", ""])

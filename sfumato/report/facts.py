@@ -1,0 +1,222 @@
+"""What a report may say about a run: the run directory's JSON files as frozen facts, checked against each other."""
+
+import base64
+import binascii
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfumato.core.errors import RunError
+from sfumato.report import reading
+
+BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def printable(name: str) -> str:
+    """A name that cannot hide: control and direction-changing characters become a visible replacement character."""
+    shown = ("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") or c in BIDI_CONTROLS else c for c in name)
+    return "".join(shown) or "(empty)"
+
+
+@dataclass(frozen=True)
+class Release:
+    """One kind of noisy value that left the training set, `count` times."""
+
+    name: str
+    count: int
+    noise_multiplier: float
+    what: str
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Sampler:
+    kind: str
+    rate: float
+    expected_batch_size: float
+
+    @property
+    def is_full_batch(self) -> bool:
+        return self.kind == "full batch"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """plan.json: what was going to happen, fixed before a private pixel was read."""
+
+    name: str
+    n: int
+    n_validation: int
+    n_test: int
+    classes: tuple[str, ...]
+    shape: tuple[int, ...]
+    unit: str
+    relation: str
+    method: str
+    model: str
+    sampler: Sampler
+    mechanism: str
+    releases: tuple[Release, ...]
+    clip_norm: float
+    accountant: str
+    epsilon: float
+    delta: float
+    parameters: int
+    insecure: bool
+    public_facts: tuple[str, ...]
+    not_covered: tuple[str, ...]
+    features: int | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """The ledger's own account: an upper bound on what was released."""
+
+    epsilon: float
+    delta: float
+    releases: int
+    epsilon_max: float
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """result.json. `skipped` is a count or a list of names; a report shows only how many (names may name people)."""
+
+    spent: Spent
+    seconds: dict[str, float | None]
+    versions: dict[str, str]
+    finished: str | None = None
+    peak_memory_bytes: int | None = None
+    skipped: Any = 0
+
+    @property
+    def n_skipped(self) -> int:
+        return len(self.skipped) if isinstance(self.skipped, list) else int(self.skipped or 0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """evaluation.json: confusion[i][j] images of class i were called class j."""
+
+    split: str
+    n: int
+    confusion: tuple[tuple[int, ...], ...]
+    accuracy: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One line of metrics.jsonl."""
+
+    step: int
+    seconds: float
+    epsilon: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One evaluation image that the user asked to see."""
+
+    png_base64: str
+    true: str
+    predicted: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything a report may say. `classes` are fit to be shown; nothing else here has been cleaned."""
+
+    run_dir: Path
+    config: dict[str, Any]
+    plan: Plan
+    result: Result
+    evaluation: Evaluation | None = None
+    metrics: tuple[Metric, ...] = ()
+    images: tuple[Shown, ...] = ()
+
+    @classmethod
+    def load(cls, run_dir: Path) -> "RunFacts":
+        """Read a run directory. Raises RunError, one line, where a file is missing, damaged or contradicts another."""
+        run_dir = Path(run_dir)
+        if not run_dir.is_dir():
+            raise RunError(f"{run_dir}: no such run directory; `sfumato train --out {run_dir}` makes one")
+        facts = cls(
+            run_dir=run_dir,
+            config=reading.read(dict[str, Any], run_dir / "config.json"),
+            plan=reading.read(Plan, run_dir / "plan.json"),
+            result=reading.read(Result, run_dir / "result.json"),
+            evaluation=_optional(Evaluation, run_dir / "evaluation.json"),
+            metrics=reading.read_lines(Metric, run_dir / "metrics.jsonl"),
+            images=_optional(tuple[Shown, ...], run_dir / "images.json") or (),
+        )
+        for name, complaint in _contradictions(facts):
+            raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")
+        return facts
+
+    @property
+    def spent(self) -> Spent:
+        return self.result.spent
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(printable(name) for name in self.plan.classes)
+
+    @property
+    def insecure(self) -> bool:
+        return self.plan.insecure or self.config.get("insecure_seed") is not None
+
+    @property
+    def overspent(self) -> bool:
+        """More was spent than promised. The ledger refuses this; if it happened all the same, readers must know."""
+        return self.spent.epsilon > self.plan.epsilon * (1 + 1e-9) or self.spent.delta > self.plan.delta * (1 + 1e-9)
+
+
+def _optional(kind: Any, path: Path) -> Any:
+    return reading.read(kind, path) if path.exists() else None
+
+
+def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
+    """(file, complaint) for each number that cannot be true."""
+    plan, spent, found = facts.plan, facts.spent, []
+    if plan.n < 1 or len(plan.classes) < 1 or not plan.releases:
+        found.append(("plan.json", "n, classes and releases must not be empty"))
+    if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
+        found.append(("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is no privacy guarantee"))
+    if spent.epsilon < 0 or not 0 <= spent.delta < 1 or spent.releases < 0:
+        found.append(("result.json", f"cannot have spent epsilon={spent.epsilon}, delta={spent.delta}"))
+    if not isinstance(facts.result.skipped, list | int | None):
+        found.append(("result.json", "skipped must be a count or a list of names"))
+    if facts.evaluation is not None:
+        found += [("evaluation.json", text) for text in _evaluation_faults(facts.evaluation, len(plan.classes))]
+    if not all(_is_png(image.png_base64) for image in facts.images):
+        found.append(("images.json", "an image is not a base64 PNG"))
+    return found
+
+
+def _evaluation_faults(evaluation: Evaluation, classes: int) -> list[str]:
+    rows = evaluation.confusion
+    if len(rows) != classes or any(len(row) != classes for row in rows):
+        return [f"the confusion matrix must be {classes} by {classes}, one row per class"]
+    if any(count < 0 for row in rows for count in row):
+        return ["the confusion matrix has a negative count"]
+    total, right = sum(map(sum, rows)), sum(rows[i][i] for i in range(classes))
+    if total != evaluation.n or total == 0:
+        return [f"the confusion matrix counts {total} images, n says {evaluation.n}"]
+    if abs(right / total - evaluation.accuracy) > 1e-4:
+        return [f"accuracy={evaluation.accuracy} is not that of the confusion matrix, {right / total:.6f}"]
+    if evaluation.split not in ("test", "validation"):
+        return [f"split={evaluation.split!r} is not test or validation"]
+    return []
+
+
+def _is_png(text: str) -> bool:
+    try:
+        return base64.b64decode(text, validate=True).startswith(PNG_SIGNATURE)
+    except (binascii.Error, ValueError):
+        return False

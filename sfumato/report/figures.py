@@ -1,0 +1,203 @@
+"""The report's plots: SVG text to be placed inside HTML, in the colours of the page, light or dark.
+
+Matplotlib writes fixed colours. We draw in five stand-in colours and turn each into a CSS variable afterwards, so one
+drawing serves both schemes. Text stays text (searchable, in the page's font). Nothing here touches pyplot's state.
+"""
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sfumato.report.facts import Evaluation, Metric
+from sfumato.report.intervals import Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, MUTED, ACCENT, ON_ACCENT, GRID = "#010101", "#020202", "#030303", "#040404", "#050505"
+VARIABLES = {INK: "ink", MUTED: "muted", ACCENT: "accent", ON_ACCENT: "on-accent", GRID: "grid"}
+WIDTH = 4.7  # inches; drawn narrow, so that the letters stay legible on a phone
+NAMED_CELLS, NUMBERED_CELLS = 40, 12  # up to so many classes, a confusion matrix shows names and counts
+MOST_ROWS = 30
+STYLE: Any = {
+    "svg.fonttype": "none", "font.size": 8.5, "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": GRID,
+    "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.8,
+    "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing, and what it says to someone who cannot see it."""
+
+    svg: str
+    alt: str
+    caption: str
+    share: float = 1.0  # of the full width
+
+
+def shorten(name: str, most: int = 16) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _draw(name: str, height: float, paint: Callable[[Any], None], width: float = WIDTH) -> str:
+    """Paint on a fresh figure and give it back as an <svg> whose ids start with `name`."""
+    import warnings
+
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # glyphs that Matplotlib's font lacks; the browser has others
+        figure = Figure(figsize=(width, height), layout="constrained")
+        paint(figure)
+        buffer = io.StringIO()
+        empty = {"Creator": None, "Date": None, "Format": None, "Type": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
+    return _for_page(buffer.getvalue(), name)
+
+
+def _for_page(svg: str, name: str) -> str:
+    """Cut to the <svg> element; make ids unique and colours variables, in tags only (text is escaped: `<` is a tag)."""
+    svg = svg[svg.index("<svg"):]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\s(width|height)="[\d.]+pt"', "", svg, count=2)
+
+    def tag(match: re.Match[str]) -> str:
+        text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", match.group())
+        return re.sub("|".join(VARIABLES), lambda colour: f"var(--{VARIABLES[colour.group()]})", text)
+
+    svg = re.sub(r"<[^>]*>", tag, svg)
+    return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+
+
+def _percent_axis(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+
+
+def learning_curve(metrics: tuple[Metric, ...], promised: float, split: str) -> Plot | None:
+    """Accuracy over steps, and below it the ε spent by then. None when there is no course to show."""
+    if len({metric.step for metric in metrics}) < 2:
+        return None
+    metrics = tuple(sorted(metrics, key=lambda metric: metric.step))
+    scored = [(metric.step, metric.accuracy) for metric in metrics if metric.accuracy is not None]
+
+    def paint(figure: Any) -> None:
+        heights = [3, 2] if scored else [1]
+        panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+        lower = panels[-1, 0]
+        if scored:
+            upper = panels[0, 0]
+            upper.plot(*zip(*scored, strict=True), color=ACCENT, linewidth=1.6, marker="o", markersize=2.6)
+            upper.set_ylabel("accuracy")
+            _percent_axis(upper.yaxis)
+        lower.plot([m.step for m in metrics], [m.epsilon for m in metrics], color=ACCENT, linewidth=1.6)
+        lower.axhline(promised, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        lower.annotate("promised", (0, promised), (2, -3), xycoords=("axes fraction", "data"),
+                       textcoords="offset points", va="top", color=MUTED, fontsize=7.5)
+        lower.set(xlabel="step", ylabel="ε spent", ylim=(0, 1.12 * max(promised, *(m.epsilon for m in metrics))))
+
+    steps, last = f"{metrics[-1].step:,} steps", metrics[-1].epsilon
+    alt = f"Line plot. Over {steps}, ε spent rises to {last:.3g}, where {promised:g} is promised."
+    caption = "ε spent so far, an upper bound; it comes from the ledger’s events and tells nothing of the images."
+    if scored:
+        alt += f" Accuracy goes from {100 * scored[0][1]:.1f} % to {100 * scored[-1][1]:.1f} %."
+        caption = f"Above: accuracy on the {split} images as training went on. Below: {caption}"
+    return Plot(_draw("curve", 3.5 if scored else 1.9, paint), alt, caption)
+
+
+def class_plot(names: tuple[str, ...], scores: list[Score], split: str) -> Plot:
+    """A dot and its interval per class, best first; of many classes the best and the worst."""
+    order = sorted((i for i in range(len(names)) if scores[i].n), key=lambda i: -scores[i].right / scores[i].n)
+    cut = len(order) > MOST_ROWS
+    shown = order[: MOST_ROWS // 2] + order[-(MOST_ROWS // 2):] if cut else order
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        for row, i in enumerate(shown):
+            axes.plot(scores[i].interval, (row, row), color=ACCENT, linewidth=1.6, alpha=0.45, solid_capstyle="round")
+            axes.plot([scores[i].right / scores[i].n], [row], "o", color=ACCENT, markersize=4.6, clip_on=False)
+        if cut:
+            axes.axhline(MOST_ROWS // 2 - 0.5, color=MUTED, linewidth=1, linestyle=(0, (1, 3)))
+        _name_ticks(axes.yaxis, [names[i] for i in shown])
+        axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(max(0.0, axes.get_xlim()[0]), 1.0))
+        axes.grid(visible=False, axis="y")
+        axes.spines["left"].set_visible(False)
+        _percent_axis(axes.xaxis)
+
+    best, worst = order[0], order[-1]
+    alt = (f"Dot plot of accuracy per class. Best: {names[best]}, {100 * scores[best].right / scores[best].n:.1f} %; "
+           f"worst: {names[worst]}, {100 * scores[worst].right / scores[worst].n:.1f} %. The table below has all.")
+    some = f"The {MOST_ROWS // 2} best and the {MOST_ROWS // 2} worst classes: share" if cut else "Share"
+    caption = f"{some} of each class’s {split} images that the model names correctly, with its 95 % interval."
+    return Plot(_draw("classes", 0.45 + 0.185 * len(shown), paint), alt, caption)
+
+
+def _name_ticks(axis: Any, names: list[str], rotation: int = 0, size: float = 8.5) -> None:
+    axis.set_ticks(range(len(names)), [shorten(name) for name in names], rotation=rotation, color=INK, fontsize=size)
+    for label in axis.get_ticklabels():
+        label.set_parse_math(False)  # a class called "$x^2$" is that, and no formula
+
+
+def confusion_plot(names: tuple[str, ...], evaluation: Evaluation) -> Plot:
+    """Rows are what the images are, columns what the model says; a row's shading sums to one."""
+    k, many = len(names), len(names) > NAMED_CELLS
+    width = min(WIDTH, 1.9 + 0.42 * k)
+    letters = min(8.5, 230 / k)  # points: no taller than a cell
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        _image_cells(axes, evaluation) if many else _vector_cells(axes, evaluation)
+        if many:
+            axes.set_xlabel("called (class number, as in the table)")
+            axes.set_ylabel("is (class number)")
+        else:
+            upright = k <= 6 and max(map(len, names)) <= 8
+            _name_ticks(axes.xaxis, list(names), 0 if upright else 90, letters)
+            _name_ticks(axes.yaxis, list(names), 0, letters)
+            axes.set(xlabel="called", ylabel="is")
+        axes.set(xlim=(-0.5, k - 0.5), ylim=(k - 0.5, -0.5), aspect="equal")
+        axes.grid(visible=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+
+    alt = (f"Confusion matrix, {k} by {k}: of {evaluation.n:,} {evaluation.split} images, "
+           f"{sum(evaluation.confusion[i][i] for i in range(k)):,} lie on the diagonal (named correctly).")
+    counts = " Figures are image counts." if k <= NUMBERED_CELLS else ""
+    caption = (f"Each row is one true class of the {evaluation.split} images, each column what the model called them; "
+               f"the darker or stronger a cell, the larger its share of the row.{counts}")
+    return Plot(_draw("confusion", width, paint, width), alt, caption, width / WIDTH)
+
+
+def _shares(evaluation: Evaluation) -> list[list[float]]:
+    """Each row divided by its sum, and the small shares lifted so that rare mistakes can be seen."""
+    return [[(count / max(1, sum(row))) ** 0.6 for count in row] for row in evaluation.confusion]
+
+
+def _vector_cells(axes: "Axes", evaluation: Evaluation) -> None:
+    from matplotlib.patches import Rectangle
+
+    k = len(evaluation.confusion)
+    for i, row in enumerate(_shares(evaluation)):
+        for j, share in enumerate(row):
+            axes.add_patch(Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, linewidth=0, facecolor=GRID, alpha=0.45))
+            if share > 0:
+                axes.add_patch(Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, linewidth=0, facecolor=ACCENT, alpha=share))
+            if k <= NUMBERED_CELLS and share > 0:
+                axes.text(j, i, str(evaluation.confusion[i][j]), ha="center", va="center_baseline", fontsize=7.5,
+                          color=ON_ACCENT if share > 0.72 else INK)
+
+
+def _image_cells(axes: "Axes", evaluation: Evaluation) -> None:
+    """Ten thousand cells and more: one small picture, in a tone between light and dark, as opaque as the share."""
+    import numpy as np
+
+    picture = np.empty((len(evaluation.confusion), len(evaluation.confusion), 4))
+    picture[..., :3] = (0.27, 0.50, 0.62)
+    picture[..., 3] = _shares(evaluation)
+    axes.imshow(picture, interpolation="none")

@@ -1,0 +1,115 @@
+"""`report.html`: one file that needs nothing else, not even a network. Its own policy forbids scripts and loading."""
+
+import re
+import shlex
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sfumato.core.files import write_atomic
+from sfumato.report import accuracy, figures, words
+from sfumato.report.card import model_card
+from sfumato.report.facts import RunFacts, printable
+from sfumato.report.statement import privacy_statement, warnings
+
+LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "−0123456789")
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` and `model_card.md` into a run directory; returns the report's path. Raises RunError."""
+    facts = RunFacts.load(run_dir)
+    page, card = render(facts), model_card(facts)
+    write_atomic(facts.run_dir / "model_card.md", card)
+    write_atomic(facts.run_dir / "report.html", page)
+    return facts.run_dir / "report.html"
+
+
+def render(facts: RunFacts) -> str:
+    """The page. Autoescape is on: whatever is not our own SVG or CSS is text, and stays text."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    room = resources.files("sfumato.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(
+        percent=words.percent, count=words.count, number=words.number, power=words.power, epsilon=words.epsilon,
+        printable=printable, svg=Markup, typeset=typeset,
+    )  # fmt: skip
+    template = environment.from_string(room.joinpath("template.html").read_text(encoding="utf-8"))
+    css = Markup(room.joinpath("style.css").read_text(encoding="utf-8"))
+    return template.render(css=css, **_page(facts), **_measured(facts))
+
+
+def typeset(text: str) -> Any:
+    """Our own sentences, escaped, with powers raised: 10⁻⁵ and e^ε as <sup>, which every font draws alike."""
+    from markupsafe import Markup, escape
+
+    def raised(match: re.Match[str]) -> str:
+        return f"<sup>{match.group().translate(LOWERED)}</sup>"
+
+    return Markup(re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", raised, str(escape(text))).replace("e^ε", "e<sup>ε</sup>"))
+
+
+def _page(facts: RunFacts) -> dict[str, Any]:
+    """Everything but the evaluation."""
+    return {
+        "facts": facts,
+        "plan": facts.plan,
+        "spent": facts.spent,
+        "name": printable(facts.plan.name),
+        "finished": _when(facts.result.finished),
+        "warnings": warnings(facts),
+        # the banners say what the statement's first paragraph would
+        "statement": [each for each in privacy_statement(facts) if each.title != "Read this first"],
+        "settings": _settings(facts.config),
+        "timings": [(name, words.duration(s)) for name, s in facts.result.seconds.items() if s is not None],
+        "memory": None if facts.result.peak_memory_bytes is None else words.size(facts.result.peak_memory_bytes),
+        "recheck": f"sfumato account {shlex.quote(facts.run_dir.resolve().name + '/ledger.jsonl')}",
+    }
+
+
+def _measured(facts: RunFacts) -> dict[str, Any]:
+    """The evaluation in words, tables and plots; empty where there is none."""
+    evaluation = facts.evaluation
+    split = "evaluation" if evaluation is None else evaluation.split
+    found: dict[str, Any] = {
+        "evaluation": evaluation,
+        "no_evaluation": accuracy.NO_EVALUATION,
+        "curve": figures.learning_curve(facts.metrics, facts.plan.epsilon, split),
+    }
+    if evaluation is None:
+        return found
+    rows = accuracy.class_rows(facts, evaluation)
+    return found | {
+        "score": accuracy.total(evaluation),
+        "accuracy": accuracy.accuracy_sentence(facts),
+        "guess": accuracy.guess_sentence(facts, evaluation),
+        "source": accuracy.source_sentence(evaluation),
+        "rows": rows,
+        "mistakes": accuracy.commonest_mistakes(facts, evaluation),
+        "class_plot": figures.class_plot(facts.classes, [row.found for row in rows], split),
+        "confusion": figures.confusion_plot(facts.classes, evaluation),
+    }
+
+
+def _settings(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """The configuration as text. Of a path only the last part: the rest is about a computer, maybe about a person."""
+    shown = []
+    for key, value in config.items():
+        if value is None or isinstance(value, bool):
+            text = {None: "none", True: "yes", False: "no"}[value]
+        else:
+            text = str(value)
+            text = text.replace("\\", "/").rstrip("/").rpartition("/")[2] or text
+        shown.append((printable(key.replace("_", " ")), printable(text)))
+    return shown
+
+
+def _when(finished: str | None) -> str | None:
+    try:
+        moment = datetime.fromisoformat(finished or "")
+    except ValueError:
+        return finished
+    zone = moment.tzname()
+    return f"{moment.day} {moment:%B %Y, %H:%M}{' ' + zone if zone else ''}"

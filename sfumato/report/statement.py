@@ -1,0 +1,200 @@
+"""The privacy statement: what was promised, to whom, how it was kept and where it ends, for a data protection officer.
+
+Every sentence is about this run. The bounds on an attacker follow from the definition alone: for every test, with
+false positive rate f and true positive rate t, an (ε, δ) guarantee between neighbouring data sets means
+    t <= e^ε f + δ       and, with the two data sets exchanged,       1 - f <= e^ε (1 - t) + δ
+(Wasserman & Zhou 2010; Kairouz, Oh & Viswanath 2015).
+"""
+
+import math
+from dataclasses import dataclass
+
+from sfumato.report import words
+from sfumato.report.facts import Release, RunFacts, printable
+
+FALSE_POSITIVE_RATES = (0.001, 0.01)
+LARGE_EPSILON = 700.0  # e^ε overflows a double soon after
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A heading, its sentences, and a list that may follow them."""
+
+    title: str
+    text: str
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class AttackBound:
+    """At this false positive rate, no attacker's true positive rate is higher."""
+
+    false_positive_rate: float
+    true_positive_rate: float
+
+
+def largest_true_positive_rate(epsilon: float, delta: float, false_positive_rate: float) -> float:
+    """min(e^ε f + δ, 1 - e^-ε (1 - δ - f)), within [0, 1]."""
+    first = math.exp(min(epsilon, LARGE_EPSILON)) * false_positive_rate + delta
+    second = 1 - math.exp(-epsilon) * (1 - delta - false_positive_rate)
+    return max(0.0, min(first, second, 1.0))
+
+
+def attack_bounds(facts: RunFacts) -> tuple[AttackBound, ...]:
+    epsilon, delta = facts.spent.epsilon, facts.spent.delta
+    return tuple(AttackBound(f, largest_true_positive_rate(epsilon, delta, f)) for f in FALSE_POSITIVE_RATES)
+
+
+def group_guarantee(epsilon: float, delta: float, k: int) -> tuple[float, float]:
+    """(ε, δ) for k units at once: chaining the definition k times gives kε and δ (1 + e^ε + ... + e^(k-1)ε)."""
+    return k * epsilon, min(1.0, delta * sum(math.exp(min(i * epsilon, LARGE_EPSILON)) for i in range(k)))
+
+
+def warnings(facts: RunFacts) -> list[str]:
+    """What a reader must know before anything else."""
+    found = []
+    if facts.insecure:
+        found.append("NOT PRIVATE: fixed noise seed. Anyone can compute the noise of this run and subtract it. "
+                     "Use it for tests, never for images that need protection.")
+    if facts.overspent:
+        spent, plan = facts.spent, facts.plan
+        found.append(f"More was spent (ε = {words.epsilon(spent.epsilon)}, δ = {words.power(spent.delta)}) than was "
+                     f"promised (ε = {words.number(plan.epsilon)}, δ = {words.power(plan.delta)}). "
+                     "Do not publish this model under its promise.")
+    if not facts.spent.complete:
+        found.append("INCOMPLETE RUN: training has not finished. The figures below count what has been released so "
+                     "far. If it was stopped because of what it had shown, quote the promised ε, not the ε spent.")
+    return found
+
+
+def _relation(facts: RunFacts) -> str:
+    unit = facts.plan.unit
+    known = {
+        "add-or-remove-one": f"one {unit} is in the training set or is not",
+        "replace-one": f"one {unit} of the training set is exchanged for any other",
+    }
+    return known.get(facts.plan.relation, f"they differ in one {unit} ({facts.plan.relation})")
+
+
+def _difference(facts: RunFacts) -> str:
+    unit, relation = facts.plan.unit, facts.plan.relation
+    known = {"add-or-remove-one": f"adding or removing one {unit}", "replace-one": f"replacing one {unit}"}
+    return known.get(relation, f"one {unit} ({relation})")
+
+
+def _promise(facts: RunFacts) -> Paragraph:
+    plan, spent = facts.plan, facts.spent
+    factor = words.number(math.exp(min(spent.epsilon, LARGE_EPSILON)), 3, up=True)
+    conditional = "would be" if facts.insecure else "is"
+    text = (
+        f"This model was trained on {words.plural(plan.n, 'private ' + plan.unit)} ({printable(plan.name)}). Training "
+        f"{conditional} differentially private with ε = {words.epsilon(spent.epsilon)} and δ = "
+        f"{words.power(spent.delta)} (promised: at most ε = {words.number(plan.epsilon)}). "
+        f"Take two training sets that are the same except that {_relation(facts)}. Whatever anyone may see of the "
+        f"training, all intermediate models included, is at most e^ε = {factor} times as likely with one as with the "
+        f"other, but for an added probability of at most δ. The smaller both are, the less it matters to anyone whose "
+        f"{plan.unit} it is that it was used."
+    )
+    title = "What would be promised if the noise were secret" if facts.insecure else "What is promised"
+    return Paragraph(title, text)
+
+
+def _attacker(facts: RunFacts) -> Paragraph:
+    unit, title = facts.plan.unit, "What an attacker can find out"
+    if facts.insecure:
+        return Paragraph(title, "Everything that the released values hold: the noise can be computed and subtracted, "
+                                "so no bound holds.")
+    items = tuple(
+        f"An attacker who wrongly accuses {words.percent(bound.false_positive_rate)} of the {unit}s that were not used "
+        f"detects at most {words.risk(bound.true_positive_rate)} of those that were."
+        for bound in attack_bounds(facts)
+    )
+    text = (f"The attacker of this bound knows every other training {unit}, the program, its settings and every value "
+            f"released, and asks only whether one given {unit} was used. The bound follows from (ε, δ) and holds for "
+            f"every attack, also for those not yet invented; known attacks usually find less.")
+    if attack_bounds(facts)[-1].true_positive_rate > 0.5:
+        text += (" At an ε this large the bound alone rules out little; it still limits what each further use of the "
+                 "data adds.")
+    return Paragraph(title, text, items)
+
+
+def _sampling(facts: RunFacts) -> str:
+    plan = facts.plan
+    size = words.count(plan.sampler.expected_batch_size)
+    if plan.sampler.is_full_batch:
+        return (f"Every step uses all {words.count(plan.n)} {plan.unit}s (full batch; no privacy is claimed from "
+                "sampling).")
+    if plan.sampler.kind == "Poisson":
+        return (f"In each step every {plan.unit} takes part independently with probability q = "
+                f"{words.number(plan.sampler.rate)} (Poisson sampling, {size} {plan.unit}s expected)"
+                + (", drawn from the same fixed seed." if facts.insecure else ", and who took part stays secret."))
+    return f"Sampling: {plan.sampler.kind}, rate {words.number(plan.sampler.rate)}, {size} {plan.unit}s expected."
+
+
+def describe_release(release: Release) -> str:
+    sampled = "" if release.rate is None else f", sampling rate {words.number(release.rate)}"
+    what = release.what if release.what.endswith((".", "!", "?")) else release.what + "."
+    return (f"{release.name}: {words.plural(release.count, 'release')}, noise multiplier "
+            f"{words.number(release.noise_multiplier)}{sampled}. {what}")
+
+
+def _method(facts: RunFacts) -> Paragraph:
+    plan, spent = facts.plan, facts.spent
+    origin = ("drawn from a fixed seed that anyone can know" if facts.insecure else
+              "drawn with a key from the operating system’s entropy, which is destroyed when training is complete,")
+    text = (
+        f"{_sampling(facts)} What one {plan.unit} can contribute is clipped to norm {words.number(plan.clip_norm)}, "
+        f"the contributions are summed, and {plan.mechanism} noise {origin} is added before anything else may use the "
+        f"sum. {words.plural(spent.releases, 'noisy value').capitalize()} "
+        f"{'has' if spent.releases == 1 else 'have'} been released in this way, each written to the ledger before it "
+        f"was made. What they cost together was computed by {plan.accountant}, for training sets that differ by "
+        f"{_difference(facts)}."
+    )
+    if plan.features is not None:
+        text += (f" The {plan.unit}s entered as {words.count(plan.features)} features each, from a map that was not "
+                 f"learned from them; computing it costs no privacy.")
+    title = "How it was computed" if facts.insecure else "How it was kept"
+    return Paragraph(title, text, tuple(describe_release(release) for release in plan.releases))
+
+
+def _not_covered(facts: RunFacts) -> Paragraph:
+    plan, spent = facts.plan, facts.spent
+    unit, (pair_epsilon, pair_delta) = plan.unit, group_guarantee(spent.epsilon, spent.delta, 2)
+    items = (
+        f"Test and validation {unit}s. Accuracy, the confusion matrix, the learning curve and any {unit} shown come "
+        f"from them, without noise. The guarantee covers the {words.count(plan.n)} training {unit}s only.",
+        "Earlier runs on the same data. Settings chosen by looking at such runs carry their information; every run "
+        "spends its own ε and δ, and these add up.",
+        f"Several {unit}s of one person. For k of them ε grows to about kε, and δ faster: two {unit}s have "
+        f"ε = {words.epsilon(pair_epsilon)}, δ = {words.power(pair_delta)}.",
+        "What is true of people in general. If the model shows that an illness leaves a mark, it does so whether or "
+        "not a given person took part.",
+        "Side channels: running time, memory, the sizes of files, and whoever can read this computer.",
+        "Floating point. The noise approximates a Gaussian law with machine numbers; attacks on their lowest bits are "
+        "known and not yet defended against.",
+        *plan.not_covered,
+    )
+    return Paragraph("What is not covered", "A guarantee is only as good as its borders. Not protected are:", items)
+
+
+def _public(facts: RunFacts) -> Paragraph:
+    shape = " × ".join(str(side) for side in facts.plan.shape)
+    defaults = (f"the number of training {facts.plan.unit}s ({words.count(facts.plan.n)})",
+                f"the class names ({len(facts.plan.classes)})", f"the image size ({shape})",
+                "the settings and the program")
+    covered = {"n", "class names", "image size", "image shape"}
+    more = tuple(printable(fact) for fact in facts.plan.public_facts if fact.lower() not in covered)
+    return Paragraph("What counts as public", "These were used as they are, without noise, and may be known to all: "
+                     + "; ".join(defaults + more) + ".")
+
+
+def privacy_statement(facts: RunFacts) -> list[Paragraph]:
+    """The statement. Where something is wrong with the run, it says so first."""
+    alarm = [Paragraph("Read this first", " ".join(warnings(facts)))] if warnings(facts) else []
+    return [*alarm, _promise(facts), _attacker(facts), _method(facts), _not_covered(facts), _public(facts)]
+
+
+def as_text(paragraphs: list[Paragraph]) -> str:
+    """For a terminal or a text file."""
+    lines = ([each.title.upper(), each.text, *(f"  * {item}" for item in each.items)] for each in paragraphs)
+    return "\n\n".join("\n".join(block) for block in lines) + "\n"

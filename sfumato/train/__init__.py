@@ -1,0 +1,1 @@
+"""The loop that pays, measures, adds noise and absorbs; DP-SGD; checkpoints; evaluation."""

@@ -1,0 +1,72 @@
+"""Checkpoints: one safetensors file and one JSON file in a directory that appears all at once. No pickle.
+
+A checkpoint knows how far the ledger had come when it was taken; resuming against a ledger that is shorter or different
+is refused, since that ledger would under-count.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from sfumato.core.errors import RunError
+from sfumato.core.files import read_json, remove_directory, sync_directory, write_atomic, write_json
+from sfumato.core.trees import leaf_names
+
+_ARRAYS, _FACTS = "state.safetensors", "facts.json"
+
+
+def save(directory: Path, state: PyTree, facts: dict[str, Any]) -> None:
+    """Replace the checkpoint in `directory` by (state, facts); `load` finds the old one or the new one, never a mixture."""
+    from safetensors.numpy import save as encode
+
+    aside, old = _beside(directory, "new"), _beside(directory, "old")
+    remove_directory(aside)
+    aside.mkdir(parents=True)
+    arrays = {name: np.asarray(leaf) for name, leaf in zip(leaf_names(state), jax.tree.leaves(state), strict=True)}
+    write_atomic(aside / _ARRAYS, encode(arrays))
+    write_json(aside / _FACTS, facts)
+    if directory.exists():  # a directory cannot be renamed over another: for a moment only `old` holds a checkpoint
+        remove_directory(old)
+        directory.rename(old)
+    aside.rename(directory)
+    sync_directory(directory.parent)
+    remove_directory(old)
+
+
+def _beside(directory: Path, suffix: str) -> Path:
+    return directory.with_name(f"{directory.name}.{suffix}")
+
+
+def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
+    """The newest whole checkpoint, its arrays in the structure of `like`; None if there is none yet.
+
+    Raises RunError if the checkpoint is damaged or has other shapes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as decode
+
+    if not directory.exists():
+        directory = _beside(directory, "old")  # killed between the two renames
+    if not directory.exists():
+        return None
+    try:
+        arrays = decode((directory / _ARRAYS).read_bytes())
+        facts = read_json(directory / _FACTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunError(f"{directory}: the checkpoint is damaged ({error}); delete it to start this run's steps again") from error
+    return _restore(arrays, like, directory), facts
+
+
+def _restore(arrays: dict[str, np.ndarray], like: PyTree, directory: Path) -> PyTree:
+    leaves, structure = jax.tree.flatten(like)
+    names = leaf_names(like)
+    for name, leaf in zip(names, leaves, strict=True):
+        found = arrays.get(name)
+        if found is None or found.shape != jnp.shape(leaf):
+            raise RunError(f"{directory}: {name} should have shape {jnp.shape(leaf)}, the checkpoint has "
+                           f"{None if found is None else found.shape}; was the configuration changed?")
+    return structure.unflatten([jnp.asarray(arrays[name]) for name in names])

@@ -1,0 +1,99 @@
+"""DP-SGD as a procedure. Abadi et al. 2016, Alg. 1, with De et al. 2022: normalised clipping, views, parameter averaging.
+
+    release_t = sum over the sampled examples of clip(g_i) + N(0, (sigma * S)^2)
+    params   <- optimiser(params, release_t / B)          B = expected batch size, a public constant
+    ema      <- mu_t ema + (1 - mu_t) params              mu_t = min(mu, (1 + t) / (10 + t))
+
+A batch is processed in physical batches of one fixed shape, the last one padded and masked, so XLA compiles the gradient
+once per run whatever sizes the sampler draws; a batch of nobody is a legal step that releases noise alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import PyTree
+
+from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity
+from sfumato.core.keys import SecretKey
+from sfumato.noise import Gaussian
+from sfumato.privacy.events import Event
+from sfumato.sampling import Sampler
+from sfumato.train.feed import Fetch, physical_batches
+
+Sum = Callable[[PyTree, PyTree, jax.Array], BoundedSum]
+
+
+@dataclass
+class DPSGD:
+    """params: the trained tree at step 0. clipped: (params, examples, mask) -> BoundedSum, such as `clipped_grad(...)`.
+
+    fetch: (indices, step) -> the tree of examples, a function of its arguments only. physical: examples on the device at
+    once. ema_decay: mu above; 0 turns averaging off. The state is a dict of params, ema, optimiser state.
+    """
+
+    params: PyTree
+    clipped: ClippedGrad | Sum
+    sampler: Sampler
+    noise: Gaussian
+    optimiser: optax.GradientTransformation
+    fetch: Fetch
+    physical: int = 256
+    ema_decay: float = 0.0
+    name: str = "dp-sgd"
+
+    def __post_init__(self) -> None:
+        clipped = self.clipped
+
+        def add(total: PyTree, params: PyTree, examples: PyTree, mask: jax.Array) -> BoundedSum:
+            part = clipped(params, examples, mask)
+            return BoundedSum(jax.tree.map(jnp.add, total, part.value), part.sensitivity)
+
+        self._add = jax.jit(add, donate_argnums=0)
+        self._update = jax.jit(self._absorb)
+        self._sensitivity: Sensitivity | None = None
+
+    @property
+    def steps(self) -> int:
+        return self.sampler.steps
+
+    def start(self) -> dict[str, Any]:
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
+        return {"params": params, "ema": params, "optimiser": self.optimiser.init(params)}
+
+    def event(self, step: int) -> Event:
+        return self.sampler.event(self.noise.event)
+
+    def mechanism(self, step: int) -> Gaussian:
+        return self.noise
+
+    def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
+        indices = self.sampler.indices(key, step)
+        value = jax.tree.map(jnp.zeros_like, state["params"])
+        sensitivity = None
+        for examples, mask in physical_batches(self.fetch, indices, step, self.physical):
+            part = self._add(value, state["params"], examples, mask)
+            value, sensitivity = part.value, part.sensitivity
+        return BoundedSum(value, sensitivity or self._claimed(state["params"]))
+
+    def absorb(self, state: dict[str, Any], step: int, released: PyTree) -> dict[str, Any]:
+        return self._update(state, np.float32(step), released)
+
+    def _absorb(self, state: dict[str, Any], step: jax.Array, released: PyTree) -> dict[str, Any]:
+        gradient = jax.tree.map(lambda leaf: leaf / self.sampler.expected_batch_size, released)
+        updates, optimiser = self.optimiser.update(gradient, state["optimiser"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        decay = jnp.minimum(self.ema_decay, (1 + step) / (10 + step))
+        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["ema"], params)
+        return {"params": params, "ema": ema, "optimiser": optimiser}
+
+    def _claimed(self, params: PyTree) -> Sensitivity:
+        """The sensitivity of a sum over nobody: found from the shapes of one example, without computing anything."""
+        if self._sensitivity is None:
+            examples, mask = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical))
+            self._sensitivity = jax.eval_shape(self._add, params, params, examples, mask).sensitivity
+        return self._sensitivity

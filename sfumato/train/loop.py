@@ -1,0 +1,86 @@
+"""The one loop. Every private computation in this house, DP-SGD or a solver on features, is a sequence of releases, and
+they all pass through these lines in this order: pay, measure, add noise, absorb.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from jaxtyping import PyTree
+
+from sfumato.clip import BoundedSum
+from sfumato.core.keys import SecretKey
+from sfumato.noise import Gaussian
+from sfumato.privacy.events import Event, Tally
+from sfumato.privacy.ledger import Ledger
+
+State = PyTree
+
+
+class Procedure(Protocol):
+    """A private computation as a sequence of releases, one per step. Only `measure` sees private data."""
+
+    name: str
+
+    @property
+    def steps(self) -> int: ...
+
+    def start(self) -> State:
+        """The state before step 0: a tree of arrays, a function of public facts only."""
+
+    def event(self, step: int) -> Event:
+        """What the release of this step costs."""
+
+    def mechanism(self, step: int) -> Gaussian:
+        """The noise that this event promises."""
+
+    def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
+        """The clipped sum over this step's examples."""
+
+    def absorb(self, state: State, step: int, released: PyTree) -> State:
+        """The next state, from the release: post-processing, free of charge."""
+
+
+def run(
+    procedure: Procedure,
+    ledger: Ledger,
+    key: SecretKey,
+    *,
+    state: State | None = None,
+    first: int = 0,
+    after_step: Callable[[int, State], None] = lambda done, state: None,
+) -> State:
+    """Run the procedure from step `first` (with the state it had then) to its end and return the last state.
+
+    after_step(steps done, state): for checkpoints and progress. Raises BudgetError before the first step if the ledger
+    does not allow all of them. Running a step again with the same key, state and data repeats its release exactly, which
+    is why the ledger does not charge it again.
+    """
+    ledger.authorise(unpaid(procedure, ledger, key))
+    state = procedure.start() if state is None else state
+    for step in range(first, procedure.steps):
+        mechanism = procedure.mechanism(step)
+        ledger.spend(procedure.event(step), release_name(procedure, step), key.fingerprint)
+        total = procedure.measure(state, step, key)
+        released = mechanism(total, key.at(release_name(procedure, step)))
+        state = procedure.absorb(state, step, released)
+        after_step(step + 1, state)
+    return state
+
+
+def release_name(procedure: Procedure, step: int) -> str:
+    return f"{procedure.name}/{step}"
+
+
+def tally(procedure: Procedure) -> Tally:
+    """Everything the procedure will release."""
+    return Counter(procedure.event(step) for step in range(procedure.steps))
+
+
+def unpaid(procedure: Procedure, ledger: Ledger, key: SecretKey) -> Tally:
+    """The part of `tally` that this key has not paid for yet."""
+    return Counter(
+        procedure.event(step)
+        for step in range(procedure.steps)
+        if not ledger.paid(release_name(procedure, step), key.fingerprint)
+    )
