@@ -147,15 +147,15 @@ def _decode(form: _Form, file: io.BufferedIOBase, path: Path) -> Arrays:
     pickled, labels = _batch(form, file, path)
     try:
         return _from_planes(pickled.array()), np.array(labels, np.int32)
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{path}: damaged ({error}); fetch the file again") from None
 
 
 def _batch(form: _Form, file: io.BufferedIOBase, path: Path) -> tuple[PickledArray, list[int]]:
     batch = read_batch(file, path)
     data, labels = batch.get("data"), batch.get(form.label_key)
-    if not isinstance(data, PickledArray) or not isinstance(labels, list):
-        raise DataError(f"{path}: has no 'data' and {form.label_key!r}; this is no batch of it; fetch it again")
+    if not isinstance(data, PickledArray) or not isinstance(labels, list) or set(map(type, labels)) != {int}:
+        raise DataError(f"{path}: has no 'data' with {form.label_key!r}; this is no batch of it, fetch it again")
     if data.shape != (len(labels), PIXELS):
         raise DataError(f"{path}: data of shape {data.shape} for {len(labels)} labels; the file is damaged, fetch it "
                         "again")

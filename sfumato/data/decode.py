@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 THREADS = 2  # Pillow releases the interpreter lock while it decodes
 # Only these decoders ever see a user's file: some of Pillow's others start external programs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
@@ -29,7 +29,8 @@ def open_image(path: Path, formats: Sequence[str] = FORMATS) -> "Image":
     """Open a file and read its header only. Pillow's limit on pixels (decompression bombs) stays in force."""
     from PIL import Image
 
-    return Image.open(path, formats=list(formats))
+    Image.init()  # else Pillow knows only the decoders of the formats it met before
+    return Image.open(path, formats=[name for name in formats if name in Image.OPEN])
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -53,6 +53,7 @@ class Ledger:
         self.epsilon_max: float = opening["epsilon_max"]
         self.unit: str = opening["unit"]
         self.relation: str = opening["relation"]
+        self.context: str = opening["context"]
         self._hashes: list[str] = [record["hash"] for record in records]
         self._paid: dict[tuple[str, str], Event] = {}
         self.tally: Counter[Event] = Counter()
@@ -63,8 +64,10 @@ class Ledger:
     # -- life cycle
 
     @classmethod
-    def create(cls, directory: Path | str, *, delta: float, epsilon_max: float, unit: str = "image") -> "Ledger":
-        """Begin a ledger in `directory`. Raises RunError if it has one already."""
+    def create(
+        cls, directory: Path | str, *, delta: float, epsilon_max: float, unit: str = "image", context: str = ""
+    ) -> "Ledger":
+        """Begin a ledger in `directory`. context: a hash of what it is for. Raises RunError if there is one already."""
         positive("epsilon_max", epsilon_max)
         positive("delta", delta)
         path = Path(directory) / FILE_NAME
@@ -75,7 +78,7 @@ class Ledger:
             raise RunError(f"{path}: a ledger exists here; open it, or choose another directory") from None
         _lock(handle, path)
         opening = {"kind": "open", "format": _FORMAT, "delta": delta, "epsilon_max": epsilon_max, "relation": RELATION,
-                   "unit": unit, "time": _now()}
+                   "unit": unit, "context": context, "time": _now()}
         record = _seal(opening, _NO_HASH)
         _append(handle, record, path)
         sync_directory(path.parent)
@@ -130,6 +133,11 @@ class Ledger:
     def reaches(self, head: Head) -> bool:
         """Whether this ledger contains the given head, i.e. continues what was there then."""
         return head.lines <= len(self._hashes) and self._hashes[head.lines - 1] == head.hash
+
+    @property
+    def releases(self) -> int:
+        """How many releases were paid for."""
+        return len(self._hashes) - 1
 
     def epsilon(self) -> float:
         """The epsilon spent so far, at the ledger's delta."""

@@ -39,7 +39,9 @@ from sfumato.solve.symmetric import unpack
 
 @dataclass
 class FeatureCovariance:
-    """The procedure. rows: norm <= 1, float32, may be a memory map. mu: total budget. See the module's text.
+    """The procedure. rows: norm <= 1, float32. mu: total budget. See the module's text.
+
+    overwrite: whiten `rows` in place, which halves the memory; they are then of no other use.
 
     State: dict of `matrices` (one f x k x k array per group; identities before step 1), `weight`, `velocity`, `average`.
     """
@@ -50,6 +52,7 @@ class FeatureCovariance:
     groups: Sequence[Group]
     mu: float
     recipe: Recipe
+    overwrite: bool = False
     name: str = "dp-fc"
 
     def __post_init__(self) -> None:
@@ -63,10 +66,8 @@ class FeatureCovariance:
 
     def mechanism(self, step: int) -> Gaussian:
         """s_0 for the moments, s for the gradients."""
-        share = self.recipe.moments_share
-        if step == 0:
-            return Gaussian(1 / (self.mu * math.sqrt(share)))
-        return Gaussian(math.sqrt(self.recipe.steps / (1 - share)) / self.mu)
+        recipe = self.recipe
+        return Gaussian(recipe.moments_noise(self.mu) if step == 0 else recipe.gradient_noise(self.mu))
 
     def event(self, step: int) -> Event:
         return self.mechanism(step).event
@@ -80,7 +81,8 @@ class FeatureCovariance:
         if step == 0:
             return second_moments(self.rows, self.groups)
         if self._white is None:
-            self._white = whitened(self.rows, self._whitening(state))
+            target = self.rows if self.overwrite else np.empty_like(self.rows)
+            self._white = whiten(self.rows, self._whitening(state), target)
         total = jnp.zeros_like(state["weight"])
         clip_norm = self.recipe.clip_norm
         for where, rows, mask in chunks(self._white):
@@ -136,13 +138,13 @@ def whitening_matrices(noisy: Float[Array, "f k k"], noise: float, recipe: Recip
     return jax.jit(jax.vmap(one))(noisy)
 
 
-def whitened(rows: Float[np.ndarray, "n d"], whitening: Whitening) -> Float[np.ndarray, "n d"]:
-    """The whitened rows, in memory."""
-    result = np.empty(rows.shape, np.float32)
-    apply = _apply_whitening
+def whiten(
+    rows: Float[np.ndarray, "n d"], whitening: Whitening, target: Float[np.ndarray, "n d"]
+) -> Float[np.ndarray, "n d"]:
+    """Fill `target` (which may be `rows`) with the whitened rows and return it."""
     for where, part, mask in chunks(rows):
-        result[where] = np.asarray(apply(whitening, part))[mask]
-    return result
+        target[where] = np.asarray(_apply_whitening(whitening, part))[mask]
+    return target
 
 
 @jax.jit

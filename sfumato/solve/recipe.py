@@ -1,5 +1,6 @@
 """How `FeatureCovariance` spends its budget: one rule from public facts (n, classes, mu), no private tuning."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -17,6 +18,14 @@ class Recipe:
     clip_norm: float
     learning_rate: float
     first_averaged: int
+
+    def moments_noise(self, mu: float) -> float:
+        """s_0 with 1 / s_0^2 = moments_share * mu^2."""
+        return 1 / (mu * math.sqrt(self.moments_share))
+
+    def gradient_noise(self, mu: float) -> float:
+        """s with steps / s^2 = (1 - moments_share) * mu^2, rounded up so that the budget holds to the last bit."""
+        return math.sqrt(self.steps / (1 - self.moments_share)) / mu * (1 + 1e-12)
 
 
 def rule(n: int, classes: int, mu: float) -> Recipe:

@@ -57,27 +57,25 @@ def _add_moments(
     return [old + jnp.einsum("bfk,bfl->fkl", block, block) for old, block in zip(total, cut, strict=True)]
 
 
-def softmax_gradient(clip_norm: float) -> Callable[..., BoundedSum]:
-    """`(params, (rows, labels), mask) -> BoundedSum`, equal to clipping `softmax cross entropy` with any other method.
+def softmax_gradient(clip_norm: float, normalised: bool = False) -> Callable[..., BoundedSum]:
+    """`(params, (rows, labels), mask) -> BoundedSum`, equal to clipping the softmax cross entropy by any other method.
 
-    params: a module or dict-like with `weight` (d x c) and, if it is not None, `bias` (c): the bias sees a constant
-    feature 1, so an example's gradient norm is sqrt(|x|^2 + 1) |p - e_y|.
+    params: {"weight": d x c}. rows that are not finite contribute nothing. normalised: as for `clipped_grad`.
     """
+    sensitivity = Sensitivity.of_contribution(1.0 if normalised else clip_norm)
 
     def clipped(
-        params: dict[str, Array], batch: tuple[Float[Array, "b d"], Int[Array, "b"]], mask: Bool[Array, "b"]
+        params: dict[str, Float[Array, "d c"]],
+        batch: tuple[Float[Array, "b d"], Int[Array, "b"]],
+        mask: Bool[Array, "b"],
     ) -> BoundedSum:
         rows, labels = batch
-        finite = jnp.isfinite(jnp.sum(rows * rows, axis=1))
+        length = jnp.sum(rows * rows, axis=1)
+        finite = jnp.isfinite(length)
         rows = jnp.where(finite[:, None], rows, 0.0)
-        weight, bias = params["weight"], params.get("bias")
-        scores = rows @ weight + (0.0 if bias is None else bias)
-        error = jax.nn.softmax(scores) - jax.nn.one_hot(labels, weight.shape[1])
-        squared = (jnp.sum(rows * rows, axis=1) + (0.0 if bias is None else 1.0)) * jnp.sum(error * error, axis=1)
-        weighted = error * clip_factors(squared, mask & finite, clip_norm)[:, None]
-        value = {"weight": rows.T @ weighted}
-        if bias is not None:
-            value["bias"] = weighted.sum(0)
-        return BoundedSum(value, Sensitivity.of_contribution(clip_norm))
+        error = jax.nn.softmax(rows @ params["weight"]) - jax.nn.one_hot(labels, params["weight"].shape[1])
+        factors = clip_factors(length * jnp.sum(error * error, axis=1), mask & finite, clip_norm)
+        scale = factors / clip_norm if normalised else factors
+        return BoundedSum({"weight": rows.T @ (error * scale[:, None])}, sensitivity)
 
     return clipped

@@ -1,0 +1,104 @@
+"""The released classifier: two files that are enough to predict on another machine.
+
+model.safetensors holds every array (also the fixed filters), model.json the name of the structure, the classes, how to
+read an image, and the privacy statement in numbers.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float32
+
+from sfumato.core.errors import DataError, RunError
+from sfumato.core.files import read_json, write_atomic, write_json
+from sfumato.core.trees import leaf_names
+from sfumato.data.decode import decode
+from sfumato.data.split import ReadOptions
+from sfumato.models import registry
+
+_FORMAT = 1
+_CHUNK = 128
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What model.json says of the structure. head: "whitened" or "linear" for a model on fixed features, else None."""
+
+    model: str
+    head: str | None
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+class Classifier:
+    """Images -> class probabilities. Built by `of` from a trained model or by `load` from a run directory."""
+
+    def __init__(self, spec: Spec, model: eqx.Module):
+        self.spec = spec
+        self.model = model
+        self._probabilities = eqx.filter_jit(lambda model, images: jax.nn.softmax(jax.vmap(model)(images)))
+
+    def predict_proba(self, images: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b classes"]:
+        """Pixels in [0, 1]. One compilation, whatever b is."""
+        parts = []
+        for start in range(0, len(images), _CHUNK):
+            part = np.asarray(images[start : start + _CHUNK], np.float32)
+            padding = [(0, _CHUNK - len(part))] + [(0, 0)] * 3
+            parts.append(np.asarray(self._probabilities(self.model, np.pad(part, padding)))[: len(part)])
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
+
+    def read(self, path: Path) -> Float32[np.ndarray, "1 h w c"]:
+        """An image file as this model wants it: its number of channels and its size (resized and centre-cropped if not)."""
+        height, width, colours = self.spec.shape
+        try:
+            pixels = decode(path, ReadOptions(grey=colours == 1))
+            if pixels.shape[:2] != (height, width) and height == width:
+                pixels = decode(path, ReadOptions(resize=height, grey=colours == 1))
+        except Exception as error:  # Pillow raises many kinds
+            raise DataError(f"{path}: not a readable image ({error})") from error
+        if pixels.shape != self.spec.shape:
+            raise DataError(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} pixels; this model needs {width}x{height}")
+        return pixels[None].astype(np.float32) / np.float32(255)
+
+    # -- files
+
+    def save(self, directory: Path, privacy: dict[str, Any]) -> None:
+        from safetensors.numpy import save
+
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(self.model, eqx.is_array))]
+        arrays = dict(zip(leaf_names(eqx.filter(self.model, eqx.is_array)), leaves, strict=True))
+        write_atomic(directory / "model.safetensors", save(arrays))
+        write_json(directory / "model.json", {"format": _FORMAT, **asdict(self.spec), "privacy": privacy})
+
+    @classmethod
+    def load(cls, directory: Path) -> "Classifier":
+        """Raises RunError if there is no model, or its files do not belong together."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            facts = read_json(directory / "model.json")
+            arrays = load((directory / "model.safetensors").read_bytes())
+            spec = Spec(facts["model"], facts["head"], tuple(facts["shape"]), tuple(facts["classes"]))
+        except FileNotFoundError as error:
+            raise RunError(f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
+                           f"complete? try `sfumato resume {directory}`") from None
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise RunError(f"{directory}: the model files are damaged ({error}); restore them or train again") from error
+        return cls(spec, _fill(registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes)), arrays, directory))
+
+
+def _fill(skeleton: eqx.Module, arrays: dict[str, np.ndarray], directory: Path) -> eqx.Module:
+    own, static = eqx.partition(skeleton, eqx.is_array)
+    leaves, structure = jax.tree.flatten(own)
+    for name, leaf in zip(leaf_names(own), leaves, strict=True):
+        found = arrays.get(name)
+        if found is None or found.shape != leaf.shape:
+            raise RunError(f"{directory}: {name} should have shape {leaf.shape}, the file has "
+                           f"{None if found is None else found.shape}; the model files do not belong together")
+    filled = [jax.numpy.asarray(arrays[name]) for name in leaf_names(own)]
+    return eqx.combine(structure.unflatten(filled), static)

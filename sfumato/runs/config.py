@@ -1,0 +1,149 @@
+"""What a user may ask of a training run. Plain facts: importing this module imports neither JAX nor NumPy."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from sfumato.core.checks import choice, fraction, positive, whole
+from sfumato.core.errors import ArgumentError, RunError
+
+METHODS = ("auto", "dp-fc", "dp-sgd")
+Log = Literal["bar", "json", "quiet"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images."""
+
+    data: str
+    """A named data set (see `sfumato data list`), a folder with one sub-folder of images per class, or a .npz file."""
+    data_dir: Path | None = None
+    """Where named data sets lie or are downloaded to [$SFUMATO_DATA, or the user's cache]."""
+    validation: float = 0.0
+    """Share of the training images held out for tuning. The run is then evaluated on them and the test set stays unseen."""
+    test_fraction: float = 0.2
+    """Share held out as test set where a data set has none of its own."""
+    resize: int | None = None
+    """Shorter side in pixels; the centre square is kept."""
+    grey: bool = False
+    """Read images as one grey channel."""
+    skip_unreadable: bool = False
+    """Leave unreadable files out instead of stopping."""
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """What is promised."""
+
+    epsilon: float = 3.0
+    """The privacy budget of the whole run."""
+    delta: float | None = None
+    """[the largest power of ten below 1/n]"""
+    insecure_seed: int | None = None
+    """FOR TESTS: fixes the secret noise and sampling too, which voids the guarantee."""
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """How to learn. Values left out follow published rules, from public facts only; `--dry-run` shows them."""
+
+    method: str = "auto"
+    """auto | dp-fc (whitened full-batch descent on fixed features) | dp-sgd."""
+    model: str = "auto"
+    """Fixed features: patches+scattering | patches | scattering | scatternet. Trained end to end: cnn | wrn-16-4 | wrn-D-W."""
+    batch: int | None = None
+    """dp-sgd: expected batch size."""
+    steps: int | None = None
+    """dp-sgd: number of steps."""
+    learning_rate: float | None = None
+    momentum: float | None = None
+    """dp-sgd: 0 is none."""
+    clip_norm: float | None = None
+    """dp-sgd: largest L2 norm of one example's gradient."""
+    views: int | None = None
+    """dp-sgd: augmented views of an example per step (0: the image as it is)."""
+    ema: float | None = None
+    """dp-sgd: decay of the averaged parameters, which become the model (0: none)."""
+    physical: int | None = None
+    """dp-sgd: examples on the device at once; bounds memory, does not change the result."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where the results go and what is said meanwhile."""
+
+    out: Path | None = None
+    """Run directory to create [runs/NAME]."""
+    seed: int = 0
+    """Public: initial weights, augmentation, splits. Noise and sampling never depend on it."""
+    checkpoint_seconds: float = 30.0
+    """Time between checkpoints."""
+    show_images: bool = False
+    """Show misclassified evaluation images in the report; they may be private too."""
+    log: Log = "bar"
+    """bar: progress bars; json: one JSON object per line; quiet: only the result."""
+    dry_run: bool = False
+    """Print the plan and stop; no image is read."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a training run is made from."""
+
+    data: DataConfig
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def check(self) -> None:
+        """Raise ArgumentError for values that no data set could make right."""
+        positive("epsilon", self.privacy.epsilon)
+        fraction("validation", self.data.validation)
+        fraction("test_fraction", self.data.test_fraction)
+        choice("method", self.method.method, METHODS)
+        for name in ("batch", "steps", "physical"):
+            if (value := getattr(self.method, name)) is not None:
+                whole(name, value)
+        for name in ("learning_rate", "clip_norm"):
+            if (value := getattr(self.method, name)) is not None:
+                positive(name, value)
+        for name in ("momentum", "ema"):
+            if (value := getattr(self.method, name)) is not None:
+                fraction(name, value)
+        if self.method.views is not None:
+            whole("views", self.method.views, at_least=0)
+        whole("seed", self.run.seed, at_least=0)
+        positive("checkpoint_seconds", self.run.checkpoint_seconds)
+
+    @property
+    def out(self) -> Path:
+        """The run directory: as given, or runs/ and the data set's name."""
+        return self.run.out if self.run.out is not None else Path("runs") / Path(self.data.data).stem
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat, name -> value."""
+        sections = asdict(self).values()
+        return {name: str(value) if isinstance(value, Path) else value for part in sections for name, value in part.items()}
+
+    @classmethod
+    def from_json(cls, flat: dict[str, Any]) -> "TrainConfig":
+        """The inverse of `to_json`. Raises RunError for names this version does not know."""
+        parts: dict[str, Any] = {}
+        rest = dict(flat)
+        kinds = {"data": DataConfig, "privacy": PrivacyConfig, "method": MethodConfig, "run": RunConfig}
+        for section, kind in kinds.items():
+            own = {each.name: rest.pop(each.name) for each in fields(kind) if each.name in rest}
+            parts[section] = kind(**{name: _path(name, value) for name, value in own.items()})
+        if rest:
+            raise RunError(f"config.json: unknown entries {', '.join(sorted(rest))}; use the version that wrote it")
+        return cls(**parts)
+
+
+def _path(name: str, value: Any) -> Any:
+    return Path(value) if name in ("data_dir", "out") and value is not None else value
+
+
+def refuse(argument: str, value: Any, method: str) -> None:
+    """For settings that a method does not have."""
+    if value is not None:
+        raise ArgumentError(argument, value, f"method {method} has no such setting; leave it out or use --method dp-sgd")

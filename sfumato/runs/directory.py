@@ -1,0 +1,105 @@
+"""A run directory: the names of its files, and which state a run is in.
+
+    config.json  plan.json      what was asked, what was decided; fixed before the first release
+    ledger.jsonl                every release, paid before it happened
+    secret.key   work/          key and temporary files; gone when the run is complete
+    metrics.jsonl               progress
+    model.safetensors model.json   the released classifier
+    evaluation.json result.json report.html model_card.md
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfumato.core import keys
+from sfumato.core.errors import RunError
+from sfumato.core.files import read_json, remove_directory, write_json
+from sfumato.core.keys import SecretKey
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    path: Path
+
+    @property
+    def key_file(self) -> Path:
+        return self.path / "secret.key"
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.work / "checkpoint"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    @classmethod
+    def create(cls, path: Path, key: SecretKey, config: dict[str, Any], plan: dict[str, Any]) -> "RunDirectory":
+        """Make the directory; it appears whole, with key, config and plan. Raises RunError if something is there."""
+        refuse_existing(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = cls(path.with_name(f".{path.name}.{os.getpid()}.new"))
+        remove_directory(aside.path)
+        try:
+            aside.work.mkdir(parents=True)
+            key.save(aside.key_file)
+            write_json(aside.file("config.json"), config)
+            write_json(aside.file("plan.json"), plan)
+            aside.path.rename(path)
+        except BaseException:
+            remove_directory(aside.path)
+            raise
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """Raises RunError if this is not a run directory."""
+        path = Path(path)
+        if not (path / "config.json").exists() or not (path / "plan.json").exists():
+            raise RunError(f"{path}: not a run directory (no config.json and plan.json); `sfumato train` makes one")
+        return cls(path)
+
+    @property
+    def complete(self) -> bool:
+        return self.file("result.json").exists() and not self.key_file.exists()
+
+    def context(self) -> str:
+        """A hash of what was asked and decided; the ledger's first line holds it, so a later change is noticed."""
+        parts = [json.dumps(read_json(self.file(name)), sort_keys=True) for name in ("config.json", "plan.json")]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def finish(self) -> None:
+        """Destroy the key, then what only the running run needed."""
+        keys.destroy(self.key_file)
+        remove_directory(self.work)
+
+    def append_metric(self, record: dict[str, Any]) -> None:
+        with open(self.metrics, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def drop_metrics_after(self, step: int) -> None:
+        """Forget progress beyond the checkpoint that a run is resumed from, and a line torn by a crash."""
+        kept = []
+        for line in self.metrics.read_text().splitlines() if self.metrics.exists() else []:
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue
+        self.metrics.write_text("".join(kept))
+
+
+def refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise RunError(f"out={str(path)!r}: exists already; choose another --out, or `sfumato resume {path}`")

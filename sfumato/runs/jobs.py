@@ -1,0 +1,161 @@
+"""plan + images -> a job: the procedure to run, and what its state means as a classifier."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int64, PyTree
+
+from sfumato.clip import clipped_grad
+from sfumato.core.keys import public_stream
+from sfumato.data.source import Source
+from sfumato.data.views import Views
+from sfumato.features import extract
+from sfumato.models import registry
+from sfumato.models.heads import OnFeatures
+from sfumato.models.layers import Linear
+from sfumato.noise import Gaussian
+from sfumato.runs.classifier import Classifier, Spec
+from sfumato.runs.plan import Plan
+from sfumato.runs.progress import Progress
+from sfumato.sampling import Poisson
+from sfumato.solve.fc import FeatureCovariance, whiten
+from sfumato.solve.recipe import Recipe
+from sfumato.solve.statistics import softmax_gradient
+from sfumato.train.dpsgd import DPSGD
+from sfumato.train.evaluate import confusion
+from sfumato.train.loop import Procedure, State
+from sfumato.train.settings import SGDSettings
+
+Confusion = Int64[np.ndarray, "c c"]
+
+
+@dataclass
+class Job:
+    """procedure: what `train.loop.run` runs. classifier: a state -> the image classifier it stands for. confusion: a
+    state -> counts on the evaluation images, None if there are none.
+    """
+
+    procedure: Procedure
+    classifier: Callable[[State], Classifier]
+    confusion: Callable[[State], Confusion] | None
+
+
+def build(plan: Plan, train: Source, held_out: Source | None, seed: int, progress: Progress) -> Job:
+    """For fixed features this computes them, for both sources, which is most of the work."""
+    if not registry.is_features(plan.model):
+        return _on_images(plan, train, held_out, seed)
+    features = registry.features(plan.model, plan.shape)
+    rows = [_rows(features, source, name, progress) for source, name in ((train, "features"), (held_out, "test features"))]
+    assert rows[0] is not None
+    if isinstance(plan.settings, Recipe):
+        return _covariance(plan, plan.settings, features, (rows[0], train.labels), rows[1], held_out)
+    return _on_rows(plan, features, (rows[0], train.labels), rows[1], held_out)
+
+
+def _rows(features: Any, source: Source | None, name: str, progress: Progress) -> np.ndarray | None:
+    if source is None:
+        return None
+    progress.begin(name, len(source), "images")
+    return extract(features, source, progress=progress.advance)
+
+
+Labelled = tuple[Float[np.ndarray, "n d"], np.ndarray]
+
+
+def _covariance(
+    plan: Plan, recipe: Recipe, features: Any, train: Labelled, rows: np.ndarray | None, held_out: Source | None
+) -> Job:
+    procedure = FeatureCovariance(*train, len(plan.classes), features.groups, plan.mu, recipe, overwrite=True)
+    spec = Spec(plan.model, "whitened", plan.shape, plan.classes)
+    white: list[np.ndarray] = []
+
+    def counts(state: State) -> Confusion:
+        assert rows is not None and held_out is not None
+        if not white:  # the whitening is fixed by the first release
+            white.append(whiten(rows, procedure.head(state).whitening, rows))
+        return _count(held_out.labels, white[0] @ np.asarray(state["average"]))
+
+    return Job(procedure, lambda state: Classifier(spec, OnFeatures(features, procedure.head(state))),
+               None if rows is None else counts)
+
+
+def _on_rows(
+    plan: Plan, features: Any, train: Labelled, rows: np.ndarray | None, held_out: Source | None
+) -> Job:
+    settings = _sgd(plan)
+    matrix, labels = train
+    procedure = DPSGD(
+        params={"weight": jnp.zeros((matrix.shape[1], len(plan.classes)))},
+        clipped=softmax_gradient(settings.clip_norm, normalised=True),
+        fetch=lambda indices, step: (matrix[indices], labels[indices]),
+        **_common(plan, settings),
+    )
+    spec = Spec(plan.model, "linear", plan.shape, plan.classes)
+
+    def counts(state: State) -> Confusion:
+        assert rows is not None and held_out is not None
+        return _count(held_out.labels, rows @ np.asarray(state["ema"]["weight"]))
+
+    def classifier(state: State) -> Classifier:
+        linear = Linear(state["ema"]["weight"], jnp.zeros(len(plan.classes)))
+        return Classifier(spec, OnFeatures(features, linear))
+
+    return Job(procedure, classifier, None if rows is None else counts)
+
+
+def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int) -> Job:
+    settings = _sgd(plan)
+    key = jax.random.key(int(public_stream(seed, "initial weights").integers(2**31)))
+    params, static = eqx.partition(registry.network(plan.model, plan.shape, len(plan.classes), key), eqx.is_inexact_array)
+    views = Views(settings.views, shift=max(1, min(plan.shape[:2]) // 8), flip=plan.shape[2] == 3, seed=seed)
+
+    def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
+        """Mean cross entropy over the views of one example (augmentation multiplicity: average, then clip)."""
+        images, label = example
+        scores = jax.vmap(eqx.combine(params, static))(images)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, jnp.broadcast_to(label, scores.shape[:1])).mean()
+
+    procedure = DPSGD(
+        params=params,
+        clipped=clipped_grad(loss, settings.clip_norm, normalised=True),
+        fetch=lambda indices, step: (views(train.images(indices), indices, step), train.labels[indices]),
+        **_common(plan, settings),
+    )
+    spec = Spec(plan.model, None, plan.shape, plan.classes)
+
+    def classifier(state: State) -> Classifier:
+        return Classifier(spec, eqx.combine(state["ema"], static))
+
+    def counts(state: State) -> Confusion:
+        assert held_out is not None
+        return confusion(classifier(state).predict_proba, held_out)
+
+    return Job(procedure, classifier, None if held_out is None else counts)
+
+
+def _sgd(plan: Plan) -> SGDSettings:
+    assert isinstance(plan.settings, SGDSettings)
+    return plan.settings
+
+
+def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
+    return {
+        "sampler": Poisson(plan.sampler["rate"], settings.steps, plan.n),
+        "noise": Gaussian(plan.releases[0].noise_multiplier),
+        "optimiser": settings.optimiser(),
+        "physical": settings.physical,
+        "ema_decay": settings.ema,
+    }
+
+
+def _count(labels: np.ndarray, scores: Float[np.ndarray, "n c"]) -> Confusion:
+    classes = scores.shape[1]
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, scores.argmax(1)), 1)
+    return counts

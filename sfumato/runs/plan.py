@@ -1,0 +1,177 @@
+"""config + public facts of the data -> the plan: everything that will happen, before any image is read."""
+
+import dataclasses
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from sfumato.core.checks import privacy_target
+from sfumato.core.errors import ArgumentError, DataError
+from sfumato.data.source import DataInfo
+from sfumato.models import registry
+from sfumato.privacy import accountants, calibration
+from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, Tally
+from sfumato.privacy.ledger import RELATION
+from sfumato.runs.config import MethodConfig, TrainConfig, refuse
+from sfumato.solve.recipe import Recipe, rule
+from sfumato.train.settings import SGDSettings, default_settings
+
+SGD_ONLY = ("batch", "steps", "learning_rate", "momentum", "clip_norm", "views", "ema", "physical")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A kind of release: how often, with what noise, and what it is, in words for the report."""
+
+    name: str
+    count: int
+    noise_multiplier: float
+    rate: float | None
+    what: str
+
+    @property
+    def event(self) -> Event:
+        gaussian = GaussianEvent(self.noise_multiplier)
+        return gaussian if self.rate is None else PoissonSampledEvent(self.rate, gaussian)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The run in numbers. n: training examples. settings: a Recipe (dp-fc) or SGDSettings (dp-sgd). mu: dp-fc's budget."""
+
+    name: str
+    n: int
+    n_validation: int
+    n_test: int
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    unit: str
+    method: str
+    model: str
+    epsilon: float
+    delta: float
+    mu: float
+    settings: Recipe | SGDSettings
+    releases: tuple[Release, ...]
+    sampler: dict[str, Any]
+    parameters: int
+    features: int | None
+    insecure: bool
+
+    @property
+    def tally(self) -> Tally:
+        total: Counter[Event] = Counter()
+        for release in self.releases:
+            total[release.event] += release.count
+        return total
+
+    @property
+    def spends(self) -> float:
+        """epsilon of all releases together; at most `epsilon`."""
+        return accountants.epsilon(self.tally, self.delta)
+
+    def to_json(self) -> dict[str, Any]:
+        """For plan.json, the report's source."""
+        own = asdict(self)
+        return own | {
+            "relation": RELATION,
+            "mechanism": "Gaussian",
+            "accountant": accountants.describe(self.tally),
+            "clip_norm": self.settings.clip_norm,
+            "public_facts": ["the number of training images", "the class names", "the size of the images"],
+            "not_covered": [],
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Plan":
+        """The inverse of `to_json`."""
+        own = {each.name: value[each.name] for each in dataclasses.fields(cls)}
+        settings = Recipe if own["method"] == "dp-fc" else SGDSettings
+        return cls(**own | {
+            "classes": tuple(own["classes"]), "shape": tuple(own["shape"]), "settings": settings(**own["settings"]),
+            "releases": tuple(Release(**each) for each in own["releases"]),
+        })  # fmt: skip
+
+
+def make_plan(config: TrainConfig, info: DataInfo) -> Plan:
+    """Resolve everything that was left open and calibrate the noise. Raises ArgumentError, DataError."""
+    config.check()
+    n, shape = info.counts.get("train", 0), info.shape
+    if n < 1 or shape is None:
+        raise DataError(f"data={config.data.data!r}: no readable training images; give at least one per class")
+    epsilon, delta = privacy_target(config.privacy.epsilon, config.privacy.delta, n)
+    method, model = resolve(config.method)
+    if min(shape[:2]) < 8:
+        raise DataError(f"data={config.data.data!r}: images of {shape[0]}x{shape[1]} pixels; give --resize 8 or more")
+    mu = calibration.gaussian_mu_for(epsilon, delta)
+    parameters, features = _sizes(model, shape, len(info.classes))
+    make = _covariance_plan if method == "dp-fc" else _sgd_plan
+    settings, releases, sampler = make(config.method, model, n, len(info.classes), epsilon, delta, mu)
+    return Plan(
+        name=info.name, n=n, n_validation=info.counts.get("validation", 0), n_test=info.counts.get("test", 0),
+        classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
+        mu=mu, settings=settings, releases=releases, sampler=sampler, parameters=parameters, features=features,
+        insecure=config.privacy.insecure_seed is not None,
+    )  # fmt: skip
+
+
+def resolve(config: MethodConfig) -> tuple[str, str]:
+    """`auto` -> names. Without public weights at hand, fixed features and DP-FC; a network name asks for DP-SGD."""
+    model = config.model if config.model == "auto" else registry.check(config.model)
+    method = config.method
+    if method == "auto":
+        method = "dp-fc" if model == "auto" or registry.is_features(model) else "dp-sgd"
+    if model == "auto":
+        model = "patches+scattering" if method == "dp-fc" else "cnn"
+    if method == "dp-fc" and not (registry.is_features(model) and model != "scatternet"):
+        raise ArgumentError("model", model, "method dp-fc needs fixed features: patches+scattering, patches or scattering")
+    return method, model
+
+
+Made = tuple[Recipe | SGDSettings, tuple[Release, ...], dict[str, Any]]
+
+
+def _covariance_plan(
+    config: MethodConfig, model: str, n: int, classes: int, epsilon: float, delta: float, mu: float
+) -> Made:
+    for name in SGD_ONLY:
+        refuse(name, getattr(config, name), "dp-fc")
+    recipe = rule(n, classes, mu)
+    releases = (
+        Release("second moments", 1, recipe.moments_noise(mu), None,
+                "how feature channels vary together over all training images, per spatial frequency"),
+        Release("gradient", recipe.steps, recipe.gradient_noise(mu), None,
+                "the sum over all training images of the clipped gradient of the classifier"),
+    )  # fmt: skip
+    return recipe, releases, {"kind": "full batch", "rate": 1.0, "expected_batch_size": n}
+
+
+def _sgd_plan(
+    config: MethodConfig, model: str, n: int, classes: int, epsilon: float, delta: float, mu: float
+) -> Made:
+    settings = default_settings(model, n, epsilon, mu)
+    given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
+    settings = replace(settings, **given)
+    if settings.batch > n:
+        raise ArgumentError("batch", settings.batch, f"there are only n={n} training images; give at most that many")
+    rate = settings.batch / n
+
+    def releases(sigma: float) -> Release:
+        return Release("gradient", settings.steps, sigma, None if rate == 1.0 else rate,
+                       "the sum of the clipped gradients of a random batch of training images")
+
+    sigma = calibration.noise_multiplier(lambda s: {releases(s).event: settings.steps}, epsilon, delta)
+    kind = "full batch" if rate == 1.0 else "Poisson"
+    return settings, (releases(sigma),), {"kind": kind, "rate": rate, "expected_batch_size": settings.batch}
+
+
+def _sizes(model: str, shape: tuple[int, int, int], classes: int) -> tuple[int, int | None]:
+    """Trained parameters and, for fixed features, their number; by abstract evaluation, nothing is computed."""
+    import equinox as eqx
+    import jax
+
+    if registry.is_features(model):
+        d = registry.feature_size(model, shape)
+        return d * classes, d
+    abstract = eqx.filter_eval_shape(registry.network, model, shape, classes, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(abstract)), None

@@ -1,0 +1,232 @@
+"""`sfumato train` and `sfumato resume`: from a configuration to a finished run directory."""
+
+import importlib.metadata
+import json
+import platform
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sfumato import data
+from sfumato.core import files
+from sfumato.core.errors import RunError
+from sfumato.core.keys import SecretKey
+from sfumato.data.source import DataInfo, Source, Splits
+from sfumato.privacy.ledger import FILE_NAME, Head, Ledger
+from sfumato.report import write_report
+from sfumato.runs import images
+from sfumato.runs.config import DataConfig, TrainConfig
+from sfumato.runs.directory import RunDirectory, refuse_existing
+from sfumato.runs.jobs import Job, build
+from sfumato.runs.plan import Plan, make_plan
+from sfumato.runs.progress import EpsilonMeter, Progress, make_progress
+from sfumato.train import checkpoint
+from sfumato.train.evaluate import accuracy
+from sfumato.train.loop import State, run
+
+CURVE_POINTS = 10
+"""How often the learning curve looks at the evaluation images during a run."""
+
+
+def describe(config: TrainConfig) -> DataInfo:
+    """The public facts of the data a configuration names."""
+    where = config.data
+    return data.describe(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config),
+                         download=not config.run.dry_run)
+
+
+def plan_for(config: TrainConfig) -> Plan:
+    """The plan, without decoding any image: what `--dry-run` shows."""
+    config.check()
+    return make_plan(config, describe(config))
+
+
+def train(config: TrainConfig) -> RunDirectory:
+    """Run from the beginning. Whatever is wrong with configuration or data is found before anything is written."""
+    config.check()
+    config = _with_absolute_paths(config)
+    refuse_existing(config.out)
+    info = describe(config)
+    make_plan(config, info)  # refuse what cannot be planned before the images are read
+    splits = _open(config)
+    plan = make_plan(config, _counted(info, splits))
+    seed = config.privacy.insecure_seed
+    key = SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)
+    directory = RunDirectory.create(config.out, key, config.to_json(), plan.to_json())
+    files.write_json(directory.work / "data.json", {"fingerprint": splits.train.fingerprint(key.mac)})
+    return _execute(directory, config, plan, splits, key)
+
+
+def resume(path: Path, log: str | None = None) -> RunDirectory:
+    """Continue a run that was stopped; a complete one only gets its report anew."""
+    directory = RunDirectory.open(path)
+    config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
+    if log is not None:
+        config = replace(config, run=replace(config.run, log=log))
+    if directory.complete:
+        write_report(directory.path)
+        return directory
+    plan = Plan.from_json(files.read_json(directory.file("plan.json")))
+    key = SecretKey.load(directory.key_file)
+    splits = _open(config)
+    fingerprint = directory.work / "data.json"
+    if fingerprint.exists() and files.read_json(fingerprint)["fingerprint"] != splits.train.fingerprint(key.mac):
+        raise RunError(f"{path}: the training images changed since the run began; restore them or start a new run")
+    return _execute(directory, config, plan, splits, key)
+
+
+def _execute(directory: RunDirectory, config: TrainConfig, plan: Plan, splits: Splits, key: SecretKey) -> RunDirectory:
+    progress = make_progress(config.run.log)
+    try:
+        with _ledger(directory, plan) as ledger:
+            _fit(directory, config, plan, splits, key, ledger, progress)
+    finally:
+        progress.close()
+    directory.finish()
+    write_report(directory.path)
+    return directory
+
+
+def _fit(
+    directory: RunDirectory, config: TrainConfig, plan: Plan, splits: Splits, key: SecretKey, ledger: Ledger,
+    progress: Progress,
+) -> None:  # fmt: skip
+    began = time.monotonic()
+    held_out = splits.validation if config.data.validation > 0 else splits.test
+    job = build(plan, splits.train, held_out, config.run.seed, progress)
+    featured = time.monotonic()
+    recorder = Recorder(directory, config, plan, job, ledger, progress)
+    state, first = recorder.restore()
+    progress.begin(plan.method, job.procedure.steps, "steps", done=first)
+    state = run(job.procedure, ledger, key, state=state, first=first, after_step=recorder.after_step)
+    trained = time.monotonic()
+    _evaluate(directory, config, plan, job, state, held_out)
+    spent = {"epsilon": ledger.epsilon(), "delta": ledger.delta, "releases": ledger.releases,
+             "epsilon_max": ledger.epsilon_max, "complete": True}
+    privacy = {name: getattr(plan, name) for name in ("epsilon", "delta", "unit", "insecure")} | {"spent": spent["epsilon"]}
+    job.classifier(state).save(directory.path, privacy)
+    ended = time.monotonic()
+    files.write_json(directory.file("result.json"), {
+        "spent": spent,
+        "seconds": {"features": featured - began, "training": trained - featured, "evaluation": ended - trained,
+                    "total": ended - began},
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "versions": _versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "skipped": len(splits.skipped),
+    })  # fmt: skip
+
+
+class Recorder:
+    """What is written down after each step: checkpoints now and then, the learning curve, progress."""
+
+    def __init__(
+        self, directory: RunDirectory, config: TrainConfig, plan: Plan, job: Job, ledger: Ledger, progress: Progress
+    ):
+        self._directory, self._config, self._job, self._ledger = directory, config, job, ledger
+        self._progress = progress
+        steps = job.procedure.steps
+        self._meter = EpsilonMeter([job.procedure.event(step) for step in range(steps)], plan.delta)
+        self._curve = {max(1, round(steps * k / CURVE_POINTS)) for k in range(1, CURVE_POINTS + 1)}
+        self._images = plan.sampler["expected_batch_size"]
+        self._began = self._saved = time.monotonic()
+        self._first = 0
+
+    def restore(self) -> tuple[State | None, int]:
+        """State and number of steps of the last checkpoint; (None, 0) without one."""
+        found = checkpoint.load(self._directory.checkpoint, self._job.procedure.start())
+        if found is None:
+            self._directory.drop_metrics_after(0)
+            return None, 0
+        state, facts = found
+        if not self._ledger.reaches(Head(facts["ledger_lines"], facts["ledger_hash"])):
+            raise RunError(f"{self._ledger.path}: shorter than when the checkpoint was taken, so it would under-count; "
+                           "restore the ledger or start a new run")
+        self._first = facts["step"]
+        self._directory.drop_metrics_after(self._first)
+        return state, self._first
+
+    def after_step(self, done: int, state: State) -> None:
+        steps = self._job.procedure.steps
+        epsilon = self._meter.after(done)
+        now = time.monotonic()
+        if done in self._curve:
+            metric = {"step": done, "seconds": now - self._began, "epsilon": epsilon}
+            if self._job.confusion is not None:
+                metric["accuracy"] = accuracy(self._job.confusion(state))
+            self._directory.append_metric(metric)
+        if done == steps or now - self._saved > self._config.run.checkpoint_seconds:
+            head = self._ledger.head
+            facts = {"step": done, "ledger_lines": head.lines, "ledger_hash": head.hash}
+            checkpoint.save(self._directory.checkpoint, state, facts)
+            self._saved = time.monotonic()
+        self._progress.advance(done, images=int((done - self._first) * self._images), epsilon=epsilon)
+
+
+def _ledger(directory: RunDirectory, plan: Plan) -> Ledger:
+    context = directory.context()
+    if not directory.file(FILE_NAME).exists():
+        return Ledger.create(directory.path, delta=plan.delta, epsilon_max=plan.epsilon, unit=plan.unit, context=context)
+    ledger = Ledger.open(directory.path)
+    if ledger.context != context:
+        ledger.close()
+        raise RunError(f"{directory.path}: config.json or plan.json was changed since the run began; restore them, or "
+                       "start a new run with the new settings")
+    return ledger
+
+
+def _evaluate(
+    directory: RunDirectory, config: TrainConfig, plan: Plan, job: Job, state: State, held_out: Source | None
+) -> None:
+    if job.confusion is None or held_out is None:
+        return
+    counts = job.confusion(state)
+    write_evaluation(directory, held_out, counts)
+    if config.run.show_images:
+        shown = images.misclassified(job.classifier(state), held_out)
+        files.write_atomic(directory.file("images.json"), json.dumps(shown))
+
+
+def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> dict[str, Any]:
+    """evaluation.json, and what is in it."""
+    words = f"the {source.split} images of {source.name}"
+    evaluation = {"split": source.split, "n": int(counts.sum()), "confusion": counts.tolist(),
+                  "accuracy": accuracy(counts), "source": words}
+    files.write_json(directory.file("evaluation.json"), evaluation)
+    return evaluation
+
+
+def _open(config: TrainConfig) -> Splits:
+    where: DataConfig = config.data
+    return data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config))
+
+
+def read_options(config: TrainConfig) -> data.ReadOptions:
+    where = config.data
+    return data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
+                            test_fraction=where.test_fraction, seed=config.run.seed)
+
+
+def _counted(info: DataInfo, splits: Splits) -> DataInfo:
+    """The facts with the counts of what could be read."""
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    return replace(info, shape=splits.train.shape,
+                   counts={name: len(part) for name, part in parts.items() if part is not None})
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """So that `resume` finds the data from any working directory."""
+    where = config.data
+    named = where.data in data.names()
+    return replace(config, data=replace(
+        where, data=where.data if named else str(Path(where.data).expanduser().resolve()),
+        data_dir=None if where.data_dir is None else where.data_dir.expanduser().resolve(),
+    ))  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("sfumato", "jax", "dp-accounting")} | {
+        "python": platform.python_version()
+    }
