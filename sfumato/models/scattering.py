@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from sfumato.core.errors import ArgumentError
-from sfumato.models.feature_map import FeatureMap, Group, at_working_size, spectrum, unit
+from sfumato.models.feature_map import FeatureMap, Group, at_working_size, spectrum, unit, working_size
 
 J = 2
 ANGLES = 8
@@ -29,8 +29,10 @@ _MARGIN = 4
 _WIDTH = 0.8
 _PEAK = 3 * math.pi / 4
 _SLANT = 4 / ANGLES
-# Keeps the square root and the logarithm of the modulus differentiable at 0; far below one grey level.
+# Keeps the square root in the modulus differentiable at 0; its root, 1e-6, is far below one grey level.
 _TINY = 1e-12
+# Added before the logarithm; a quarter of a grey level.
+_QUIET = 1e-3
 
 
 def frequencies(height: int, width: int) -> Float[np.ndarray, "h w 2"]:
@@ -126,6 +128,17 @@ def _halved(z: Complex[Array, "*any h w"]) -> Complex[Array, "*any h/2 w/2"]:
     return left + right
 
 
+def mirrored() -> tuple[np.ndarray, np.ndarray]:
+    """For each of the 81 channels the one its image in the mirror has; and one channel of each pair (45 channels).
+
+    The mirror takes the angle pi k / L to pi - pi k / L, that is k to -k modulo L.
+    """
+    turned = [-k % ANGLES for k in range(ANGLES)]
+    pairs = [1 + J * ANGLES + ANGLES * k + l for k in turned for l in turned]
+    partner = np.array([0] + [1 + ANGLES * j + k for j in range(J) for k in turned] + pairs)
+    return partner, np.flatnonzero(np.arange(CHANNELS) <= partner)
+
+
 def normalised(cells: Float[Array, "a b k"], groups: int) -> Float[Array, "a b k"]:
     """Group normalisation (Wu and He 2018) of one map: channels in `groups` runs, each to mean 0 and variance 1."""
     rows, columns, channels = cells.shape
@@ -136,26 +149,47 @@ def normalised(cells: Float[Array, "a b k"], groups: int) -> Float[Array, "a b k
 
 
 class Scattering(FeatureMap):
-    """Scattering coefficients as one unit row.
+    """The logarithms of the scattering coefficients, averaged over the mirror, at the lowest frequencies: a unit row.
 
-    `lowest` given: the DCT coefficients u + v <= lowest of every channel; 6 frequencies for 2, 81 * colours channels.
-    `lowest` None: group normalisation over the channels, then all h // 4 x w // 4 cells of the working size, the features
-    of Tramer and Boneh (2021); each cell counts as one "frequency".
+    The logarithm turns contrast and illumination into a sum, and spreads weak and strong channels evenly; on held-out
+    CIFAR-10 and Fashion-MNIST images it is worth 1 to 2 points over the plain coefficients. The average over an image
+    and its mirror image leaves 45 different channels of the 81 per plane (exactly invariant for even width). Then the DCT
+    coefficients u + v <= lowest: 15 frequencies for 4, 45 * colours channels.
     """
 
-    lowest: int | None = eqx.field(static=True)
+    lowest: int = eqx.field(static=True)
     groups: tuple[Group, ...] = eqx.field(static=True)
 
-    def __init__(self, colours: int, lowest: int | None = 2, cells: int = 64):
-        if colours not in (1, 3):
-            raise ArgumentError("colours", colours, "images have 1 or 3 colour channels")
+    def __init__(self, colours: int, lowest: int = 4):
+        _check(colours)
         self.lowest = lowest
-        count = cells if lowest is None else (lowest + 1) * (lowest + 2) // 2
-        self.groups = (Group(count, CHANNELS * colours, 1.0),)
+        self.groups = (Group((lowest + 1) * (lowest + 2) // 2, len(mirrored()[1]) * colours, 1.0),)
+
+    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+        partner, kept = mirrored()
+        logs = jnp.log(jnp.maximum(scatter(jnp.moveaxis(at_working_size(image), -1, 0)), 0) + _QUIET)
+        both = (logs + logs[:, ::-1][..., partner])[..., kept] / 2
+        return unit(spectrum(both.reshape(*both.shape[:2], -1), self.lowest)).ravel()
+
+
+class PlainScattering(FeatureMap):
+    """All scattering coefficients, group-normalised: the features of Tramer and Boneh (2021) for a linear model.
+
+    Each cell counts as one "frequency". The height and width must be told, because they decide the number of cells.
+    """
+
+    groups: tuple[Group, ...] = eqx.field(static=True)
+
+    def __init__(self, height: int, width: int, colours: int):
+        _check(colours)
+        rows, columns = (side >> J for side in working_size(height, width))
+        self.groups = (Group(rows * columns, CHANNELS * colours, 1.0),)
 
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
         cells = scatter(jnp.moveaxis(at_working_size(image), -1, 0))
-        cells = cells.reshape(*cells.shape[:2], -1)
-        if self.lowest is None:
-            return unit(normalised(cells, 27)).ravel()
-        return unit(spectrum(cells, self.lowest)).ravel()
+        return unit(normalised(cells.reshape(*cells.shape[:2], -1), 27)).ravel()
+
+
+def _check(colours: int) -> None:
+    if colours not in (1, 3):
+        raise ArgumentError("colours", colours, "images have 1 or 3 colour channels")

@@ -1,0 +1,192 @@
+"""The command line: parse -> config -> call. No logic, and nothing heavy is imported before a command runs."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from sfumato.core.errors import SfumatoError
+from sfumato.runs.config import DataConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
+
+Flat = tyro.conf.OmitArgPrefixes
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a private classifier: a run directory with model, ledger and report."""
+
+    data: Flat[DataConfig]
+    privacy: Flat[PrivacyConfig]
+    method: Flat[MethodConfig]
+    run: Flat[RunConfig]
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue a run that was stopped; its result is that of the uninterrupted run, bit for bit."""
+
+    run: tyro.conf.Positional[Path]
+    log: Log | None = None
+    """bar, json or quiet [as the run was started]."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.resume(self.run, self.log)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a finished run's model on test images."""
+
+    run: tyro.conf.Positional[Path]
+    data: str | None = None
+    """Another data set with the same classes [the run's own]."""
+    data_dir: Path | None = None
+    split: Literal["test", "validation"] = "test"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.evaluate(self.run, self.data, self.data_dir, self.split)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify image files with a finished run's model (needs only its model.json and model.safetensors)."""
+
+    run: tyro.conf.Positional[Path]
+    images: tyro.conf.Positional[list[Path]]
+    json: bool = False
+    """Print one JSON object per image, with all probabilities."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.predict(self.run, self.images, self.json)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a finished run's report.html again, and print its privacy statement."""
+
+    run: tyro.conf.Positional[Path]
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.report(self.run)
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """The noise multiplier that DP-SGD with Poisson sampling needs for a privacy budget."""
+
+    epsilon: float
+    n: int
+    """Training examples."""
+    batch: int
+    """Expected batch size."""
+    steps: int
+    delta: float | None = None
+    """[the largest power of ten below 1/n]"""
+
+    def __call__(self) -> None:
+        from sfumato.runs import accounting
+
+        print(accounting.calibrate(self.epsilon, self.delta, self.n, self.batch, self.steps))
+
+
+@dataclass(frozen=True)
+class Account:
+    """The epsilon of a ledger (a file or a run directory), or of DP-SGD with the given numbers."""
+
+    ledger: tyro.conf.Positional[Path | None] = None
+    noise_multiplier: float | None = None
+    n: int | None = None
+    batch: int | None = None
+    steps: int | None = None
+    delta: float | None = None
+    """[the ledger's own, or the largest power of ten below 1/n]"""
+
+    def __call__(self) -> None:
+        from sfumato.runs import accounting
+
+        if self.ledger is not None:
+            print(accounting.of_ledger(self.ledger, self.delta))
+        else:
+            print(accounting.of_numbers(self.noise_multiplier, self.delta, self.n, self.batch, self.steps))
+
+
+@dataclass(frozen=True)
+class List:
+    """The named data sets."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.list_data()
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of a data set without decoding an image."""
+
+    data: tyro.conf.Positional[str]
+    data_dir: Path | None = None
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.data_info(self.data, self.data_dir)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Named data sets: what there is, and what is on this machine."""
+
+    what: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[List, tyro.conf.subcommand("list")] | Annotated[Info, tyro.conf.subcommand("info")]
+    ]
+
+    def __call__(self) -> None:
+        self.what()
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Resume, tyro.conf.subcommand("resume")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
+    | Annotated[Account, tyro.conf.subcommand("account")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Errors of the user's making are one line on standard error and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        tyro.cli(Command, prog="sfumato", description=_ABOUT, args=arguments)()  # type: ignore[operator, call-overload]
+    except SfumatoError as error:
+        print(f"sfumato: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("sfumato: stopped; `sfumato resume RUN` continues a run that had begun", file=sys.stderr)
+        sys.exit(130)
+
+
+_ABOUT = "Differentially private image classification: from a folder of images to a private model and a report."
+
+
+if __name__ == "__main__":
+    main()

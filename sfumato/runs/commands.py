@@ -1,0 +1,159 @@
+"""What the commands do and print. One function per command."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from sfumato import data
+from sfumato.core import files
+from sfumato.core.errors import ArgumentError, DataError, RunError
+from sfumato.data.source import Source
+from sfumato.privacy.ledger import Ledger
+from sfumato.report import RunFacts, as_text, privacy_statement, write_report
+from sfumato.report.intervals import clopper_pearson
+from sfumato.runs import train as runs
+from sfumato.runs.classifier import Classifier
+from sfumato.runs.config import TrainConfig
+from sfumato.runs.directory import RunDirectory
+from sfumato.runs.estimate import Estimate, estimate
+from sfumato.runs.plan import Plan
+from sfumato.train.evaluate import confusion
+
+
+def train(config: TrainConfig) -> None:
+    if config.run.dry_run:
+        plan = runs.plan_for(config)
+        _print_plan(plan, estimate(plan), as_json=config.run.log == "json")
+        return
+    _print_result(runs.train(config), config.run.log)
+
+
+def resume(path: Path, log: str | None) -> None:
+    directory = runs.resume(path, log)
+    _print_result(directory, log or str(files.read_json(directory.file("config.json"))["log"]))
+
+
+def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) -> None:
+    """On the run's own data set the result also replaces the one in the run directory and its report."""
+    directory = RunDirectory.open(path)
+    classifier = Classifier.load(path)
+    config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
+    own = name is None
+    where = replace(config.data, data=config.data.data if name is None else name, data_dir=data_dir or config.data.data_dir)
+    config = replace(config, data=where)
+    splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=runs.read_options(config))
+    source = splits.test if split == "test" else splits.validation
+    if source is None:
+        raise DataError(f"split={split!r}: {where.data} has no {split} images; give another --split or --data")
+    _require_same(source, classifier)
+    counts = confusion(classifier.predict_proba, source)
+    if own:
+        runs.write_evaluation(directory, source, counts)
+        write_report(path)
+    right, n = int(np.trace(counts)), int(counts.sum())
+    low, high = clopper_pearson(right, n)
+    print(f"accuracy {100 * right / n:.2f} %   (95 % interval {100 * low:.2f} to {100 * high:.2f}; {n} {split} images of "
+          f"{source.name})")
+
+
+def predict(path: Path, images: list[Path], as_json: bool) -> None:
+    if not images:
+        raise ArgumentError("images", [], "give at least one image file")
+    classifier = Classifier.load(path)
+    classes = classifier.spec.classes
+    for image in images:
+        row = classifier.predict_proba(classifier.read(image))[0]
+        best = int(row.argmax())
+        if as_json:
+            probabilities = {name: round(float(p), 6) for name, p in zip(classes, row, strict=True)}
+            print(json.dumps({"image": str(image), "class": classes[best], "probabilities": probabilities}))
+        else:
+            print(f"{image}\t{classes[best]}\t{row[best]:.3f}")
+
+
+def report(path: Path) -> None:
+    if not RunDirectory.open(path).file("result.json").exists():
+        raise RunError(f"{path}: the run is not complete; `sfumato resume {path}` finishes it")
+    written = write_report(path)
+    print(as_text(privacy_statement(RunFacts.load(path))))
+    print(f"\nreport: {written}")
+
+
+def list_data() -> None:
+    for name in data.names():
+        facts = data.published(name)
+        height, width, colours = facts.shape
+        counts = " + ".join(f"{count:,} {split}" for split, count in facts.counts.items())
+        print(f"{name:<14} {height}x{width}x{colours}  {len(facts.classes):>3} classes  {counts:<28} {facts.title}")
+
+
+def data_info(name: str, data_dir: Path | None) -> None:
+    """What is published (for a named data set) and what is on this machine."""
+    if name in data.names():
+        facts = data.published(name)
+        print(f"{facts.title}\n  address  {facts.address}\n  licence  {facts.licence}")
+        for file in facts.files:
+            print(f"  file     {file.name}  (md5 {file.md5})")
+    try:
+        found = data.describe(name, data_dir=data_dir, download=False)
+    except DataError as error:
+        if name not in data.names():
+            raise
+        print(f"  here     no: {error}")
+        return
+    shape = "x".join(map(str, found.shape)) if found.shape else "unknown size"
+    counts = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
+    print(f"  here     {found.path}\n  images   {counts}; {shape}\n  classes  {', '.join(found.classes)}")
+
+
+def _require_same(source: Source, classifier: Classifier) -> None:
+    if source.class_names != classifier.spec.classes:
+        raise DataError(f"data={source.name!r}: its classes ({', '.join(source.class_names[:5])}, ...) are not the model's")
+    if source.shape != classifier.spec.shape:
+        raise DataError(f"data={source.name!r}: images of shape {source.shape}; the model needs {classifier.spec.shape}")
+
+
+def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(plan.to_json() | {"estimated_seconds": guess.seconds, "estimated_memory_bytes": guess.memory_bytes}))
+        return
+    sampler = plan.sampler
+    lines = [
+        ("data", f"{plan.name}: {plan.n:,} training, {plan.n_validation:,} validation, {plan.n_test:,} test images, "
+                 f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} classes"),
+        ("method", f"{plan.method} on {plan.model}: {plan.parameters:,} trained parameters"
+                   + (f", {plan.features:,} features" if plan.features else "")),
+        ("privacy", f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, add or remove one {plan.unit}"),
+        ("sampler", f"{sampler['kind']}, q = {sampler['rate']:.6g}, expected batch {sampler['expected_batch_size']:,}"),
+        *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
+        ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items())),
+        ("estimate", f"{guess.seconds / 60:.1f} minutes, {guess.memory_bytes / 1e9:.1f} GB of memory on this machine"),
+    ]  # fmt: skip
+    for name, text in lines:
+        print(f"{name:<9} {text}")
+
+
+def _print_result(directory: RunDirectory, log: str) -> None:
+    result = files.read_json(directory.file("result.json"))
+    spent, found = result["spent"], directory.file("evaluation.json")
+    evaluation = files.read_json(found) if found.exists() else None
+    if log == "json":
+        accuracy = evaluation and {name: evaluation[name] for name in ("split", "n", "accuracy")}
+        print(json.dumps({"event": "result", "run": str(directory.path), **spent, "evaluation": accuracy,
+                          "seconds": result["seconds"], "peak_memory_bytes": result["peak_memory_bytes"]}))
+        return
+    if evaluation:
+        right = round(evaluation["accuracy"] * evaluation["n"])
+        low, high = clopper_pearson(right, evaluation["n"])
+        print(f"accuracy  {100 * evaluation['accuracy']:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
+              f"{evaluation['n']:,} {evaluation['split']} images)")
+    else:
+        print("accuracy  not measured: there are no evaluation images")
+    ledger = Ledger.read(directory.path)
+    print(f"privacy   epsilon {spent['epsilon']:.6g}, delta {spent['delta']:g}  ({spent['releases']} releases; add or remove "
+          f"one {ledger.unit} of the training set)")
+    print(f"report    {directory.file('report.html')}")
+    print(f"model     {directory.file('model.safetensors')}", file=sys.stdout)

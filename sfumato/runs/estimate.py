@@ -1,0 +1,81 @@
+"""How long a run will take and how much memory: its own code, timed on images of random pixels."""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sfumato.core.keys import SecretKey
+from sfumato.data.source import Source
+from sfumato.models import registry
+from sfumato.runs.jobs import build
+from sfumato.runs.plan import Plan
+from sfumato.runs.progress import Quiet
+from sfumato.solve.statistics import CHUNK
+
+_BASE_MEMORY = 0.6e9
+"""Python, JAX and compiled code, in bytes; measured."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    seconds: float
+    memory_bytes: float
+
+
+def estimate(plan: Plan) -> Estimate:
+    """Time a small copy of the plan on random images (nobody's) and scale it up."""
+    return _features(plan) if registry.is_features(plan.model) else _network(plan)
+
+
+def _random_images(plan: Plan, n: int) -> Source:
+    stream = np.random.default_rng(0)
+    labels = stream.integers(len(plan.classes), size=n).astype(np.int32)
+    images = stream.random((n, *plan.shape), np.float32)
+    return Source("random", "train", labels, plan.classes, plan.shape, lambda at: images[at])
+
+
+def _features(plan: Plan) -> Estimate:
+    assert plan.features is not None
+    source = _random_images(plan, 512)
+    build(plan, source, None, 0, Quiet())  # compile
+    began = time.monotonic()
+    job = build(replace(plan, n=len(source)), source, None, 0, Quiet())
+    per_image = (time.monotonic() - began) / len(source)
+    rows_bytes = 4.0 * plan.features
+    # A step reads every row it samples once and multiplies it by the weights twice: bound by memory, 4 GB/s is modest.
+    per_step = plan.sampler["expected_batch_size"] * rows_bytes / 4e9
+    fixed = _seconds(lambda: job.procedure.measure(job.procedure.start(), 0, _key())) * plan.n / CHUNK
+    seconds = per_image * (plan.n + plan.n_test) + per_step * job.procedure.steps + 2 * fixed + 15
+    return Estimate(seconds, _BASE_MEMORY + rows_bytes * (plan.n + plan.n_test) * 1.15)
+
+
+def _network(plan: Plan) -> Estimate:
+    settings = plan.settings
+    source = _random_images(plan, settings.physical)  # type: ignore[union-attr]
+    job = build(replace(plan, n=len(source), sampler=plan.sampler | {"rate": 1.0}), source, None, 0, Quiet())
+    state = job.procedure.start()
+    per_part = _seconds(lambda: job.procedure.measure(state, 0, _key()))
+    parts = plan.sampler["expected_batch_size"] / len(source)
+    views = max(1, settings.views)  # type: ignore[union-attr]
+    memory = _BASE_MEMORY + 4.0 * plan.parameters * (len(source) + 8)
+    images = plan.n * float(np.prod(plan.shape)) * (1 + 4 * views * len(source) / plan.n)
+    return Estimate(per_part * parts * job.procedure.steps + 15, memory + images)
+
+
+def _seconds(call) -> float:  # type: ignore[no-untyped-def]
+    """Of the second call; the first one compiles."""
+    for _ in range(2):
+        began = time.monotonic()
+        np.asarray(next(iter(_leaves(call()))))
+    return time.monotonic() - began
+
+
+def _leaves(tree: object) -> list[np.ndarray]:
+    import jax
+
+    return jax.tree.leaves(tree)
+
+
+def _key() -> SecretKey:
+    return SecretKey.from_insecure_seed(0)
