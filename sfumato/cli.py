@@ -10,17 +10,16 @@ import tyro
 from sfumato.core.errors import SfumatoError
 from sfumato.runs.config import DataConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
 
-Flat = tyro.conf.OmitArgPrefixes
 
 
 @dataclass(frozen=True)
 class Train:
     """Train a private classifier: a run directory with model, ledger and report."""
 
-    data: Flat[DataConfig]
-    privacy: Flat[PrivacyConfig]
-    method: Flat[MethodConfig]
-    run: Flat[RunConfig]
+    data: tyro.conf.OmitArgPrefixes[DataConfig]
+    privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
+    method: tyro.conf.OmitArgPrefixes[MethodConfig]
+    run: tyro.conf.OmitArgPrefixes[RunConfig]
 
     def __call__(self) -> None:
         from sfumato.runs import commands
@@ -176,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors of the user's making are one line on standard error and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        tyro.cli(Command, prog="sfumato", description=_ABOUT, args=arguments)()  # type: ignore[operator, call-overload]
+        tyro.cli(Command, prog="sfumato", description=_ABOUT, args=arguments)()
     except SfumatoError as error:
         print(f"sfumato: {error}", file=sys.stderr)
         sys.exit(2)

@@ -101,7 +101,7 @@ class SecretKey:
 
 
 def destroy(path: Path) -> None:
-    """Overwrite and remove a key file. (A journaling file system or an SSD may keep old blocks: keep runs on encrypted disks.)"""
+    """Overwrite and remove a key file. (File systems and SSDs may keep old blocks: keep runs on encrypted disks.)"""
     if not path.exists():
         return
     with open(path, "r+b", buffering=0) as file:

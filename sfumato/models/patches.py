@@ -37,11 +37,11 @@ class Patches(FeatureMap):
     threshold: Float[Array, " m"]
     groups: tuple[Group, ...] = eqx.field(static=True)
 
-    def __init__(self, colours: int, filters: int = 384, seed: int = 0):
-        """Draw the pictures, cut the patches and whiten them: all from the public `seed`. m = 2 * filters."""
+    def __init__(self, colours: int, filters: int = 384, seed: int = 0, pictures: int = 400):
+        """Draw the pictures, cut 100 patches from each and whiten them: all from the public `seed`. m = 2 * filters."""
         if colours not in (1, 3):
             raise ArgumentError("colours", colours, "images have 1 or 3 colour channels")
-        weights, offset, threshold = _filters(colours, filters, seed)
+        weights, offset, threshold = _filters(colours, filters, seed, pictures)
         self.weights, self.offset, self.threshold = jnp.asarray(weights), jnp.asarray(offset), jnp.asarray(threshold)
         self.groups = (Group(6, 2 * filters, 1.0),)
 
@@ -100,15 +100,15 @@ def windows(length: int, cells: int = CELLS) -> Float[np.ndarray, "cells length"
     return (np.clip(cover, 0, 1) / width).astype(np.float32)
 
 
-def _filters(colours: int, filters: int, seed: int):
+def _filters(colours: int, filters: int, seed: int, pictures: int):
     """Weights, offsets and thresholds of `filters` patches followed by those of their mirror images."""
-    pictures = dead_leaves(400, 32, colours, seed)
+    images = dead_leaves(pictures, 32, colours, seed)
     draw = public_stream(seed, "patches", colours)
-    count = 40_000
-    which = draw.integers(len(pictures), size=count)
+    count = 100 * pictures
+    which = draw.integers(pictures, size=count)
     top, left = draw.integers(32 - PATCH + 1, size=(2, count))
     steps = np.arange(PATCH)
-    patches = pictures[which[:, None, None], top[:, None, None] + steps[:, None], left[:, None, None] + steps]
+    patches = images[which[:, None, None], top[:, None, None] + steps[:, None], left[:, None, None] + steps]
     patches = patches.reshape(count, -1).astype(np.float64)
     patches -= patches.mean(1, keepdims=True)
     patches /= np.sqrt((patches**2).mean(1, keepdims=True) + _CONTRAST_FLOOR)
@@ -120,12 +120,13 @@ def _filters(colours: int, filters: int, seed: int):
     white = (patches - mean) @ whitener
     chosen = white[draw.choice(count, filters, replace=False)]
     chosen /= np.linalg.norm(chosen, axis=1, keepdims=True)
-    shape = (-1, PATCH, PATCH, colours)
-    chosen = np.concatenate([chosen, chosen.reshape(shape)[:, :, ::-1].reshape(filters, -1)])
     weights = chosen @ whitener
     weights -= weights.mean(1, keepdims=True)
+    # Mirrored after the whitening, which is itself only nearly symmetric.
+    turned = weights.reshape(-1, PATCH, PATCH, colours)[:, :, ::-1].reshape(filters, -1)
+    weights = np.concatenate([weights, turned])
     offset = weights @ mean
-    response = white[: count // 4] @ chosen.T
+    response = patches[: count // 4] @ weights.T - offset
     threshold = np.quantile(np.abs(response), 1 - 2 * _ACTIVE, axis=0)
     # A filter and its mirror image share one threshold and one offset, or the mirror average would not be invariant.
     threshold, offset = (np.tile((each[:filters] + each[filters:]) / 2, 2) for each in (threshold, offset))

@@ -44,4 +44,4 @@ class Gaussian:
             jnp.asarray((np.asarray(leaf, np.float64) + draw).astype(np.float32))
             for leaf, draw in zip(leaves, noise, strict=True)
         ]
-        return structure.unflatten(released)
+        return jax.tree.unflatten(structure, released)

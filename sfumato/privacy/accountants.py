@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from sfumato.core.checks import positive, whole
 from sfumato.core.errors import ArgumentError
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
+from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, Tally
 
 PLD_INTERVAL = 1e-4
 """Width of a privacy-loss bucket: losses are rounded up to the next multiple, so epsilon errs above the truth."""
@@ -47,7 +47,7 @@ def describe(tally: Tally) -> str:
 
 def _canonical(tally: Tally) -> tuple[float, tuple[tuple[PoissonSampledEvent, int], ...]]:
     """Merge plain Gaussians into mu and sort the rest, so that equal compositions give equal numbers to the last bit."""
-    plain: dict[GaussianEvent, int] = {}
+    plain: dict[Event, int] = {}
     sampled: dict[PoissonSampledEvent, int] = {}
     for event, count in tally.items():
         whole("count", count, at_least=0)

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.files import read_json, write_atomic, write_json
+from sfumato.core.keys import public_stream
 from sfumato.core.trees import leaf_names
 from sfumato.data.decode import decode
 from sfumato.data.split import ReadOptions
@@ -72,11 +73,15 @@ class Classifier:
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(self.model, eqx.is_array))]
         arrays = dict(zip(leaf_names(eqx.filter(self.model, eqx.is_array)), leaves, strict=True))
         write_atomic(directory / "model.safetensors", save(arrays))
-        write_json(directory / "model.json", {"format": _FORMAT, **asdict(self.spec), "privacy": privacy})
+        probe = [float(p) for p in self.predict_proba(self._probe())[0]]
+        write_json(directory / "model.json", {"format": _FORMAT, **asdict(self.spec), "probe": probe, "privacy": privacy})
 
     @classmethod
     def load(cls, directory: Path) -> "Classifier":
-        """Raises RunError if there is no model, or its files do not belong together."""
+        """Raises RunError if there is no model, its files do not belong together, or this version computes otherwise.
+
+        The last is found out by a probe, an image of public noise whose probabilities are stored with the model.
+        """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -89,7 +94,15 @@ class Classifier:
                            f"complete? try `sfumato resume {directory}`") from None
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(f"{directory}: the model files are damaged ({error}); restore them or train again") from error
-        return cls(spec, _fill(registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes)), arrays, directory))
+        skeleton = registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes))
+        classifier = cls(spec, _fill(skeleton, arrays, directory))
+        if not np.allclose(classifier.predict_proba(classifier._probe())[0], facts["probe"], atol=1e-3):
+            raise RunError(f"{directory}: this version of sfumato computes {spec.model} differently from the one that trained "
+                           "the model; predict with that version, or train again")
+        return classifier
+
+    def _probe(self) -> Float32[np.ndarray, "1 h w c"]:
+        return public_stream(0, "probe").random((1, *self.spec.shape), np.float32)
 
 
 def _fill(skeleton: eqx.Module, arrays: dict[str, np.ndarray], directory: Path) -> eqx.Module:
@@ -101,4 +114,4 @@ def _fill(skeleton: eqx.Module, arrays: dict[str, np.ndarray], directory: Path) 
             raise RunError(f"{directory}: {name} should have shape {leaf.shape}, the file has "
                            f"{None if found is None else found.shape}; the model files do not belong together")
     filled = [jax.numpy.asarray(arrays[name]) for name in leaf_names(own)]
-    return eqx.combine(structure.unflatten(filled), static)
+    return eqx.combine(jax.tree.unflatten(structure, filled), static)

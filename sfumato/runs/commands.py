@@ -1,7 +1,6 @@
 """What the commands do and print. One function per command."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from sfumato.report import RunFacts, as_text, privacy_statement, write_report
 from sfumato.report.intervals import clopper_pearson
 from sfumato.runs import train as runs
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import TrainConfig
+from sfumato.runs.config import Log, TrainConfig
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.estimate import Estimate, estimate
 from sfumato.runs.plan import Plan
@@ -31,7 +30,7 @@ def train(config: TrainConfig) -> None:
     _print_result(runs.train(config), config.run.log)
 
 
-def resume(path: Path, log: str | None) -> None:
+def resume(path: Path, log: Log | None) -> None:
     directory = runs.resume(path, log)
     _print_result(directory, log or str(files.read_json(directory.file("config.json"))["log"]))
 
@@ -156,4 +155,4 @@ def _print_result(directory: RunDirectory, log: str) -> None:
     print(f"privacy   epsilon {spent['epsilon']:.6g}, delta {spent['delta']:g}  ({spent['releases']} releases; add or remove "
           f"one {ledger.unit} of the training set)")
     print(f"report    {directory.file('report.html')}")
-    print(f"model     {directory.file('model.safetensors')}", file=sys.stdout)
+    print(f"model     {directory.file('model.safetensors')}")

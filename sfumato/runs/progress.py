@@ -93,7 +93,8 @@ class Bars:
 
 
 def make_progress(kind: str) -> Progress:
-    return {"bar": Bars, "json": JsonLines, "quiet": Quiet}[kind]()
+    kinds: dict[str, type[Progress]] = {"bar": Bars, "json": JsonLines, "quiet": Quiet}
+    return kinds[kind]()
 
 
 class EpsilonMeter:

@@ -17,7 +17,7 @@ from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.privacy.ledger import FILE_NAME, Head, Ledger
 from sfumato.report import write_report
 from sfumato.runs import images
-from sfumato.runs.config import DataConfig, TrainConfig
+from sfumato.runs.config import DataConfig, Log, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import Job, build
 from sfumato.runs.plan import Plan, make_plan
@@ -59,7 +59,7 @@ def train(config: TrainConfig) -> RunDirectory:
     return _execute(directory, config, plan, splits, key)
 
 
-def resume(path: Path, log: str | None = None) -> RunDirectory:
+def resume(path: Path, log: Log | None = None) -> RunDirectory:
     """Continue a run that was stopped; a complete one only gets its report anew."""
     directory = RunDirectory.open(path)
     config = TrainConfig.from_json(files.read_json(directory.file("config.json")))

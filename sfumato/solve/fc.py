@@ -17,7 +17,6 @@ public, its mean over classes removed (it is zero without noise), and applied wi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax

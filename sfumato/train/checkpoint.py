@@ -57,7 +57,7 @@ def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         arrays = decode((directory / _ARRAYS).read_bytes())
         facts = read_json(directory / _FACTS)
     except (OSError, ValueError, SafetensorError) as error:
-        raise RunError(f"{directory}: the checkpoint is damaged ({error}); delete it to start this run's steps again") from error
+        raise RunError(f"{directory}: the checkpoint is damaged ({error}); delete it to repeat this run's steps") from error
     return _restore(arrays, like, directory), facts
 
 
@@ -69,4 +69,4 @@ def _restore(arrays: dict[str, np.ndarray], like: PyTree, directory: Path) -> Py
         if found is None or found.shape != jnp.shape(leaf):
             raise RunError(f"{directory}: {name} should have shape {jnp.shape(leaf)}, the checkpoint has "
                            f"{None if found is None else found.shape}; was the configuration changed?")
-    return structure.unflatten([jnp.asarray(arrays[name]) for name in names])
+    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in names])
