@@ -30,6 +30,11 @@ def build(kind, colours, patches, size=(32, 32)):
     return Joined((patches[colours], Scattering(colours)), (0.6, 0.4))
 
 
+@eqx.filter_jit
+def row_of(each, image):
+    return each(image)
+
+
 def pictures(shape, seed=0):
     random = np.random.default_rng(seed)
     return np.stack([random.random(shape), np.zeros(shape), np.ones(shape), random.random(shape) < 0.02]).astype(np.float32)
@@ -52,22 +57,22 @@ def test_rows_have_the_promised_shape_and_norm(kind, colours, patches):
         start += group.size
 
 
-@pytest.mark.parametrize("size", [(8, 8), (28, 28), (29, 31), (12, 20), (64, 48)])
+@pytest.mark.parametrize("size", [(8, 8), (29, 31), (64, 48)])
 def test_any_size_of_at_least_eight_pixels(size, patches):
     for kind in ("joined", "plain"):
         each = build(kind, 1, patches, size)
-        row = each(pictures((*size, 1))[0])
+        row = row_of(each, pictures((*size, 1))[0])
         assert row.shape == (each.size,) and np.isfinite(row).all()
     assert working_size(28, 28) == (28, 28) and working_size(8, 8) == (32, 32) and working_size(64, 48) == (42, 32)
     with pytest.raises(ArgumentError):
         working_size(7, 32)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (28, 28), (8, 8), (8, 12)])
+@pytest.mark.parametrize("size", [(32, 32), (28, 28), (8, 12)])
 @pytest.mark.parametrize("kind", ["patches", "scattering"])
 def test_a_mirrored_image_has_the_same_row(kind, size, patches):
     each, image = build(kind, 3, patches), pictures((*size, 3))[0]
-    np.testing.assert_allclose(each(image), each(image[:, ::-1]), atol=2e-6)
+    np.testing.assert_allclose(row_of(each, image), row_of(each, image[:, ::-1]), atol=2e-6)
 
 
 def test_a_seed_fixes_the_filters():

@@ -10,33 +10,43 @@ from sfumato.models.feature_map import FeatureMap, Group, unit
 from sfumato.models.layers import Linear
 
 
+class Centring(eqx.Module):
+    """Subtract a mean, then each group back to norm sqrt(weight)."""
+
+    mean: Float[Array, " d"]
+    groups: tuple[Group, ...] = eqx.field(static=True)
+
+    def __call__(self, row: Float[Array, " d"]) -> Float[Array, " d"]:
+        return unit_groups(blocks(row - self.mean, self.groups), self.groups)
+
+
 class Whitening(eqx.Module):
-    """One symmetric K x K matrix per group and frequency, then each group back to norm sqrt(weight); rows of norm <= 1."""
+    """One symmetric K x K matrix per group and frequency, then each group back to norm sqrt(weight)."""
 
     matrices: list[Float[Array, "f k k"]]
     groups: tuple[Group, ...] = eqx.field(static=True)
 
-    @classmethod
-    def identity(cls, groups: Sequence[Group]) -> "Whitening":
-        eyes = [jnp.tile(jnp.eye(group.channels, dtype=jnp.float32), (group.frequencies, 1, 1)) for group in groups]
-        return cls(eyes, tuple(groups))
-
     def __call__(self, row: Float[Array, " d"]) -> Float[Array, " d"]:
-        parts = []
-        for block, matrix, group in zip(blocks(row, self.groups), self.matrices, self.groups, strict=True):
-            white = jnp.einsum("fk,fkl->fl", block, matrix)
-            parts.append(unit(white.ravel()) * group.weight**0.5)
-        return jnp.concatenate(parts)
+        cut = zip(blocks(row, self.groups), self.matrices, strict=True)
+        return unit_groups([jnp.einsum("fk,fkl->fl", block, matrix) for block, matrix in cut], self.groups)
 
 
 class WhitenedLinear(eqx.Module):
-    """Whitening, then a linear layer: row -> class scores."""
+    """Centring, whitening, then a linear layer: row -> class scores."""
 
+    centring: Centring
     whitening: Whitening
     linear: Linear
 
+    @classmethod
+    def zeros(cls, groups: Sequence[Group], classes: int) -> "WhitenedLinear":
+        """No mean, identity matrices, no weights."""
+        d, own = sum(group.size for group in groups), tuple(groups)
+        eyes = [jnp.tile(jnp.eye(group.channels, dtype=jnp.float32), (group.frequencies, 1, 1)) for group in groups]
+        return cls(Centring(jnp.zeros(d), own), Whitening(eyes, own), Linear.zeros(d, classes))
+
     def __call__(self, row: Float[Array, " d"]) -> Float[Array, " classes"]:
-        return self.linear(self.whitening(row))
+        return self.linear(self.whitening(self.centring(row)))
 
 
 class OnFeatures(eqx.Module):
@@ -56,3 +66,9 @@ def blocks(row: Float[Array, " d"], groups: Sequence[Group]) -> list[Float[Array
         parts.append(row[start : start + group.size].reshape(group.frequencies, group.channels))
         start += group.size
     return parts
+
+
+def unit_groups(cut: Sequence[Float[Array, "f k"]], groups: Sequence[Group]) -> Float[Array, " d"]:
+    """The groups joined to a row, each scaled to norm sqrt(weight) (a group of zeros stays zero)."""
+    scaled = [unit(block.ravel()) * group.weight**0.5 for block, group in zip(cut, groups, strict=True)]
+    return jnp.concatenate(scaled)

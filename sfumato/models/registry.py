@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 from sfumato.core.errors import ArgumentError
 from sfumato.models.cnn import SmallCNN
 from sfumato.models.feature_map import FeatureMap, Joined
-from sfumato.models.heads import OnFeatures, WhitenedLinear, Whitening
+from sfumato.models.heads import OnFeatures, WhitenedLinear
 from sfumato.models.layers import Linear
 from sfumato.models.patches import Patches
 from sfumato.models.scattering import Scattering
@@ -70,8 +70,9 @@ def skeleton(name: str, head: str | None, shape: Shape, classes: int) -> eqx.Mod
     if not is_features(name):
         return network(name, shape, classes, jax.random.key(0))
     fixed = features(name, shape)
-    linear = Linear.zeros(feature_size(name, shape), classes)
-    return OnFeatures(fixed, WhitenedLinear(Whitening.identity(fixed.groups), linear) if head == "whitened" else linear)
+    if head == "whitened":
+        return OnFeatures(fixed, WhitenedLinear.zeros(fixed.groups, classes))
+    return OnFeatures(fixed, Linear.zeros(feature_size(name, shape), classes))
 
 
 def _wrn(name: str) -> tuple[int, int] | None:

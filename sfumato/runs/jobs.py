@@ -24,7 +24,7 @@ from sfumato.runs.classifier import Classifier, Spec
 from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Progress
 from sfumato.sampling import Poisson
-from sfumato.solve.fc import FeatureCovariance, whiten
+from sfumato.solve.fc import FIRST_GRADIENT, FeatureCovariance
 from sfumato.solve.recipe import Recipe
 from sfumato.solve.statistics import softmax_gradient
 from sfumato.train.dpsgd import DPSGD
@@ -38,12 +38,13 @@ Confusion = Int64[np.ndarray, "c c"]
 @dataclass
 class Job:
     """procedure: what `train.loop.run` runs. classifier: a state -> the image classifier it stands for. confusion: a
-    state -> counts on the evaluation images, None if there are none.
+    state -> counts on the evaluation images, None if there are none. learns_from: the first step that changes them.
     """
 
     procedure: Procedure
     classifier: Callable[[State], Classifier]
     confusion: Callable[[State], Confusion] | None
+    learns_from: int = 0
 
 
 def build(plan: Plan, train: Source, held_out: Source | None, seed: int, progress: Progress) -> Job:
@@ -77,12 +78,12 @@ def _covariance(
 
     def counts(state: State) -> Confusion:
         assert rows is not None and held_out is not None
-        if not white:  # the whitening is fixed by the first release
-            white.append(whiten(rows, procedure.head(state).whitening, rows))
+        if not white:  # mean and whitening are fixed by the time anything is learnt
+            white.append(procedure.transform(rows, state))
         return _count(held_out.labels, white[0] @ np.asarray(state["average"]))
 
     return Job(procedure, lambda state: Classifier(spec, OnFeatures(features, procedure.head(state))),
-               None if rows is None else counts)
+               None if rows is None else counts, learns_from=FIRST_GRADIENT)
 
 
 def _on_rows(

@@ -136,8 +136,9 @@ def _covariance_plan(
 ) -> Made:
     for name in SGD_ONLY:
         refuse(name, getattr(config, name), "dp-fc")
-    recipe = rule(n, classes, mu)
+    recipe = rule(n, mu)
     releases = (
+        Release("mean", 1, recipe.mean_noise(mu), None, "the sum of the feature rows of all training images"),
         Release("second moments", 1, recipe.moments_noise(mu), None,
                 "how feature channels vary together over all training images, per spatial frequency"),
         Release("gradient", recipe.steps, recipe.gradient_noise(mu), None,

@@ -129,7 +129,8 @@ class Recorder:
         self._progress = progress
         steps = job.procedure.steps
         self._meter = EpsilonMeter([job.procedure.event(step) for step in range(steps)], plan.delta)
-        self._curve = {max(1, round(steps * k / CURVE_POINTS)) for k in range(1, CURVE_POINTS + 1)}
+        learning = steps - job.learns_from
+        self._curve = {job.learns_from + max(1, round(learning * k / CURVE_POINTS)) for k in range(1, CURVE_POINTS + 1)}
         self._images = plan.sampler["expected_batch_size"]
         self._began = self._saved = time.monotonic()
         self._first = 0

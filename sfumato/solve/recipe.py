@@ -1,4 +1,4 @@
-"""How `FeatureCovariance` spends its budget: one rule from public facts (n, classes, mu), no private tuning."""
+"""How `FeatureCovariance` spends its budget: one rule from public facts (n, mu), no private tuning."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """moments_share: of mu^2, for the second moments. power, floor: of the whitening. steps, momentum, clip_norm,
-    learning_rate: of the gradient descent. first_averaged: the first gradient step whose iterate enters the average.
+    """mean_share, moments_share: of mu^2, for the two statistics. power, floor: of the whitening. steps, momentum,
+    clip_norm, learning_rate: of the gradient descent. averaged: how many of the last iterates enter the average.
     """
 
+    mean_share: float
     moments_share: float
     power: float
     floor: float
@@ -17,18 +18,28 @@ class Recipe:
     momentum: float
     clip_norm: float
     learning_rate: float
-    first_averaged: int
+    averaged: int
+
+    def mean_noise(self, mu: float) -> float:
+        """s_m with 1 / s_m^2 = mean_share * mu^2."""
+        return 1 / (mu * math.sqrt(self.mean_share))
 
     def moments_noise(self, mu: float) -> float:
         """s_0 with 1 / s_0^2 = moments_share * mu^2."""
         return 1 / (mu * math.sqrt(self.moments_share))
 
     def gradient_noise(self, mu: float) -> float:
-        """s with steps / s^2 = (1 - moments_share) * mu^2, rounded up so that the budget holds to the last bit."""
-        return math.sqrt(self.steps / (1 - self.moments_share)) / mu * (1 + 1e-12)
+        """s with steps / s^2 = the rest of mu^2, rounded up so that the budget holds to the last bit."""
+        return math.sqrt(self.steps / self.gradient_share) / mu * (1 + 1e-12)
+
+    @property
+    def gradient_share(self) -> float:
+        return 1 - self.mean_share - self.moments_share
 
 
-def rule(n: int, classes: int, mu: float) -> Recipe:
-    steps, momentum, clip_norm, share = 40, 0.9, 0.5, 0.15
-    noise_units = 0.5 * (1 - momentum) * n * mu * (1 - share) ** 0.5 / (clip_norm * steps)
-    return Recipe(share, 0.4, 0.3, steps, momentum, clip_norm, min(noise_units, 200.0), 31)
+def rule(n: int, mu: float) -> Recipe:
+    """The recipe for n examples and a budget of mu."""
+    mean_share, moments_share, steps, momentum, clip_norm = 0.03, 0.15, 20, 0.8, 0.5
+    budget = mu * math.sqrt(1 - mean_share - moments_share)
+    learning_rate = (1 - momentum) * n * budget / (clip_norm * steps)
+    return Recipe(mean_share, moments_share, 0.45, 0.3, steps, momentum, clip_norm, learning_rate, averaged=1)

@@ -1,17 +1,20 @@
 """Sums over feature rows whose sensitivity can be proven, computed in chunks: memory O(statistic + chunk) at any n.
 
-Second moments. Let x be a row with |x| <= 1, cut into blocks x_1 ... x_m (one per group and frequency). One example adds
-the matrices x_b x_b^T to the statistic. The squared distance it causes is
+Sum of rows. A row has norm at most 1, so the sum has sensitivity 1.
 
-    sum_b |x_b x_b^T|_F^2 = sum_b |x_b|^4 <= (sum_b |x_b|^2)^2 = |x|^4 <= 1,
+Second moments. Let x be a row made of groups with |x_g|^2 <= w_g, and x_b, b in g, the blocks of group g (one per
+frequency). One example adds the matrices x_b x_b^T to the statistic. The squared distance it causes is
 
-so all blocks together have L2 sensitivity 1 under add-or-remove-one, not one each.
+    sum_b |x_b x_b^T|_F^2 = sum_b |x_b|^4 <= sum_g (sum_{b in g} |x_b|^2)^2 = sum_g |x_g|^4 <= sum_g w_g^2,
+
+so all blocks of all groups together have L2 sensitivity sqrt(sum_g w_g^2) <= 1 under add-or-remove-one, not that each.
 
 Softmax gradient. For weights W (d x c) and label y the loss gradient of one example is x (p - e_y)^T with
 p = softmax(W^T x), a matrix of rank one: its Frobenius norm is |x| |p - e_y|, so per-example clipping needs two vector
 norms and no per-example gradient. Clipped at C the sum has sensitivity C.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -40,20 +43,40 @@ def chunks(rows: Float[np.ndarray, "n d"], size: int = CHUNK) -> Iterator[tuple[
         yield slice(start, stop), part, np.arange(size) < stop - start
 
 
+def row_sum(rows: Float[np.ndarray, "n d"]) -> BoundedSum:
+    """The sum of the rows; sensitivity 1."""
+    total = jnp.zeros(rows.shape[1], jnp.float32)
+    for _, part, mask in chunks(rows):
+        total = _add_rows(total, part, mask)
+    return BoundedSum(total, Sensitivity.of_contribution(1.0))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _add_rows(total: Float[Array, " d"], rows: Float[Array, "b d"], mask: Bool[Array, " b"]) -> Float[Array, " d"]:
+    return total + jnp.where(mask[:, None], jax.vmap(bounded)(rows), 0.0).sum(0)
+
+
 def second_moments(rows: Float[np.ndarray, "n d"], groups: Sequence[Group]) -> BoundedSum:
-    """Per group, the packed second moments of its blocks (frequencies x packed_size(channels)); sensitivity 1 in all."""
+    """Per group, the packed second moments of its blocks (frequencies x packed_size(channels)).
+
+    A group longer than sqrt(weight) is scaled down to it. Sensitivity sqrt(sum of weight^2), for all of them together.
+    """
     total = [jnp.zeros((group.frequencies, group.channels, group.channels), jnp.float32) for group in groups]
-    for _, part, mask in chunks(rows, min(CHUNK, max(len(rows), 1))):
+    for _, part, mask in chunks(rows):
         total = _add_moments(total, part, mask, tuple(groups))
-    return BoundedSum([pack(matrix) for matrix in total], Sensitivity.of_contribution(1.0))
+    bound = math.sqrt(sum(group.weight**2 for group in groups))
+    return BoundedSum([pack(matrix) for matrix in total], Sensitivity.of_contribution(bound))
 
 
 @partial(jax.jit, static_argnums=3, donate_argnums=0)
 def _add_moments(
-    total: list[Array], rows: Float[Array, "b d"], mask: Bool[Array, "b"], groups: tuple[Group, ...]
+    total: list[Array], rows: Float[Array, "b d"], mask: Bool[Array, " b"], groups: tuple[Group, ...]
 ) -> list[Array]:
-    safe = jnp.where(mask[:, None], jax.vmap(bounded)(rows), 0.0)
-    cut = jax.vmap(lambda row: blocks(row, groups))(safe)
+    def safe(row: Float[Array, " d"], member: Bool[Array, ""]) -> list[Float[Array, "f k"]]:
+        cut = zip(blocks(jnp.where(member, row, 0.0), groups), groups, strict=True)
+        return [bounded(block.ravel() / group.weight**0.5).reshape(block.shape) * group.weight**0.5 for block, group in cut]
+
+    cut = jax.vmap(safe)(rows, mask)
     return [old + jnp.einsum("bfk,bfl->fkl", block, block) for old, block in zip(total, cut, strict=True)]
 
 

@@ -1,0 +1,39 @@
+# Two commands do all the set-up: `make demo` and `make test`. PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all check bench clean
+
+demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
+	@rm -rf runs/demo
+	$(BIN)/sfumato train --data digits --epsilon 8 --out runs/demo
+
+test: $(VENV)/.dev ## the fast tests
+	$(BIN)/pytest -m "not slow"
+
+test-all: test ## the fast tests, then the long statistical ones
+	$(BIN)/pytest -m slow
+
+check: $(VENV)/.dev ## style and types
+	$(BIN)/ruff check --output-format concise .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed ## the numbers in benchmarks/RESULTS.md (about an hour; needs the data sets)
+	$(BIN)/python benchmarks/accuracy.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; sys.exit('Sfumato needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
+	  '; name another with make PYTHON=...' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
