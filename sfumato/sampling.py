@@ -5,7 +5,7 @@ set only through n, which is public, and on the secret coin flips, but dividing 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -15,6 +15,7 @@ from sfumato.core.keys import SecretKey
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """What a procedure needs of a sampler."""
 

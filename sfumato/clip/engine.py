@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from sfumato.clip.bounded_sum import BoundedSum, Sensitivity
 from sfumato.clip.materialise import clipped_sum
@@ -14,6 +14,8 @@ from sfumato.core.errors import ArgumentError
 
 Loss = Callable[[PyTree, PyTree], Float[Array, ""]]
 METHODS = ("auto", "materialise")
+CLIP_NORMS = (1e-10, 1e10)
+"""Beyond these, squares of norms near C underflow in float32 (an example would pass unclipped) or overflow."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class ClippedGrad:
     def sensitivity(self) -> Sensitivity:
         return Sensitivity.of_contribution(1.0 if self.normalised else self.clip_norm)
 
-    def __call__(self, params: PyTree, batch: PyTree[Array, "b ..."], mask: Bool[Array, "b"]) -> BoundedSum:
+    def __call__(self, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]) -> BoundedSum:
         """The sum over the examples i with mask[i]; every leaf of `batch` has the example axis in front."""
         _check_batch(batch, mask)
         if self.microbatch is None or self.microbatch >= mask.shape[0]:
@@ -70,10 +72,12 @@ def clipped_grad(
     method: "materialise" holds every example's gradient; "auto" is the fastest exact method there is.
     normalised: divide the sum by C, so that its sensitivity is 1 and the learning rate does not depend on C (De et al.).
     microbatch: examples to differentiate at once; bounds memory, does not change the result beyond rounding.
-    Raises ArgumentError for C <= 0, an unknown method, a bad microbatch or (when called) a batch and mask that differ in
+    Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, a bad microbatch or (when called) a batch and mask that differ in
     length.
     """
     positive("clip_norm", clip_norm)
+    if not CLIP_NORMS[0] <= clip_norm <= CLIP_NORMS[1]:
+        raise ArgumentError("clip_norm", clip_norm, f"give a number from {CLIP_NORMS[0]:g} to {CLIP_NORMS[1]:g}")
     choice("method", method, METHODS)
     if microbatch is not None:
         whole("microbatch", microbatch)

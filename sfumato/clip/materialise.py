@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from sfumato.core.trees import squared_norm
 
@@ -29,7 +29,7 @@ def clipped_sum(
     loss: Callable[[PyTree, PyTree], Float[Array, ""]],
     clip_norm: float,
     params: PyTree,
-    batch: PyTree[Array, "b ..."],
+    batch: PyTree[Shaped[Array, "b ..."]],
     mask: Bool[Array, "b"],
 ) -> PyTree:
     """Sum over the batch of c_i times the gradient of `loss(params, example_i)`, in float32. Memory O(b * params)."""

@@ -29,7 +29,7 @@ def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
     """`size` bytes for this name. Every part is length-prefixed, so ("a", "bc") and ("ab", "c") differ."""
     digest = hashlib.blake2b(key=master, digest_size=size)
     for part in name:
-        kind = b"i" if isinstance(part, int) else b"s"
+        kind = b"i" if isinstance(part, (int, np.integer)) else b"s"
         encoded = str(part).encode()
         digest.update(kind + len(encoded).to_bytes(8, "big") + encoded)
     return digest.digest()
@@ -66,7 +66,7 @@ class SecretKey:
 
     def mac(self, data: bytes) -> str:
         """A fingerprint of private data that tells nothing to whoever lacks the key."""
-        return hashlib.blake2b(data, key=self._master, digest_size=16).hexdigest()
+        return hashlib.blake2b(data, key=self._master, digest_size=16, person=b"mac").hexdigest()
 
     @property
     def fingerprint(self) -> str:

@@ -23,7 +23,7 @@ class Centring(eqx.Module):
 class Whitening(eqx.Module):
     """One symmetric K x K matrix per group and frequency, then each group back to norm sqrt(weight)."""
 
-    matrices: list[Float[Array, "f k k"]]
+    matrices: list[Float[Array, "_ _ _"]]
     groups: tuple[Group, ...] = eqx.field(static=True)
 
     def __call__(self, row: Float[Array, " d"]) -> Float[Array, " d"]:
@@ -59,7 +59,7 @@ class OnFeatures(eqx.Module):
         return self.head(self.features(image))  # type: ignore[operator]
 
 
-def blocks(row: Float[Array, " d"], groups: Sequence[Group]) -> list[Float[Array, "f k"]]:
+def blocks(row: Float[Array, " d"], groups: Sequence[Group]) -> list[Float[Array, "_ _"]]:
     """The row cut into its groups, each as frequencies x channels."""
     parts, start = [], 0
     for group in groups:
@@ -68,7 +68,7 @@ def blocks(row: Float[Array, " d"], groups: Sequence[Group]) -> list[Float[Array
     return parts
 
 
-def unit_groups(cut: Sequence[Float[Array, "f k"]], groups: Sequence[Group]) -> Float[Array, " d"]:
+def unit_groups(cut: Sequence[Float[Array, "_ _"]], groups: Sequence[Group]) -> Float[Array, " d"]:
     """The groups joined to a row, each scaled to norm sqrt(weight) (a group of zeros stays zero)."""
     scaled = [unit(block.ravel()) * group.weight**0.5 for block, group in zip(cut, groups, strict=True)]
     return jnp.concatenate(scaled)

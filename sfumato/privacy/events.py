@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfumato.core.checks import positive, probability
-from sfumato.core.errors import LedgerError
+from sfumato.core.errors import ArgumentError, LedgerError
 
 
 @dataclass(frozen=True, order=True)
@@ -32,6 +32,8 @@ class PoissonSampledEvent:
 
     def __post_init__(self) -> None:
         probability("rate", self.rate)
+        if not isinstance(self.event, GaussianEvent):  # anything else would be counted as nothing when rate = 1
+            raise ArgumentError("event", self.event, "give a GaussianEvent")
 
 
 Event = GaussianEvent | PoissonSampledEvent

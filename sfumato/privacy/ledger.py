@@ -76,13 +76,17 @@ class Ledger:
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             raise RunError(f"{path}: a ledger exists here; open it, or choose another directory") from None
-        _lock(handle, path)
         opening = {"kind": "open", "format": _FORMAT, "delta": delta, "epsilon_max": epsilon_max, "relation": RELATION,
                    "unit": unit, "context": context, "time": _now()}
         record = _seal(opening, _NO_HASH)
-        _append(handle, record, path)
-        sync_directory(path.parent)
-        return cls(path, [record], handle)
+        try:
+            _lock(handle, path)
+            _append(handle, record, path)
+            sync_directory(path.parent)
+            return cls(path, [record], handle)
+        except BaseException:
+            os.close(handle)
+            raise
 
     @classmethod
     def open(cls, path: Path | str) -> "Ledger":
@@ -201,13 +205,15 @@ def _lock(handle: int, path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(handle)
         raise LedgerError(f"{path}: another process is using this ledger; wait for it to end") from None
 
 
 def _digest(body: dict[str, Any], previous: str) -> str:
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256((previous + canonical).encode()).hexdigest()
+    return hashlib.sha256(previous.encode() + _canonical(body)).hexdigest()
+
+
+def _canonical(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _seal(body: dict[str, Any], previous: str) -> dict[str, Any]:
@@ -216,7 +222,7 @@ def _seal(body: dict[str, Any], previous: str) -> dict[str, Any]:
 
 def _append(handle: int, record: dict[str, Any], path: Path) -> None:
     """Append one line and flush it to the disk; on a full disk, take back what was half written and raise."""
-    line = (json.dumps(record, sort_keys=True, separators=(",", ":")) + "\n").encode()
+    line = _canonical(record) + b"\n"
     size = os.fstat(handle).st_size
     try:
         if os.write(handle, line) != len(line):
@@ -249,6 +255,8 @@ def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | Non
         record = json.loads(line)
         body = {name: value for name, value in record.items() if name != "hash"}
         if record["hash"] != _digest(body, previous) or body["kind"] != ("open" if number == 0 else "spend"):
+            return None
+        if line != _canonical(record):  # the same values spelt otherwise, such as 1E-05: not what we wrote
             return None
     except (ValueError, KeyError, AttributeError, TypeError):
         return None

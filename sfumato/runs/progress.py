@@ -3,12 +3,13 @@
 import json
 import sys
 import time
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sfumato.privacy import accountants
 from sfumato.privacy.events import Event, Tally
 
 
+@runtime_checkable
 class Progress(Protocol):
     def begin(self, stage: str, total: int, unit: str, done: int = 0) -> None:
         """A new stage of `total` units (images or steps), of which `done` are done."""

@@ -72,7 +72,7 @@ def second_moments(rows: Float[np.ndarray, "n d"], groups: Sequence[Group]) -> B
 def _add_moments(
     total: list[Array], rows: Float[Array, "b d"], mask: Bool[Array, " b"], groups: tuple[Group, ...]
 ) -> list[Array]:
-    def safe(row: Float[Array, " d"], member: Bool[Array, ""]) -> list[Float[Array, "f k"]]:
+    def safe(row: Float[Array, " d"], member: Bool[Array, ""]) -> list[Float[Array, "_ _"]]:
         cut = zip(blocks(jnp.where(member, row, 0.0), groups), groups, strict=True)
         return [bounded(block.ravel() / group.weight**0.5).reshape(block.shape) * group.weight**0.5 for block, group in cut]
 

@@ -4,7 +4,7 @@ they all pass through these lines in this order: pay, measure, add noise, absorb
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import PyTree
 
@@ -17,6 +17,7 @@ from sfumato.privacy.ledger import Ledger
 State = PyTree
 
 
+@runtime_checkable
 class Procedure(Protocol):
     """A private computation as a sequence of releases, one per step. Only `measure` sees private data."""
 
