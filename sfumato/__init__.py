@@ -1,1 +1,61 @@
-"""Sfumato."""
+"""Sfumato: differentially private image classification in JAX.
+
+The public names are loaded when they are first used, so that `import sfumato` and `sfumato --help` stay fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfumato import data as data
+    from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
+    from sfumato.core.errors import ArgumentError, BudgetError, DataError, LedgerError, RunError, SfumatoError
+    from sfumato.core.keys import SecretKey
+    from sfumato.estimator import DPImageClassifier
+    from sfumato.noise import Gaussian
+    from sfumato.privacy.accountants import epsilon
+    from sfumato.privacy.calibration import noise_multiplier
+    from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
+    from sfumato.privacy.ledger import Ledger
+    from sfumato.report import write_report
+    from sfumato.runs.classifier import Classifier
+    from sfumato.sampling import FullBatch, Poisson
+    from sfumato.solve.fc import FeatureCovariance
+    from sfumato.train.dpsgd import DPSGD
+    from sfumato.train.feed import physical_batches
+    from sfumato.train.loop import run
+
+_HOMES = {
+    "sfumato.clip": ("BoundedSum", "ClippedGrad", "Sensitivity", "clipped_grad"),
+    "sfumato.core.errors": ("ArgumentError", "BudgetError", "DataError", "LedgerError", "RunError", "SfumatoError"),
+    "sfumato.core.keys": ("SecretKey",),
+    "sfumato.estimator": ("DPImageClassifier",),
+    "sfumato.noise": ("Gaussian",),
+    "sfumato.privacy.accountants": ("epsilon",),
+    "sfumato.privacy.calibration": ("noise_multiplier",),
+    "sfumato.privacy.events": ("GaussianEvent", "PoissonSampledEvent"),
+    "sfumato.privacy.ledger": ("Ledger",),
+    "sfumato.report": ("write_report",),
+    "sfumato.runs.classifier": ("Classifier",),
+    "sfumato.sampling": ("FullBatch", "Poisson"),
+    "sfumato.solve.fc": ("FeatureCovariance",),
+    "sfumato.train.dpsgd": ("DPSGD",),
+    "sfumato.train.feed": ("physical_batches",),
+    "sfumato.train.loop": ("run",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = ["data", *sorted(_HOME_OF)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name == "data":
+        return import_module("sfumato.data")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'sfumato' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -72,8 +72,8 @@ def clipped_grad(
     method: "materialise" holds every example's gradient; "auto" is the fastest exact method there is.
     normalised: divide the sum by C, so that its sensitivity is 1 and the learning rate does not depend on C (De et al.).
     microbatch: examples to differentiate at once; bounds memory, does not change the result beyond rounding.
-    Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, a bad microbatch or (when called) a batch and mask that differ in
-    length.
+    Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, a bad microbatch or (when called) a batch and mask
+    that differ in length.
     """
     positive("clip_norm", clip_norm)
     if not CLIP_NORMS[0] <= clip_norm <= CLIP_NORMS[1]:

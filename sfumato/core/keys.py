@@ -22,7 +22,7 @@ import numpy as np
 from sfumato.core.errors import RunError
 from sfumato.core.files import sync_directory
 
-Name = str | int
+Name = str | int | np.integer
 
 
 def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:

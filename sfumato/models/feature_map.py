@@ -1,4 +1,4 @@
-"""Feature maps: fixed functions of one image that cost no privacy, because nothing in them was learnt from private data.
+"""Feature maps: fixed functions of one image that cost no privacy: nothing in them was learnt from private data.
 
 A map returns one row of numbers, laid out in groups so that a solver may treat each group and each frequency by itself.
 The one promise the privacy analysis relies on is that **a row's Euclidean norm is at most 1** (for finite input; the
@@ -65,13 +65,13 @@ class Joined(FeatureMap):
 
     def __init__(self, maps: Sequence[FeatureMap], shares: Sequence[float]):
         if len(maps) != len(shares) or not maps or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-            raise ArgumentError("shares", tuple(shares), f"give {len(maps)} positive numbers that sum to 1, one per map")
+            raise ArgumentError("shares", tuple(shares), f"give {len(maps)} positive numbers of sum 1, one per map")
         self.maps, self.shares = tuple(maps), tuple(shares)
         self.groups = tuple(Group(group.frequencies, group.channels, share * group.weight)
-                            for each, share in zip(maps, shares) for group in each.groups)
+                            for each, share in zip(maps, shares, strict=True) for group in each.groups)
 
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
-        return jnp.concatenate([each(image) * share**0.5 for each, share in zip(self.maps, self.shares)])
+        return jnp.concatenate([each(image) * share**0.5 for each, share in zip(self.maps, self.shares, strict=True)])
 
 
 def unit(row: Float[Array, "*any"]) -> Float[Array, "*any"]:
@@ -89,9 +89,8 @@ def working_size(height: int, width: int) -> tuple[int, int]:
     shorter = min(height, width)
     if shorter < 8:
         raise ArgumentError("image size", (height, width), "images must be at least 8 pixels high and wide")
-    if SIDES[0] <= shorter and max(height, width) <= 2 * SIDES[1]:
-        if shorter <= SIDES[1]:
-            return height, width
+    if SIDES[0] <= shorter <= SIDES[1] and max(height, width) <= 2 * SIDES[1]:
+        return height, width
     longer = min(2 * SIDES[1], 2 * round(RESIZED * max(height, width) / shorter / 2))
     return (RESIZED, longer) if height <= width else (longer, RESIZED)
 

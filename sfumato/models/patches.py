@@ -26,9 +26,10 @@ class Patches(FeatureMap):
     """Rectified responses to `filters` whitened patches and their mirror images, pooled on 3 x 3 overlapping cells.
 
     With P(x) the 6 x 6 patches of the image on a grid of stride 2, each with its mean removed and divided by its
-    contrast, the response to filter g is r = <g, P> - b; it is rectified twice, relu(r - t) and relu(-r - t), with t such
-    that about 30 % of either are active. The response at x to the mirror image of g is the response to g of the mirrored
-    image, mirrored; averaging both makes the row the same for an image and its mirror image (exactly so for even width).
+    contrast, the response to filter g is r = <g, P> - b; it is rectified twice, relu(r - t) and relu(-r - t), with t
+    such that about 30 % of either are active. The response at x to the mirror image of g is the response to g of the
+    mirrored image, mirrored; averaging both makes the row the same for an image and its mirror image (exactly so for
+    even width).
     Logarithm, then the lowest six DCT frequencies of the 3 x 3 cells: 6 frequencies x 2 * filters channels.
     """
 
@@ -62,8 +63,8 @@ class Patches(FeatureMap):
 def _pool(active: Float[Array, "a b m"]) -> Float[Array, "3 3 m"]:
     """Means over the 3 x 3 windows, as sums written out.
 
-    The compiler then rectifies and adds in one pass over the responses. As matrix products the rectified responses would
-    be stored first, and the whole map takes three times as long.
+    The compiler then rectifies and adds in one pass over the responses. As matrix products the rectified responses
+    would be stored first, and the whole map takes three times as long.
     """
     down, across = windows(active.shape[0]).tolist(), windows(active.shape[1]).tolist()
     bands = [sum(active[i] * weight for i, weight in enumerate(row) if weight) for row in down]

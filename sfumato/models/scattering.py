@@ -6,10 +6,10 @@ With wavelets psi_(j, k) (scale 2^j, angle pi k / L) and a Gaussian window phi o
     S1 = phi * |psi_(j,k) * x|                 J L channels
     S2 = phi * ||psi_(j,k) * x| * psi_(i,l)|   L^2 J (J - 1) / 2 channels, i > j
 
-on a grid of step 2^J; J = 2 and L = 8 give 1 + 16 + 64 = 81. Every convolution is a product of Fourier transforms. Three
-things differ from the customary grid. Convolutions at scale 1 are sampled at 1/2, 5/2, 9/2 ..., a shift of half a pixel
-put into the wavelet, and the cells are centred at 4 k + 3/2: so the mirror image of an image has the mirrored cells. And
-the window, separable and wide, is a small matrix product instead of a transform.
+on a grid of step 2^J; J = 2 and L = 8 give 1 + 16 + 64 = 81. Every convolution is a product of Fourier transforms, but
+for the window, which is separable and wide: a small matrix product. The grid is mirror-symmetric, unlike the customary
+one: convolutions at scale 1 are sampled at 1/2, 5/2, 9/2 ... (a shift of half a pixel put into the wavelet) and the
+cells are centred at 4 k + 3/2, so the mirror image of an image has the mirrored cells.
 """
 
 import math
@@ -44,8 +44,8 @@ def morlet(height: int, width: int, scale: int, angle: float) -> Float[np.ndarra
     """The Fourier transform of a Morlet wavelet: real, 0 at frequency 0.
 
     In space it is exp(-|A u|^2 / (2 s^2)) (exp(i xi u') - K), with s = 0.8 * 2^scale, xi = 3/4 pi 2^-scale, u' along
-    the angle, and A shrinking the direction across by 1/2. Its transform is G(w - xi) - K G(w) with a Gaussian G of peak 1,
-    K = G(xi) / G(0); summed over the periods of the sampled spectrum.
+    the angle, and A shrinking the direction across by 1/2. Its transform is G(w - xi) - K G(w) with a Gaussian G of
+    peak 1 and K = G(xi) / G(0), summed over the periods of the sampled spectrum.
     """
     spread, peak = _WIDTH * 2**scale, _PEAK / 2**scale
     direction = np.array([math.sin(angle), math.cos(angle)])
@@ -68,7 +68,8 @@ def bank(height: int, width: int) -> Float[np.ndarray, "j l h w"]:
     The scattering is non-expansive if |phi(w)|^2 + 1/2 sum over wavelets (|psi(w)|^2 + |psi(-w)|^2) <= 1 for all w
     (Bruna and Mallat 2013, eq. 4). phi <= 1 is separable, so the largest factor that keeps the sum below 1 is taken.
     """
-    waves = np.stack([[morlet(height, width, scale, math.pi * k / ANGLES) for k in range(ANGLES)] for scale in range(J)])
+    angles = [math.pi * k / ANGLES for k in range(ANGLES)]
+    waves = np.stack([[morlet(height, width, scale, angle) for angle in angles] for scale in range(J)])
     both = waves**2 + np.roll(waves[:, :, ::-1, ::-1], 1, axis=(2, 3)) ** 2
     power = both.sum((0, 1)) / 2
     omega = frequencies(height, width)
@@ -83,9 +84,9 @@ def padded(length: int) -> int:
 
 
 def window(length: int, step: int) -> Float[np.ndarray, "cells n"]:
-    """Gaussian averages (standard deviation 1.6 pixels), one row per cell of 4 pixels, over padded samples `step` apart.
+    """Gaussian averages (standard deviation 1.6 pixels), a row per cell of 4 pixels, over padded samples `step` apart.
 
-    Cells are placed symmetrically: centres 3/2, 7/2 + 2, ... for lengths divisible by 4. Rows sum to 1.
+    Cells are placed symmetrically: centres 3/2, 11/2, 19/2 ... for lengths divisible by 4. Rows sum to 1.
     """
     cells = max(length >> J, 1)
     centre = (length - 1) / 2 + (np.arange(cells) - (cells - 1) / 2) * 2**J
@@ -134,7 +135,7 @@ def mirrored() -> tuple[np.ndarray, np.ndarray]:
     The mirror takes the angle pi k / L to pi - pi k / L, that is k to -k modulo L.
     """
     turned = [-k % ANGLES for k in range(ANGLES)]
-    pairs = [1 + J * ANGLES + ANGLES * k + l for k in turned for l in turned]
+    pairs = [1 + J * ANGLES + ANGLES * k + m for k in turned for m in turned]
     partner = np.array([0] + [1 + ANGLES * j + k for j in range(J) for k in turned] + pairs)
     return partner, np.flatnonzero(np.arange(CHANNELS) <= partner)
 
@@ -153,8 +154,8 @@ class Scattering(FeatureMap):
 
     The logarithm turns contrast and illumination into a sum, and spreads weak and strong channels evenly; on held-out
     CIFAR-10 and Fashion-MNIST images it is worth 1 to 2 points over the plain coefficients. The average over an image
-    and its mirror image leaves 45 different channels of the 81 per plane (exactly invariant for even width). Then the DCT
-    coefficients u + v <= lowest: 15 frequencies for 4, 45 * colours channels.
+    and its mirror image leaves 45 different channels of the 81 per plane (exactly invariant for even width). Then the
+    DCT coefficients u + v <= lowest: 15 frequencies for 4, 45 * colours channels.
     """
 
     lowest: int = eqx.field(static=True)

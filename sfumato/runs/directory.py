@@ -17,7 +17,7 @@ from typing import Any
 
 from sfumato.core import keys
 from sfumato.core.errors import RunError
-from sfumato.core.files import read_json, remove_directory, write_json
+from sfumato.core.files import read_json, remove_directory, write_atomic, write_json
 from sfumato.core.keys import SecretKey
 
 
@@ -48,7 +48,10 @@ class RunDirectory:
     def create(cls, path: Path, key: SecretKey, config: dict[str, Any], plan: dict[str, Any]) -> "RunDirectory":
         """Make the directory; it appears whole, with key, config and plan. Raises RunError if something is there."""
         refuse_existing(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"out={str(path)!r}: cannot be created ({error.strerror}); choose another --out") from None
         aside = cls(path.with_name(f".{path.name}.{os.getpid()}.new"))
         remove_directory(aside.path)
         try:
@@ -72,11 +75,15 @@ class RunDirectory:
 
     @property
     def complete(self) -> bool:
-        return self.file("result.json").exists() and not self.key_file.exists()
+        """result.json is written last, so everything else is there."""
+        return self.file("result.json").exists()
 
     def context(self) -> str:
         """A hash of what was asked and decided; the ledger's first line holds it, so a later change is noticed."""
-        parts = [json.dumps(read_json(self.file(name)), sort_keys=True) for name in ("config.json", "plan.json")]
+        try:
+            parts = [json.dumps(read_json(self.file(name)), sort_keys=True) for name in ("config.json", "plan.json")]
+        except ValueError as error:
+            raise RunError(f"{self.path}: config.json or plan.json is damaged ({error}); restore it") from None
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def finish(self) -> None:
@@ -97,7 +104,7 @@ class RunDirectory:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue
-        self.metrics.write_text("".join(kept))
+        write_atomic(self.metrics, "".join(kept))
 
 
 def refuse_existing(path: Path) -> None:

@@ -62,10 +62,12 @@ def train(config: TrainConfig) -> RunDirectory:
 def resume(path: Path, log: Log | None = None) -> RunDirectory:
     """Continue a run that was stopped; a complete one only gets its report anew."""
     directory = RunDirectory.open(path)
+    _refuse_changed(directory)
     config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
     if log is not None:
         config = replace(config, run=replace(config.run, log=log))
     if directory.complete:
+        directory.finish()  # killed while it tidied up
         write_report(directory.path)
         return directory
     plan = Plan.from_json(files.read_json(directory.file("plan.json")))
@@ -167,15 +169,18 @@ class Recorder:
 
 
 def _ledger(directory: RunDirectory, plan: Plan) -> Ledger:
-    context = directory.context()
-    if not directory.file(FILE_NAME).exists():
-        return Ledger.create(directory.path, delta=plan.delta, epsilon_max=plan.epsilon, unit=plan.unit, context=context)
-    ledger = Ledger.open(directory.path)
-    if ledger.context != context:
-        ledger.close()
+    if directory.file(FILE_NAME).exists():
+        return Ledger.open(directory.path)
+    return Ledger.create(
+        directory.path, delta=plan.delta, epsilon_max=plan.epsilon, unit=plan.unit, context=directory.context()
+    )
+
+
+def _refuse_changed(directory: RunDirectory) -> None:
+    """Before anything else is read: config.json and plan.json must be those that the ledger was begun with."""
+    if directory.file(FILE_NAME).exists() and Ledger.read(directory.path).context != directory.context():
         raise RunError(f"{directory.path}: config.json or plan.json was changed since the run began; restore them, or "
                        "start a new run with the new settings")
-    return ledger
 
 
 def _evaluate(

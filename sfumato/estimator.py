@@ -1,0 +1,81 @@
+"""The scikit-learn face: arrays in, private classifier out."""
+
+import tempfile
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from sfumato.core.keys import SecretKey
+from sfumato.data.source import DataInfo, Source, from_arrays
+from sfumato.privacy.ledger import Ledger
+from sfumato.runs.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
+from sfumato.runs.jobs import build
+from sfumato.runs.plan import make_plan
+from sfumato.runs.progress import Quiet
+from sfumato.train.loop import run
+
+
+class DPImageClassifier(ClassifierMixin, BaseEstimator):
+    """A differentially private image classifier (add or remove one image), with scikit-learn's conventions.
+
+    epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the largest power of ten below
+    1/n. n, the image size and the set of labels are treated as public. method, model: as in `sfumato train`.
+    ledger: an open `Ledger` to pay from, so that several fits share one budget; None gives each fit its own.
+    seed: public randomness (initial weights, augmentation); noise and sampling always come from the system's entropy.
+
+    After `fit`: classes_, plan_ (what was done), epsilon_ (spent by this fit), classifier_.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 3.0,
+        delta: float | None = None,
+        method: str = "auto",
+        model: str = "auto",
+        ledger: Ledger | None = None,
+        seed: int = 0,
+    ):
+        self.epsilon = epsilon
+        self.delta = delta
+        self.method = method
+        self.model = model
+        self.ledger = ledger
+        self.seed = seed
+
+    def fit(self, X: Shaped[np.ndarray, "n ..."], y: Any) -> "DPImageClassifier":
+        """X: n x h x w or n x h x w x c images (c = 1 or 3), uint8 or floats in [0, 1]; y: n labels of any sortable kind.
+
+        Raises ArgumentError, DataError; BudgetError if the ledger does not allow the fit (nothing is released then).
+        """
+        self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
+        source = from_arrays(X, labels.astype(np.int32), [str(name) for name in self.classes_])
+        config = TrainConfig(
+            DataConfig("arrays"), PrivacyConfig(self.epsilon, self.delta), MethodConfig(self.method, self.model)
+        )
+        info = DataInfo("arrays", "memory", source.class_names, source.shape, {"train": len(source)})
+        self.plan_ = make_plan(config, info)
+        self.epsilon_ = self.plan_.spends
+        if self.ledger is not None:
+            self._fit(source, self.ledger)
+        else:
+            with (
+                tempfile.TemporaryDirectory() as directory,
+                Ledger.create(directory, delta=self.plan_.delta, epsilon_max=self.plan_.epsilon) as ledger,
+            ):
+                self._fit(source, ledger)
+        return self
+
+    def _fit(self, source: Source, ledger: Ledger) -> None:
+        job = build(self.plan_, source, None, self.seed, Quiet())
+        self.classifier_ = job.classifier(run(job.procedure, ledger, SecretKey.from_entropy()))
+
+    def predict_proba(self, X: Shaped[np.ndarray, "n ..."]) -> Float32[np.ndarray, "n classes"]:
+        check_is_fitted(self)
+        images = from_arrays(X, np.zeros(len(X), np.int32), [str(name) for name in self.classes_])
+        return self.classifier_.predict_proba(images.images(np.arange(len(images))))
+
+    def predict(self, X: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, " n"]:
+        return self.classes_[self.predict_proba(X).argmax(1)]

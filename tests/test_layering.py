@@ -1,0 +1,45 @@
+"""A module imports only from rooms above its own in the table of docs/design.md."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+TABLE = (ROOT / "docs" / "design.md").read_text()
+ROOMS = [name for row in re.findall(r"^\|([^|]+)\|", TABLE, re.M) for name in re.findall(r"`(\w+)[./]", row)]
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms that a file imports from, wherever in the file, also as `from sfumato import room`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {room(each.name) for each in node.names if each.name.split(".")[0] == "sfumato"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports in full"
+            if node.module == "sfumato":
+                found |= {each.name for each in node.names if each.name in ROOMS}
+            elif node.module and node.module.startswith("sfumato."):
+                found.add(room(node.module))
+    return found - {""}
+
+
+def test_modules_import_only_from_rooms_above_theirs() -> None:
+    wrong = []
+    for path in sorted((ROOT / "sfumato").rglob("*.py")):
+        own = path.relative_to(ROOT / "sfumato").parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        above = ROOMS[: ROOMS.index(own) + 1]  # a room that is not in the table fails here
+        wrong += [f"{path.relative_to(ROOT)} ({own}) imports from {name}" for name in imported(path) - set(above)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_table_names_every_room_and_no_other() -> None:
+    assert len(ROOMS) > 10 and ROOMS[-1] == "cli" and len(set(ROOMS)) == len(ROOMS)
+    found = {path.stem for path in (ROOT / "sfumato").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert found - {"__init__"} <= set(ROOMS)

@@ -1,0 +1,398 @@
+"""The ledger: paid on disk before the release, never past the budget, every edit noticed, every crash survived."""
+
+import json
+import os
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
+
+from sfumato.clip import BoundedSum, Sensitivity
+from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
+from sfumato.core.keys import SecretKey
+from sfumato.noise import Gaussian
+from sfumato.privacy import accountants, events
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, tally
+from sfumato.privacy.ledger import FILE_NAME, Head, Ledger
+from sfumato.train import loop
+
+G = GaussianEvent(10.0)
+P = PoissonSampledEvent(0.01, GaussianEvent(1.5))
+KEY = SecretKey.from_insecure_seed(0)
+
+
+def lines(path):
+    return (path / FILE_NAME).read_bytes().splitlines(keepends=True) if path.is_dir() else path.read_bytes().splitlines(True)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger.create(tmp_path, delta=1e-5, epsilon_max=3.0, unit="image", context="c") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The bytes of a ledger with an opening line and three payments."""
+    path = tmp_path_factory.mktemp("ledger")
+    with Ledger.create(path, delta=1e-5, epsilon_max=3.0) as book:
+        for number, event in enumerate((G, P, G)):
+            book.spend(event, f"r/{number}", "key")
+    return (path / FILE_NAME).read_bytes()
+
+
+def opened(path, content):
+    (path / FILE_NAME).write_bytes(content)
+    return Ledger.open(path)
+
+
+# -- paid before released
+
+
+class Procedure:
+    """Two numbers, `steps` releases; calls `look` when private data is measured and when a release is absorbed."""
+
+    name = "fake"
+
+    def __init__(self, steps=3, event=G, look=lambda where, step: None):
+        self.steps, self._event, self._look = steps, event, look
+
+    def start(self):
+        return jnp.zeros(2)
+
+    def event(self, step):
+        return self._event
+
+    def mechanism(self, step):
+        return Gaussian(10.0)
+
+    def measure(self, state, step, key):
+        self._look("measure", step)
+        return BoundedSum(jnp.ones(2), Sensitivity.of_contribution(1.0))
+
+    def absorb(self, state, step, released):
+        self._look("absorb", step)
+        return state + released
+
+
+def check_paid_first(run, directory):
+    """The law: whenever data is measured or a release absorbed, the ledger on disk has the line that pays for it."""
+    with Ledger.create(directory, delta=1e-5, epsilon_max=3.0) as book:
+
+        def look(where, step):
+            releases = [json.loads(line).get("release") for line in lines(directory)]
+            assert f"fake/{step}" in releases, f"{where} of step {step} before its payment"
+
+        run(Procedure(look=look), book, KEY)
+    assert len(lines(directory)) == 4
+
+
+def test_every_release_is_paid_for_on_disk_before_data_is_measured(tmp_path):
+    check_paid_first(loop.run, tmp_path)
+
+
+def test_control_a_loop_that_pays_after_releasing_is_noticed(tmp_path):
+    def careless(procedure, book, key):
+        state = procedure.start()
+        for step in range(procedure.steps):
+            released = procedure.mechanism(step)(procedure.measure(state, step, key), key.at(f"fake/{step}"))
+            book.spend(procedure.event(step), f"fake/{step}", key.fingerprint)
+            state = procedure.absorb(state, step, released)
+
+    with pytest.raises(AssertionError, match="before its payment"):
+        check_paid_first(careless, tmp_path)
+
+
+def test_a_payment_is_flushed_to_the_disk_before_spend_returns(ledger, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+    ledger.spend(G, "r", "k")
+    assert synced == [ledger.path.stat().st_size]
+
+
+def test_a_new_ledger_and_its_directory_entry_are_flushed(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    Ledger.create(tmp_path, delta=1e-5, epsilon_max=1.0).close()
+    assert synced == [(tmp_path / FILE_NAME).stat().st_ino, tmp_path.stat().st_ino]
+
+
+# -- the budget
+
+
+def test_a_release_past_the_budget_is_refused_and_nothing_is_written(ledger):
+    before = ledger.path.read_bytes()
+    with pytest.raises(BudgetError, match=r"epsilon=.*epsilon_max=3 .*delta=1e-05"):
+        ledger.spend(GaussianEvent(0.5))
+    assert ledger.path.read_bytes() == before
+    assert ledger.releases == 0 and not ledger.tally  # noqa: PT018
+    ledger.spend(G)  # and it still works
+
+
+def test_spending_one_by_one_stops_at_the_last_release_that_fits(ledger):
+    most = next(k for k in range(1, 1000) if accountants.epsilon(tally((G, k + 1)), 1e-5) > 3.0)
+    for _ in range(most):
+        ledger.spend(G)
+    with pytest.raises(BudgetError, match="is spent"):
+        ledger.spend(G)
+    assert ledger.releases == most
+    assert ledger.epsilon() <= 3.0
+
+
+def test_a_run_that_does_not_fit_is_refused_before_its_first_step(ledger):
+    before = ledger.path.read_bytes()
+    with pytest.raises(BudgetError):
+        loop.run(Procedure(steps=1000, look=lambda *_: pytest.fail("data was looked at")), ledger, KEY)
+    assert ledger.path.read_bytes() == before
+
+
+def test_authorising_one_plan_does_not_authorise_another(ledger):
+    ledger.authorise(tally((G, 20)))
+    with pytest.raises(BudgetError):
+        ledger.spend(GaussianEvent(0.5))
+    ledger.spend(PoissonSampledEvent(0.5, GaussianEvent(3.0)))
+    while ledger.releases < 500:
+        try:
+            ledger.spend(G)
+        except BudgetError:
+            break
+    assert accountants.epsilon(ledger.tally, 1e-5) <= 3.0 < accountants.epsilon(ledger.tally + tally((G, 1)), 1e-5)
+
+
+@pytest.mark.parametrize("epsilon", [float("nan"), float("inf")])
+def test_an_epsilon_that_is_no_number_refuses(ledger, monkeypatch, epsilon):
+    monkeypatch.setattr(accountants, "epsilon", lambda *_: epsilon)
+    with pytest.raises(BudgetError):
+        ledger.spend(G)
+    assert ledger.releases == 0
+
+
+@pytest.mark.parametrize("budget", [{"epsilon_max": 0.0}, {"epsilon_max": float("inf")}, {"delta": 0.0}, {"delta": float("nan")}])
+def test_a_budget_that_is_none_is_refused_and_no_file_made(tmp_path, budget):
+    with pytest.raises(ArgumentError):
+        Ledger.create(tmp_path, **{"delta": 1e-5, "epsilon_max": 1.0, **budget})
+    assert not os.listdir(tmp_path)
+
+
+# -- replay
+
+
+def test_a_release_is_charged_once_per_key(ledger):
+    for _ in range(3):
+        ledger.spend(G, "r", "k")
+    assert ledger.releases == 1 and ledger.tally[G] == 1  # noqa: PT018
+    ledger.spend(G, "r", "other key")
+    ledger.spend(G, "other release", "k")
+    assert ledger.releases == ledger.tally[G] == 3
+
+
+@pytest.mark.parametrize("release, key", [(None, None), ("r", None), (None, "k")])
+def test_a_release_without_a_full_name_is_charged_every_time(ledger, release, key):
+    ledger.spend(G, release, key)
+    ledger.spend(G, release, key)
+    assert ledger.releases == 2
+
+
+def test_the_same_release_as_another_event_is_refused(ledger):
+    ledger.spend(G, "r", "k")
+    with pytest.raises(LedgerError, match="was paid for as"):
+        ledger.spend(P, "r", "k")
+    assert ledger.releases == 1
+
+
+def test_a_run_again_with_the_same_key_is_free_and_equal_and_with_another_is_charged(tmp_path):
+    with Ledger.create(tmp_path, delta=1e-5, epsilon_max=3.0) as book:
+        first = loop.run(Procedure(), book, KEY)
+    with Ledger.open(tmp_path) as book:
+        assert np.array_equal(first, loop.run(Procedure(), book, KEY))
+        assert book.releases == 3
+        assert not np.array_equal(first, loop.run(Procedure(), book, SecretKey.from_insecure_seed(9)))
+        assert book.releases == 6
+
+
+def test_a_run_killed_at_any_point_never_under_counts(tmp_path):
+    """Killed while measuring step k, the ledger has k + 1 payments for k releases; the resumed run ends alike."""
+    reference = tmp_path / "reference"
+    with Ledger.create(reference, delta=1e-5, epsilon_max=3.0) as book:
+        wanted = loop.run(Procedure(), book, KEY)
+    for where in ("measure", "absorb"):
+        for step in range(3):
+            path = tmp_path / f"{where}{step}"
+
+            def kill(here, now, where=where, step=step):
+                if (here, now) == (where, step):
+                    raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt), Ledger.create(path, delta=1e-5, epsilon_max=3.0) as book:
+                loop.run(Procedure(look=kill), book, KEY)
+            with Ledger.open(path) as book:
+                assert book.releases == step + 1
+                assert np.array_equal(loop.run(Procedure(), book, KEY), wanted)
+                assert book.releases == 3
+
+
+# -- edits
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_editing_any_byte_of_any_line_is_noticed(tmp_path, written, data):
+    """But for the very last newline: without it the line counts as torn, which is the same as cutting it off."""
+    position = data.draw(st.integers(0, len(written) - 2))
+    byte = data.draw(st.integers(0, 255).filter(lambda b: b != written[position]))
+    with pytest.raises(LedgerError):
+        opened(tmp_path, written[:position] + bytes([byte]) + written[position + 1 :])
+
+
+def test_respelling_a_number_is_noticed(tmp_path, written):
+    edited = written.replace(b"1e-05", b"1E-05")
+    assert edited != written
+    with pytest.raises(LedgerError, match="line 1 was edited"):
+        opened(tmp_path, edited)
+
+
+@pytest.mark.parametrize("name, order", [("delete the first", [1, 2, 3]), ("delete one", [0, 2, 3]), ("swap", [0, 2, 1, 3]),
+                                         ("repeat", [0, 1, 1, 2, 3]), ("insert the first", [0, 1, 0, 2, 3]), ("nothing", [])])  # fmt: skip
+def test_deleting_reordering_or_inserting_a_line_is_noticed(tmp_path, written, name, order):
+    parts = written.splitlines(keepends=True)
+    with pytest.raises(LedgerError, match="restore the file"):
+        opened(tmp_path, b"".join(parts[i] for i in order))
+    with pytest.raises(LedgerError):
+        Ledger.read(tmp_path)
+    assert (tmp_path / FILE_NAME).read_bytes() == b"".join(parts[i] for i in order), "a refused ledger must not be touched"
+
+
+@pytest.mark.parametrize("junk", [b"\n", b"[]\n", b"{}\n", b"null\n", b'{"kind": "spend"}\n', b"\xff\n", b"{" * 10 + b"\n"])
+def test_a_foreign_line_is_noticed(tmp_path, written, junk):
+    with pytest.raises(LedgerError):
+        opened(tmp_path, written + junk)
+
+
+def test_cutting_off_payments_is_noticed_through_the_checkpoints_head(tmp_path, written):
+    with opened(tmp_path, written) as book:
+        head = book.head
+        assert book.reaches(head)
+        book.spend(G)
+        assert book.reaches(head)
+        assert not book.reaches(Head(head.lines, "0" * 64))
+    parts = written.splitlines(keepends=True)
+    with opened(tmp_path, b"".join(parts[:-1])) as book:
+        assert not book.reaches(head)
+        book.spend(G)  # as many lines again, but others
+        assert book.head.lines == head.lines
+        assert not book.reaches(head)
+
+
+def test_a_last_line_torn_at_any_byte_is_dropped_and_all_others_kept(tmp_path, written):
+    start = written.rstrip(b"\n").rindex(b"\n") + 1
+    for cut in range(start, len(written)):
+        with opened(tmp_path, written[:cut]) as book:
+            assert book.releases == 2
+            assert not book.paid("r/2", "key")
+        assert (tmp_path / FILE_NAME).read_bytes() == written[:start]
+    with opened(tmp_path, written[:-1]) as book:  # and the file is whole again
+        book.spend(G, "r/2", "key")
+    assert Ledger.read(tmp_path).releases == 3
+
+
+def test_reading_a_torn_ledger_does_not_touch_it(tmp_path, written):
+    (tmp_path / FILE_NAME).write_bytes(written[:-5])
+    assert Ledger.read(tmp_path).releases == 2
+    assert (tmp_path / FILE_NAME).read_bytes() == written[:-5]
+
+
+# -- files, locks, disks
+
+
+def test_a_second_writer_is_kept_out_until_the_first_is_done(tmp_path):
+    with Ledger.create(tmp_path, delta=1e-5, epsilon_max=1.0):
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="another process"):
+                Ledger.open(tmp_path)
+        assert Ledger.read(tmp_path).releases == 0
+    Ledger.open(tmp_path).close()
+
+
+def test_refused_openings_leak_no_file_handles(tmp_path, written):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(LedgerError):
+            opened(tmp_path, written[1:])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_ledger_opened_for_reading_or_closed_does_not_spend(tmp_path):
+    book = Ledger.create(tmp_path, delta=1e-5, epsilon_max=1.0)
+    book.close()
+    for closed in (book, Ledger.read(tmp_path)):
+        with pytest.raises(LedgerError, match="reading only"):
+            closed.spend(G)
+
+
+@pytest.mark.parametrize("broken", ["short write", "no space", "fsync"])
+def test_a_full_disk_takes_the_half_written_line_back_and_releases_nothing(ledger, monkeypatch, broken):
+    ledger.spend(G, "before", "k")
+    before, write = ledger.path.read_bytes(), os.write
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if broken == "short write":
+            patch.setattr(os, "write", lambda handle, line: write(handle, line[:40]))
+        else:
+            patch.setattr(os, "write" if broken == "no space" else "fsync", fail)
+        with pytest.raises(LedgerError, match="nothing was released"):
+            ledger.spend(G, "r", "k")
+    assert ledger.path.read_bytes() == before
+    assert not ledger.paid("r", "k")
+    ledger.spend(G, "r", "k")  # space again
+    assert Ledger.read(ledger.path).tally[G] == 2
+
+
+def test_no_ledger_and_one_too_many_are_told_apart(tmp_path):
+    for reach in (Ledger.open, Ledger.read):
+        with pytest.raises(LedgerError, match="no ledger here"):
+            reach(tmp_path)
+    Ledger.create(tmp_path, delta=1e-5, epsilon_max=1.0).close()
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(RunError, match="a ledger exists"):
+        Ledger.create(tmp_path, delta=1e-5, epsilon_max=9.0)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+# -- round trips
+
+
+def test_a_reopened_ledger_states_the_same_and_the_same_epsilon(tmp_path):
+    with Ledger.create(tmp_path, delta=1e-6, epsilon_max=2.5, unit="patient", context="x") as book:
+        for event in (G, P, P, G):
+            book.spend(event)
+        spent, head, tallied = book.epsilon(), book.head, book.tally
+    for again in (Ledger.read(tmp_path), Ledger.read(tmp_path / FILE_NAME), Ledger.open(tmp_path)):
+        assert (again.epsilon(), again.head, again.tally) == (spent, head, tallied)
+        assert (again.delta, again.epsilon_max, again.unit, again.context) == (1e-6, 2.5, "patient", "x")
+        assert again.relation == "add-or-remove-one"
+        again.close()
+    assert spent == accountants.epsilon(tally((G, 2), (P, 2)), 1e-6)
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1e-9, 1))
+def test_events_survive_json_to_the_last_bit(sigma, rate):
+    for event in (GaussianEvent(sigma), PoissonSampledEvent(rate, GaussianEvent(sigma))):
+        assert events.from_json(json.loads(json.dumps(events.to_json(event)))) == event
+
+
+@pytest.mark.parametrize("value", [
+    {"kind": "laplace", "scale": 1.0}, {"kind": "gaussian"}, {"kind": "gaussian", "noise_multiplier": "1"}, None, 3, [], {},
+    {"kind": "gaussian", "noise_multiplier": 1.0, "count": 5}, {"kind": "poisson", "rate": 0.1},
+    {"kind": "poisson", "rate": 0.1, "event": {"kind": "gaussian", "noise_multiplier": 1.0}, "relation": "replace-one"},
+    {"kind": "poisson", "rate": 0.5,
+     "event": {"kind": "poisson", "rate": 0.1, "event": {"kind": "gaussian", "noise_multiplier": 1.0}}},
+])  # fmt: skip
+def test_an_unknown_kind_of_event_is_refused_not_ignored(value):
+    with pytest.raises((LedgerError, TypeCheckError)):
+        events.from_json(value)
