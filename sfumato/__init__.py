@@ -4,26 +4,7 @@ The public names are loaded when they are first used, so that `import sfumato` a
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sfumato import data as data
-    from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
-    from sfumato.core.errors import ArgumentError, BudgetError, DataError, LedgerError, RunError, SfumatoError
-    from sfumato.core.keys import SecretKey
-    from sfumato.estimator import DPImageClassifier
-    from sfumato.noise import Gaussian
-    from sfumato.privacy.accountants import epsilon
-    from sfumato.privacy.calibration import noise_multiplier
-    from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
-    from sfumato.privacy.ledger import Ledger
-    from sfumato.report import write_report
-    from sfumato.runs.classifier import Classifier
-    from sfumato.sampling import FullBatch, Poisson
-    from sfumato.solve.fc import FeatureCovariance
-    from sfumato.train.dpsgd import DPSGD
-    from sfumato.train.feed import physical_batches
-    from sfumato.train.loop import run
+from typing import Any
 
 _HOMES = {
     "sfumato.clip": ("BoundedSum", "ClippedGrad", "Sensitivity", "clipped_grad"),
@@ -46,7 +27,7 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = ["data", *sorted(_HOME_OF)]  # noqa: PLE0604
+__all__ = ["data", *sorted(_HOME_OF)]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,6 @@ from sfumato.core.errors import SfumatoError
 from sfumato.runs.config import DataConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
 
 
-
 @dataclass(frozen=True)
 class Train:
     """Train a private classifier: a run directory with model, ledger and report."""

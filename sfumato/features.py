@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float32
 from sfumato.data.source import Source
 from sfumato.models.feature_map import FeatureMap
 
-CHUNK = 128
+CHUNK = 64
 """Images per compiled call: large enough for the convolutions, small enough that their responses stay in the cache."""
 
 

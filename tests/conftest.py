@@ -7,3 +7,42 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from jaxtyping import install_import_hook
 
 install_import_hook("sfumato", "typecheck.check")
+
+from pathlib import Path
+
+import pytest
+from run_helpers import sfumato, succeeds, train_arguments, write_dataset
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set of PNG files. Copy it before changing anything."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "photos")
+
+
+@pytest.fixture(scope="session")
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run on `folder`. Copy it before changing anything."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    succeeds(*train_arguments(folder, run))
+    return run
+
+
+@pytest.fixture(scope="session")
+def interrupted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, stopped with Ctrl-C after its second step. Copy it before changing anything."""
+    from sfumato.runs.train import Recorder
+
+    run = tmp_path_factory.mktemp("interrupted") / "run"
+    after_step = Recorder.after_step
+
+    def press_ctrl_c(self, done, state):  # type: ignore[no-untyped-def]
+        after_step(self, done, state)
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "after_step", press_ctrl_c)
+        outcome = sfumato(*train_arguments(folder, run, "--checkpoint-seconds", 1e-6, "--insecure-seed", 1))
+    assert outcome.code == 130 and "resume" in outcome.err and outcome.err.count("\n") == 1
+    return run

@@ -128,7 +128,7 @@ def test_a_release_past_the_budget_is_refused_and_nothing_is_written(ledger):
     with pytest.raises(BudgetError, match=r"epsilon=.*epsilon_max=3 .*delta=1e-05"):
         ledger.spend(GaussianEvent(0.5))
     assert ledger.path.read_bytes() == before
-    assert ledger.releases == 0 and not ledger.tally  # noqa: PT018
+    assert ledger.releases == 0 and not ledger.tally
     ledger.spend(G)  # and it still works
 
 
@@ -153,7 +153,7 @@ def test_authorising_one_plan_does_not_authorise_another(ledger):
     ledger.authorise(tally((G, 20)))
     with pytest.raises(BudgetError):
         ledger.spend(GaussianEvent(0.5))
-    ledger.spend(PoissonSampledEvent(0.5, GaussianEvent(3.0)))
+    ledger.spend(GaussianEvent(3.0))
     while ledger.releases < 500:
         try:
             ledger.spend(G)
@@ -170,7 +170,9 @@ def test_an_epsilon_that_is_no_number_refuses(ledger, monkeypatch, epsilon):
     assert ledger.releases == 0
 
 
-@pytest.mark.parametrize("budget", [{"epsilon_max": 0.0}, {"epsilon_max": float("inf")}, {"delta": 0.0}, {"delta": float("nan")}])
+@pytest.mark.parametrize(
+    "budget", [{"epsilon_max": 0.0}, {"epsilon_max": float("inf")}, {"delta": 0.0}, {"delta": float("nan")}]
+)
 def test_a_budget_that_is_none_is_refused_and_no_file_made(tmp_path, budget):
     with pytest.raises(ArgumentError):
         Ledger.create(tmp_path, **{"delta": 1e-5, "epsilon_max": 1.0, **budget})
@@ -183,7 +185,7 @@ def test_a_budget_that_is_none_is_refused_and_no_file_made(tmp_path, budget):
 def test_a_release_is_charged_once_per_key(ledger):
     for _ in range(3):
         ledger.spend(G, "r", "k")
-    assert ledger.releases == 1 and ledger.tally[G] == 1  # noqa: PT018
+    assert ledger.releases == 1 and ledger.tally[G] == 1
     ledger.spend(G, "r", "other key")
     ledger.spend(G, "other release", "k")
     assert ledger.releases == ledger.tally[G] == 3
@@ -254,9 +256,12 @@ def test_respelling_a_number_is_noticed(tmp_path, written):
         opened(tmp_path, edited)
 
 
-@pytest.mark.parametrize("name, order", [("delete the first", [1, 2, 3]), ("delete one", [0, 2, 3]), ("swap", [0, 2, 1, 3]),
-                                         ("repeat", [0, 1, 1, 2, 3]), ("insert the first", [0, 1, 0, 2, 3]), ("nothing", [])])  # fmt: skip
-def test_deleting_reordering_or_inserting_a_line_is_noticed(tmp_path, written, name, order):
+@pytest.mark.parametrize(
+    "order",
+    [[1, 2, 3], [0, 2, 3], [0, 2, 1, 3], [0, 1, 1, 2, 3], [0, 1, 0, 2, 3], []],
+    ids=["opening deleted", "one deleted", "two swapped", "one repeated", "opening inserted", "all deleted"],
+)
+def test_deleting_reordering_or_inserting_a_line_is_noticed(tmp_path, written, order):
     parts = written.splitlines(keepends=True)
     with pytest.raises(LedgerError, match="restore the file"):
         opened(tmp_path, b"".join(parts[i] for i in order))

@@ -1,8 +1,8 @@
 """Pictures of nothing: "dead leaves" images, drawn from a public seed.
 
 Opaque shapes of random size, colour and place fall on top of one another. With radii of density r^-3 the picture has
-the scale invariance and the edge statistics of photographs (Lee, Mumford and Huang 2001; for training without photographs:
-Baradad et al. 2021). Filters estimated from such pictures cost no privacy and no download.
+the scale invariance and the edge statistics of photographs (Lee, Mumford and Huang 2001); Baradad et al. (2021)
+train on such pictures in place of photographs. Filters estimated from them cost no privacy and no download.
 """
 
 import numpy as np

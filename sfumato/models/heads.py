@@ -21,14 +21,14 @@ class Centring(eqx.Module):
 
 
 class Whitening(eqx.Module):
-    """One symmetric K x K matrix per group and frequency, then each group back to norm sqrt(weight)."""
+    """One symmetric K x K matrix per group and frequency, then the whole row back to norm 1."""
 
     matrices: list[Float[Array, "_ _ _"]]
     groups: tuple[Group, ...] = eqx.field(static=True)
 
     def __call__(self, row: Float[Array, " d"]) -> Float[Array, " d"]:
         cut = zip(blocks(row, self.groups), self.matrices, strict=True)
-        return unit_groups([jnp.einsum("fk,fkl->fl", block, matrix) for block, matrix in cut], self.groups)
+        return unit(jnp.concatenate([jnp.einsum("fk,fkl->fl", block, matrix).ravel() for block, matrix in cut]))
 
 
 class WhitenedLinear(eqx.Module):

@@ -77,7 +77,7 @@ def _convolve(image: Float[Array, "h w c"], weights: Float[Array, "p p c m"]) ->
     count = weights[..., 0].size
     ones = jnp.ones((PATCH, PATCH, 1, 1), image.dtype)
 
-    def slide(what, kernel):
+    def slide(what: Array, kernel: Array) -> Array:
         return lax.conv_general_dilated(what[None], kernel, (STRIDE, STRIDE), "VALID",
                                         dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
 
@@ -101,7 +101,7 @@ def windows(length: int, cells: int = CELLS) -> Float[np.ndarray, "cells length"
     return (np.clip(cover, 0, 1) / width).astype(np.float32)
 
 
-def _filters(colours: int, filters: int, seed: int, pictures: int):
+def _filters(colours: int, filters: int, seed: int, pictures: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights, offsets and thresholds of `filters` patches followed by those of their mirror images."""
     images = dead_leaves(pictures, 32, colours, seed)
     draw = public_stream(seed, "patches", colours)

@@ -14,7 +14,7 @@ from sfumato.models.feature_map import FeatureMap, Joined
 from sfumato.models.heads import OnFeatures, WhitenedLinear
 from sfumato.models.layers import Linear
 from sfumato.models.patches import Patches
-from sfumato.models.scattering import Scattering
+from sfumato.models.scattering import PlainScattering, Scattering
 from sfumato.models.wrn import WideResNet
 
 FEATURES = ("patches+scattering", "patches", "scattering", "scatternet")
@@ -45,9 +45,9 @@ def features(name: str, shape: Shape) -> FeatureMap:
         case "scattering":
             return Scattering(colours)
         case "scatternet":
-            return Scattering(colours, lowest=None)
+            return PlainScattering(*shape)
         case "patches+scattering":
-            return Joined((Patches(colours), Scattering(colours)), (0.7, 0.3))
+            return Joined((Patches(colours), Scattering(colours)), (0.6, 0.4))
     raise ArgumentError("model", name, f"fixed features are {', '.join(FEATURES)}")
 
 

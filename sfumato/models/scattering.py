@@ -51,10 +51,10 @@ def morlet(height: int, width: int, scale: int, angle: float) -> Float[np.ndarra
     direction = np.array([math.sin(angle), math.cos(angle)])
     normal = np.array([math.cos(angle), -math.sin(angle)])
 
-    def gauss(omega, centre):
+    def gauss(omega: np.ndarray, centre: float) -> np.ndarray:
         return np.exp(-0.5 * spread**2 * ((omega @ direction - centre) ** 2 + (omega @ normal / _SLANT) ** 2))
 
-    def periodic(centre):
+    def periodic(centre: float) -> np.ndarray:
         omega, periods = frequencies(height, width), (-2, -1, 0, 1, 2)
         return sum(gauss(omega + 2 * np.pi * np.array([a, b]), centre) for a in periods for b in periods)
 

@@ -16,8 +16,8 @@ def calibrate(epsilon: float, delta: float | None, n: int, batch: int, steps: in
     sampler = _sampler(n, batch, steps)
     sigma = calibration.noise_multiplier(lambda s: _tally(sampler, s), epsilon, delta)
     spent = accountants.epsilon(_tally(sampler, sigma), delta)
-    return (f"noise multiplier {sigma:.6g}   (epsilon {spent:.6g} <= {epsilon:g} at delta {delta:g}; n={n}, q={sampler.rate:.6g}, "
-            f"{steps} steps; {accountants.describe(_tally(sampler, sigma))})")
+    return (f"noise multiplier {sigma:.6g}   (epsilon {spent:.6g} <= {epsilon:g} at delta {delta:g}; n={n}, "
+            f"q={sampler.rate:.6g}, {steps} steps; {accountants.describe(_tally(sampler, sigma))})")
 
 
 def of_numbers(sigma: float | None, delta: float | None, n: int | None, batch: int | None, steps: int | None) -> str:

@@ -117,7 +117,8 @@ def _require_same(source: Source, classifier: Classifier) -> None:
 
 def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(plan.to_json() | {"estimated_seconds": guess.seconds, "estimated_memory_bytes": guess.memory_bytes}))
+        print(json.dumps(plan.to_json() | {"spends": plan.spends, "estimated_seconds": guess.seconds,
+                                           "estimated_memory_bytes": guess.memory_bytes}))
         return
     sampler = plan.sampler
     lines = [

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def _seconds(call) -> float:  # type: ignore[no-untyped-def]
     return time.monotonic() - began
 
 
-def _leaves(tree: object) -> list[np.ndarray]:
+def _leaves(tree: object) -> list[Any]:
     import jax
 
     return jax.tree.leaves(tree)

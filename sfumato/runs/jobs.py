@@ -80,7 +80,7 @@ def _covariance(
         assert rows is not None and held_out is not None
         if not white:  # mean and whitening are fixed by the time anything is learnt
             white.append(procedure.transform(rows, state))
-        return _count(held_out.labels, white[0] @ np.asarray(state["average"]))
+        return _count(held_out.labels, white[0] @ np.asarray(state["weight"]))
 
     return Job(procedure, lambda state: Classifier(spec, OnFeatures(features, procedure.head(state))),
                None if rows is None else counts, learns_from=FIRST_GRADIENT)

@@ -106,7 +106,7 @@ def make_plan(config: TrainConfig, info: DataInfo) -> Plan:
     mu = calibration.gaussian_mu_for(epsilon, delta)
     parameters, features = _sizes(model, shape, len(info.classes))
     make = _covariance_plan if method == "dp-fc" else _sgd_plan
-    settings, releases, sampler = make(config.method, model, n, len(info.classes), epsilon, delta, mu)
+    settings, releases, sampler = make(config.method, model, n, features or parameters, epsilon, delta, mu)
     return Plan(
         name=info.name, n=n, n_validation=info.counts.get("validation", 0), n_test=info.counts.get("test", 0),
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
@@ -132,11 +132,11 @@ Made = tuple[Recipe | SGDSettings, tuple[Release, ...], dict[str, Any]]
 
 
 def _covariance_plan(
-    config: MethodConfig, model: str, n: int, classes: int, epsilon: float, delta: float, mu: float
+    config: MethodConfig, model: str, n: int, d: int, epsilon: float, delta: float, mu: float
 ) -> Made:
     for name in SGD_ONLY:
         refuse(name, getattr(config, name), "dp-fc")
-    recipe = rule(n, mu)
+    recipe = rule(n, d, mu)
     releases = (
         Release("mean", 1, recipe.mean_noise(mu), None, "the sum of the feature rows of all training images"),
         Release("second moments", 1, recipe.moments_noise(mu), None,
@@ -148,7 +148,7 @@ def _covariance_plan(
 
 
 def _sgd_plan(
-    config: MethodConfig, model: str, n: int, classes: int, epsilon: float, delta: float, mu: float
+    config: MethodConfig, model: str, n: int, d: int, epsilon: float, delta: float, mu: float
 ) -> Made:
     settings = default_settings(model, n, epsilon, mu)
     given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}

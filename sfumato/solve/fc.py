@@ -12,7 +12,7 @@ sqrt(weight): what all images share would otherwise fill most of the norm that c
 
 Step 1 releases M = sum_i blocks(x_i x_i^T) + noise. With eigenvalues l and eigenvectors V of a noisy block, noise of
 deviation s alone would have eigenvalues up to about s sqrt(2 K) (semicircle law, off-diagonal variance s^2 / 2), so l is
-floored at a fraction of that, and the features are multiplied by V l^(-p) V^T and brought back to norm sqrt(weight).
+floored at a fraction of that, the features are multiplied by V l^(-p) V^T and the whole row is brought back to norm 1.
 
 Steps 2 .. T + 1 release the clipped softmax gradient on those features (sensitivity C); each is divided by n, which is
 public, its mean over classes removed (it is zero without noise), and applied with heavy-ball momentum from W = 0.
@@ -47,7 +47,7 @@ class FeatureCovariance:
     """The procedure. rows: norm <= 1, float32. mu: total budget. See the module's text.
 
     overwrite: transform `rows` in place, which halves the memory; they are then of no other use.
-    State: dict of `mean`, `matrices` (one f x k x k array per group), `weight`, `velocity`, `average`.
+    State: dict of `mean`, `matrices` (one f x k x k array per group), `weight`, `velocity`.
     """
 
     rows: Float[np.ndarray, "n d"]
@@ -80,7 +80,7 @@ class FeatureCovariance:
         head = WhitenedLinear.zeros(self.groups, self.classes)
         zeros = head.linear.weight
         return {"mean": head.centring.mean, "matrices": head.whitening.matrices,
-                "weight": zeros, "velocity": zeros, "average": zeros}  # fmt: skip
+                "weight": zeros, "velocity": zeros}  # fmt: skip
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
         rows = self._rows_at(min(step, FIRST_GRADIENT), state)
@@ -97,11 +97,11 @@ class FeatureCovariance:
             noise = self.mechanism(MOMENTS).multiplier * math.sqrt(sum(group.weight**2 for group in self.groups))
             unpacked = [unpack(packed, group.channels) for packed, group in zip(released, self.groups, strict=True)]
             return {**state, "matrices": [whitening_matrices(moments, noise, self.recipe) for moments in unpacked]}
-        return {**state, **self._descend(state, np.float32(step - FIRST_GRADIENT), released)}
+        return {**state, **self._descend(state["weight"], state["velocity"], released)}
 
     def head(self, state: dict[str, Any]) -> WhitenedLinear:
         """The classifier of features that this state has reached."""
-        linear = Linear(state["average"], jnp.zeros(self.classes))
+        linear = Linear(state["weight"], jnp.zeros(self.classes))
         return WhitenedLinear(self._centring(state), self._whitening(state), linear)
 
     def transform(self, rows: Float[np.ndarray, "n d"], state: dict[str, Any]) -> Float[np.ndarray, "n d"]:
@@ -133,15 +133,13 @@ class FeatureCovariance:
             total = self._gradient(clip_norm, total, weight, part, labels, mask)
         return BoundedSum(total, Sensitivity.of_contribution(clip_norm))
 
-    def _descent(self, state: dict[str, Any], step: Array, released: Float[Array, "d c"]) -> dict[str, Array]:
-        """One heavy-ball step (the step-th, from 0), and the mean of the last iterates up to here."""
-        recipe = self.recipe
+    def _descent(
+        self, weight: Float[Array, "d c"], velocity: Float[Array, "d c"], released: Float[Array, "d c"]
+    ) -> dict[str, Array]:
+        """One heavy-ball step."""
         gradient = (released - released.mean(1, keepdims=True)) / len(self.rows)
-        velocity = recipe.momentum * state["velocity"] + gradient
-        weight = state["weight"] - recipe.learning_rate * velocity
-        averaged = jnp.maximum(step - (recipe.steps - recipe.averaged) + 1, 1.0)
-        average = state["average"] + (weight - state["average"]) / averaged
-        return {"weight": weight, "velocity": velocity, "average": average}
+        velocity = self.recipe.momentum * velocity + gradient
+        return {"weight": weight - self.recipe.learning_rate * velocity, "velocity": velocity}
 
 
 def _add_gradient(

@@ -1,0 +1,153 @@
+"""kill -9 at any moment, resume, and nobody can tell: the same model to the last bit, every release paid once."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_helpers import FILES, succeeds
+
+from sfumato.privacy import accountants
+from sfumato.privacy.ledger import Ledger
+from sfumato.runs.plan import Plan
+
+STEPS = 30
+NETWORK = ("--data", "digits", "--method", "dp-sgd", "--model", "cnn", "--steps", str(STEPS), "--batch", "64",
+           "--epsilon", "0.5")  # fmt: skip
+FEATURES = ("--data", "digits", "--model", "scattering")
+When = Callable[[Path], bool]
+
+
+def start(*arguments: str | Path, cache: Path) -> subprocess.Popen[bytes]:
+    """A process of its own. Compiled code is kept between them, so that a restart is quick."""
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}  # fmt: skip
+    command = [sys.executable, "-m", "sfumato.cli", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err.decode()
+
+
+def kill_when(process: subprocess.Popen[bytes], run: Path, when: When, then: float = 0.0) -> bool:
+    """kill -9 at `then` seconds after `when` holds. False if the process was quicker and ended well."""
+    end = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < end and not when(run):
+        time.sleep(0.0005)
+    time.sleep(then)
+    process.kill()
+    _, err = process.communicate()
+    assert process.returncode in (0, -9), err.decode()
+    return process.returncode == -9
+
+
+def paid(count: int) -> When:
+    """As many releases are in the ledger, or more."""
+
+    def when(run: Path) -> bool:
+        ledger = run / "ledger.jsonl"
+        return ledger.exists() and ledger.read_bytes().count(b"\n") > count
+
+    return when
+
+
+def during_checkpoint_after(count: int) -> When:
+    """A checkpoint is being written."""
+    return lambda run: paid(count)(run) and (run / "work" / "checkpoint.new").exists()
+
+
+def exists(name: str) -> When:
+    return lambda run: (run / name).exists()
+
+
+def releases(run: Path) -> list[str]:
+    return [json.loads(line)["release"] for line in (run / "ledger.jsonl").read_text().splitlines()[1:]]
+
+
+def killed_and_resumed(tmp_path: Path, reference: Path, arguments: tuple[str, ...], cache: Path,
+                       moments: list[tuple[When, float]]) -> Path:  # fmt: skip
+    """Kill a run at each of the moments, resume it after each, and compare it with the uninterrupted one."""
+    run, kills = tmp_path / "run", 0
+    process = start("train", *arguments, *SETTINGS, "--out", run, cache=cache)
+    for when, then in moments:
+        kills += kill_when(process, run, when, then)
+        names = Counter(releases(run) if (run / "ledger.jsonl").exists() else [])
+        assert all(count == 1 for count in names.values())
+        process = start("resume", run, cache=cache)
+    finish(process)
+    assert kills >= len(moments) - 1, "the run was too quick for this test"
+    same_as(run, reference)
+    return run
+
+
+def same_as(run: Path, reference: Path) -> None:
+    for name in ("model.safetensors", "plan.json", "evaluation.json"):
+        assert (run / name).read_bytes() == (reference / name).read_bytes(), name
+    assert releases(run) == releases(reference) and len(set(releases(run))) == len(releases(run))
+    plan, ledger = Plan.from_json(json.loads((run / "plan.json").read_text())), Ledger.read(run)
+    assert ledger.tally == plan.tally
+    assert accountants.epsilon(ledger.tally, ledger.delta) == plan.spends <= plan.epsilon
+    assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == FILES
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps, epsilons = ([line[name] for line in lines] for name in ("step", "epsilon"))
+    before = [json.loads(line) for line in (reference / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [line["step"] for line in before] and steps == sorted(set(steps))
+    assert epsilons == sorted(epsilons) == [line["epsilon"] for line in before]
+    assert [line["accuracy"] for line in lines] == [line["accuracy"] for line in before]
+
+
+SETTINGS = ("--insecure-seed", "1", "--checkpoint-seconds", "0.001", "--log", "quiet")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The run that nobody interrupted."""
+    run = tmp_path_factory.mktemp("network") / "run"
+    finish(start("train", *NETWORK, *SETTINGS, "--out", run, cache=cache))
+    return run
+
+
+def test_killed_four_times(tmp_path: Path, network: Path, cache: Path) -> None:
+    stream = np.random.default_rng(int(time.time()))
+    moments: list[tuple[When, float]] = [
+        (paid(0), 0.0), (paid(7), stream.uniform(0, 0.02)), (during_checkpoint_after(15), 0.0), (exists("model.safetensors"), 0.0),
+    ]  # fmt: skip
+    run = killed_and_resumed(tmp_path, network, NETWORK, cache, moments)
+    assert "report" in (run / "report.html").read_text()
+    again = shutil.copytree(run, tmp_path / "again")
+    succeeds("resume", again)
+    assert (again / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_random_moments(tmp_path: Path, network: Path, cache: Path, seed: int) -> None:
+    stream = np.random.default_rng(seed)
+    moments: list[tuple[When, float]] = [(during_checkpoint_after(int(k)) if stream.random() < 0.4 else paid(int(k)),
+                                          stream.uniform(0, 0.03)) for k in sorted(stream.integers(0, STEPS, 5))]  # fmt: skip
+    killed_and_resumed(tmp_path, network, NETWORK, cache, moments)
+
+
+@pytest.mark.slow
+def test_killed_on_features(tmp_path: Path, cache: Path) -> None:
+    """DP-FC recomputes its features and its whitening comes back from the checkpoint."""
+    reference = tmp_path / "reference"
+    finish(start("train", *FEATURES, *SETTINGS, "--out", reference, cache=cache))
+    last = len(releases(reference))
+    moments: list[tuple[When, float]] = [(exists("config.json"), 0.1), (paid(0), 0.0), (paid(1), 0.001),
+                                         (during_checkpoint_after(last // 2), 0.0), (paid(last - 1), 0.0)]  # fmt: skip
+    killed_and_resumed(tmp_path, reference, FEATURES, cache, moments)

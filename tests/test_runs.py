@@ -1,0 +1,148 @@
+"""A whole run: what lies in its directory, and that all that is said of it agrees."""
+
+import json
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from run_helpers import CLASSES, FILES, FULL_BATCH, N, NETWORK, sfumato, succeeds, train_arguments, tree
+from safetensors.numpy import load_file
+
+from sfumato import data
+from sfumato.data.source import Source
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def rises(values: list[float]) -> bool:
+    return all(a < b for a, b in zip(values, values[1:], strict=False))
+
+
+def test_the_run_directory_is_complete_and_holds_no_secret(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == FILES
+    assert [path.name for path in finished.parent.iterdir()] == ["run"]  # nothing half-written beside it
+    plan, spent = read(finished / "plan.json"), read(finished / "result.json")["spent"]
+    assert (plan["n"], plan["n_test"], tuple(plan["classes"])) == (N, 12, CLASSES)
+    assert spent["epsilon"] <= plan["epsilon"] == 3 and spent["delta"] == plan["delta"] == 0.01
+    assert spent["releases"] == 4 == len((finished / "ledger.jsonl").read_text().splitlines()) - 1
+    assert spent["complete"] and read(finished / "result.json")["peak_memory_bytes"] > 1e7
+    assert [each["step"] for each in metrics(finished)] == [1, 2, 3, 4] or rises([m["step"] for m in metrics(finished)])
+    assert rises([each["epsilon"] for each in metrics(finished)])
+    assert metrics(finished)[-1]["epsilon"] == pytest.approx(spent["epsilon"])
+    assert metrics(finished)[-1]["accuracy"] == read(finished / "evaluation.json")["accuracy"]
+
+
+def test_the_key_of_an_unfinished_run_is_its_owners_alone(interrupted: Path) -> None:
+    assert stat.S_IMODE((interrupted / "secret.key").stat().st_mode) == 0o600
+    assert (interrupted / "work" / "checkpoint" / "state.safetensors").exists()
+    assert not (interrupted / "result.json").exists() and not (interrupted / "model.safetensors").exists()
+
+
+def test_two_files_are_enough_to_predict(finished: Path, folder: Path, tmp_path: Path) -> None:
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(finished / name, tmp_path)
+    images = [folder / "test" / name / "0.png" for name in CLASSES]
+    lines = [line.split("\t") for line in succeeds("predict", tmp_path, *images).splitlines()]
+    assert [line[0] for line in lines] == [str(image) for image in images]
+    assert all(line[1] in CLASSES and 1 / 3 <= float(line[2]) <= 1 for line in lines)
+    rows = [json.loads(line) for line in succeeds("predict", tmp_path, *images, "--json").splitlines()]
+    assert [row["class"] for row in rows] == [line[1] for line in lines]
+    assert all(set(row["probabilities"]) == set(CLASSES) for row in rows)
+    assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
+
+
+def test_evaluate_report_and_account_agree_with_the_run(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    before, result = read(run / "evaluation.json"), read(run / "result.json")
+    assert f"accuracy {100 * before['accuracy']:.2f} %" in succeeds("evaluate", run)
+    assert read(run / "evaluation.json") == before
+
+    statement = succeeds("report", run)
+    assert "WHAT IS PROMISED" in statement and "WHAT IS NOT COVERED" in statement and "24 private images" in statement
+    assert "NOT PRIVATE" not in statement
+    assert "24 private images" in (run / "report.html").read_text()
+
+    alone = tmp_path / "alone.jsonl"
+    shutil.copy(run / "ledger.jsonl", alone)
+    for ledger in (run, alone):
+        told = succeeds("account", ledger)
+        assert told.startswith(f"epsilon {result['spent']['epsilon']:.6g} at delta 0.01 ") and "4 x Gaussian" in told
+
+
+def test_resuming_a_complete_run_changes_nothing_that_counts(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    for name in ("secret.key", "work/left"):  # as if killed while it tidied up
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("\0" * 72)
+    succeeds("resume", run)
+    before, after = tree(finished), tree(run)
+    assert set(after) == FILES
+    assert all(after[name] == before[name] for name in FILES - {"report.html"})
+
+
+def test_an_insecure_run_says_so(interrupted: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(interrupted, tmp_path / "run")
+    succeeds("resume", run)
+    assert {path.name for path in run.iterdir()} == FILES
+    assert "NOT PRIVATE" in succeeds("report", run) and "NOT PRIVATE" in (run / "report.html").read_text()
+    assert read(run / "model.json")["privacy"]["insecure"] is True
+
+
+def test_a_pixel_that_is_not_a_number_leaves_the_model_finite(tmp_path: Path) -> None:
+    stream = np.random.default_rng(0)
+    labels = np.arange(N) % 3
+    images = (stream.random((N, 8, 8, 1)) * 0.3 + labels[:, None, None, None] / 4).astype(np.float32)
+    images[5, 2, 3, 0], images[6, 0, 0, 0] = np.nan, np.inf
+    np.savez(tmp_path / "nan.npz", x_train=images, y_train=labels, x_test=images[:6], y_test=labels[:6])
+    for model in ("cnn", "scattering"):
+        run = tmp_path / model
+        settings = FULL_BATCH if model == "cnn" else ("--model", model, "--log", "quiet")
+        succeeds("train", "--data", tmp_path / "nan.npz", *settings, "--out", run)
+        arrays = load_file(run / "model.safetensors")
+        assert all(np.isfinite(array).all() for array in arrays.values())
+        assert read(run / "evaluation.json")["n"] == 6
+
+
+def test_validation_never_reads_the_test_images(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, seen = Source.raw, set()
+
+    def spy(self: Source, indices: Any) -> Any:
+        seen.add(self.split)
+        return raw(self, indices)
+
+    monkeypatch.setattr(Source, "raw", spy)
+    n = data.describe(folder, validation=0.4).counts["train"]
+    run = tmp_path / "run"
+    succeeds("train", "--data", folder, *NETWORK, "--steps", 3, "--batch", n, "--validation", 0.4, "--log", "quiet", "--out", run)
+    assert seen == {"train", "validation"}
+    evaluation = read(run / "evaluation.json")
+    assert evaluation["split"] == "validation" and evaluation["n"] == N - n == read(run / "plan.json")["n_validation"]
+    assert metrics(run)[-1]["accuracy"] == evaluation["accuracy"]
+    told = succeeds("evaluate", run, "--split", "validation")
+    assert f"{100 * evaluation['accuracy']:.2f} %" in told and seen == {"train", "validation"}
+    assert "12 test images" in succeeds("evaluate", run, "--split", "test") and "test" in seen
+
+
+def test_example_images_are_shown_only_on_request(folder: Path, tmp_path: Path, finished: Path) -> None:
+    assert not (finished / "images.json").exists()
+    outcome = sfumato(*train_arguments(folder, tmp_path / "run", "--show-images"))
+    assert outcome.code == 0 and (tmp_path / "run" / "images.json").exists()
+
+
+@pytest.mark.slow
+def test_digits_end_to_end_with_dp_sgd(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    succeeds("train", "--data", "digits", *NETWORK, "--steps", 20, "--batch", 64, "--log", "quiet", "--out", run)
+    assert {path.name for path in run.iterdir()} == FILES
+    result = read(run / "result.json")["spent"]
+    assert 2.99 < result["epsilon"] <= 3 and f"epsilon {result['epsilon']:.6g} " in succeeds("account", run)
+    assert f"{100 * read(run / 'evaluation.json')['accuracy']:.2f} %" in succeeds("evaluate", run)
