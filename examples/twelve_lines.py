@@ -26,4 +26,5 @@ fetch = lambda indices, step: (source.images(indices), source.labels[indices])  
 procedure = sfumato.DPSGD(jnp.zeros((64, 10)), grad, sampler, noise, optax.sgd(2.0), fetch)
 state = sfumato.run(procedure, ledger, sfumato.SecretKey.from_entropy())  # pay, measure, add noise, absorb; 100 times
 scores = test.images(np.arange(len(test))).reshape(len(test), -1) @ state["params"]
-print(f"accuracy {100 * np.mean(scores.argmax(1) == test.labels):.1f} %, epsilon {ledger.epsilon():.3f}, delta {ledger.delta:g}")
+accuracy = np.mean(scores.argmax(1) == test.labels)
+print(f"accuracy {100 * accuracy:.1f} %, epsilon {ledger.epsilon():.3f}, delta {ledger.delta:g}")

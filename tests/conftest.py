@@ -8,10 +8,10 @@ from jaxtyping import install_import_hook
 
 install_import_hook("sfumato", "typecheck.check")
 
-from pathlib import Path
+from pathlib import Path  # noqa: E402  below the hook, which must see every import of sfumato
 
-import pytest
-from run_helpers import sfumato, succeeds, train_arguments, write_dataset
+import pytest  # noqa: E402
+from run_helpers import sfumato, succeeds, train_arguments, write_dataset  # noqa: E402
 
 
 @pytest.fixture(scope="session")

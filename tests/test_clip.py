@@ -229,27 +229,28 @@ def test_control_wrong_clipping_is_noticed(bug):
 BAD = [np.nan, np.inf, -np.inf, 1e30, -1e30, 1e-30, 1e19, 3e38]
 
 
-@pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("name", ["linear", "mlp", "tied", "views", "scanned", "bias_only"])
-def test_an_absurd_example_is_bounded_like_any_other(name, bad):
+def test_an_absurd_example_is_bounded_like_any_other(name):
     loss, params, batch = built(name)
     clipped = jax.jit(clipped_grad(loss, 0.1).__call__)
 
-    def spoil(leaf):
+    def spoil(leaf, bad):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
         return leaf.at[(1, *(0,) * (leaf.ndim - 1))].set(bad).at[3].set(bad)  # one pixel of one, all of another
 
-    check_influence(clipped, params, jax.tree.map(spoil, batch), 0.1)
+    for bad in BAD:
+        check_influence(clipped, params, jax.tree.map(lambda leaf: spoil(leaf, bad), batch), 0.1)  # noqa: B023
 
 
-@pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("scale", [1.0, 1e3])
-def test_an_absurd_row_is_bounded_in_the_softmax_gradient(bad, scale):
-    rows = random(B, 7)
-    rows[1, 2] = rows[3] = bad
-    params = {"weight": jnp.asarray(scale * random(7, 3, seed=1))}
-    check_influence(jax.jit(softmax_gradient(0.1)), params, (jnp.asarray(rows), jnp.asarray(classes())), 0.1)
+def test_an_absurd_row_is_bounded_in_the_softmax_gradient():
+    clipped = jax.jit(softmax_gradient(0.1))
+    for bad in BAD:
+        for scale in (1.0, 1e3):
+            rows = random(B, 7)
+            rows[1, 2] = rows[3] = bad
+            params = {"weight": jnp.asarray(scale * random(7, 3, seed=1))}
+            check_influence(clipped, params, (jnp.asarray(rows), jnp.asarray(classes())), 0.1)
 
 
 @pytest.mark.parametrize("label", [-1, 3, 10**6])
@@ -261,20 +262,23 @@ def test_a_label_that_is_no_class_is_bounded_in_the_softmax_gradient(label):
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("name", ["linear", "mlp", "tied", "views", "bias_only"])
 @pytest.mark.parametrize("also_params", [False, True])
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_half_precision_hides_no_example(name, dtype, also_params, scale):
+def test_half_precision_hides_no_example(name, dtype, also_params):
     """Squares of 1e-4 underflow in float16 and those of 300 overflow; norms must be measured in float32."""
     loss, params, batch = built(name)
 
     def half(leaf):
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    batch = jax.tree.map(lambda leaf: half(leaf * scale) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, batch)
+    def scaled(leaf, scale):
+        return half(leaf * scale) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
     params = jax.tree.map(half, params) if also_params else params
     for clip_norm in (1e-5, 0.1):
         out = jax.jit(clipped_grad(loss, clip_norm).__call__)
-        assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(out(params, batch, everyone()).value))
-        check_influence(out, params, batch, clip_norm)
+        for scale in (1e-3, 1.0, 1e3):
+            here = jax.tree.map(lambda leaf: scaled(leaf, scale), batch)  # noqa: B023
+            assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(out(params, here, everyone()).value))
+            check_influence(out, params, here, clip_norm)
 
 
 @pytest.mark.parametrize("clip_norm", [1e-10, 1e-6, 1.0, 1e6, 1e10])
@@ -314,7 +318,7 @@ def test_masked_examples_contribute_nothing_whatever_they_hold(name):
     assert nobody.sensitivity == one.sensitivity
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.sampled_from(["linear", "embedding", "views", "tied"]), st.integers(1, 9), st.booleans(), st.integers(0, 31))
 def test_a_microbatch_of_any_size_gives_the_sum_of_one_batch(name, size, normalised, bits):
     loss, params, batch = built(name)

@@ -124,7 +124,8 @@ def network(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 def test_killed_four_times(tmp_path: Path, network: Path, cache: Path) -> None:
     stream = np.random.default_rng(int(time.time()))
     moments: list[tuple[When, float]] = [
-        (paid(0), 0.0), (paid(7), stream.uniform(0, 0.02)), (during_checkpoint_after(15), 0.0), (exists("model.safetensors"), 0.0),
+        (paid(0), 0.0), (paid(7), stream.uniform(0, 0.02)), (during_checkpoint_after(15), 0.0),
+        (exists("model.safetensors"), 0.0),
     ]  # fmt: skip
     run = killed_and_resumed(tmp_path, network, NETWORK, cache, moments)
     assert "report" in (run / "report.html").read_text()

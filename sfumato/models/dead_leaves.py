@@ -42,9 +42,7 @@ def dead_leaves(count: int, side: int, colours: int, seed: int = 0, shapes: int 
             dy, dx = pixel[top:bottom, None] - y, pixel[None, left:right] - x
             along = (cosine[i, j] * dx + sine[i, j] * dy) / r
             across = (cosine[i, j] * dy - sine[i, j] * dx) / (r * squash[i, j])
-            if ellipse[i, j]:
-                inside = along * along + across * across < 1
-            else:
-                inside = np.maximum(np.abs(along), np.abs(across)) < 1
+            reach = along * along + across * across if ellipse[i, j] else np.maximum(np.abs(along), np.abs(across))
+            inside = reach < 1
             picture[top:bottom, left:right][inside] = colour[i, j]
     return pictures.reshape(count, side, 2, side, 2, colours).mean((2, 4))

@@ -56,7 +56,7 @@ def morlet(height: int, width: int, scale: int, angle: float) -> Float[np.ndarra
 
     def periodic(centre: float) -> np.ndarray:
         omega, periods = frequencies(height, width), (-2, -1, 0, 1, 2)
-        return sum(gauss(omega + 2 * np.pi * np.array([a, b]), centre) for a in periods for b in periods)
+        return np.sum([gauss(omega + 2 * np.pi * np.array([a, b]), centre) for a in periods for b in periods], axis=0)
 
     with_carrier, without = periodic(peak), periodic(0.0)
     return with_carrier - without * (with_carrier[0, 0] / without[0, 0])

@@ -30,7 +30,7 @@ class SGDSettings:
 
 
 def default_settings(model: str, n: int, epsilon: float, mu: float) -> SGDSettings:
-    """n examples, a budget of epsilon. mu: the Gaussian budget with the same (epsilon, delta), as a smooth measure of how much may be learnt."""
+    """n examples, a budget of epsilon; mu: the Gaussian budget of the same (epsilon, delta), a smooth measure of it."""
     if is_features(model):
         return _on_features(n, mu)
     if model == "cnn":
