@@ -366,11 +366,6 @@ def test_quiet_prints_only_the_result(tmp_path: Path, finished: Path, capfd: pyt
     assert [line.split()[0] for line in told.out.splitlines()] == ["accuracy", "privacy", "report", "model"]
 
 
-def test_quiet_training_writes_nothing_to_stderr(tmp_path: Path, folder: Path) -> None:
-    outcome = sfumato(*train_arguments(folder, tmp_path / "run"))
-    assert outcome.code == 0 and outcome.err == "" and len(outcome.out.splitlines()) == 4
-
-
 def test_bars_go_to_stderr(tmp_path: Path, interrupted: Path) -> None:
     outcome = sfumato("resume", copy(interrupted, tmp_path), "--log", "bar")
     assert outcome.code == 0 and "4/4" in outcome.err and "images/s" in outcome.err and "ε" in outcome.err

@@ -98,19 +98,18 @@ def test_an_insecure_run_says_so(interrupted: Path, tmp_path: Path) -> None:
     assert read(run / "model.json")["privacy"]["insecure"] is True
 
 
-def test_a_pixel_that_is_not_a_number_leaves_the_model_finite(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["cnn", pytest.param("scattering", marks=pytest.mark.slow)])
+def test_a_pixel_that_is_not_a_number_leaves_the_model_finite(tmp_path: Path, model: str) -> None:
     stream = np.random.default_rng(0)
     labels = np.arange(N) % 3
     images = (stream.random((N, 8, 8, 1)) * 0.3 + labels[:, None, None, None] / 4).astype(np.float32)
     images[5, 2, 3, 0], images[6, 0, 0, 0] = np.nan, np.inf
     np.savez(tmp_path / "nan.npz", x_train=images, y_train=labels, x_test=images[:6], y_test=labels[:6])
-    for model in ("cnn", "scattering"):
-        run = tmp_path / model
-        settings = FULL_BATCH if model == "cnn" else ("--model", model, "--log", "quiet")
-        succeeds("train", "--data", tmp_path / "nan.npz", *settings, "--out", run)
-        arrays = load_file(run / "model.safetensors")
-        assert all(np.isfinite(array).all() for array in arrays.values())
-        assert read(run / "evaluation.json")["n"] == 6
+    run = tmp_path / "run"
+    settings = FULL_BATCH if model == "cnn" else ("--model", model, "--log", "quiet")
+    succeeds("train", "--data", tmp_path / "nan.npz", *settings, "--out", run)
+    assert all(np.isfinite(array).all() for array in load_file(run / "model.safetensors").values())
+    assert read(run / "evaluation.json")["n"] == 6
 
 
 def test_validation_never_reads_the_test_images(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,10 +132,11 @@ def test_validation_never_reads_the_test_images(folder: Path, tmp_path: Path, mo
     assert "12 test images" in succeeds("evaluate", run, "--split", "test") and "test" in seen
 
 
-def test_example_images_are_shown_only_on_request(folder: Path, tmp_path: Path, finished: Path) -> None:
+def test_quiet_training_and_example_images_on_request(folder: Path, tmp_path: Path, finished: Path) -> None:
     assert not (finished / "images.json").exists()
     outcome = sfumato(*train_arguments(folder, tmp_path / "run", "--show-images"))
-    assert outcome.code == 0 and (tmp_path / "run" / "images.json").exists()
+    assert outcome.code == 0 and outcome.err == "" and len(outcome.out.splitlines()) == 4
+    assert (tmp_path / "run" / "images.json").exists()
 
 
 @pytest.mark.slow
