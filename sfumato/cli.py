@@ -1,6 +1,10 @@
 """The command line: parse -> config -> call. No logic, and nothing heavy is imported before a command runs."""
 
+import contextlib
+import io
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -172,15 +176,33 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors of the user's making are one line on standard error and exit code 2."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        tyro.cli(Command, prog="sfumato", description=_ABOUT, args=arguments)()
+        _parse(sys.argv[1:] if arguments is None else arguments)()
     except SfumatoError as error:
         print(f"sfumato: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("sfumato: stopped; `sfumato resume RUN` continues a run that had begun", file=sys.stderr)
+        print("sfumato: stopped; `sfumato resume` and the run's directory continue it if it had begun", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _parse(arguments: list[str]) -> Callable[[], None]:
+    """The command. What the parser says of wrong arguments, in a box over many lines, becomes one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Command, prog="sfumato", description=_ABOUT, args=arguments, config=(tyro.conf.DisallowNone,))
+    except SystemExit as end:
+        if end.code in (None, 0):
+            raise
+        words = " ".join(line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines())
+        problem = words.removeprefix("Parsing error").removeprefix("Required options").split("For full helptext")[0]
+        where = " ".join(["sfumato", *(word for word in arguments[:1] if not word.startswith("-")), "--help"])
+        print(f"sfumato: {' '.join(problem.split())} (see `{where}`)", file=sys.stderr)
+        sys.exit(2)
 
 
 _ABOUT = "Differentially private image classification: from a folder of images to a private model and a report."

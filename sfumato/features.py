@@ -16,16 +16,20 @@ from jaxtyping import Array, Float, Float32
 from sfumato.data.source import Source
 from sfumato.models.feature_map import FeatureMap
 
+SLACK = 1e-5
+"""Norms are summed in float32; a row that is scaled down is scaled this much further, so that none exceeds 1."""
+
 CHUNK = 64
 """Images per compiled call: large enough for the convolutions, small enough that their responses stay in the cache."""
 
 
 def bounded(row: Float[Array, " d"]) -> Float[Array, " d"]:
-    """The row itself if it is finite and of norm at most 1; scaled to norm 1 if longer; zeros if not finite."""
+    """The row itself if it is finite and of norm at most 1; scaled to norm 1 if longer; zeros if not finite. In float32."""
+    row = row.astype(jnp.float32)
     squared = jnp.sum(row * row)
     finite = jnp.isfinite(squared)
     row = jnp.where(finite, row, 0.0)
-    return row / jnp.maximum(1.0, jnp.sqrt(jnp.where(finite, squared, 0.0)))
+    return row / jnp.maximum(1.0, jnp.sqrt(jnp.where(finite, squared, 0.0)) * (1 + SLACK))
 
 
 def rows_of(feature_map: FeatureMap) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:

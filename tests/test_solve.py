@@ -129,7 +129,7 @@ def test_rows_are_left_alone_unless_overwriting_is_allowed(tmp_path: object) -> 
 
 
 def test_whitening_survives_a_matrix_of_pure_noise() -> None:
-    noise = np.random.default_rng(0).normal(size=(2, 5, 5)).astype(np.float32)
+    noise = jax.random.normal(jax.random.key(0), (2, 5, 5))
     matrices = whitening_matrices(noise + noise.swapaxes(1, 2), 1.0, rule(100, 10, 1.0))
     assert np.all(np.isfinite(matrices))
     assert np.all(np.linalg.eigvalsh(np.asarray(matrices)) > 0)

@@ -324,7 +324,6 @@ def test_a_checkpoint_of_other_shapes_or_names_is_refused(tmp_path, like):
 # -- known holes: strict, so that mending one asks for its mark to be removed
 
 
-@pytest.mark.xfail(strict=True, reason="loop.run hands every procedure the same key, so they sample the same batches")
 def test_two_procedures_under_one_key_sample_independently(ledger):
     """The accountant composes their subsampled releases as independent; with equal batches they cost more."""
     batches = {}
@@ -341,7 +340,6 @@ def test_two_procedures_under_one_key_sample_independently(ledger):
     assert all(batches["one", step] != batches["two", step] for step in range(STEPS))
 
 
-@pytest.mark.xfail(strict=True, reason="another computation of the same name and key reuses paid-for noise, free of charge")
 def test_another_computation_under_a_paid_for_name_is_charged_or_refused(ledger):
     loop.run(dpsgd(), ledger, KEY)
     spent = ledger.releases

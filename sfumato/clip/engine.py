@@ -75,13 +75,18 @@ def clipped_grad(
     Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, a bad microbatch or (when called) a batch and mask
     that differ in length.
     """
-    positive("clip_norm", clip_norm)
-    if not CLIP_NORMS[0] <= clip_norm <= CLIP_NORMS[1]:
-        raise ArgumentError("clip_norm", clip_norm, f"give a number from {CLIP_NORMS[0]:g} to {CLIP_NORMS[1]:g}")
+    check_clip_norm(clip_norm)
     choice("method", method, METHODS)
     if microbatch is not None:
         whole("microbatch", microbatch)
     return ClippedGrad(loss, float(clip_norm), normalised, microbatch)
+
+
+def check_clip_norm(clip_norm: float) -> None:
+    """Raise ArgumentError unless norms can be compared with it in float32."""
+    positive("clip_norm", clip_norm)
+    if not CLIP_NORMS[0] <= clip_norm <= CLIP_NORMS[1]:
+        raise ArgumentError("clip_norm", clip_norm, f"give a number from {CLIP_NORMS[0]:g} to {CLIP_NORMS[1]:g}")
 
 
 def _check_batch(batch: PyTree, mask: Array) -> None:

@@ -37,7 +37,9 @@ def upright_size(path: Path) -> tuple[int, int]:
     """(height, width) after EXIF orientation, from the header. Raises whatever Pillow raises."""
     with open_image(path) as image:
         width, height = image.size
-        return (width, height) if image.getexif().get(_ORIENTATION) in _TURNED else (height, width)
+        # Pillow decodes a PNG in search of EXIF data that its header does not announce.
+        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+        return (width, height) if exif.get(_ORIENTATION) in _TURNED else (height, width)
 
 
 def decode(path: Path, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:

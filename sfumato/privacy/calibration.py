@@ -25,23 +25,29 @@ def noise_multiplier(make_tally: Callable[[float], Tally], target_epsilon: float
     def fits(sigma: float, interval: float) -> bool:
         return epsilon(make_tally(sigma), delta, interval) <= target_epsilon
 
-    # Wide privacy-loss buckets are ten times cheaper and good to a percent: they find where to look closely.
-    rough = _smallest(lambda sigma: fits(sigma, _COARSE_INTERVAL), start=1.0, factor=2.0, tolerance=1e-2)
-    sigma = _smallest(lambda sigma: fits(sigma, PLD_INTERVAL), rough, factor=1.02, tolerance=RELATIVE_TOLERANCE)
+    # Wide privacy-loss buckets are ten times cheaper and nearly as good (but for tiny epsilon): they do the searching, and
+    # two looks through narrow ones, just below and at what they found, usually confirm it.
+    rough = _smallest(lambda sigma: fits(sigma, _COARSE_INTERVAL), 1.0, factor=2.0)
+    sigma = _smallest(lambda sigma: fits(sigma, PLD_INTERVAL), rough, factor=1 + RELATIVE_TOLERANCE)
     if sigma >= _BOUNDS[1]:
         raise ArgumentError("epsilon", target_epsilon, f"no noise up to {sigma:g} reaches it at delta={delta:g}; ask for more")
     return sigma
 
 
-def _smallest(fits: Callable[[float], bool], start: float, factor: float, tolerance: float) -> float:
-    """Geometric search for the smallest sigma that fits, within _BOUNDS; what is returned fits (or is the upper bound)."""
-    high, step = start, factor
-    while high < _BOUNDS[1] and not fits(high):
-        high, step = min(high * step, _BOUNDS[1]), step**1.5
-    low, step = high / factor, factor
-    while low > _BOUNDS[0] and fits(low):
-        high, low, step = low, low / step, step**1.5
-    while high / low > 1 + tolerance:
+def _smallest(fits: Callable[[float], bool], start: float, factor: float) -> float:
+    """Geometric search for the smallest sigma that fits, within _BOUNDS; what is returned fits (or is the upper bound).
+
+    It goes from `start` in growing steps until one end fits and the other does not, then halves the distance.
+    """
+    low, high, step = start / factor, start, factor
+    if fits(start):
+        while low > _BOUNDS[0] and fits(low):
+            high, low, step = low, low / step, step**1.5
+    else:
+        low, high = start, start * factor
+        while high < _BOUNDS[1] and not fits(high):
+            low, high, step = high, min(high * step, _BOUNDS[1]), step**1.5
+    while high / low > 1 + RELATIVE_TOLERANCE * (1 + 1e-9):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if fits(middle) else (middle, high)
     return high

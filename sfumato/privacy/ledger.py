@@ -21,7 +21,7 @@ from typing import Any
 
 from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
-from sfumato.core.files import sync_directory
+from sfumato.core.files import sync_directory, write_atomic
 from sfumato.privacy import accountants, events
 from sfumato.privacy.events import Event, Tally
 
@@ -72,21 +72,21 @@ class Ledger:
         positive("delta", delta)
         path = Path(directory) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            raise RunError(f"{path}: a ledger exists here; open it, or choose another directory") from None
+        if delta >= 1:
+            raise ArgumentError("delta", delta, "give a number below 1")
         opening = {"kind": "open", "format": _FORMAT, "delta": delta, "epsilon_max": epsilon_max, "relation": RELATION,
                    "unit": unit, "context": context, "time": _now()}
-        record = _seal(opening, _NO_HASH)
+        # Written aside and linked into place: a ledger exists with its first line or not at all.
+        aside = path.with_name(f".{FILE_NAME}.{os.getpid()}.tmp")
+        write_atomic(aside, _canonical(_seal(opening, _NO_HASH)) + b"\n")
         try:
-            _lock(handle, path)
-            _append(handle, record, path)
-            sync_directory(path.parent)
-            return cls(path, [record], handle)
-        except BaseException:
-            os.close(handle)
-            raise
+            os.link(aside, path)
+        except FileExistsError:
+            raise RunError(f"{path}: a ledger exists here; open it, or choose another directory") from None
+        finally:
+            aside.unlink()
+        sync_directory(path.parent)
+        return cls.open(path)
 
     @classmethod
     def open(cls, path: Path | str) -> "Ledger":
@@ -156,17 +156,23 @@ class Ledger:
         self._require(total)
         self._authorised = total
 
-    def spend(self, event: Event, release: str | None = None, key: str | None = None) -> None:
+    def spend(
+        self, event: Event, release: str | None = None, key: str | None = None, replay: bool = False
+    ) -> None:
         """Pay for one release; call it BEFORE anything of the release leaves this process.
 
-        release, key: the release's name and the fingerprint of the key its noise comes from. Given both, a release paid
-        for already is not charged again. Raises BudgetError (nothing is written) when the budget does not allow it.
+        release, key: the release's name and the fingerprint of the key its noise comes from. A release that both were
+        paid for before is refused (LedgerError), unless `replay` says that it is the same release once more: then it is
+        free. Raises BudgetError (nothing is written) when the budget does not allow the event.
         """
         if self._handle is None:
             raise LedgerError(f"{self.path}: opened for reading only; use Ledger.open to spend")
         if release is not None and key is not None and (before := self._paid.get((key, release))) is not None:
             if before != event:
                 raise LedgerError(f"{self.path}: release {release!r} was paid for as {before}, not as {event}")
+            if not replay:
+                raise LedgerError(f"{self.path}: release {release!r} was made with this key before; its noise must not serve "
+                                  "twice: give another name or key, or replay=True if it is the same release once more")
             return
         total = Counter(self.tally)
         total[event] += 1

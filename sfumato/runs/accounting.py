@@ -25,7 +25,7 @@ def of_numbers(sigma: float | None, delta: float | None, n: int | None, batch: i
     given = {"noise_multiplier": sigma, "n": n, "batch": batch, "steps": steps}
     if sigma is None or n is None or batch is None or steps is None:
         missing = [name for name, value in given.items() if value is None]
-        raise ArgumentError(missing[0], None, "give a ledger, or all of --noise-multiplier, --n, --batch and --steps")
+        raise ArgumentError(missing[0], None, "is missing: give a ledger, or all of --noise-multiplier, --n, --batch, --steps")
     positive("noise_multiplier", sigma)
     _, delta = privacy_target(1.0, delta, whole("n", n))
     tally = _tally(_sampler(n, batch, steps), sigma)

@@ -55,6 +55,8 @@ class Classifier:
     def read(self, path: Path) -> Float32[np.ndarray, "1 h w c"]:
         """An image file as this model wants it: its number of channels and its size (resized and centre-cropped if not)."""
         height, width, colours = self.spec.shape
+        if not path.is_file():
+            raise DataError(f"images={str(path)!r}: no such file")
         try:
             pixels = decode(path, ReadOptions(grey=colours == 1))
             if pixels.shape[:2] != (height, width) and height == width:

@@ -20,6 +20,8 @@ from sfumato.core.errors import RunError
 from sfumato.core.files import read_json, remove_directory, write_atomic, write_json
 from sfumato.core.keys import SecretKey
 
+_BEGAN = "began.json"
+
 
 @dataclass(frozen=True)
 class RunDirectory:
@@ -45,8 +47,13 @@ class RunDirectory:
         return self.path / name
 
     @classmethod
-    def create(cls, path: Path, key: SecretKey, config: dict[str, Any], plan: dict[str, Any]) -> "RunDirectory":
-        """Make the directory; it appears whole, with key, config and plan. Raises RunError if something is there."""
+    def create(
+        cls, path: Path, key: SecretKey, config: dict[str, Any], plan: dict[str, Any], began: dict[str, Any]
+    ) -> "RunDirectory":
+        """Make the directory; it appears whole. began: what must be the same when the run is resumed.
+
+        Raises RunError if something is there already.
+        """
         refuse_existing(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +66,7 @@ class RunDirectory:
             key.save(aside.key_file)
             write_json(aside.file("config.json"), config)
             write_json(aside.file("plan.json"), plan)
+            write_json(aside.work / _BEGAN, began)
             aside.path.rename(path)
         except BaseException:
             remove_directory(aside.path)
@@ -85,6 +93,14 @@ class RunDirectory:
         except ValueError as error:
             raise RunError(f"{self.path}: config.json or plan.json is damaged ({error}); restore it") from None
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def began(self) -> dict[str, Any]:
+        """What `create` was told. Raises RunError if the file is missing or damaged."""
+        try:
+            found = read_json(self.work / _BEGAN)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.work / _BEGAN}: missing or damaged ({error}); this run cannot be resumed") from None
+        return found if isinstance(found, dict) else {}
 
     def finish(self) -> None:
         """Destroy the key, then what only the running run needed."""

@@ -54,8 +54,8 @@ def train(config: TrainConfig) -> RunDirectory:
     plan = make_plan(config, _counted(info, splits))
     seed = config.privacy.insecure_seed
     key = SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)
-    directory = RunDirectory.create(config.out, key, config.to_json(), plan.to_json())
-    files.write_json(directory.work / "data.json", {"fingerprint": splits.train.fingerprint(key.mac)})
+    began = {"fingerprint": splits.train.fingerprint(key.mac), "environment": _environment()}
+    directory = RunDirectory.create(config.out, key, config.to_json(), plan.to_json(), began)
     return _execute(directory, config, plan, splits, key)
 
 
@@ -73,9 +73,13 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
     plan = Plan.from_json(files.read_json(directory.file("plan.json")))
     key = SecretKey.load(directory.key_file)
     splits = _open(config)
-    fingerprint = directory.work / "data.json"
-    if fingerprint.exists() and files.read_json(fingerprint)["fingerprint"] != splits.train.fingerprint(key.mac):
-        raise RunError(f"{path}: the training images changed since the run began; restore them or start a new run")
+    began = directory.began()
+    if began.get("environment") != _environment():
+        raise RunError(f"{path}: began with {began.get('environment')}, here is {_environment()}; the same bits need the same "
+                       "software and device: resume there, or start a new run")
+    if began.get("fingerprint") != splits.train.fingerprint(key.mac):
+        raise RunError(f"{path}: the training images or secret.key changed since the run began; restore them or start a new "
+                       "run")
     return _execute(directory, config, plan, splits, key)
 
 
@@ -102,7 +106,8 @@ def _fit(
     recorder = Recorder(directory, config, plan, job, ledger, progress)
     state, first = recorder.restore()
     progress.begin(plan.method, job.procedure.steps, "steps", done=first)
-    state = run(job.procedure, ledger, key, state=state, first=first, after_step=recorder.after_step)
+    # The context, the key and the fingerprint of the images have been checked: a replayed step repeats its release.
+    state = run(job.procedure, ledger, key, state=state, first=first, replay=True, after_step=recorder.after_step)
     trained = time.monotonic()
     _evaluate(directory, config, plan, job, state, held_out)
     spent = {"epsilon": ledger.epsilon(), "delta": ledger.delta, "releases": ledger.releases,
@@ -144,10 +149,13 @@ class Recorder:
             self._directory.drop_metrics_after(0)
             return None, 0
         state, facts = found
+        if not {"step", "seconds", "ledger_lines", "ledger_hash"} <= facts.keys():
+            raise RunError(f"{self._directory.checkpoint}: the checkpoint is damaged; delete it to repeat this run's steps")
         if not self._ledger.reaches(Head(facts["ledger_lines"], facts["ledger_hash"])):
             raise RunError(f"{self._ledger.path}: shorter than when the checkpoint was taken, so it would under-count; "
                            "restore the ledger or start a new run")
         self._first = facts["step"]
+        self._began -= facts["seconds"]
         self._directory.drop_metrics_after(self._first)
         return state, self._first
 
@@ -162,7 +170,7 @@ class Recorder:
             self._directory.append_metric(metric)
         if done == steps or now - self._saved > self._config.run.checkpoint_seconds:
             head = self._ledger.head
-            facts = {"step": done, "ledger_lines": head.lines, "ledger_hash": head.hash}
+            facts = {"step": done, "seconds": now - self._began, "ledger_lines": head.lines, "ledger_hash": head.hash}
             checkpoint.save(self._directory.checkpoint, state, facts)
             self._saved = time.monotonic()
         self._progress.advance(done, images=int((done - self._first) * self._images), epsilon=epsilon)
@@ -171,6 +179,8 @@ class Recorder:
 def _ledger(directory: RunDirectory, plan: Plan) -> Ledger:
     if directory.file(FILE_NAME).exists():
         return Ledger.open(directory.path)
+    if directory.checkpoint.exists():
+        raise RunError(f"{directory.file(FILE_NAME)}: is missing though the run has made releases; restore it")
     return Ledger.create(
         directory.path, delta=plan.delta, epsilon_max=plan.epsilon, unit=plan.unit, context=directory.context()
     )
@@ -230,6 +240,14 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
         where, data=where.data if named else str(Path(where.data).expanduser().resolve()),
         data_dir=None if where.data_dir is None else where.data_dir.expanduser().resolve(),
     ))  # fmt: skip
+
+
+def _environment() -> str:
+    """What the last bits of a release depend on."""
+    import jax
+
+    kinds = sorted({device.device_kind for device in jax.devices()})
+    return f"jax {importlib.metadata.version('jax')} on {len(jax.devices())} x {', '.join(kinds)} ({platform.machine()})"
 
 
 def _versions() -> dict[str, str]:

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sfumato.clip import BoundedSum, Sensitivity
+from sfumato.clip.engine import check_clip_norm
 from sfumato.clip.materialise import clip_factors
 from sfumato.features import bounded
 from sfumato.models.feature_map import Group
@@ -85,6 +86,7 @@ def softmax_gradient(clip_norm: float, normalised: bool = False) -> Callable[...
 
     params: {"weight": d x c}. rows that are not finite contribute nothing. normalised: as for `clipped_grad`.
     """
+    check_clip_norm(clip_norm)
     sensitivity = Sensitivity.of_contribution(1.0 if normalised else clip_norm)
 
     def clipped(
@@ -92,13 +94,14 @@ def softmax_gradient(clip_norm: float, normalised: bool = False) -> Callable[...
         batch: tuple[Float[Array, "b d"], Int[Array, "b"]],
         mask: Bool[Array, "b"],
     ) -> BoundedSum:
-        rows, labels = batch
+        rows, labels = batch[0].astype(jnp.float32), batch[1]  # squares of halves underflow
         length = jnp.sum(rows * rows, axis=1)
         finite = jnp.isfinite(length)
         rows = jnp.where(finite[:, None], rows, 0.0)
         error = jax.nn.softmax(rows @ params["weight"]) - jax.nn.one_hot(labels, params["weight"].shape[1])
         factors = clip_factors(length * jnp.sum(error * error, axis=1), mask & finite, clip_norm)
         scale = factors / clip_norm if normalised else factors
-        return BoundedSum({"weight": rows.T @ (error * scale[:, None])}, sensitivity)
+        weighted = jnp.where(factors[:, None] > 0, error * scale[:, None], 0.0)  # scores that overflow make NaN errors
+        return BoundedSum({"weight": rows.T @ weighted}, sensitivity)
 
     return clipped

@@ -4,6 +4,7 @@ A checkpoint knows how far the ledger had come when it was taken; resuming again
 is refused, since that ledger would under-count.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sfumato.core.errors import RunError
 from sfumato.core.files import read_json, remove_directory, sync_directory, write_atomic, write_json
 from sfumato.core.trees import leaf_names
 
-_ARRAYS, _FACTS = "state.safetensors", "facts.json"
+_ARRAYS, _FACTS, _CHECKSUM = "state.safetensors", "facts.json", "sha256"
 
 
 def save(directory: Path, state: PyTree, facts: dict[str, Any]) -> None:
@@ -27,8 +28,9 @@ def save(directory: Path, state: PyTree, facts: dict[str, Any]) -> None:
     remove_directory(aside)
     aside.mkdir(parents=True)
     arrays = {name: np.asarray(leaf) for name, leaf in zip(leaf_names(state), jax.tree.leaves(state), strict=True)}
-    write_atomic(aside / _ARRAYS, encode(arrays))
-    write_json(aside / _FACTS, facts)
+    content = encode(arrays)
+    write_atomic(aside / _ARRAYS, content)
+    write_json(aside / _FACTS, {**facts, _CHECKSUM: hashlib.sha256(content).hexdigest()})
     if directory.exists():  # a directory cannot be renamed over another: for a moment only `old` holds a checkpoint
         remove_directory(old)
         directory.rename(old)
@@ -54,9 +56,11 @@ def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
     if not directory.exists():
         return None
     try:
-        arrays = decode((directory / _ARRAYS).read_bytes())
-        facts = read_json(directory / _FACTS)
-    except (OSError, ValueError, SafetensorError) as error:
+        content, facts = (directory / _ARRAYS).read_bytes(), read_json(directory / _FACTS)
+        if hashlib.sha256(content).hexdigest() != facts.pop(_CHECKSUM, None):
+            raise ValueError("its checksum does not match")
+        arrays = decode(content)
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
         raise RunError(f"{directory}: the checkpoint is damaged ({error}); delete it to repeat this run's steps") from error
     return _restore(arrays, like, directory), facts
 
@@ -66,7 +70,7 @@ def _restore(arrays: dict[str, np.ndarray], like: PyTree, directory: Path) -> Py
     names = leaf_names(like)
     for name, leaf in zip(names, leaves, strict=True):
         found = arrays.get(name)
-        if found is None or found.shape != jnp.shape(leaf):
+        if found is None or found.shape != jnp.shape(leaf) or found.dtype != jnp.result_type(leaf):
             raise RunError(f"{directory}: {name} should have shape {jnp.shape(leaf)}, the checkpoint has "
                            f"{None if found is None else found.shape}; was the configuration changed?")
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in names])

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import PyTree
 
 from sfumato.clip import BoundedSum
+from sfumato.core.errors import LedgerError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event, Tally
@@ -36,7 +37,7 @@ class Procedure(Protocol):
         """The noise that this event promises."""
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
-        """The clipped sum over this step's examples."""
+        """The clipped sum over this step's examples. `key` is the procedure's own, for sampling."""
 
     def absorb(self, state: State, step: int, released: PyTree) -> State:
         """The next state, from the release: post-processing, free of charge."""
@@ -49,20 +50,28 @@ def run(
     *,
     state: State | None = None,
     first: int = 0,
+    replay: bool = False,
     after_step: Callable[[int, State], None] = lambda done, state: None,
 ) -> State:
     """Run the procedure from step `first` (with the state it had then) to its end and return the last state.
 
     after_step(steps done, state): for checkpoints and progress. Raises BudgetError before the first step if the ledger
-    does not allow all of them. Running a step again with the same key, state and data repeats its release exactly, which
-    is why the ledger does not charge it again.
+    does not allow all of them.
+
+    replay: this is the same computation on the same data, stopped before. Running a step again with the same key, state
+    and data repeats its release exactly, so the ledger does not charge it again. Any other computation under a name
+    and key that paid before would reuse their noise: without `replay` it is refused (LedgerError).
     """
-    ledger.authorise(unpaid(procedure, ledger, key))
+    remaining = unpaid(procedure, ledger, key)
+    if not replay and sum(remaining.values()) < procedure.steps:
+        raise LedgerError(f"{ledger.path}: procedure {procedure.name!r} has made releases with this key before; give it "
+                          "another key or name, or replay=True if this is the same computation on the same data")
+    ledger.authorise(remaining)
     state = procedure.start() if state is None else state
     for step in range(first, procedure.steps):
         mechanism = procedure.mechanism(step)
-        ledger.spend(procedure.event(step), release_name(procedure, step), key.fingerprint)
-        total = procedure.measure(state, step, key)
+        ledger.spend(procedure.event(step), release_name(procedure, step), key.fingerprint, replay=replay)
+        total = procedure.measure(state, step, key.at(procedure.name))
         released = mechanism(total, key.at(release_name(procedure, step)))
         state = procedure.absorb(state, step, released)
         after_step(step + 1, state)
