@@ -256,7 +256,7 @@ def test_unfinished_and_missing_runs(tmp_path: Path, interrupted: Path) -> None:
 
 
 def test_images_that_cannot_be_predicted(tmp_path: Path, finished: Path) -> None:
-    refused(tmp_path, "predict", finished, tmp_path / "no.png", says=("no.png", "not a readable image"))
+    refused(tmp_path, "predict", finished, tmp_path / "no.png", says=("no.png", "no such file"))
     (tmp_path / "bad.png").write_text("no image")
     refused(tmp_path, "predict", finished, tmp_path / "bad.png", says=("bad.png", "not a readable image"))
     refused(tmp_path, "predict", finished, says=("images", "at least one"))
