@@ -143,9 +143,9 @@ def _method(facts: RunFacts) -> Paragraph:
     origin = ("drawn from a fixed seed that anyone can know" if facts.insecure else
               "drawn with a key from the operating system’s entropy, which is destroyed when training is complete,")
     text = (
-        f"{_sampling(facts)} What one {plan.unit} can contribute is clipped to norm {words.number(plan.clip_norm)}, "
-        f"the contributions are summed, and {plan.mechanism} noise {origin} is added before anything else may use the "
-        f"sum. {words.plural(spent.releases, 'noisy value').capitalize()} "
+        f"{_sampling(facts)} What one {plan.unit} can add to a sum is bounded (a gradient is clipped to norm "
+        f"{words.number(plan.clip_norm)}), the contributions are summed, and {plan.mechanism} noise {origin} is added before "
+        f"anything else may use the sum. {words.plural(spent.releases, 'noisy value').capitalize()} "
         f"{'has' if spent.releases == 1 else 'have'} been released in this way, each written to the ledger before it "
         f"was made. What they cost together was computed by {plan.accountant}, for training sets that differ by "
         f"{_difference(facts)}."

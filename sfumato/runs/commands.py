@@ -11,7 +11,7 @@ from sfumato.core import files
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.data.source import Source
 from sfumato.privacy.ledger import Ledger
-from sfumato.report import RunFacts, as_text, privacy_statement, write_report
+from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
 from sfumato.report.intervals import clopper_pearson
 from sfumato.runs import train as runs
 from sfumato.runs.classifier import Classifier
@@ -130,7 +130,8 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
         ("sampler", f"{sampler['kind']}, q = {sampler['rate']:.6g}, expected batch {sampler['expected_batch_size']:,}"),
         *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
         ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items())),
-        ("estimate", f"{guess.seconds / 60:.1f} minutes, {guess.memory_bytes / 1e9:.1f} GB of memory on this machine"),
+        ("estimate", f"{words.duration(guess.seconds)}, {words.size(guess.memory_bytes)} of memory, on this machine".replace(
+            words.NBSP, " ")),
     ]  # fmt: skip
     for name, text in lines:
         print(f"{name:<9} {text}")
