@@ -85,6 +85,8 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, split: str) -> 
     """Accuracy over steps, and below it the ε spent by then. None when there is no course to show."""
     if len({metric.step for metric in metrics}) < 2:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     metrics = tuple(sorted(metrics, key=lambda metric: metric.step))
     scored = [(metric.step, metric.accuracy) for metric in metrics if metric.accuracy is not None]
 
@@ -101,6 +103,7 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, split: str) -> 
         lower.axhline(promised, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         lower.annotate("promised", (0, promised), (2, -3), xycoords=("axes fraction", "data"),
                        textcoords="offset points", va="top", color=MUTED, fontsize=7.5)
+        lower.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         lower.set(xlabel="step", ylabel="ε spent", ylim=(0, 1.12 * max(promised, *(m.epsilon for m in metrics))))
 
     steps, last = f"{metrics[-1].step:,} steps", metrics[-1].epsilon

@@ -78,7 +78,7 @@ class Plan:
             "mechanism": "Gaussian",
             "accountant": accountants.describe(self.tally),
             "clip_norm": self.settings.clip_norm,
-            "public_facts": ["the number of training images", "the class names", "the size of the images"],
+            "public_facts": [],  # beyond those that every report names
             "not_covered": [],
         }
 
