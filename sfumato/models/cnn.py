@@ -1,4 +1,7 @@
-"""The small tanh network of Papernot et al. 2021 (arXiv 2007.14191), Table 1: bounded activations suit clipped gradients."""
+"""The small tanh network of Papernot et al. 2021 (arXiv 2007.14191), Table 1: bounded activations suit clipped gradients.
+
+The second convolution is padded here, so that images of 8 pixels pass.
+"""
 
 import equinox as eqx
 import jax
