@@ -1,6 +1,6 @@
-"""Accuracy, time and memory of `sfumato train` as a user runs it: fresh noise in every run, three public seeds.
+"""Accuracy, time and memory of `sfumato train` as a user runs it: fresh noise in every run, public seeds 0, 1, 2.
 
-    python benchmarks/accuracy.py [--data-dir DIR] [--only NAME] [--seeds N]
+    python benchmarks/accuracy.py [--data-dir DIR] [--only SECTION]
 
 Data sets are looked for in --data-dir (default: ../shared/data, then the user's cache). The test set is used once per
 run, for the figure reported here; no setting was chosen on it.
@@ -22,19 +22,40 @@ DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table: what is run, and the figure to reach."""
+    """A row of the table: what is run, how often, and the figures to reach (None: none was set)."""
 
     title: str
     arguments: tuple[str, ...]
-    target: float
-    minutes: float
+    target: float | None = None
+    minutes: float | None = None
+    seeds: int = 3
 
 
-CASES = {
-    "fashion_mnist": Case("Fashion-MNIST", ("--data", "fashion_mnist", "--epsilon", "3", "--delta", "1e-5"), 89.4, 4),
-    "cifar10": Case("CIFAR-10", ("--data", "cifar10", "--epsilon", "3", "--delta", "1e-5"), 68.0, 8),
-    "digits": Case("digits (`make demo`)", ("--data", "digits", "--epsilon", "8", "--delta", "1e-4"), 88.0, 20 / 60),
-}
+@dataclass(frozen=True)
+class Section:
+    title: str
+    what: str
+    cases: tuple[Case, ...]
+
+
+FASHION = ("--data", "fashion_mnist", "--epsilon", "3", "--delta", "1e-5")
+CIFAR = ("--data", "cifar10", "--epsilon", "3", "--delta", "1e-5")
+DIGITS = ("--data", "digits", "--epsilon", "8", "--delta", "1e-4")
+SGD = ("--method", "dp-sgd", "--model")
+
+SECTIONS = {
+    "default": Section("Default method, no public data", "`sfumato train` with its defaults (patches+scattering, dp-fc)", (
+        Case("Fashion-MNIST", FASHION, 89.4, 4),
+        Case("CIFAR-10", CIFAR, 68.0, 8),
+        Case("digits (`make demo`)", DIGITS, 88.0, 20 / 60),
+    )),
+    "dp-sgd": Section("DP-SGD, no public data", "`sfumato train --method dp-sgd`: a linear model on scattering features (Tramèr "
+                      "& Boneh 2021) and a network trained end to end", (
+        Case("Fashion-MNIST, scatternet", (*FASHION, *SGD, "scatternet")),
+        Case("digits, cnn", (*DIGITS, *SGD, "cnn")),
+        Case("Fashion-MNIST, cnn", (*FASHION, *SGD, "cnn"), seeds=1),
+    )),
+}  # fmt: skip
 
 
 def run(case: Case, seed: int, data_dir: Path) -> dict:
@@ -54,29 +75,31 @@ def row(case: Case, results: list[dict]) -> str:
     spread = " / ".join(f"{each:.2f}" for each in accuracies)
     parts = [mean(each["seconds"][name] for each in results) for name in ("features", "training", "total")]
     spent = max(each["epsilon"] for each in results)
-    delta = results[0]["delta"]
     memory = max(each["peak_memory_bytes"] for each in results) / 1e9
-    return (f"| {case.title} | {spent:.4f} | {delta:g} | **{mean(accuracies):.2f}** ({spread}) | {case.target} | "
-            f"{parts[0]:.0f} + {parts[1]:.0f} s, {parts[2] / 60:.1f} min in all | {case.minutes:.1f} min | {memory:.1f} GB |")
+    return (f"| {case.title} | {spent:.4f} | {results[0]['delta']:g} | **{mean(accuracies):.2f}** ({spread}) | "
+            f"{case.target or ''} | {parts[0]:.0f} + {parts[1]:.0f} s, {parts[2] / 60:.1f} min in all | "
+            f"{f'{case.minutes:.1f} min' if case.minutes else ''} | {memory:.1f} GB |")
+
+
+def measure(section: Section, data_dir: Path) -> None:
+    rows = []
+    for case in section.cases:
+        rows.append(row(case, [run(case, seed, data_dir) for seed in range(case.seeds)]))
+        print(rows[-1], flush=True)
+    head = ("| data | ε spent | δ | test accuracy, % (each run) | to reach | features + training | time to reach | "
+            "peak memory |\n|---|---|---|---|---|---|---|---|")
+    write_section(section.title, f"`python benchmarks/accuracy.py`: {section.what}; fresh noise in every run, add-or-remove-one."
+                                 f"\n\n{head}\n" + "\n".join(rows) + f"\n\nOn {machine()}.")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA)
-    parser.add_argument("--only", choices=CASES)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", choices=SECTIONS)
     options = parser.parse_args()
-    rows = []
-    for name, case in CASES.items():
+    for name, section in SECTIONS.items():
         if options.only in (None, name):
-            rows.append(row(case, [run(case, seed, options.data_dir) for seed in range(options.seeds)]))
-            print(rows[-1], flush=True)
-    if options.only is None:
-        head = ("| data | ε spent | δ | test accuracy, % (each run) | to reach | features + training | time to reach | "
-                "peak memory |\n|---|---|---|---|---|---|---|---|")
-        write_section("Default method, no public data",
-                      f"`python benchmarks/accuracy.py`: `sfumato train` with its defaults (patches+scattering, dp-fc), mean "
-                      f"of {options.seeds} runs, add-or-remove-one.\n\n{head}\n" + "\n".join(rows) + f"\n\nOn {machine()}.")
+            measure(section, options.data_dir)
 
 
 if __name__ == "__main__":
