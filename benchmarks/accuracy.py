@@ -44,13 +44,13 @@ DIGITS = ("--data", "digits", "--epsilon", "8", "--delta", "1e-4")
 SGD = ("--method", "dp-sgd", "--model")
 
 SECTIONS = {
-    "default": Section("Default method, no public data", "`sfumato train` with its defaults (patches+scattering, dp-fc)", (
+    "default": Section("Default method, no public data", "`sfumato train` as it is (patches+scattering, dp-fc)", (
         Case("Fashion-MNIST", FASHION, 89.4, 4),
         Case("CIFAR-10", CIFAR, 68.0, 8),
         Case("digits (`make demo`)", DIGITS, 88.0, 20 / 60),
     )),
-    "dp-sgd": Section("DP-SGD, no public data", "`sfumato train --method dp-sgd`: a linear model on scattering features (Tramèr "
-                      "& Boneh 2021) and a network trained end to end", (
+    "dp-sgd": Section("DP-SGD, no public data", "`sfumato train --method dp-sgd`: a linear model on scattering features "
+                      "(Tramèr & Boneh 2021) and a network trained end to end", (
         Case("Fashion-MNIST, scatternet", (*FASHION, *SGD, "scatternet")),
         Case("digits, cnn", (*DIGITS, *SGD, "cnn")),
         Case("Fashion-MNIST, cnn", (*FASHION, *SGD, "cnn"), seeds=1),
@@ -88,8 +88,8 @@ def measure(section: Section, data_dir: Path) -> None:
         print(rows[-1], flush=True)
     head = ("| data | ε spent | δ | test accuracy, % (each run) | to reach | features + training | time to reach | "
             "peak memory |\n|---|---|---|---|---|---|---|---|")
-    write_section(section.title, f"`python benchmarks/accuracy.py`: {section.what}; fresh noise in every run, add-or-remove-one."
-                                 f"\n\n{head}\n" + "\n".join(rows) + f"\n\nOn {machine()}.")
+    intro = f"`python benchmarks/accuracy.py`: {section.what}; fresh noise in every run, add-or-remove-one."
+    write_section(section.title, "\n\n".join((intro, "\n".join((head, *rows)), f"On {machine()}.")))
 
 
 def main() -> None:
