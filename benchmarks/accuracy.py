@@ -88,7 +88,8 @@ def measure(section: Section, data_dir: Path) -> None:
         print(rows[-1], flush=True)
     head = ("| data | ε spent | δ | test accuracy, % (each run) | to reach | features + training | time to reach | "
             "peak memory |\n|---|---|---|---|---|---|---|---|")
-    intro = f"`python benchmarks/accuracy.py`: {section.what}; fresh noise in every run, add-or-remove-one."
+    intro = (f"`python benchmarks/accuracy.py`: {section.what}; fresh noise in every run, add-or-remove-one. "
+             "(The recipe's constants were chosen on training images of these sets, outside this ε.)")
     write_section(section.title, "\n\n".join((intro, "\n".join((head, *rows)), f"On {machine()}.")))
 
 

@@ -8,12 +8,13 @@ from jaxtyping import Float32, Shaped
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, from_arrays
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
 from sfumato.runs.jobs import build
-from sfumato.runs.plan import make_plan
+from sfumato.runs.plan import Plan, make_plan
 from sfumato.runs.progress import Quiet
 from sfumato.train.loop import run
 
@@ -24,7 +25,7 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
     epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the largest power of ten below
     1/n. n, the image size and the set of labels are treated as public. method, model: as in `sfumato train`.
     ledger: an open `Ledger` to pay from, so that several fits share one budget; None gives each fit its own.
-    seed: public randomness (initial weights, augmentation); noise and sampling always come from the system's entropy.
+    seed: public randomness (initial weights); noise, sampling and augmentation come from the system's entropy.
 
     After `fit`: classes_, plan_ (what was done), epsilon_ (spent by this fit), classifier_.
     """
@@ -56,25 +57,28 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
             DataConfig("arrays"), PrivacyConfig(self.epsilon, self.delta), MethodConfig(self.method, self.model)
         )
         info = DataInfo("arrays", "memory", source.class_names, source.shape, {"train": len(source)})
-        self.plan_ = make_plan(config, info)
-        self.epsilon_ = self.plan_.spends
+        plan = make_plan(config, info)
         if self.ledger is not None:
-            self._fit(source, self.ledger)
+            self._fit(plan, source, self.ledger)
         else:
             with (
                 tempfile.TemporaryDirectory() as directory,
-                Ledger.create(directory, delta=self.plan_.delta, epsilon_max=self.plan_.epsilon) as ledger,
+                Ledger.create(directory, delta=plan.delta, epsilon_max=plan.epsilon) as ledger,
             ):
-                self._fit(source, ledger)
+                self._fit(plan, source, ledger)
+        self.plan_, self.epsilon_ = plan, plan.spends
         return self
 
-    def _fit(self, source: Source, ledger: Ledger) -> None:
-        job = build(self.plan_, source, None, self.seed, Quiet())
-        self.classifier_ = job.classifier(run(job.procedure, ledger, SecretKey.from_entropy()))
+    def _fit(self, plan: Plan, source: Source, ledger: Ledger) -> None:
+        key = SecretKey.from_entropy()
+        job = build(plan, source, None, self.seed, key, Quiet())
+        self.classifier_ = job.classifier(run(job.procedure, ledger, key))
 
     def predict_proba(self, X: Shaped[np.ndarray, "n ..."]) -> Float32[np.ndarray, "n classes"]:
-        check_is_fitted(self)
+        check_is_fitted(self, "classifier_")
         images = from_arrays(X, np.zeros(len(X), np.int32), [str(name) for name in self.classes_])
+        if images.shape != self.plan_.shape:
+            raise ArgumentError("X", f"images of shape {images.shape}", f"give images of shape {self.plan_.shape}, as to fit")
         return self.classifier_.predict_proba(images.images(np.arange(len(images))))
 
     def predict(self, X: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, " n"]:

@@ -1,4 +1,4 @@
-"""A frozen feature map over a source -> a matrix of rows, memory-mapped from disk when it is large.
+"""A frozen feature map over a source -> a matrix of rows, in memory.
 
 The rows are a function of each image alone (and of public numbers), so they are as private as the images and cost no
 privacy. Two promises are made here, for every solver: each row is finite, and its norm is at most 1. An image with a
@@ -6,7 +6,6 @@ pixel that is not finite becomes a row of zeros.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -40,16 +39,14 @@ def rows_of(feature_map: FeatureMap) -> Callable[[Float32[np.ndarray, "b h w c"]
 def extract(
     feature_map: FeatureMap,
     source: Source,
-    path: Path | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Float32[np.ndarray, "n d"]:
-    """The rows of all images of the source. path: where to keep them (a .npy file, mapped); None keeps them in memory.
+    """The rows of all images of the source.
 
     progress(images done) is called after every chunk.
     """
     compiled = rows_of(feature_map)
-    shape = (len(source), feature_map.size)
-    rows = np.empty(shape, np.float32) if path is None else np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    rows = np.empty((len(source), feature_map.size), np.float32)
     pending: tuple[int, int, Array] | None = None
     for start in range(0, len(source), CHUNK):
         stop = min(start + CHUNK, len(source))

@@ -429,7 +429,7 @@ def test_second_moments_are_the_blocks_of_the_covariance_and_chunks_do_not_matte
     for group, packed in zip(GROUPS, got, strict=True):
         block = rows[:, start : start + group.size].reshape(-1, group.frequencies, group.channels).astype(np.float64)
         wanted = np.einsum("nfk,nfl->fkl", block, block)
-        np.testing.assert_allclose(unpack(packed, group.channels), wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(unpack(jnp.asarray(packed), group.channels), wanted, rtol=1e-4, atol=1e-5)
         start += group.size
 
 

@@ -18,6 +18,7 @@ from sfumato.privacy import accountants, events
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, tally
 from sfumato.privacy.ledger import FILE_NAME, Head, Ledger
 from sfumato.train import loop
+from sfumato.train.witness import Witness
 
 G = GaussianEvent(10.0)
 P = PoissonSampledEvent(0.01, GaussianEvent(1.5))
@@ -227,9 +228,9 @@ def test_a_run_again_with_the_same_key_is_free_and_equal_and_with_another_is_cha
     with Ledger.create(tmp_path, delta=1e-5, epsilon_max=3.0) as book:
         first = loop.run(Procedure(), book, KEY)
     with Ledger.open(tmp_path) as book:
-        with pytest.raises(LedgerError, match="replay"):
+        with pytest.raises(LedgerError, match="a witness"):
             loop.run(Procedure(), book, KEY)
-        assert np.array_equal(first, loop.run(Procedure(), book, KEY, replay=True))
+        assert np.array_equal(first, loop.run(Procedure(), book, KEY, witness=Witness(tmp_path / "sums", KEY)))
         assert book.releases == 3
         assert not np.array_equal(first, loop.run(Procedure(), book, SecretKey.from_insecure_seed(9)))
         assert book.releases == 6
@@ -252,7 +253,7 @@ def test_a_run_killed_at_any_point_never_under_counts(tmp_path):
                 loop.run(Procedure(look=kill), book, KEY)
             with Ledger.open(path) as book:
                 assert book.releases == step + 1
-                assert np.array_equal(loop.run(Procedure(), book, KEY, replay=True), wanted)
+                assert np.array_equal(loop.run(Procedure(), book, KEY, witness=Witness(path / "sums", KEY)), wanted)
                 assert book.releases == 3
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,19 @@ def make_run(run_dir: Path, classes: list[str] | None = None, rows: list[list[in
              for i in range(17)]  # fmt: skip
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     return run_dir
+
+
+@pytest.fixture(autouse=True)
+def agreeing_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These run directories are made of figures, not of releases: their ledger says what result.json says.
+
+    That a report refuses a ledger that says otherwise is tested on a real run, in test_runs.py.
+    """
+    def read(run_dir: Path) -> SimpleNamespace:
+        spent = json.loads((run_dir / "result.json").read_text())["spent"]
+        return SimpleNamespace(epsilon=lambda: spent["epsilon"], delta=spent["delta"], releases=spent["releases"])
+
+    monkeypatch.setattr("sfumato.report.facts.Ledger", SimpleNamespace(read=read))
 
 
 def edit(path: Path, **changes: object) -> None:

@@ -147,3 +147,28 @@ def test_digits_end_to_end_with_dp_sgd(tmp_path: Path) -> None:
     result = read(run / "result.json")["spent"]
     assert 2.99 < result["epsilon"] <= 3 and f"epsilon {result['epsilon']:.6g} " in succeeds("account", run)
     assert f"{100 * read(run / 'evaluation.json')['accuracy']:.2f} %" in succeeds("evaluate", run)
+
+
+@pytest.mark.parametrize("change", ["epsilon", "releases", "cut", "missing"])
+def test_a_report_believes_the_ledger_not_the_result(finished: Path, tmp_path: Path, change: str) -> None:
+    run = shutil.copytree(finished, tmp_path / "copy")
+    ledger = run / "ledger.jsonl"
+    if change == "missing":
+        ledger.unlink()
+    elif change == "cut":
+        ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:-1]))
+    else:
+        result = read(run / "result.json")
+        result["spent"][change] /= 2
+        result["spent"]["releases"] = int(result["spent"]["releases"])
+        (run / "result.json").write_text(json.dumps(result))
+    outcome = sfumato("report", run)
+    assert outcome.code == 2 and "ledger" in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_a_finished_run_that_still_holds_its_key_loses_it_when_it_is_next_opened(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "copy")
+    (run / "secret.key").write_text("secret " + "ab" * 32 + "\n")
+    (run / "work").mkdir()
+    succeeds("report", run)
+    assert not (run / "secret.key").exists() and not (run / "work").exists()

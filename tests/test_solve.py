@@ -1,9 +1,13 @@
 """Laws of the solver on features: what is released, how far one row can move it, and that a run can stop anywhere."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
+from sfumato.clip import clipped_grad
+from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.models.feature_map import Group
 from sfumato.privacy.accountants import epsilon
@@ -11,6 +15,7 @@ from sfumato.privacy.calibration import gaussian_mu_for
 from sfumato.privacy.ledger import Ledger
 from sfumato.solve.fc import FIRST_GRADIENT, MEAN, MOMENTS, FeatureCovariance, whitening_matrices
 from sfumato.solve.recipe import rule
+from sfumato.solve.statistics import _moments, softmax_gradient
 from sfumato.train.loop import run, tally
 
 GROUPS = (Group(2, 3, 0.6), Group(1, 4, 0.4))
@@ -133,3 +138,25 @@ def test_whitening_survives_a_matrix_of_pure_noise() -> None:
     matrices = whitening_matrices(noise + noise.swapaxes(1, 2), 1.0, rule(100, 10, 1.0))
     assert np.all(np.isfinite(matrices))
     assert np.all(np.linalg.eigvalsh(np.asarray(matrices)) > 0)
+
+
+def test_a_procedure_can_be_run_twice_unless_it_overwrites_its_rows(tmp_path: Path) -> None:
+    rows, labels = toy(100)
+    solver = procedure(rows, labels)
+    first = run(solver, ledger_for(solver, tmp_path / "a"), SecretKey.from_insecure_seed(1))
+    assert np.array_equal(flat(first), flat(run(solver, ledger_for(solver, tmp_path / "b"), SecretKey.from_insecure_seed(1))))
+    hungry = procedure(rows.copy(), labels, overwrite=True)
+    run(hungry, ledger_for(hungry, tmp_path / "c"), SecretKey.from_entropy())
+    with pytest.raises(ArgumentError, match="overwrite"):
+        run(hungry, ledger_for(hungry, tmp_path / "d"), SecretKey.from_entropy())
+
+
+def test_every_product_after_the_clip_is_exact() -> None:
+    """On accelerators a default float32 product rounds its factors, and contributions would pass the bound."""
+    batch = (jax.numpy.ones((4, D)), jax.numpy.zeros(4, int))
+    mask = jax.numpy.ones(4, bool)
+    softmax = jax.make_jaxpr(softmax_gradient(1.0))({"weight": jax.numpy.ones((D, CLASSES))}, batch, mask)
+    assert str(softmax.eqns[-1].params.get("precision") or softmax).count("HIGHEST") >= 1
+    generic = clipped_grad(lambda params, row: (params * row).sum(), 1.0)
+    assert "HIGHEST" in str(jax.make_jaxpr(generic)(jax.numpy.ones(D), batch[0], mask))
+    assert "HIGHEST" in str(jax.make_jaxpr(_moments, static_argnums=2)(batch[0], mask, GROUPS))

@@ -19,6 +19,7 @@ from sfumato.sampling import FullBatch, Poisson
 from sfumato.train import checkpoint, loop
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.feed import physical_batches
+from sfumato.train.witness import Witness
 
 KEY = SecretKey.from_insecure_seed(11)
 N, D, C = 60, 5, 3
@@ -221,7 +222,7 @@ def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_bits(tmp_path):
         procedure = dpsgd()  # as a new process would build it
         state, facts = checkpoint.load(path / str(done), procedure.start())
         with Ledger.open(tmp_path / "run") as book:
-            again = loop.run(procedure, book, KEY, state=state, first=facts["step"], replay=True)
+            again = loop.run(procedure, book, KEY, state=state, first=facts["step"], witness=Witness(tmp_path / "sums", KEY))
             assert book.releases == STEPS, "a replayed step is not charged again"
         assert equal(again, last)
         assert all(a.dtype == b.dtype for a, b in zip(leaves(again), leaves(last), strict=True))
@@ -344,3 +345,16 @@ def test_another_computation_under_a_paid_for_name_is_refused(ledger):
     loop.run(dpsgd(), ledger, KEY)
     with pytest.raises(LedgerError, match="made releases with this key"):
         loop.run(dpsgd(ROWS[::-1].copy(), optimiser=optax.sgd(0.1)), ledger, KEY)
+
+
+def test_a_witness_refuses_a_repetition_on_other_data(tmp_path):
+    """The noise is the same, so the difference of the two releases would be that of the exact sums."""
+    with Ledger.create(tmp_path / "run", delta=1e-3, epsilon_max=50.0) as book:
+        loop.run(dpsgd(), book, KEY, witness=Witness(tmp_path / "sums", KEY))
+        changed = ROWS.copy()
+        changed[int(dpsgd().sampler.indices(KEY.at("dp-sgd"), 0)[0])] += 1e-3
+        with pytest.raises(LedgerError, match="another sum"):
+            loop.run(dpsgd(changed), book, KEY, witness=Witness(tmp_path / "sums", KEY))
+        with open(tmp_path / "sums", "a") as torn:
+            torn.write('{"release": "dp-')
+        loop.run(dpsgd(), book, KEY, witness=Witness(tmp_path / "sums", KEY))

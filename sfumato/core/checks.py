@@ -1,32 +1,33 @@
 """Argument checks that say what was given and what to give instead."""
 
 import math
+from numbers import Integral, Real
 
 from sfumato.core.errors import ArgumentError
 
 
 def positive(name: str, value: float) -> float:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+    if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
         raise ArgumentError(name, value, "give a finite number greater than 0")
     return float(value)
 
 
 def probability(name: str, value: float) -> float:
-    if not (isinstance(value, (int, float)) and 0 < value <= 1):
+    if not (isinstance(value, Real) and 0 < value <= 1):
         raise ArgumentError(name, value, "give a probability greater than 0 and at most 1")
     return float(value)
 
 
 def fraction(name: str, value: float) -> float:
-    if not (isinstance(value, (int, float)) and 0 <= value < 1):
+    if not (isinstance(value, Real) and 0 <= value < 1):
         raise ArgumentError(name, value, "give a fraction from 0 up to, but not including, 1")
     return float(value)
 
 
 def whole(name: str, value: int, at_least: int = 1) -> int:
-    if not (isinstance(value, int) and not isinstance(value, bool) and value >= at_least):
+    if not (isinstance(value, Integral) and not isinstance(value, bool) and value >= at_least):
         raise ArgumentError(name, value, f"give a whole number of at least {at_least}")
-    return value
+    return int(value)
 
 
 def choice(name: str, value: str, options: tuple[str, ...]) -> str:
@@ -47,6 +48,6 @@ def privacy_target(epsilon: float, delta: float | None, n: int) -> tuple[float, 
     positive("epsilon", epsilon)
     if delta is None:
         delta = default_delta(n)
-    if not (isinstance(delta, (int, float)) and 0 < delta < 1 / n):
+    if not (isinstance(delta, Real) and 0 < delta < 1 / n):
         raise ArgumentError("delta", delta, f"give a number between 0 and 1/n = {1 / n:.3g}, such as {default_delta(n):g}")
     return float(epsilon), float(delta)

@@ -2,9 +2,10 @@
 
 Two kinds of randomness must never be confused:
 
-* the **secret key** decides who is sampled and which noise is added. Privacy rests on it. It comes from the operating
-  system's entropy (256 bits), lives in one file of mode 0600 and is destroyed when the run is complete;
-* the **seed** decides initial weights, augmentations and splits. It is public, and a user may fix it.
+* the **secret key** decides who is sampled, how images are augmented and which noise is added. Privacy rests on it. It
+  comes from the operating system's entropy (256 bits), lives in one file of mode 0600 and is destroyed when the run is
+  complete;
+* the **seed** decides initial weights and splits. It is public, and a user may fix it.
 
 A stream is a pure function of (key, name): `key.stream("noise", 17, "layers/0/weight")` is the same generator on every
 call, on every machine, after every crash. So a replayed step replays its batch and its noise and releases nothing new.
@@ -71,7 +72,7 @@ class SecretKey:
     @property
     def fingerprint(self) -> str:
         """Names this key without revealing it."""
-        return _derive(self._master, ("fingerprint",), 16).hex()
+        return hashlib.blake2b(key=self._master, digest_size=16, person=b"fingerprint").hexdigest()
 
     def save(self, path: Path) -> None:
         """Write the key to a new file readable by its owner only. Raises FileExistsError."""
@@ -112,5 +113,5 @@ def destroy(path: Path) -> None:
 
 
 def public_stream(seed: int, *name: Name) -> np.random.Generator:
-    """A stream for what is public: initial weights, augmentations, splits."""
+    """A stream for what is public: initial weights, fixed filters."""
     return _generator(hashlib.sha256(f"public {seed}".encode()).digest(), name)

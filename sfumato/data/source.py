@@ -136,6 +136,8 @@ def _as_images(images: Any) -> np.ndarray:
         raise ArgumentError("images", f"shape {np.shape(images)}", "give (n, h, w), or (n, h, w, c) with c = 1 or 3")
     if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
         raise ArgumentError("images", f"dtype {pixels.dtype}", "convert to uint8 (0 to 255) or to floats in [0, 1]")
+    if pixels.dtype.kind == "f" and np.mean(pixels > 1.5) > 0.01:  # a few wild pixels are one example's own affair
+        raise ArgumentError("images", f"floats up to {np.nanmax(pixels):.4g}", "divide by 255, or give uint8")
     return pixels
 
 

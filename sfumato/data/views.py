@@ -1,7 +1,7 @@
 """Augmented views: random shifts and mirror images, as in De et al. 2022, Sec. 3.2 (pad, crop, flip).
 
 A view is a function of (seed, step, index of the example, number of the view) alone, so neither the size of a microbatch
-nor a resumed run changes it. The randomness is public and only has to look random: SplitMix64 (Steele et al. 2014)
+nor a resumed run changes it. The seed comes from the secret key (see `runs/jobs.py`): SplitMix64 (Steele et al. 2014)
 over the counter, vectorised.
 """
 

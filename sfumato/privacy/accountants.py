@@ -16,7 +16,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, Tally
 
 PLD_INTERVAL = 1e-4
-"""Width of a privacy-loss bucket: losses are rounded up to the next multiple, so epsilon errs above the truth."""
+"""Spacing of the discretised privacy loss; the library errs above the truth at any spacing (connect the dots)."""
 
 _ROOT_TOLERANCE = 1e-10
 """The library finds epsilon of one Gaussian by a root search to 1e-12; this much is added so that we err above."""
@@ -41,7 +41,7 @@ def describe(tally: Tally) -> str:
     """The accountant that `epsilon` uses for this tally, in words for the report."""
     version = importlib.metadata.version("dp-accounting")
     if any(isinstance(event, PoissonSampledEvent) for event in tally):
-        return f"PLD (privacy loss distribution) by dp-accounting {version}, rounded up to multiples of {PLD_INTERVAL:g}"
+        return f"PLD (privacy loss distribution) by dp-accounting {version}, discretised pessimistically at {PLD_INTERVAL:g}"
     return f"exact Gaussian composition, by dp-accounting {version}"
 
 

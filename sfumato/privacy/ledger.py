@@ -6,7 +6,7 @@ never happened (over-counting). Each line holds the SHA-256 of the line before i
 the middle breaks the chain. (Cutting off the end does not; a checkpoint remembers how far the ledger had come.)
 
 A release is named by (key, name): the same key and name give the same noise, so paying for it again would release nothing
-new. `spend` therefore writes nothing for a release that this key has paid for already; that is how a resumed run replays.
+new. `spend` refuses it, unless the caller says that it is a replay: then nothing is written. That is how a run resumes.
 """
 
 import fcntl

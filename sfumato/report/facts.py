@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.errors import RunError
+from sfumato.privacy.ledger import Ledger
 from sfumato.report import reading
 
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
@@ -155,7 +156,7 @@ class RunFacts:
             metrics=reading.read_lines(Metric, run_dir / "metrics.jsonl"),
             images=_optional(tuple[Shown, ...], run_dir / "images.json") or (),
         )
-        for name, complaint in _contradictions(facts):
+        for name, complaint in [*_contradictions(facts), *_ledger_faults(facts)]:
             raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")
         return facts
 
@@ -197,6 +198,16 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
     if not all(_is_png(image.png_base64) for image in facts.images):
         found.append(("images.json", "an image is not a base64 PNG"))
     return found
+
+
+def _ledger_faults(facts: RunFacts) -> list[tuple[str, str]]:
+    """Where result.json claims other than the ledger shows; the ledger is recomputed, not believed."""
+    ledger, spent = Ledger.read(facts.run_dir), facts.spent
+    found = ledger.epsilon()
+    if ledger.releases != spent.releases or abs(found - spent.epsilon) > 1e-6 * max(found, 1) or ledger.delta != spent.delta:
+        return [("result.json", f"says epsilon={spent.epsilon:.6g} at delta={spent.delta:g} in {spent.releases} releases, the "
+                                f"ledger epsilon={found:.6g} at delta={ledger.delta:g} in {ledger.releases}")]
+    return []
 
 
 def _evaluation_faults(evaluation: Evaluation, classes: int) -> list[str]:

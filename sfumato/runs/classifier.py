@@ -91,6 +91,7 @@ class Classifier:
             facts = read_json(directory / "model.json")
             arrays = load((directory / "model.safetensors").read_bytes())
             spec = Spec(facts["model"], facts["head"], tuple(facts["shape"]), tuple(facts["classes"]))
+            probe = np.asarray(facts["probe"], np.float32)
         except FileNotFoundError as error:
             raise RunError(f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
                            f"complete? try `sfumato resume {directory}`") from None
@@ -98,7 +99,7 @@ class Classifier:
             raise RunError(f"{directory}: the model files are damaged ({error}); restore them or train again") from error
         skeleton = registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes))
         classifier = cls(spec, _fill(skeleton, arrays, directory))
-        if not np.allclose(classifier.predict_proba(classifier._probe())[0], facts["probe"], atol=1e-3):
+        if not np.allclose(classifier.predict_proba(classifier._probe())[0], probe, atol=1e-3):
             raise RunError(f"{directory}: this version of sfumato computes {spec.model} differently from the one that trained "
                            "the model; predict with that version, or train again")
         return classifier

@@ -75,7 +75,7 @@ class RunConfig:
     out: Path | None = None
     """Run directory to create [runs/NAME]."""
     seed: int = 0
-    """Public: initial weights, augmentation, splits. Noise and sampling never depend on it."""
+    """Public: initial weights and splits. Noise, sampling and augmentation never depend on it."""
     checkpoint_seconds: float = 30.0
     """Time between checkpoints."""
     show_images: bool = False

@@ -19,6 +19,7 @@ from sfumato.core import keys
 from sfumato.core.errors import RunError
 from sfumato.core.files import read_json, remove_directory, write_atomic, write_json
 from sfumato.core.keys import SecretKey
+from sfumato.privacy.ledger import Ledger
 
 _BEGAN = "began.json"
 
@@ -62,11 +63,15 @@ class RunDirectory:
         aside = cls(path.with_name(f".{path.name}.{os.getpid()}.new"))
         remove_directory(aside.path)
         try:
-            aside.work.mkdir(parents=True)
+            aside.path.mkdir(mode=0o700)
+            aside.work.mkdir()
             key.save(aside.key_file)
             write_json(aside.file("config.json"), config)
             write_json(aside.file("plan.json"), plan)
             write_json(aside.work / _BEGAN, began)
+            Ledger.create(
+                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], unit=plan["unit"], context=aside.context()
+            ).close()
             aside.path.rename(path)
         except BaseException:
             remove_directory(aside.path)
@@ -79,7 +84,10 @@ class RunDirectory:
         path = Path(path)
         if not (path / "config.json").exists() or not (path / "plan.json").exists():
             raise RunError(f"{path}: not a run directory (no config.json and plan.json); `sfumato train` makes one")
-        return cls(path)
+        directory = cls(path)
+        if directory.complete and directory.key_file.exists():  # killed while it tidied up
+            directory.finish()
+        return directory
 
     @property
     def complete(self) -> bool:
@@ -103,9 +111,10 @@ class RunDirectory:
         return found if isinstance(found, dict) else {}
 
     def finish(self) -> None:
-        """Destroy the key, then what only the running run needed."""
+        """Destroy the key, then what only the running run needed; only then may others look."""
         keys.destroy(self.key_file)
         remove_directory(self.work)
+        self.path.chmod(0o755)
 
     def append_metric(self, record: dict[str, Any]) -> None:
         with open(self.metrics, "a") as file:

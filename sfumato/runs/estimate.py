@@ -39,9 +39,9 @@ def _random_images(plan: Plan, n: int) -> Source:
 def _features(plan: Plan) -> Estimate:
     assert plan.features is not None
     source = _random_images(plan, 512)
-    build(plan, source, None, 0, Quiet())  # compile
+    build(plan, source, None, 0, _key(), Quiet())  # compile
     began = time.monotonic()
-    job = build(replace(plan, n=len(source)), source, None, 0, Quiet())
+    job = build(replace(plan, n=len(source)), source, None, 0, _key(), Quiet())
     per_image = (time.monotonic() - began) / len(source)
     rows_bytes = 4.0 * plan.features
     # A step reads every row it samples once and multiplies it by the weights twice: bound by memory, 4 GB/s is modest.
@@ -54,7 +54,7 @@ def _features(plan: Plan) -> Estimate:
 def _network(plan: Plan) -> Estimate:
     settings = plan.settings
     source = _random_images(plan, settings.physical)  # type: ignore[union-attr]
-    job = build(replace(plan, n=len(source), sampler=plan.sampler | {"rate": 1.0}), source, None, 0, Quiet())
+    job = build(replace(plan, n=len(source), sampler=plan.sampler | {"rate": 1.0}), source, None, 0, _key(), Quiet())
     state = job.procedure.start()
     per_part = _seconds(lambda: job.procedure.measure(state, 0, _key()))
     parts = plan.sampler["expected_batch_size"] / len(source)

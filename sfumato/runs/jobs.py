@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int64, PyTree
 
 from sfumato.clip import clipped_grad
-from sfumato.core.keys import public_stream
+from sfumato.core.keys import SecretKey, public_stream
 from sfumato.data.source import Source
 from sfumato.data.views import Views
 from sfumato.features import extract
@@ -47,10 +47,15 @@ class Job:
     learns_from: int = 0
 
 
-def build(plan: Plan, train: Source, held_out: Source | None, seed: int, progress: Progress) -> Job:
-    """For fixed features this computes them, for both sources, which is most of the work."""
+def build(
+    plan: Plan, train: Source, held_out: Source | None, seed: int, key: SecretKey, progress: Progress
+) -> Job:
+    """seed: public, for initial weights. key: the run's, for augmentation.
+
+    For fixed features this computes them, for both sources, which is most of the work.
+    """
     if not registry.is_features(plan.model):
-        return _on_images(plan, train, held_out, seed)
+        return _on_images(plan, train, held_out, seed, key)
     features = registry.features(plan.model, plan.shape)
     rows = [_rows(features, source, name, progress) for source, name in ((train, "features"), (held_out, "test features"))]
     assert rows[0] is not None
@@ -110,11 +115,15 @@ def _on_rows(
     return Job(procedure, classifier, None if rows is None else counts)
 
 
-def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int) -> Job:
+def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, secret: SecretKey) -> Job:
     settings = _sgd(plan)
     key = jax.random.key(int(public_stream(seed, "initial weights").integers(2**31)))
     params, static = eqx.partition(registry.network(plan.model, plan.shape, len(plan.classes), key), eqx.is_inexact_array)
-    views = Views(settings.views, shift=max(1, min(plan.shape[:2]) // 8), flip=plan.shape[2] == 3, seed=seed)
+    # Views are told apart by position in the training set, so they must be secret: a public seed would give every later image
+    # other views once one image is removed, and neighbouring sums would differ in more than one term. Secret and independent,
+    # their law for the other images is the same with and without the removed one, and one term is all that differs.
+    shift, views_seed = max(1, min(plan.shape[:2]) // 8), int(secret.stream("views").integers(2**63))
+    views = Views(settings.views, shift, flip=plan.shape[2] == 3, seed=views_seed)
 
     def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
         """Mean cross entropy over the views of one example (augmentation multiplicity: average, then clip)."""

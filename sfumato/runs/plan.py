@@ -7,6 +7,7 @@ from typing import Any
 
 from sfumato.core.checks import privacy_target
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.data.registry import names as data_names
 from sfumato.data.source import DataInfo
 from sfumato.models import registry
 from sfumato.privacy import accountants, calibration
@@ -57,6 +58,7 @@ class Plan:
     parameters: int
     features: int | None
     insecure: bool
+    not_covered: tuple[str, ...] = ()
 
     @property
     def tally(self) -> Tally:
@@ -79,7 +81,7 @@ class Plan:
             "accountant": accountants.describe(self.tally),
             "clip_norm": self.settings.clip_norm,
             "public_facts": [],  # beyond those that every report names
-            "not_covered": [],
+            "not_covered": list(self.not_covered),
         }
 
     @classmethod
@@ -88,8 +90,8 @@ class Plan:
         own = {each.name: value[each.name] for each in dataclasses.fields(cls)}
         settings = Recipe if own["method"] == "dp-fc" else SGDSettings
         return cls(**own | {
-            "classes": tuple(own["classes"]), "shape": tuple(own["shape"]), "settings": settings(**own["settings"]),
-            "releases": tuple(Release(**each) for each in own["releases"]),
+            "classes": tuple(own["classes"]), "shape": tuple(own["shape"]), "not_covered": tuple(own["not_covered"]),
+            "releases": tuple(Release(**each) for each in own["releases"]), "settings": settings(**own["settings"]),
         })  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def make_plan(config: TrainConfig, info: DataInfo) -> Plan:
         name=info.name, n=n, n_validation=info.counts.get("validation", 0), n_test=info.counts.get("test", 0),
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
         mu=mu, settings=settings, releases=releases, sampler=sampler, parameters=parameters, features=features,
-        insecure=config.privacy.insecure_seed is not None,
+        insecure=config.privacy.insecure_seed is not None, not_covered=_positions(config, info),
     )  # fmt: skip
 
 
@@ -126,6 +128,15 @@ def resolve(config: MethodConfig) -> tuple[str, str]:
     if method == "dp-fc" and not (registry.is_features(model) and model != "scatternet"):
         raise ArgumentError("model", model, "method dp-fc needs fixed features: patches+scattering, patches or scattering")
     return method, model
+
+
+def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
+    """What removing an image means for arrays of which some were held out."""
+    folder = not config.data.data.endswith(".npz") and config.data.data not in data_names()
+    if folder or (config.data.validation == 0 and config.data.data != "digits" and not config.data.data.endswith(".npz")):
+        return ()
+    return (f"The order of the {info.unit}s. Who is held out is decided by each {info.unit}'s position in the data set, so "
+            f"removing one means leaving its position empty, not moving the later ones up.",)
 
 
 Made = tuple[Recipe | SGDSettings, tuple[Release, ...], dict[str, Any]]

@@ -11,10 +11,10 @@ from typing import Any
 
 from sfumato import data
 from sfumato.core import files
-from sfumato.core.errors import RunError
+from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, Splits
-from sfumato.privacy.ledger import FILE_NAME, Head, Ledger
+from sfumato.privacy.ledger import Head, Ledger
 from sfumato.report import write_report
 from sfumato.runs import images
 from sfumato.runs.config import DataConfig, Log, TrainConfig
@@ -25,6 +25,7 @@ from sfumato.runs.progress import EpsilonMeter, Progress, make_progress
 from sfumato.train import checkpoint
 from sfumato.train.evaluate import accuracy
 from sfumato.train.loop import State, run
+from sfumato.train.witness import Witness
 
 CURVE_POINTS = 10
 """How often the learning curve looks at the evaluation images during a run."""
@@ -33,8 +34,16 @@ CURVE_POINTS = 10
 def describe(config: TrainConfig) -> DataInfo:
     """The public facts of the data a configuration names."""
     where = config.data
-    return data.describe(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config),
-                         download=not config.run.dry_run)
+    try:
+        return data.describe(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config),
+                             download=not config.run.dry_run)
+    except DataError:
+        if not config.run.dry_run or where.data not in data.names():
+            raise
+        facts = data.published(where.data)  # not on this machine: what is published is enough for a plan
+        held = round(where.validation * facts.counts["train"])
+        counts = {**facts.counts, "train": facts.counts["train"] - held} | ({"validation": held} if held else {})
+        return DataInfo(where.data, facts.address, facts.classes, facts.shape, counts)
 
 
 def plan_for(config: TrainConfig) -> Plan:
@@ -67,7 +76,6 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
     if log is not None:
         config = replace(config, run=replace(config.run, log=log))
     if directory.complete:
-        directory.finish()  # killed while it tidied up
         write_report(directory.path)
         return directory
     plan = Plan.from_json(files.read_json(directory.file("plan.json")))
@@ -86,7 +94,7 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
 def _execute(directory: RunDirectory, config: TrainConfig, plan: Plan, splits: Splits, key: SecretKey) -> RunDirectory:
     progress = make_progress(config.run.log)
     try:
-        with _ledger(directory, plan) as ledger:
+        with Ledger.open(directory.path) as ledger:
             _fit(directory, config, plan, splits, key, ledger, progress)
     finally:
         progress.close()
@@ -101,13 +109,13 @@ def _fit(
 ) -> None:  # fmt: skip
     began = time.monotonic()
     held_out = splits.validation if config.data.validation > 0 else splits.test
-    job = build(plan, splits.train, held_out, config.run.seed, progress)
+    job = build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
     recorder = Recorder(directory, config, plan, job, ledger, progress)
     state, first = recorder.restore()
     progress.begin(plan.method, job.procedure.steps, "steps", done=first)
-    # The context, the key and the fingerprint of the images have been checked: a replayed step repeats its release.
-    state = run(job.procedure, ledger, key, state=state, first=first, replay=True, after_step=recorder.after_step)
+    witness = Witness(directory.work / "sums.jsonl", key)
+    state = run(job.procedure, ledger, key, state=state, first=first, witness=witness, after_step=recorder.after_step)
     trained = time.monotonic()
     _evaluate(directory, config, plan, job, state, held_out)
     spent = {"epsilon": ledger.epsilon(), "delta": ledger.delta, "releases": ledger.releases,
@@ -176,19 +184,9 @@ class Recorder:
         self._progress.advance(done, images=int((done - self._first) * self._images), epsilon=epsilon)
 
 
-def _ledger(directory: RunDirectory, plan: Plan) -> Ledger:
-    if directory.file(FILE_NAME).exists():
-        return Ledger.open(directory.path)
-    if directory.checkpoint.exists():
-        raise RunError(f"{directory.file(FILE_NAME)}: is missing though the run has made releases; restore it")
-    return Ledger.create(
-        directory.path, delta=plan.delta, epsilon_max=plan.epsilon, unit=plan.unit, context=directory.context()
-    )
-
-
 def _refuse_changed(directory: RunDirectory) -> None:
     """Before anything else is read: config.json and plan.json must be those that the ledger was begun with."""
-    if directory.file(FILE_NAME).exists() and Ledger.read(directory.path).context != directory.context():
+    if Ledger.read(directory.path).context != directory.context():
         raise RunError(f"{directory.path}: config.json or plan.json was changed since the run began; restore them, or "
                        "start a new run with the new settings")
 
@@ -202,7 +200,7 @@ def _evaluate(
     write_evaluation(directory, held_out, counts)
     if config.run.show_images:
         shown = images.misclassified(job.classifier(state), held_out)
-        files.write_atomic(directory.file("images.json"), json.dumps(shown))
+        files.write_atomic(directory.file("images.json"), json.dumps(shown), mode=0o600)
 
 
 def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> dict[str, Any]:

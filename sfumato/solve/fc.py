@@ -29,6 +29,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from sfumato.clip import BoundedSum, Sensitivity
+from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.models.feature_map import Group
 from sfumato.models.heads import Centring, WhitenedLinear, Whitening
@@ -62,7 +63,7 @@ class FeatureCovariance:
     def __post_init__(self) -> None:
         self._transformed = self.rows
         self._stage = MEAN
-        self._gradient = jax.jit(_add_gradient, static_argnums=0, donate_argnums=1)
+        self._gradient = jax.jit(softmax_gradient(self.recipe.clip_norm))
         self._descend = jax.jit(self._descent)
 
     @property
@@ -116,6 +117,10 @@ class FeatureCovariance:
 
     def _rows_at(self, stage: int, state: dict[str, Any]) -> Float[np.ndarray, "n d"]:
         """The rows as given (MEAN), centred (MOMENTS) or whitened; a resumed run goes through several stages at once."""
+        if stage < self._stage:  # run a second time
+            if self.overwrite:
+                raise ArgumentError("overwrite", True, "the rows were transformed in place; make a new procedure from new ones")
+            self._transformed, self._stage = self.rows, MEAN
         while self._stage < stage:
             if self._transformed is self.rows and not self.overwrite:
                 self._transformed = np.empty_like(self.rows)
@@ -126,12 +131,12 @@ class FeatureCovariance:
         return self._transformed
 
     def _gradient_sum(self, rows: Float[np.ndarray, "n d"], weight: Float[Array, "d c"]) -> BoundedSum:
-        total, clip_norm = jnp.zeros_like(weight), self.recipe.clip_norm
+        total = np.zeros(weight.shape)
         for where, part, mask in chunks(rows):
             labels = np.zeros(len(mask), np.int32)
             labels[mask] = self.labels[where]
-            total = self._gradient(clip_norm, total, weight, part, labels, mask)
-        return BoundedSum(total, Sensitivity.of_contribution(clip_norm))
+            total += np.asarray(self._gradient({"weight": weight}, (part, labels), mask).value["weight"])
+        return BoundedSum(total, Sensitivity.of_contribution(self.recipe.clip_norm))
 
     def _descent(
         self, weight: Float[Array, "d c"], velocity: Float[Array, "d c"], released: Float[Array, "d c"]
@@ -140,13 +145,6 @@ class FeatureCovariance:
         gradient = (released - released.mean(1, keepdims=True)) / len(self.rows)
         velocity = self.recipe.momentum * velocity + gradient
         return {"weight": weight - self.recipe.learning_rate * velocity, "velocity": velocity}
-
-
-def _add_gradient(
-    clip_norm: float, total: Array, weight: Array, rows: Array, labels: Array, mask: Array
-) -> Float[Array, "d c"]:
-    part = softmax_gradient(clip_norm)({"weight": weight}, (rows, labels), mask)
-    return total + part.value["weight"]
 
 
 def whitening_matrices(noisy: Float[Array, "f k k"], noise: float, recipe: Recipe) -> Float[Array, "f k k"]:

@@ -1,5 +1,8 @@
 """Sums over feature rows whose sensitivity can be proven, computed in chunks: memory O(statistic + chunk) at any n.
 
+Sums over a chunk are float32, sums of chunks float64: rounding that depends on the other examples is not part of the
+proofs below, and this keeps it some 1e-6 of a contribution instead of growing with n.
+
 Sum of rows. A row has norm at most 1, so the sum has sensitivity 1.
 
 Second moments. Let x be a row made of groups with |x_g|^2 <= w_g, and x_b, b in g, the blocks of group g (one per
@@ -25,11 +28,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.clip.engine import check_clip_norm
-from sfumato.clip.materialise import clip_factors
+from sfumato.clip.materialise import EXACT, clip_factors
 from sfumato.features import bounded
 from sfumato.models.feature_map import Group
 from sfumato.models.heads import blocks
-from sfumato.solve.symmetric import pack
+from sfumato.solve.symmetric import pack, packed_size
 
 CHUNK = 2048
 
@@ -46,15 +49,15 @@ def chunks(rows: Float[np.ndarray, "n d"], size: int = CHUNK) -> Iterator[tuple[
 
 def row_sum(rows: Float[np.ndarray, "n d"]) -> BoundedSum:
     """The sum of the rows; sensitivity 1."""
-    total = jnp.zeros(rows.shape[1], jnp.float32)
+    total = np.zeros(rows.shape[1])
     for _, part, mask in chunks(rows):
-        total = _add_rows(total, part, mask)
+        total += np.asarray(_row_sum(part, mask))
     return BoundedSum(total, Sensitivity.of_contribution(1.0))
 
 
-@partial(jax.jit, donate_argnums=0)
-def _add_rows(total: Float[Array, " d"], rows: Float[Array, "b d"], mask: Bool[Array, " b"]) -> Float[Array, " d"]:
-    return total + jnp.where(mask[:, None], jax.vmap(bounded)(rows), 0.0).sum(0)
+@jax.jit
+def _row_sum(rows: Float[Array, "b d"], mask: Bool[Array, " b"]) -> Float[Array, " d"]:
+    return jnp.where(mask[:, None], jax.vmap(bounded)(rows), 0.0).sum(0)
 
 
 def second_moments(rows: Float[np.ndarray, "n d"], groups: Sequence[Group]) -> BoundedSum:
@@ -62,23 +65,21 @@ def second_moments(rows: Float[np.ndarray, "n d"], groups: Sequence[Group]) -> B
 
     A group longer than sqrt(weight) is scaled down to it. Sensitivity sqrt(sum of weight^2), for all of them together.
     """
-    total = [jnp.zeros((group.frequencies, group.channels, group.channels), jnp.float32) for group in groups]
+    total = [np.zeros((group.frequencies, packed_size(group.channels))) for group in groups]
     for _, part, mask in chunks(rows):
-        total = _add_moments(total, part, mask, tuple(groups))
+        for old, new in zip(total, _moments(part, mask, tuple(groups)), strict=True):
+            old += np.asarray(new)
     bound = math.sqrt(sum(group.weight**2 for group in groups))
-    return BoundedSum([pack(matrix) for matrix in total], Sensitivity.of_contribution(bound))
+    return BoundedSum(total, Sensitivity.of_contribution(bound))
 
 
-@partial(jax.jit, static_argnums=3, donate_argnums=0)
-def _add_moments(
-    total: list[Array], rows: Float[Array, "b d"], mask: Bool[Array, " b"], groups: tuple[Group, ...]
-) -> list[Array]:
+@partial(jax.jit, static_argnums=2)
+def _moments(rows: Float[Array, "b d"], mask: Bool[Array, " b"], groups: tuple[Group, ...]) -> list[Float[Array, "_ _"]]:
     def safe(row: Float[Array, " d"], member: Bool[Array, ""]) -> list[Float[Array, "_ _"]]:
         cut = zip(blocks(jnp.where(member, row, 0.0), groups), groups, strict=True)
         return [bounded(block.ravel() / group.weight**0.5).reshape(block.shape) * group.weight**0.5 for block, group in cut]
 
-    cut = jax.vmap(safe)(rows, mask)
-    return [old + jnp.einsum("bfk,bfl->fkl", block, block) for old, block in zip(total, cut, strict=True)]
+    return [pack(jnp.einsum("bfk,bfl->fkl", block, block, precision=EXACT)) for block in jax.vmap(safe)(rows, mask)]
 
 
 def softmax_gradient(clip_norm: float, normalised: bool = False) -> Callable[..., BoundedSum]:
@@ -102,6 +103,6 @@ def softmax_gradient(clip_norm: float, normalised: bool = False) -> Callable[...
         factors = clip_factors(length * jnp.sum(error * error, axis=1), mask & finite, clip_norm)
         scale = factors / clip_norm if normalised else factors
         weighted = jnp.where(factors[:, None] > 0, error * scale[:, None], 0.0)  # scores that overflow make NaN errors
-        return BoundedSum({"weight": rows.T @ weighted}, sensitivity)
+        return BoundedSum({"weight": jnp.matmul(rows.T, weighted, precision=EXACT)}, sensitivity)
 
     return clipped

@@ -14,6 +14,7 @@ from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event, Tally
 from sfumato.privacy.ledger import Ledger
+from sfumato.train.witness import Witness
 
 State = PyTree
 
@@ -50,7 +51,7 @@ def run(
     *,
     state: State | None = None,
     first: int = 0,
-    replay: bool = False,
+    witness: Witness | None = None,
     after_step: Callable[[int, State], None] = lambda done, state: None,
 ) -> State:
     """Run the procedure from step `first` (with the state it had then) to its end and return the last state.
@@ -58,21 +59,24 @@ def run(
     after_step(steps done, state): for checkpoints and progress. Raises BudgetError before the first step if the ledger
     does not allow all of them.
 
-    replay: this is the same computation on the same data, stopped before. Running a step again with the same key, state
-    and data repeats its release exactly, so the ledger does not charge it again. Any other computation under a name
-    and key that paid before would reuse their noise: without `replay` it is refused (LedgerError).
+    witness: for a computation that was stopped and goes on. Running a step again with the same key, state and data repeats
+    its release exactly, so the ledger does not charge it again; the witness makes sure that it is the same. Without a
+    witness, a procedure whose name and key have paid before is refused (LedgerError): it would use their noise again.
     """
     remaining = unpaid(procedure, ledger, key)
-    if not replay and sum(remaining.values()) < procedure.steps:
+    if witness is None and sum(remaining.values()) < procedure.steps:
         raise LedgerError(f"{ledger.path}: procedure {procedure.name!r} has made releases with this key before; give it "
-                          "another key or name, or replay=True if this is the same computation on the same data")
+                          "another key or name, or a witness if this is the same computation on the same data")
     ledger.authorise(remaining)
     state = procedure.start() if state is None else state
     for step in range(first, procedure.steps):
+        name = release_name(procedure, step)
         mechanism = procedure.mechanism(step)
-        ledger.spend(procedure.event(step), release_name(procedure, step), key.fingerprint, replay=replay)
+        ledger.spend(procedure.event(step), name, key.fingerprint, replay=witness is not None)
         total = procedure.measure(state, step, key.at(procedure.name))
-        released = mechanism(total, key.at(release_name(procedure, step)))
+        if witness is not None:
+            witness.check(name, total)
+        released = mechanism(total, key.at(name))
         state = procedure.absorb(state, step, released)
         after_step(step + 1, state)
     return state

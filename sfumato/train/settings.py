@@ -58,13 +58,15 @@ def _small(n: int) -> SGDSettings:
 
 
 def _wide_resnet(n: int, epsilon: float) -> SGDSettings:
-    """De et al. 2022, App. C: B=4096, K=16, learning rate 4 with normalised clipping at C=1, no momentum, EMA 0.9999.
+    """De et al. 2022, App. C: B=4096, K=16, normalised clipping at C=1, no momentum, EMA 0.9999, constant learning rate.
 
-    Steps as published for epsilon = 1, 2, 3, 4, 6, 8 on 50,000 images, in between by interpolation.
+    Steps as published for epsilon = 1, 2, 3, 4, 6, 8 on 50,000 images, in between by interpolation; learning rate 2 at
+    epsilon = 1, as in the authors' configuration, and 4 from 2 on.
     """
     published = [(1, 875), (2, 1125), (3, 1593), (4, 1687), (6, 1843), (8, 2468)]
     steps = _interpolate(math.log(epsilon), [(math.log(e), t) for e, t in published])
-    return SGDSettings(_at_most(4096, n // 8), round(steps), 4.0, 0.0, 1.0, views=16, ema=0.9999, physical=16)
+    rate = _interpolate(math.log(epsilon), [(0.0, 2.0), (math.log(2), 4.0)])
+    return SGDSettings(_at_most(4096, n // 8), round(steps), rate, 0.0, 1.0, views=16, ema=0.9999, physical=16)
 
 
 def _at_most(limit: int, value: int) -> int:
