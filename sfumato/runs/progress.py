@@ -62,12 +62,13 @@ class Bars:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as RichProgress
 
         self._bars = RichProgress(
-            TextColumn("{task.description:<18}"), BarColumn(28), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TextColumn("{task.fields[note]}"), TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("{task.description:<13}"), BarColumn(12),
+            TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+            TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True),
             console=Console(file=sys.stderr),
         )  # fmt: skip
         self._bars.start()
