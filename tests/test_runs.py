@@ -172,3 +172,12 @@ def test_a_finished_run_that_still_holds_its_key_loses_it_when_it_is_next_opened
     (run / "work").mkdir()
     succeeds("report", run)
     assert not (run / "secret.key").exists() and not (run / "work").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_reaches_its_figure(tmp_path: Path) -> None:
+    """The command of `make demo`: at least 88 % of the test digits at epsilon 8."""
+    run = tmp_path / "demo"
+    succeeds("train", "--data", "digits", "--epsilon", "8", "--log", "quiet", "--out", run)
+    assert read(run / "evaluation.json")["accuracy"] >= 0.88
+    assert read(run / "result.json")["spent"]["delta"] == 1e-4
