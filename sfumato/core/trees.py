@@ -26,8 +26,3 @@ def squared_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:
     """Sum of squares over all leaves, accumulated in float32 (float16 squares underflow and would hide an example)."""
     leaves = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
     return sum(leaves, start=jnp.float32(0))
-
-
-def size(tree: PyTree) -> int:
-    """The number of numbers in a tree of arrays."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))

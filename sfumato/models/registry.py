@@ -19,7 +19,6 @@ from sfumato.models.wrn import WideResNet
 
 FEATURES = ("patches+scattering", "patches", "scattering", "scatternet")
 NETWORKS = ("cnn", "wrn-16-4")
-HEADS = ("whitened", "linear")
 
 Shape = tuple[int, int, int]
 

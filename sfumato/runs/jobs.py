@@ -28,7 +28,7 @@ from sfumato.solve.fc import FIRST_GRADIENT, FeatureCovariance
 from sfumato.solve.recipe import Recipe
 from sfumato.solve.statistics import softmax_gradient
 from sfumato.train.dpsgd import DPSGD
-from sfumato.train.evaluate import confusion
+from sfumato.train.evaluate import confusion, count
 from sfumato.train.loop import Procedure, State
 from sfumato.train.settings import SGDSettings
 
@@ -85,7 +85,7 @@ def _covariance(
         assert rows is not None and held_out is not None
         if not white:  # mean and whitening are fixed by the time anything is learnt
             white.append(procedure.transform(rows, state))
-        return _count(held_out.labels, white[0] @ np.asarray(state["weight"]))
+        return count(held_out.labels, white[0] @ np.asarray(state["weight"]))
 
     return Job(procedure, lambda state: Classifier(spec, OnFeatures(features, procedure.head(state))),
                None if rows is None else counts, learns_from=FIRST_GRADIENT)
@@ -106,7 +106,7 @@ def _on_rows(
 
     def counts(state: State) -> Confusion:
         assert rows is not None and held_out is not None
-        return _count(held_out.labels, rows @ np.asarray(state["ema"]["weight"]))
+        return count(held_out.labels, rows @ np.asarray(state["ema"]["weight"]))
 
     def classifier(state: State) -> Classifier:
         linear = Linear(state["ema"]["weight"], jnp.zeros(len(plan.classes)))
@@ -162,10 +162,3 @@ def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
         "physical": settings.physical,
         "ema_decay": settings.ema,
     }
-
-
-def _count(labels: np.ndarray, scores: Float[np.ndarray, "n c"]) -> Confusion:
-    classes = scores.shape[1]
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, scores.argmax(1)), 1)
-    return counts

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int, Int64
 
 from sfumato.data.source import Source
 
@@ -13,12 +13,17 @@ Predict = Callable[[Float32[np.ndarray, "b h w c"]], Float32[np.ndarray, "b c"]]
 
 def confusion(predict: Predict, source: Source, chunk: int = 512) -> Int64[np.ndarray, "c c"]:
     """Counts of (true class, predicted class) over the whole source."""
-    classes = len(source.class_names)
-    counts = np.zeros((classes, classes), np.int64)
+    counts = np.zeros((len(source.class_names),) * 2, np.int64)
     for start in range(0, len(source), chunk):
         indices = np.arange(start, min(start + chunk, len(source)))
-        predicted = predict(source.images(indices)).argmax(1)
-        np.add.at(counts, (source.labels[indices], predicted), 1)
+        counts += count(source.labels[indices], predict(source.images(indices)))
+    return counts
+
+
+def count(labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, "n c"]) -> Int64[np.ndarray, "c c"]:
+    """Counts of (true class, class of the highest score)."""
+    counts = np.zeros((scores.shape[1],) * 2, np.int64)
+    np.add.at(counts, (labels, scores.argmax(1)), 1)
     return counts
 
 
