@@ -1,21 +1,26 @@
 """`clipped_grad`: from a loss of ONE example to the clipped gradient sum of a batch."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree, Shaped
+from jaxtyping import Array, Bool, PyTree, Shaped
 
+from sfumato.clip import book_keeping, materialise, two_pass
 from sfumato.clip.bounded_sum import BoundedSum, Sensitivity
-from sfumato.clip.materialise import clipped_sum
-from sfumato.core.checks import choice, positive, whole
+from sfumato.clip.factors import (
+    CLIP_NORMS, Clipper, Grouping, check_clip_norm, check_clipping, make_clipper, total_norm,
+)  # fmt: skip
+from sfumato.clip.microbatch import Microbatch, check_microbatch, in_microbatches
+from sfumato.clip.plan import make_plan
+from sfumato.clip.trace import Loss, check_params, trace_loss
+from sfumato.core.checks import choice
 from sfumato.core.errors import ArgumentError
 
-Loss = Callable[[PyTree, PyTree], Float[Array, ""]]
-METHODS = ("auto", "materialise")
-CLIP_NORMS = (1e-10, 1e10)
-"""Beyond these, squares of norms near C underflow in float32 (an example would pass unclipped) or overflow."""
+METHODS = ("auto", "book_keeping", "two_pass", "materialise")
+
+__all__ = ["CLIP_NORMS", "METHODS", "ClippedGrad", "check_clip_norm", "clipped_grad"]
 
 
 @dataclass(frozen=True)
@@ -23,70 +28,77 @@ class ClippedGrad:
     """Callable `(params, batch, mask) -> BoundedSum`; may be jitted. Build it with `clipped_grad`."""
 
     loss: Loss
-    clip_norm: float
-    normalised: bool
-    microbatch: int | None
+    clip_norm: float | Mapping[str, float]
+    method: str = "auto"
+    groups: Grouping = "flat"
+    clipping: str = "hard"
+    normalised: bool = False
+    microbatch: Microbatch = None
 
     @property
     def sensitivity(self) -> Sensitivity:
-        return Sensitivity.of_contribution(1.0 if self.normalised else self.clip_norm)
+        return Sensitivity.of_contribution(1.0 if self.normalised else total_norm(self.clip_norm))
 
     def __call__(self, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]) -> BoundedSum:
         """The sum over the examples i with mask[i]; every leaf of `batch` has the example axis in front."""
         _check_batch(batch, mask)
-        if self.microbatch is None or self.microbatch >= mask.shape[0]:
-            value = clipped_sum(self.loss, self.clip_norm, params, batch, mask)
-        else:
-            value = self._in_microbatches(params, batch, mask)
+        names = check_params(params)
+        params = jax.tree.map(jnp.asarray, params)
+        clipper = make_clipper(names, self.clip_norm, self.groups, self.clipping)
+        value = in_microbatches(lambda *part: self._sum(clipper, params, *part), self.microbatch, params, batch, mask)
         if self.normalised:
-            value = jax.tree.map(lambda leaf: leaf / self.clip_norm, value)
+            value = jax.tree.map(lambda leaf: leaf / total_norm(self.clip_norm), value)
         return BoundedSum(value, self.sensitivity)
 
-    def _in_microbatches(self, params: PyTree, batch: PyTree, mask: Array) -> PyTree:
-        """The same sum, `microbatch` examples at a time; the last microbatch is padded with masked zeros."""
-        size = self.microbatch
-        assert size is not None
-        count = -(-mask.shape[0] // size)
-
-        def split(leaf: Array) -> Array:
-            padding = [(0, count * size - leaf.shape[0])] + [(0, 0)] * (leaf.ndim - 1)
-            return jnp.pad(leaf, padding).reshape((count, size, *leaf.shape[1:]))
-
-        def step(total: PyTree, part: tuple[PyTree, Array]) -> tuple[PyTree, None]:
-            value = clipped_sum(self.loss, self.clip_norm, params, *part)
-            return jax.tree.map(jnp.add, total, value), None
-
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
-        return jax.lax.scan(step, zeros, (jax.tree.map(split, batch), split(mask)))[0]
+    def _sum(self, clipper: Clipper, params: PyTree, batch: PyTree, mask: Array) -> PyTree:
+        trace = trace_loss(self.loss, params, first_example(batch))
+        if self.method == "materialise":
+            return materialise.clipped_sum(self.loss, clipper, params, batch, mask)
+        plan = make_plan(trace)
+        memory_first = self.method == "two_pass" or (self.method == "auto" and plan.rematerialises)
+        passes = two_pass if memory_first else book_keeping
+        return passes.clipped_sum(plan, clipper, params, batch, mask)
 
 
 def clipped_grad(
-    loss: Loss, clip_norm: float, *, method: str = "auto", normalised: bool = False, microbatch: int | None = None
+    loss: Loss,
+    clip_norm: float | Mapping[str, float],
+    *,
+    method: str = "auto",
+    groups: Grouping = "flat",
+    clipping: str = "hard",
+    normalised: bool = False,
+    microbatch: Microbatch = None,
 ) -> ClippedGrad:
     """Per-example clipping for any JAX loss. De et al. 2022, Alg. 1; Abadi et al. 2016.
 
     loss: `loss(params, example) -> scalar` for ONE example (a tree of arrays without a batch axis). An example may hold
         several augmented views; a loss that averages over them is then clipped once per example (augmentation
         multiplicity), not once per view.
-    clip_norm: C > 0, in the unit of the gradient.
-    method: "materialise" holds every example's gradient; "auto" is the fastest exact method there is.
+    clip_norm: C > 0, in the unit of the gradient; or one for each group.
+    method: "book_keeping" takes one forward and one backward pass and holds no per-example gradient but of single layers;
+        "two_pass" takes a second pass in place of the memory for cotangents; "materialise" holds every example's gradient.
+        "auto": two_pass for a loss that rematerialises (`jax.checkpoint`) the layers that meet data, else book_keeping.
+        All give the same sum up to rounding. `explain` shows what becomes of each leaf.
+    groups: "flat" clips the gradient as a whole; "per_layer" by parent in the parameter tree; or a function from leaf names
+        ("blocks/0/kernel") to group names. With one clip_norm C, each of G groups is clipped at C / sqrt(G).
+    clipping: "hard" or "automatic" (Bu et al. 2023), see `clip/factors.py`.
     normalised: divide the sum by C, so that its sensitivity is 1 and the learning rate does not depend on C (De et al.).
-    microbatch: examples to differentiate at once; bounds memory, does not change the result beyond rounding.
-    Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, a bad microbatch or (when called) a batch and mask
-    that differ in length.
+    microbatch: examples to differentiate at once; bounds memory, does not change the result beyond rounding. "auto" finds
+        the largest that fits the device from the compiled program's own memory analysis.
+    Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, grouping or clipping, a bad microbatch; when called,
+    for parameters that are not real floating-point numbers, a loss that is not scalar, clip norms that do not match the
+    groups, or a batch and mask that differ in length.
     """
-    check_clip_norm(clip_norm)
+    check_clipping(clip_norm, groups, clipping)
     choice("method", method, METHODS)
-    if microbatch is not None:
-        whole("microbatch", microbatch)
-    return ClippedGrad(loss, float(clip_norm), normalised, microbatch)
+    check_microbatch(microbatch)
+    return ClippedGrad(loss, clip_norm, method, groups, clipping, normalised, microbatch)
 
 
-def check_clip_norm(clip_norm: float) -> None:
-    """Raise ArgumentError unless norms can be compared with it in float32."""
-    positive("clip_norm", clip_norm)
-    if not CLIP_NORMS[0] <= clip_norm <= CLIP_NORMS[1]:
-        raise ArgumentError("clip_norm", clip_norm, f"give a number from {CLIP_NORMS[0]:g} to {CLIP_NORMS[1]:g}")
+def first_example(batch: PyTree) -> PyTree:
+    """Shapes and dtypes of one example."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), batch)
 
 
 def _check_batch(batch: PyTree, mask: Array) -> None:

@@ -1,0 +1,63 @@
+"""One forward pass, one backward pass: activations and cotangents of all sites are kept until the clip factors are known.
+
+After Bu et al. 2022 (arXiv 2210.00038), here for any traced loss. The loss of one example is replayed with a tap at each
+site, whose gradient is the cotangent g_i there; vmap adds the examples. From records and cotangents come the norms, from the
+norms the factors c_i, and from all three the sum (`rules/`). The pullback of a sum is the sum of pullbacks, so each part is
+pulled back to its leaves once.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree, Shaped
+
+from sfumato.clip._jax import JaxprEqn
+from sfumato.clip.chain import Site, find_meetings
+from sfumato.clip.factors import Clipper
+from sfumato.clip.parts import ByLeaf, Tape, measure, part_sum
+from sfumato.clip.plan import Plan
+from sfumato.clip.replay import ByPath, Replay, evaluate
+
+
+def clipped_sum(
+    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
+) -> PyTree:
+    """As `materialise.clipped_sum`, of the loss that was traced for `plan`."""
+    leaves, structure = jax.tree.flatten(params)
+    tape = record(plan, leaves, jax.tree.leaves(batch))
+    measured = [measure(plan, part, leaves, tape, len(mask)) for part in plan.parts]
+    squared = {leaf: each for part in measured for leaf, each in part.squared.items()}
+    factors = clipper([squared[leaf] for leaf in range(len(leaves))], mask)
+    sums: ByLeaf = {}
+    for part in measured:
+        sums |= part_sum(plan, part, tape, factors, clipper)
+    return jax.tree.unflatten(structure, [sums[leaf] for leaf in range(len(leaves))])
+
+
+def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b ..."]]) -> Tape:
+    """One forward and one backward pass."""
+    weights = find_meetings(plan.trace, leaves).weights
+    taps = {path: jnp.zeros(site.output.shape, site.output.dtype) for path, site in plan.sites.items()}
+    replay = Replay(plan.trace, plan.sites, _tapped)
+
+    def loss(lifted: ByLeaf, taps: ByPath, example: Sequence[Array]) -> tuple[Array, ByPath]:
+        return replay([lifted.get(leaf, value) for leaf, value in enumerate(leaves)], example, weights, taps)
+
+    each = jax.vmap(jax.grad(loss, (0, 1), has_aux=True), in_axes=(None, None, 0))
+    (lifted, cotangents), records = each({leaf: leaves[leaf] for leaf in sorted(plan.lifted)}, taps, list(batch))
+    return Tape(records, cotangents, lifted)
+
+
+def _tapped(site: Site, eqn: JaxprEqn, operands: list[Array], weight: Array, tap: Array | None) -> tuple[Array, Array]:
+    assert tap is not None
+    return _tap(evaluate(site, eqn, operands, weight), tap), site.rule.record(operands)
+
+
+@jax.custom_vjp
+def _tap(value: Array, tap: Array) -> Array:
+    """value; its cotangent goes to both. (value + tap would cost an addition.)"""
+    return value
+
+
+_tap.defvjp(lambda value, tap: (value, None), lambda _, cotangent: (cotangent, cotangent))

@@ -1,0 +1,187 @@
+"""The parameter-only part of a trace: where parameters first meet data, and the values they meet it with.
+
+Walking the jaxpr of the single-example loss, every value is either *known* (computed from parameters and constants alone)
+or data. An equation that reads both is a meeting. If a rule covers it (`rules/`), it is a **site**: its known operand is
+the site's *weight*, and the gradient of a leaf is the pullback of the gradients of such weights through the known part.
+For any other meeting the leaves behind its known operands are **lifted**: differentiated example by example.
+
+The body of a scan is walked once, its scanned inputs standing for all iterations at once (vmap): a weight that depends on
+them is stacked in front, one that does not is the same in every iteration.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from sfumato.clip import _jax as J
+from sfumato.clip._jax import Jaxpr, JaxprEqn, Literal, Var
+from sfumato.clip.origin import Origin, after, is_structural
+from sfumato.clip.rules import Rule, rule_for
+from sfumato.clip.trace import Trace
+
+Path = tuple[int, ...]
+"""Positions of equations, from the outermost jaxpr inwards."""
+
+
+class Loop(NamedTuple):
+    """A scan equation and its length."""
+
+    path: Path
+    length: int
+
+
+@dataclass(frozen=True)
+class Known:
+    value: Array
+    origin: Origin
+
+
+Value = Known | None
+"""None stands for data."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """rule: what the equation is. origin: of its weight. loops: the enclosing scans, outermost first. output: its value's
+    shape and dtype, over all iterations. rematerialised: under `jax.checkpoint`.
+    """
+
+    path: Path
+    rule: Rule
+    origin: Origin
+    loops: tuple[Loop, ...]
+    output: jax.ShapeDtypeStruct
+    rematerialised: bool = False
+
+    @property
+    def varies(self) -> tuple[bool, ...]:
+        """Per enclosing scan, whether its iterations have weights of their own."""
+        return tuple(depth in self.origin.loops for depth in range(len(self.loops)))
+
+
+@dataclass
+class Meetings:
+    """What a walk found. weights: by site, in float32 where nothing but moving happened to the leaf."""
+
+    sites: dict[Path, Site] = field(default_factory=dict)
+    weights: dict[Path, Array] = field(default_factory=dict)
+    lifted: set[int] = field(default_factory=set)
+    met: dict[str, set[int]] = field(default_factory=dict)
+
+
+def find_meetings(trace: Trace, leaves: Sequence[Array]) -> Meetings:
+    """Walk the trace. Differentiable in `leaves`: `weights` is the function J of this module's text."""
+    found = Meetings()
+    known: list[Value] = [
+        Known(leaf.astype(jnp.float32), Origin.of_leaf(index, leaf.shape)) for index, leaf in enumerate(leaves)
+    ]
+    jaxpr = trace.jaxpr.jaxpr
+    args = [*known, *[None] * (len(jaxpr.invars) - len(known))]
+    _lift(found, _walk(found, jaxpr, trace.jaxpr.consts, args, (), ()), "the value of the loss")
+    return found
+
+
+def _walk(
+    found: Meetings, jaxpr: Jaxpr, consts: Sequence[Array], args: Sequence[Value], path: Path, loops: tuple[Loop, ...]
+) -> list[Value]:
+    env: dict[Var, Value] = dict(zip(jaxpr.invars, args, strict=True))
+    env |= {var: Known(const, Origin()) for var, const in zip(jaxpr.constvars, consts, strict=True)}
+
+    def read(atom: Var | Literal) -> Value:
+        return Known(atom.val, Origin()) if isinstance(atom, Literal) else env[atom]
+
+    for position, eqn in enumerate(jaxpr.eqns):
+        inputs, here = [read(atom) for atom in eqn.invars], (*path, position)
+        if eqn.primitive in (J.JIT, J.REMAT):
+            outputs = _walk(found, *J.called(eqn), inputs, here, loops)
+            if eqn.primitive is J.REMAT:
+                _mark_rematerialised(found, here)
+        elif all(each is not None for each in inputs):
+            outputs = _evaluate(eqn, inputs)
+        elif eqn.primitive is J.SCAN:
+            outputs = _walk_scan(found, eqn, inputs, here, loops)
+        else:
+            _meet(found, eqn, inputs, here, loops)
+            outputs = [None] * len(eqn.outvars)
+        env |= dict(zip(eqn.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _evaluate(eqn: JaxprEqn, inputs: Sequence[Value]) -> list[Value]:
+    """A parameter-only equation. Moving equations keep float32 even where the program casts to half precision."""
+    known = [each for each in inputs if each is not None]
+    origin = after(eqn, [each.origin for each in known])
+    if is_structural(eqn) and eqn.primitive is J.CONVERT and origin.sources:
+        return [Known(known[0].value, origin)]
+    values = [each.value for each in known]
+    if not is_structural(eqn):
+        values = [_typed(value, atom) for value, atom in zip(values, eqn.invars, strict=True)]
+    return [Known(value, origin) for value in J.bind(eqn, values)]
+
+
+def _typed(value: Array, atom: Var | Literal) -> Array:
+    wanted = atom.aval.dtype
+    return value if not hasattr(value, "dtype") or value.dtype == wanted else value.astype(wanted)
+
+
+def _meet(
+    found: Meetings, eqn: JaxprEqn, inputs: Sequence[Value], path: Path, loops: tuple[Loop, ...]
+) -> None:
+    """An equation that reads data, and perhaps parameters."""
+    rule = rule_for(eqn, [each is not None and bool(each.origin.sources) for each in inputs])
+    if rule is None:
+        _lift(found, inputs, eqn.primitive.name)
+        return
+    weight = inputs[rule.operand]
+    assert weight is not None
+    aval = eqn.outvars[0].aval
+    output = jax.ShapeDtypeStruct((*(loop.length for loop in loops), *aval.shape), aval.dtype)
+    found.sites[path] = Site(path, rule, weight.origin, loops, output)
+    found.weights[path] = weight.value
+
+
+def _mark_rematerialised(found: Meetings, path: Path) -> None:
+    inside = {where: replace(site, rematerialised=True) for where, site in found.sites.items() if where[: len(path)] == path}
+    found.sites.update(inside)
+
+
+def _lift(found: Meetings, values: Sequence[Value], where: str) -> None:
+    for value in values:
+        if value is not None and value.origin.sources:
+            found.lifted |= value.origin.sources
+            found.met.setdefault(where, set()).update(value.origin.sources)
+
+
+def _walk_scan(
+    found: Meetings, eqn: JaxprEqn, inputs: Sequence[Value], path: Path, loops: tuple[Loop, ...]
+) -> list[Value]:
+    """Known carries become data after the first iteration, so their leaves are lifted; so are known outputs."""
+    consts, carries = J.scan_parts(eqn)
+    depth, inner = len(loops), Meetings()
+    jaxpr, constants = J.called(eqn)
+    _lift(found, inputs[consts : consts + carries], "the first carry of a scan")
+    scanned = {i: each for i, each in enumerate(inputs) if i >= consts + carries and each is not None}
+
+    def iteration(slices: dict[int, Array]) -> tuple[dict[Path, Array], dict[Path, Array]]:
+        """The weights that vary over iterations, and those that do not."""
+        nonlocal inner
+        inner = Meetings()
+        args: list[Value] = [*inputs[:consts], *[None] * (len(inputs) - consts)]
+        for i, each in scanned.items():
+            args[i] = Known(slices[i], each.origin.scanned(depth))
+        _lift(inner, _walk(inner, jaxpr, constants, args, path, (*loops, Loop(path, eqn.params["length"]))), "the output of a scan")
+        varies = {where: depth in site.origin.loops for where, site in inner.sites.items()}
+        return tuple({where: inner.weights[where] for where in varies if varies[where] is wanted} for wanted in (True, False))
+
+    slices = {i: each.value for i, each in scanned.items()}
+    stacked, same = jax.vmap(iteration, out_axes=(0, None))(slices) if slices else iteration(slices)
+    found.weights |= stacked | same
+    found.sites |= inner.sites
+    found.lifted |= inner.lifted
+    for where, leaves in inner.met.items():
+        found.met.setdefault(where, set()).update(leaves)
+    return [None] * len(eqn.outvars)

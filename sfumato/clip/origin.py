@@ -1,0 +1,76 @@
+"""Where a parameter-only value comes from, and whether its gradient has the norm of the leaf's gradient.
+
+A value computed from parameters alone is a function J of some leaves. When J merely moves numbers about (reshape, transpose,
+slice, cast) and uses none twice, the gradient with respect to the leaf is that with respect to the value, moved back: the
+norms are equal, `isometric`. `region` is the part of the leaf that the value may hold; two isometric values of disjoint
+regions have orthogonal gradients.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import jax.numpy as jnp
+
+from sfumato.clip import _jax as J
+from sfumato.clip._jax import JaxprEqn
+
+Region = tuple[tuple[int, int], ...]
+STRUCTURAL = (J.CONVERT, J.RESHAPE, J.TRANSPOSE, J.SQUEEZE, J.SLICE, J.BROADCAST, J.COPY, J.REV)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """sources: indices of leaves. region: start and stop per axis of the one source. aligned: axes are still the leaf's
+    own. untouched: the leaf itself, perhaps cast, or slice by slice as a scan goes over it. rounded: computed in half precision, so that gradients pass through it rounded. loops: depths of the scans whose
+    iterations see different values.
+    """
+
+    sources: frozenset[int] = frozenset()
+    region: Region = ()
+    isometric: bool = False
+    aligned: bool = False
+    untouched: bool = False
+    rounded: bool = False
+    loops: frozenset[int] = frozenset()
+
+    @classmethod
+    def of_leaf(cls, index: int, shape: tuple[int, ...]) -> "Origin":
+        return cls(frozenset({index}), tuple((0, size) for size in shape), isometric=True, aligned=True, untouched=True)
+
+    def scanned(self, depth: int) -> "Origin":
+        """As seen by one iteration of a scan over the first axis."""
+        return replace(self, aligned=False, loops=self.loops | {depth}) if self.sources else self
+
+    def disjoint(self, other: "Origin") -> bool:
+        apart = any(a[1] <= b[0] or b[1] <= a[0] for a, b in zip(self.region, other.region, strict=True))
+        return self.sources.isdisjoint(other.sources) or apart
+
+
+def is_structural(eqn: JaxprEqn) -> bool:
+    """Does the equation move numbers about, without arithmetic and without repeating any?"""
+    if eqn.primitive not in STRUCTURAL:
+        return False
+    before, after = eqn.invars[0].aval, eqn.outvars[0].aval
+    if eqn.primitive is J.CONVERT:
+        return jnp.issubdtype(before.dtype, jnp.floating) and jnp.issubdtype(after.dtype, jnp.floating)
+    return eqn.primitive is not J.BROADCAST or math.prod(before.shape) == math.prod(after.shape)
+
+
+def after(eqn: JaxprEqn, inputs: list[Origin]) -> Origin:
+    """The origin of the outputs of an equation."""
+    if is_structural(eqn):
+        return _moved(eqn, inputs[0])
+    half = J.calls(eqn) or any(jnp.issubdtype(v.aval.dtype, jnp.floating) and v.aval.dtype.itemsize < 4 for v in (*eqn.invars, *eqn.outvars))
+    sources = frozenset[int]().union(*(each.sources for each in inputs))
+    loops = frozenset[int]().union(*(each.loops for each in inputs))
+    return Origin(sources, rounded=bool(sources) and (half or any(each.rounded for each in inputs)), loops=loops)
+
+
+def _moved(eqn: JaxprEqn, origin: Origin) -> Origin:
+    if eqn.primitive in (J.CONVERT, J.COPY):
+        return origin
+    origin = replace(origin, untouched=False)
+    if eqn.primitive is J.SLICE and origin.aligned and eqn.params["strides"] is None:
+        limits = zip(eqn.params["start_indices"], eqn.params["limit_indices"], origin.region, strict=True)
+        return replace(origin, region=tuple((low + start, low + stop) for start, stop, (low, _) in limits))
+    return replace(origin, aligned=False)

@@ -1,0 +1,179 @@
+"""One part of the parameters: the norms of its per-example gradients, then its share of the clipped sum.
+
+Upper bounds. With M_i as in `rules/base.py`, float32 products err by at most GAMMA M_i in norm; GAMMA = 8 u is what sums of
+random rounding errors stay well below, and the sums of real ones were never seen to pass (docs/engine.md). So that no example
+made for cancellation passes its bound, what enters the clip factors is
+
+    gram:                |V|^2 + GAMMA M^2                 the Gram form errs by GAMMA M^2, whatever |V| is
+    outer, formed again: (|J^T V| + GAMMA |J| M)^2         the vector measured and the one summed differ by that much
+    held:                |J^T V|^2                         the vector measured is the vector summed
+
+|J|, the largest singular value of the pullback of that part, is found by power iteration.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, PyTree
+
+from sfumato.clip.chain import Path, Site, find_meetings
+from sfumato.clip.factors import Clipper
+from sfumato.clip.materialise import contract
+from sfumato.clip.plan import Part, Plan
+from sfumato.clip.replay import ByPath
+from sfumato.core.trees import squared_norm
+
+GAMMA = 2.0**-21
+POWER_ITERATIONS = 4
+ByLeaf = dict[int, Array]
+
+
+@dataclass
+class Tape:
+    """Of all sites, examples first: records, cotangents; and the per-example gradients of the lifted leaves."""
+
+    records: ByPath
+    cotangents: ByPath
+    lifted: ByLeaf
+
+
+@dataclass
+class Measured:
+    """squared: upper bounds on squared norms by leaf. held: per-example gradients by leaf, if they were kept."""
+
+    part: Part
+    squared: ByLeaf
+    pull: "Pullback"
+    held: ByLeaf = field(default_factory=dict)
+
+
+def measure(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, count: int) -> Measured:
+    """Norms of the per-example gradients of `count` examples."""
+    pull = pullback(plan, part, leaves)
+    if part.how == "unused":
+        return Measured(part, {leaf: jnp.zeros(count) for leaf in part.leaves}, pull)
+    if part.how == "lifted":
+        held = {leaf: tape.lifted[leaf] for leaf in part.leaves}
+        return Measured(part, {leaf: jax.vmap(squared_norm)(each) for leaf, each in held.items()}, pull, held)
+    if part.direct and not part.keeps:
+        sites = (plan.sites[path] for path in part.sites)
+        norms = [site_norms(site, part.how, tape.records[site.path], tape.cotangents[site.path], site.varies) for site in sites]
+        return Measured(part, {part.leaves[0]: sum(norms)}, pull)
+    return _outer(plan, part, tape, pull)
+
+
+def part_sum(plan: Plan, measured: Measured, tape: Tape, factors: Sequence[Float[Array, "b"]], clipper: Clipper) -> ByLeaf:
+    """The sum over examples of factor times gradient, for each leaf of the part."""
+    part, sums = measured.part, ByLeaf()
+    if part.how == "unused":
+        return {leaf: jnp.zeros(plan.trace.shapes[leaf]) for leaf in part.leaves}
+    if measured.held:
+        return {leaf: contract(factors[leaf], held) for leaf, held in measured.held.items()}
+    for group in {clipper.of_leaf[leaf] for leaf in part.leaves}:
+        own = [leaf for leaf in part.leaves if clipper.of_leaf[leaf] == group]
+        pulled = measured.pull({path: _weighted(plan, path, tape, factors[own[0]]) for path in part.sites})
+        sums |= {leaf: pulled[leaf] + _lifted_sum(leaf, tape, factors[leaf]) for leaf in own}
+    return sums
+
+
+@dataclass(frozen=True)
+class Pullback:
+    """From gradients with respect to the weights of a part's sites to those with respect to its leaves, in float32.
+
+    linear: None for the identity.
+    """
+
+    part: Part
+    weights: ByPath
+    linear: Callable[[ByPath], tuple[list[Array]]] | None
+
+    def __call__(self, cotangents: ByPath) -> ByLeaf:
+        if self.linear is None:
+            return {leaf: cotangents[path] for leaf, path in zip(self.part.leaves, self.part.sites, strict=True)}
+        typed = {path: each.astype(self.weights[path].dtype) for path, each in cotangents.items()}
+        return dict(zip(self.part.leaves, self.linear(typed)[0], strict=True))
+
+    def gain(self) -> Float[Array, ""]:
+        """The largest singular value, by power iteration from a vector of mixed signs."""
+        if self.linear is None:
+            return jnp.float32(1)
+        push = jax.linear_transpose(self, self.weights)
+
+        def iterate(_: int, pair: tuple[ByPath, Array]) -> tuple[ByPath, Array]:
+            pulled = self(pair[0])
+            norm = jnp.sqrt(squared_norm(pulled))
+            (back,) = push(jax.tree.map(lambda leaf: leaf / jnp.maximum(norm, 1e-30), pulled))
+            length = jnp.sqrt(squared_norm(back))
+            return jax.tree.map(lambda leaf: leaf / jnp.maximum(length, 1e-30).astype(leaf.dtype), back), length
+
+        start = {path: jnp.cos(jnp.arange(each.size, dtype=jnp.float32)).reshape(each.shape).astype(each.dtype)
+                 for path, each in self.weights.items()}  # fmt: skip
+        return lax.fori_loop(0, POWER_ITERATIONS, iterate, (start, jnp.float32(0)))[1]
+
+
+def pullback(plan: Plan, part: Part, leaves: Sequence[Array]) -> Pullback:
+    if not part.sites or len(part.sites) == 1 and plan.sites[part.sites[0]].origin.untouched:
+        return Pullback(part, {}, None)
+
+    def weights(own: list[Array]) -> ByPath:
+        every = list(leaves)
+        for leaf, value in zip(part.leaves, own, strict=True):
+            every[leaf] = value
+        found = find_meetings(plan.trace, every).weights
+        return {path: found[path] for path in part.sites}
+
+    return Pullback(part, *jax.vjp(weights, [leaves[leaf].astype(jnp.float32) for leaf in part.leaves]))
+
+
+def site_norms(
+    site: Site, how: str, records: Array, cotangents: Array, varies: Sequence[bool]
+) -> Float[Array, "b"]:
+    """Upper bounds on |V_i|^2, for a weight of which nothing is held."""
+    mass = GAMMA * site.rule.mass(records, cotangents, varies)
+    if how == "gram":
+        return jnp.maximum(site.rule.gram(records, cotangents, varies), 0.0) + mass**2 / GAMMA
+    squared = per_example(lambda *each: squared_norm(formed(site, *each, varies)), records, cotangents)
+    return (jnp.sqrt(squared) + mass) ** 2
+
+
+def formed(site: Site, record: Array, cotangent: Array, varies: Sequence[bool]) -> Array:
+    """V of one example."""
+    return site.rule.outer(record[None], cotangent[None], varies)[0]
+
+
+def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
+    """Of a part that is kept or must be pulled back."""
+    def one(records: ByPath, cotangents: ByPath, lifted: ByLeaf) -> tuple[ByLeaf, ByLeaf]:
+        sites = (plan.sites[path] for path in part.sites)
+        pulled = pull({site.path: formed(site, records[site.path], cotangents[site.path], site.varies) for site in sites})
+        gradients = {leaf: each + lifted.get(leaf, 0.0) for leaf, each in pulled.items()}
+        return {leaf: squared_norm(each) for leaf, each in gradients.items()}, gradients if part.keeps else {}
+
+    own = [{path: each[path] for path in part.sites} for each in (tape.records, tape.cotangents)]
+    lifted = {leaf: tape.lifted[leaf].astype(jnp.float32) for leaf in part.leaves if leaf in tape.lifted}
+    squared, held = per_example(one, *own, lifted)
+    if not part.keeps:
+        masses = [plan.sites[path].rule.mass(tape.records[path], tape.cotangents[path], plan.sites[path].varies)
+                  for path in part.sites]  # fmt: skip
+        error = GAMMA * pull.gain() * sum(masses)
+        squared = {leaf: (jnp.sqrt(each) + error) ** 2 for leaf, each in squared.items()}
+    return Measured(part, squared, pull, held)
+
+
+def per_example(function: Callable[..., PyTree], *batched: PyTree) -> PyTree:
+    """`vmap`, but one example after the other on a CPU, where big batched products of small matrices are slow and large."""
+    if jax.default_backend() == "cpu":
+        return lax.map(lambda each: function(*each), batched)
+    return jax.vmap(function)(*batched)
+
+
+def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, "b"]) -> Array:
+    site = plan.sites[path]
+    return site.rule.weighted(tape.records[path], tape.cotangents[path], factors, site.varies)
+
+
+def _lifted_sum(leaf: int, tape: Tape, factors: Float[Array, "b"]) -> Array | float:
+    return contract(factors, tape.lifted[leaf]) if leaf in tape.lifted else 0.0

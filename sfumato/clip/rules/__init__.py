@@ -1,0 +1,20 @@
+"""How the gradient of a weight is made of an activation and a cotangent, one file per kind of equation."""
+
+from collections.abc import Sequence
+
+from sfumato.clip._jax import JaxprEqn
+from sfumato.clip.rules.base import Rule
+from sfumato.clip.rules.conv import ConvRule
+from sfumato.clip.rules.dot import DotRule
+from sfumato.clip.rules.gather import GatherRule
+
+RULES: tuple[type[Rule], ...] = (DotRule, ConvRule, GatherRule)
+
+
+def rule_for(eqn: JaxprEqn, from_params: Sequence[bool]) -> Rule | None:
+    """The rule for an equation that reads data, or None; from_params: which of its operands come from parameters alone."""
+    found = (kind.match(eqn, list(from_params)) for kind in RULES)
+    return next((rule for rule in found if rule is not None), None)
+
+
+__all__ = ["Rule", "rule_for"]

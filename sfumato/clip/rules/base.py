@@ -1,0 +1,168 @@
+"""What every rule offers, and the arithmetic they share.
+
+Notation, for one site and example i: the weight is S blocks of a D x P matrix, the site is used at T positions, and with
+activations a_i (S x T x D) and cotangents g_i (S x T x P) of the loss at the site's output the gradient of block s is
+
+    V_is = sum_t a_ist g_ist^T.
+
+Three things are wanted: V_i itself ("outer"), its squared norm without forming it ("gram", Goodfellow 2015; Li et al. 2021)
+
+    |V_i|^2 = sum_s sum_tu (a_ist . a_isu)(g_ist . g_isu),
+
+and the weighted sum over examples sum_i c_i V_i without forming any V_i: one matrix product over all examples and positions.
+
+Rounding. V_i may be small against M_i = sum_st |a_ist| |g_ist|, by cancellation over positions, and an example can be made so
+that it is. Products in float32 err by some u M_i (in norm; u = 2^-24), so what is computed here and what is summed there may
+differ by more than any relative slack. Therefore norms come with M_i, and clipping uses an upper bound (`clip/norms.py`).
+"""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Float32
+
+from sfumato.clip._jax import JaxprEqn
+
+EXACT = lax.Precision.HIGHEST
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """S blocks of D x P, T positions, and numbers in record and cotangent: of one example."""
+
+    blocks: int
+    positions: int
+    inputs: int
+    outputs: int
+    tape: int
+
+    @property
+    def gram_is_cheaper(self) -> bool:
+        """2 T^2 numbers of two Gram matrices against D P of the gradient."""
+        return 2 * self.positions**2 <= self.inputs * self.outputs
+
+
+class Rule(abc.ABC):
+    """A kind of equation in which a weight meets data.
+
+    Records and cotangents have shape (examples, *loops, *own): `loops` are the lengths of the enclosing scans, outermost
+    first, and `varies` says which of them have a weight per iteration. Weights have shape (*varying loops, *own).
+    """
+
+    name: str
+    operand: int
+
+    @classmethod
+    @abc.abstractmethod
+    def match(cls, eqn: JaxprEqn, from_params: list[bool]) -> "Rule | None":
+        """The rule for this equation if it covers it."""
+
+    @abc.abstractmethod
+    def record(self, operands: Sequence[Array]) -> Array:
+        """What must be kept of the equation's data."""
+
+    @abc.abstractmethod
+    def sizes(self, loops: Sequence[int], varies: Sequence[bool]) -> Sizes: ...
+
+    @abc.abstractmethod
+    def outer(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b ..."]:
+        """V_i for every example, shaped like the weight, float32."""
+
+    @abc.abstractmethod
+    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+        """|V_i|^2."""
+
+    @abc.abstractmethod
+    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+        """M_i of the module's text."""
+
+    @abc.abstractmethod
+    def weighted(
+        self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
+    ) -> Float[Array, "..."]:
+        """sum_i factors_i V_i; examples of factor 0 count nothing, whatever they hold."""
+
+
+def matrices_outer(a: Float[Array, "b s t d"], g: Float[Array, "b s t p"]) -> Float[Array, "b s d p"]:
+    return product("bstd,bstp->bsdp", a, g)
+
+
+def matrices_gram(a: Float[Array, "b s t d"], g: Float[Array, "b s t p"]) -> Float[Array, "b"]:
+    if a.shape[2] == 1:
+        return jnp.sum(_squares(a) * _squares(g), (1, 2))
+    return jnp.sum(product("bstd,bsud->bstu", a, a) * product("bstp,bsup->bstu", g, g), (1, 2, 3))
+
+
+def matrices_mass(a: Float[Array, "b s t d"], g: Float[Array, "b s t p"]) -> Float[Array, "b"]:
+    return jnp.sum(jnp.sqrt(_squares(a)) * jnp.sqrt(_squares(g)), (1, 2))
+
+
+def matrices_weighted(
+    a: Float[Array, "b s t d"], g: Float[Array, "b s t p"], factors: Float[Array, "b"]
+) -> Float[Array, "s d p"]:
+    a, g = kept(a, factors), weigh(g, factors)
+    if a.shape[1] > 1:
+        return exact_product("bstd,bstp->sdp", a, g)
+    return exact_product("td,tp->dp", a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1]))[None]
+
+
+def weigh(array: Float[Array, "b ..."], factors: Float[Array, "b"]) -> Float[Array, "b ..."]:
+    """factors_i times entry i, in float32; zero where the factor is, also for NaN."""
+    return kept(array, factors).astype(jnp.float32) * _per_example(factors, array)
+
+
+def kept(array: Array, factors: Float[Array, "b"]) -> Array:
+    """Zeros in place of examples of factor 0."""
+    return jnp.where(_per_example(factors > 0, array), array, jnp.zeros((), array.dtype))
+
+
+def product(spec: str, x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """An einsum summed in float32. Factors of half precision stay halves: their products are exact in float32."""
+    if x.dtype != y.dtype or x.dtype.itemsize > 2:
+        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+    return jnp.einsum(spec, x, y, precision=EXACT, preferred_element_type=jnp.float32)
+
+
+def exact_product(spec: str, x: Float[Array, "..."], y: Float32[Array, "..."]) -> Float[Array, "..."]:
+    """An einsum with a float32 factor y. Against bfloat16 x, y is split into two bfloat16 parts (16 of its 24 bits)."""
+    if x.dtype != jnp.bfloat16 or jax.default_backend() == "cpu":
+        return product(spec, x.astype(jnp.float32), y)
+    high = y.astype(jnp.bfloat16)
+    return product(spec, x, high) + product(spec, x, (y - high.astype(jnp.float32)).astype(jnp.bfloat16))
+
+
+def loops_apart(
+    array: Array, varies: Sequence[bool], blocks: Sequence[int], positions: Sequence[int], last: Sequence[int]
+) -> Array:
+    """(b, *loops, *own) -> (b, S, T, *last): own axes named by their place among the own ones; loops join S or T."""
+    first = 1 + len(varies)
+    across = [1 + depth for depth, varying in enumerate(varies) if varying] + [first + axis for axis in blocks]
+    along = [1 + depth for depth, varying in enumerate(varies) if not varying] + [first + axis for axis in positions]
+    s, t = (int(np.prod([array.shape[axis] for axis in axes])) for axes in (across, along))
+    moved = jnp.transpose(array, [0, *across, *along, *(first + axis for axis in last)])
+    return moved.reshape(array.shape[0], s, t, *moved.shape[1 + len(across) + len(along) :])
+
+
+def varying_loops(array: Array, varies: Sequence[bool]) -> tuple[int, ...]:
+    """The lengths of the loops with a weight per iteration, of an array (b, *loops, *own)."""
+    return tuple(array.shape[1 + depth] for depth, varying in enumerate(varies) if varying)
+
+
+def loop_sizes(loops: Sequence[int], varies: Sequence[bool]) -> tuple[int, int]:
+    """How many iterations have weights of their own, and how many share each."""
+    across = [n for n, varying in zip(loops, varies, strict=True) if varying]
+    along = [n for n, varying in zip(loops, varies, strict=True) if not varying]
+    return int(np.prod(across)), int(np.prod(along))
+
+
+def _squares(array: Float[Array, "b s t d"]) -> Float[Array, "b s t"]:
+    return jnp.sum(jnp.square(array.astype(jnp.float32)), -1)
+
+
+def _per_example(vector: Float[Array, "b"] | Bool[Array, "b"], like: Array) -> Array:
+    return vector.reshape((-1,) + (1,) * (like.ndim - 1))

@@ -1,0 +1,144 @@
+"""conv_general_dilated: any stride, padding, dilation, layout and number of feature groups, in any number of dimensions.
+
+A convolution is a dot product of patches: for kernel offset k, output position t and feature group f,
+
+    y[t, f, :] = sum_k x[t * stride + k * dilation, f, :] w[k, f].
+
+With the patches of one offset side by side, D is (offsets x inputs of a group), P the outputs of a group, S the groups.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from sfumato.clip._jax import CONV, JaxprEqn
+from sfumato.clip.rules.base import (
+    EXACT, Rule, Sizes, kept, loop_sizes, loops_apart, matrices_gram, matrices_mass, matrices_outer, matrices_weighted, varying_loops, weigh,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ConvRule(Rule):
+    """w_shape, a_shape, g_shape: of one example and iteration; the specs name the axes as lax does: (batch or outputs,
+    features or inputs, *space).
+    """
+
+    w_shape: tuple[int, ...]
+    a_shape: tuple[int, ...]
+    g_shape: tuple[int, ...]
+    numbers: lax.ConvDimensionNumbers
+    strides: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    lhs_dilation: tuple[int, ...]
+    rhs_dilation: tuple[int, ...]
+    groups: int
+    operand: int = 1
+    name: str = "conv"
+
+    @classmethod
+    def match(cls, eqn: JaxprEqn, from_params: list[bool]) -> "ConvRule | None":
+        if eqn.primitive is not CONV or from_params != [False, True] or eqn.params["batch_group_count"] > 1:
+            return None
+        given = eqn.params
+        return cls(eqn.invars[1].aval.shape, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape,
+                   given["dimension_numbers"], tuple(given["window_strides"]), tuple(map(tuple, given["padding"])),
+                   tuple(given["lhs_dilation"]), tuple(given["rhs_dilation"]), given["feature_group_count"])
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        return tuple(self.w_shape[axis] for axis in self.numbers.rhs_spec[2:])
+
+    @property
+    def group_sizes(self) -> tuple[int, int]:
+        """Inputs and outputs of one feature group."""
+        return self.w_shape[self.numbers.rhs_spec[1]], self.w_shape[self.numbers.rhs_spec[0]] // self.groups
+
+    def record(self, operands: Sequence[Array]) -> Array:
+        return operands[0]
+
+    def sizes(self, loops: Sequence[int], varies: Sequence[bool]) -> Sizes:
+        across, along = loop_sizes(loops, varies)
+        inputs, outputs = self.group_sizes
+        positions = int(np.prod(self.g_shape)) // (outputs * self.groups)
+        tape = across * along * int(np.prod(self.a_shape) + np.prod(self.g_shape))
+        return Sizes(across * self.groups, along * positions, int(np.prod(self.kernel)) * inputs, outputs, tape)
+
+    def outer(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b ..."]:
+        a, g, loops = self._matrices(record, cotangent, varies)
+        return self._as_weight(matrices_outer(a, g), loops)
+
+    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+        return matrices_gram(*self._matrices(record, cotangent, varies)[:2])
+
+    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+        return matrices_mass(*self._matrices(record, cotangent, varies)[:2])
+
+    def weighted(
+        self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
+    ) -> Float[Array, "..."]:
+        if not varies:
+            return self._weighted_at_once(kept(record, factors), weigh(cotangent, factors))
+        a, g, loops = self._matrices(record, cotangent, varies)
+        return self._as_weight(matrices_weighted(a, g, factors)[None], loops)[0]
+
+    def _weighted_at_once(self, record: Float[Array, "b ..."], cotangent: Float[Array, "b ..."]) -> Float[Array, "..."]:
+        """As the weight gradient of one convolution over all examples: outside of loops there is nothing faster."""
+        def together(array: Array, spec: Sequence[int]) -> Array:
+            """The examples' axis next to the convolution's own batch axis, then merged with it."""
+            moved = jnp.moveaxis(array, 0, spec[0])
+            return moved.reshape(*moved.shape[: spec[0]], -1, *moved.shape[spec[0] + 2 :])
+
+        a = together(record.astype(jnp.float32), self.numbers.lhs_spec)
+        forward = lambda w: lax.conv_general_dilated(  # noqa: E731
+            a, w, self.strides, self.padding, self.lhs_dilation, self.rhs_dilation, self.numbers,
+            feature_group_count=self.groups, precision=EXACT,
+        )  # fmt: skip
+        back = jax.linear_transpose(forward, jax.ShapeDtypeStruct(self.w_shape, jnp.float32))
+        return back(together(cotangent, self.numbers.out_spec))[0]
+
+    def _matrices(
+        self, record: Array, cotangent: Array, varies: Sequence[bool]
+    ) -> tuple[Float[Array, "b s t d"], Float[Array, "b s t p"], tuple[int, ...]]:
+        """Patches and cotangents in the notation of rules/base.py, and the lengths of the varying loops."""
+        (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
+        inputs, outputs = self.group_sizes
+        a = loops_apart(record, varies, (), (n,), (*space, features))
+        g = loops_apart(cotangent, varies, (), (gn,), (*gspace, gfeatures))
+        b, s = a.shape[:2]
+        patches = jnp.stack([each.reshape(b, s, -1, self.groups, inputs) for each in self._offsets(a)], -2)
+        patches = jnp.moveaxis(patches, 3, 2)  # b, s, groups, positions, offsets, inputs
+        g = jnp.moveaxis(g.reshape(b, s, -1, self.groups, outputs), 3, 2)
+        loops = varying_loops(record, varies)
+        a, g = (x.reshape(b, s * self.groups, x.shape[3], -1) for x in (patches, g))
+        return a, g, loops
+
+    def _offsets(self, a: Float[Array, "b s n *space c"]) -> list[Float[Array, "b s n *out c"]]:
+        """What the kernel sees at each of its offsets, at all output positions."""
+        none = (0, 0, 0)
+        pads = [(low, high, dilation - 1) for (low, high), dilation in zip(self.padding, self.lhs_dilation, strict=True)]
+        padded = lax.pad(a, jnp.zeros((), a.dtype), [none, none, none, *pads, none])
+        out = [self.g_shape[axis] for axis in self.numbers.out_spec[2:]]
+        slices = []
+        for offset in itertools.product(*map(range, self.kernel)):
+            start = [k * dilation for k, dilation in zip(offset, self.rhs_dilation, strict=True)]
+            stop = [low + (count - 1) * stride + 1 for low, count, stride in zip(start, out, self.strides, strict=True)]
+            slices.append(lax.slice(padded, (0, 0, 0, *start, 0), (*a.shape[:3], *stop, a.shape[-1]), (1, 1, 1, *self.strides, 1)))
+        return slices
+
+    def _as_weight(self, blocks: Float[Array, "b s d p"], loops: tuple[int, ...]) -> Float[Array, "b ..."]:
+        inputs, outputs = self.group_sizes
+        b, space = blocks.shape[0], len(self.kernel)
+        apart = blocks.reshape(b, int(np.prod(loops)), self.groups, *self.kernel, inputs, outputs)
+        apart = jnp.moveaxis(apart, 2, -2).reshape(b, *loops, *self.kernel, inputs, self.groups * outputs)
+        first, spec = 1 + len(loops), self.numbers.rhs_spec
+        order = [0] * len(spec)  # own axis -> its place in (*kernel, inputs, outputs)
+        for place, axis in enumerate((*spec[2:], spec[1], spec[0])):
+            order[axis] = place
+        assert len(order) == space + 2
+        return jnp.transpose(apart, [*range(first), *(first + place for place in order)])

@@ -1,0 +1,195 @@
+"""Two backward passes and the memory of one: the first sums squared norms on its way, the second weighs examples.
+
+After Lee & Kifer 2021 (arXiv 2009.03106), here for any traced loss. In the first pass every site carries a *probe*, a
+number that the loss does not depend on, whose cotangent is defined as the squared norm of the gradient there; activations
+and cotangents are dropped as soon as an ordinary backward pass would drop them. In the second, the gradient of a site's
+weight is defined as the weighted sum over examples, so what no factor admits (NaN included) never enters it.
+
+What a probe cannot measure, because several sites add up to one gradient, is held for all examples, as lifted leaves are.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
+
+from sfumato.clip._jax import JaxprEqn
+from sfumato.clip.chain import Path, Site, find_meetings
+from sfumato.clip.factors import Clipper
+from sfumato.clip.materialise import contract
+from sfumato.clip.parts import GAMMA, ByLeaf, formed, per_example, pullback, site_norms
+from sfumato.clip.plan import Part, Plan
+from sfumato.clip.replay import ByPath, Replay, evaluate
+from sfumato.core.trees import squared_norm
+
+
+def clipped_sum(
+    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
+) -> PyTree:
+    """As `materialise.clipped_sum`, of the loss that was traced for `plan`."""
+    leaves, structure = jax.tree.flatten(params)
+    probed = [part for part in plan.parts if can_probe(plan, part, clipper)]
+    squared, held = _first_pass(plan, probed, leaves, jax.tree.leaves(batch), len(mask))
+    factors = clipper([squared[leaf] for leaf in range(len(leaves))], mask)
+    sums = {leaf: contract(factors[leaf], each) for leaf, each in held.items()}
+    sums |= _second_pass(plan, probed, leaves, jax.tree.leaves(batch), factors)
+    unused = {leaf: jnp.zeros(shape) for leaf, shape in enumerate(plan.trace.shapes) if leaf not in sums}
+    return jax.tree.unflatten(structure, [(sums | unused)[leaf] for leaf in range(len(leaves))])
+
+
+def can_probe(plan: Plan, part: Part, clipper: Clipper) -> bool:
+    """Is the part's gradient that of one site, iteration by iteration, with one factor for all of it?"""
+    sites = [plan.sites[path] for path in part.sites]
+    own_weights = all(all(site.varies) for site in sites)
+    if part.direct:
+        return bool(sites) and own_weights
+    lone = len(sites) == 1 and not sites[0].loops and not plan.lifted & set(part.leaves)
+    return lone and not sites[0].origin.rounded and len({clipper.of_leaf[leaf] for leaf in part.leaves}) == 1
+
+
+Norms = Callable[[Array, Array], Float[Array, "b"]]
+"""(records, cotangents) of a site, examples first -> upper bounds on the squared norms of its part's gradients."""
+
+
+def _first_pass(
+    plan: Plan, probed: Sequence[Part], leaves: Sequence[Array], batch: Sequence[Array], count: int
+) -> tuple[ByLeaf, ByLeaf]:
+    """Squared norms by leaf, and the gradients of all leaves that are not probed."""
+    weights = find_meetings(plan.trace, leaves).weights
+    norms = {path: _norms(plan, part, leaves, path) for part in probed for path in part.sites}
+    held = {path: weight for path, weight in weights.items() if path not in norms}
+
+    def loss(lifted: ByLeaf, held: ByPath, probes: ByPath, example: Sequence[Array]) -> Array:
+        def meet(site: Site, eqn: JaxprEqn, operands: list[Array], weight: Array, _: None) -> tuple[Array, None]:
+            if site.path not in norms:
+                return evaluate(site, eqn, operands, weight), None
+            return _probed(site, eqn, norms[site.path], operands, weight, probes[site.path]), None
+
+        replay = Replay(plan.trace, plan.sites, meet)
+        return replay([lifted.get(leaf, value) for leaf, value in enumerate(leaves)], example, weights | held, {})[0]
+
+    each = jax.vmap(jax.grad(loss, (0, 1, 2)), in_axes=(None, None, None, 0))
+    lifted = {leaf: leaves[leaf] for leaf in sorted(plan.lifted)}
+    of_lifted, of_held, of_probes = each(lifted, held, dict.fromkeys(norms, jnp.zeros(())), list(batch))
+    squared = {leaf: jnp.zeros(count) for leaf in range(len(leaves))}
+    for part in probed:  # what is not told apart by leaf may stand with any
+        squared[part.leaves[0]] = sum(of_probes[path] for path in part.sites)
+    gradients: ByLeaf = {}
+    for part in (part for part in plan.parts if part not in probed and part.how != "unused"):
+        gradients |= _held(plan, part, leaves, of_lifted, of_held)
+    return squared | {leaf: jax.vmap(squared_norm)(each) for leaf, each in gradients.items()}, gradients
+
+
+def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms:
+    site = plan.sites[path]
+    if part.direct:
+        return lambda records, cotangents: site_norms(site, part.how, records, cotangents, ())
+    pull = pullback(plan, part, leaves)
+
+    def norms(records: Array, cotangents: Array) -> Float[Array, "b"]:
+        squared = per_example(lambda *each: squared_norm(pull({path: formed(site, *each, ())})), records, cotangents)
+        return (jnp.sqrt(squared) + GAMMA * pull.gain() * site.rule.mass(records, cotangents, ())) ** 2
+
+    return norms
+
+
+def _held(plan: Plan, part: Part, leaves: Sequence[Array], lifted: ByLeaf, weights: ByPath) -> ByLeaf:
+    """The per-example gradients of the leaves of a part that is not probed, from those of its lifted leaves and weights."""
+    pulled: ByLeaf = {}
+    if part.sites:
+        pulled = jax.vmap(pullback(plan, part, leaves))({path: weights[path] for path in part.sites})
+    return {leaf: sum(each[leaf].astype(jnp.float32) for each in (pulled, lifted) if leaf in each) for leaf in part.leaves}
+
+
+def _second_pass(
+    plan: Plan, probed: Sequence[Part], leaves: Sequence[Array], batch: Sequence[Array], factors: Sequence[Array]
+) -> ByLeaf:
+    """The sums of the probed leaves."""
+    if not probed:
+        return {}
+    weights = find_meetings(plan.trace, leaves).weights
+    of_site = {path: factors[part.leaves[0]] for part in probed for path in part.sites}
+
+    def loss(own: ByPath, example: Sequence[Array], factor: ByPath) -> Array:
+        def meet(site: Site, eqn: JaxprEqn, operands: list[Array], weight: Array, _: None) -> tuple[Array, None]:
+            if site.path not in of_site:
+                return evaluate(site, eqn, operands, weight), None
+            return _weighed(site, eqn, operands, weight, factor[site.path]), None
+
+        return Replay(plan.trace, plan.sites, meet)(leaves, example, weights | own, {})[0]
+
+    def total(own: ByPath) -> Array:
+        return jnp.sum(jax.vmap(loss, in_axes=(None, 0, 0))(own, list(batch), of_site))
+
+    gradients = jax.grad(total)({path: weights[path] for path in of_site})
+    sums: ByLeaf = {}
+    for part in probed:
+        sums |= pullback(plan, part, leaves)({path: gradients[path] for path in part.sites})
+    return sums
+
+
+def _probed(
+    site: Site, eqn: JaxprEqn, norms: Norms, operands: list[Array], weight: Array, probe: Float[Array, ""]
+) -> Array:
+    """The value of a site. Backward, the probe receives the squared norm and the weight nothing."""
+    measure = custom_vmap(lambda record, cotangent: norms(record[None], cotangent[None])[0])
+    measure.def_vmap(lambda size, batched, *each: (norms(*_batched(size, batched, each)), True))
+
+    def backward(record: Array, cotangent: Array, weight: Array, probe: Array) -> tuple[Array, Array]:
+        return jnp.zeros_like(weight), measure(record, cotangent)
+
+    return _meet(site, eqn, backward, operands, weight, probe)
+
+
+def _weighed(
+    site: Site, eqn: JaxprEqn, operands: list[Array], weight: Array, factor: Float[Array, ""]
+) -> Array:
+    """The value of a site. Backward, the weight receives the gradient times the example's factor, under vmap their sum."""
+    weigh = custom_vmap(lambda *each: site.rule.weighted(*(x[None] for x in each), ()))
+    weigh.def_vmap(lambda size, batched, *each: (site.rule.weighted(*_batched(size, batched, each), ()), False))
+
+    def backward(record: Array, cotangent: Array, weight: Array, factor: Array) -> tuple[Array, Array]:
+        return weigh(record, cotangent, factor), jnp.zeros_like(factor)
+
+    return _meet(site, eqn, backward, operands, weight, factor)
+
+
+Backward = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
+"""(record, cotangent, weight, extra) -> cotangents of weight and extra."""
+
+
+def _meet(
+    site: Site, eqn: JaxprEqn, backward: Backward, operands: list[Array], weight: Array, extra: Array
+) -> Array:
+    """The site's equation, differentiated as usual with respect to its data and by `backward` otherwise."""
+    real = [i for i, x in enumerate(operands) if i != site.rule.operand and jnp.issubdtype(x.dtype, jnp.floating)]
+
+    @jax.custom_vjp
+    def value(operands: list[Array], weight: Array, extra: Array) -> Array:
+        return evaluate(site, eqn, operands, weight)
+
+    def pull(saved: tuple[list[Array], Array, Array], cotangent: Array) -> tuple[list[Array], Array, Array]:
+        operands, weight, extra = saved
+
+        def of_data(*data: Array) -> Array:
+            every = list(operands)
+            for i, each in zip(real, data, strict=True):
+                every[i] = each
+            return evaluate(site, eqn, every, weight)
+
+        _, back = jax.vjp(of_data, *(operands[i] for i in real))
+        cotangents = [jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.floating) else np.zeros(x.shape, jax.dtypes.float0)
+                      for x in operands]  # fmt: skip
+        for i, each in zip(real, back(cotangent), strict=True):
+            cotangents[i] = each
+        return cotangents, *backward(site.rule.record(operands), cotangent, weight, extra)
+
+    value.defvjp(lambda operands, weight, extra: (value(operands, weight, extra), (operands, weight, extra)), pull)
+    return value(operands, weight, extra)
+
+
+def _batched(size: int, batched: Sequence[bool], arrays: Sequence[Array]) -> list[Array]:
+    return [x if has else jnp.broadcast_to(x, (size, *x.shape)) for has, x in zip(batched, arrays, strict=True)]
