@@ -1,14 +1,13 @@
 """All that this house assumes about the inside of JAX, versions 0.10 to 0.12, in one file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.extend.core as core
 from jax import lax
-from jax.extend.core import primitives
-from jaxtyping import Array
-
-ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var = core.ClosedJaxpr, core.Jaxpr, core.JaxprEqn, core.Literal, core.Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, primitives
+from jaxtyping import Array, PyTree
 
 DOT = primitives.dot_general_p
 CONV = primitives.conv_general_dilated_p
@@ -26,7 +25,15 @@ COPY = primitives.copy_p
 REV = primitives.rev_p
 
 
-def bind(eqn: JaxprEqn, values: Sequence[Array]) -> list[Array]:
+__all__ = ["ClosedJaxpr", "Jaxpr", "JaxprEqn", "Literal", "Var"]
+
+
+def aval(atom: Var | Literal) -> Any:
+    """Shape and dtype of a variable."""
+    return atom.aval
+
+
+def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Array]:
     """Evaluate one equation."""
     with eqn.ctx.manager:
         out = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
@@ -38,7 +45,13 @@ def calls(eqn: JaxprEqn) -> bool:
     return any(True for _ in core.jaxprs_in_params(eqn.params))
 
 
-def called(eqn: JaxprEqn) -> tuple[Jaxpr, Sequence[Array]]:
+def contains(eqn: JaxprEqn, kind: Callable[[JaxprEqn], bool]) -> bool:
+    """Is the equation, or one inside it, of this kind?"""
+    inner = core.jaxprs_in_params(eqn.params)
+    return kind(eqn) or any(contains(each, kind) for jaxpr in inner for each in jaxpr.eqns)
+
+
+def called(eqn: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
     """The jaxpr inside a jit, remat or scan equation, and its constants."""
     inner = eqn.params["jaxpr"]
     return (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
@@ -61,3 +74,21 @@ def scan_like(eqn: JaxprEqn, body, init, xs):  # type: ignore[no-untyped-def]
     """`lax.scan` of another body over the same length, in the same order."""
     given = eqn.params
     return lax.scan(body, init, xs, length=given["length"], reverse=given["reverse"], unroll=given["unroll"])
+
+
+def on_mesh(array: Array) -> bool:
+    """May the array be spread over several devices, as far as its type tells?"""
+    return not jax.typeof(array).sharding.mesh.empty
+
+
+def let_compiler_shard(function: Callable[..., PyTree], *args: PyTree) -> PyTree:
+    """`function(*args)`, the result on every device. Where it is part of types how arrays are spread over an explicit mesh,
+    many operations must be told how to spread their results; here the compiler chooses, as on other meshes.
+    """
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(args)]
+    explicit = [mesh for mesh in meshes if jax.sharding.AxisType.Explicit in mesh.axis_types]
+    if not explicit:
+        return function(*args)
+    with jax.sharding.use_abstract_mesh(explicit[0]):
+        everywhere = jax.sharding.PartitionSpec()
+        return jax.sharding.auto_axes(function, axes=explicit[0].axis_names, out_sharding=everywhere)(*args)

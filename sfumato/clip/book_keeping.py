@@ -7,6 +7,7 @@ pulled back to its leaves once.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Array, Bool, PyTree, Shaped
 from sfumato.clip._jax import JaxprEqn
 from sfumato.clip.chain import Site, find_meetings
 from sfumato.clip.factors import Clipper
-from sfumato.clip.parts import ByLeaf, Tape, measure, part_sum
+from sfumato.clip.parts import ByLeaf, Tape, each_example, measure, part_sum
 from sfumato.clip.plan import Plan
 from sfumato.clip.replay import ByPath, Replay, evaluate
 
@@ -26,7 +27,7 @@ def clipped_sum(
     """As `materialise.clipped_sum`, of the loss that was traced for `plan`."""
     leaves, structure = jax.tree.flatten(params)
     tape = record(plan, leaves, jax.tree.leaves(batch))
-    measured = [measure(plan, part, leaves, tape, len(mask)) for part in plan.parts]
+    measured = [measure(plan, part, leaves, tape, clipper, len(mask)) for part in plan.parts]
     squared = {leaf: each for part in measured for leaf, each in part.squared.items()}
     factors = clipper([squared[leaf] for leaf in range(len(leaves))], mask)
     sums: ByLeaf = {}
@@ -39,19 +40,22 @@ def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b
     """One forward and one backward pass."""
     weights = find_meetings(plan.trace, leaves).weights
     taps = {path: jnp.zeros(site.output.shape, site.output.dtype) for path, site in plan.sites.items()}
-    replay = Replay(plan.trace, plan.sites, _tapped)
+    with_value = {path for part in plan.parts if part.standardised and part.how == "gram" for path in part.sites}
+
+    def tapped(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Array | None) -> tuple[Array, PyTree]:
+        assert tap is not None
+        value, kept = evaluate(site, eqn, operands, weight), site.rule.record(operands)
+        return _tap(value, tap), (kept, value) if site.path in with_value else kept
+
+    replay = Replay(plan.trace, plan.sites, tapped)
 
     def loss(lifted: ByLeaf, taps: ByPath, example: Sequence[Array]) -> tuple[Array, ByPath]:
         return replay([lifted.get(leaf, value) for leaf, value in enumerate(leaves)], example, weights, taps)
 
-    each = jax.vmap(jax.grad(loss, (0, 1), has_aux=True), in_axes=(None, None, 0))
-    (lifted, cotangents), records = each({leaf: leaves[leaf] for leaf in sorted(plan.lifted)}, taps, list(batch))
+    gradient = jax.grad(loss, (0, 1), has_aux=True)
+    own = {leaf: leaves[leaf] for leaf in sorted(plan.lifted)}
+    (lifted, cotangents), records = each_example(plan, lambda example: gradient(own, taps, example), batch)
     return Tape(records, cotangents, lifted)
-
-
-def _tapped(site: Site, eqn: JaxprEqn, operands: list[Array], weight: Array, tap: Array | None) -> tuple[Array, Array]:
-    assert tap is not None
-    return _tap(evaluate(site, eqn, operands, weight), tap), site.rule.record(operands)
 
 
 @jax.custom_vjp

@@ -9,9 +9,9 @@ The body of a scan is walked once, its scanned inputs standing for all iteration
 them is stacked in front, one that does not is the same in every iteration.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from sfumato.clip import _jax as J
 from sfumato.clip._jax import Jaxpr, JaxprEqn, Literal, Var
 from sfumato.clip.origin import Origin, after, is_structural
 from sfumato.clip.rules import Rule, rule_for
+from sfumato.clip.standardised import is_standardise
 from sfumato.clip.trace import Trace
 
 Path = tuple[int, ...]
@@ -36,7 +37,9 @@ class Loop(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    value: Array
+    """value: an array, also one of NumPy's, as constants in jaxprs are."""
+
+    value: Any
     origin: Origin
 
 
@@ -65,12 +68,15 @@ class Site:
 
 @dataclass
 class Meetings:
-    """What a walk found. weights: by site, in float32 where nothing but moving happened to the leaf."""
+    """What a walk found. weights: by site, in float32 where nothing but moving happened to the leaf. lifted: leaves; met:
+    where they were. convolved: some convolution has a kernel of its own for each example.
+    """
 
     sites: dict[Path, Site] = field(default_factory=dict)
     weights: dict[Path, Array] = field(default_factory=dict)
     lifted: set[int] = field(default_factory=set)
     met: dict[str, set[int]] = field(default_factory=dict)
+    convolved: bool = False
 
 
 def find_meetings(trace: Trace, leaves: Sequence[Array]) -> Meetings:
@@ -86,7 +92,7 @@ def find_meetings(trace: Trace, leaves: Sequence[Array]) -> Meetings:
 
 
 def _walk(
-    found: Meetings, jaxpr: Jaxpr, consts: Sequence[Array], args: Sequence[Value], path: Path, loops: tuple[Loop, ...]
+    found: Meetings, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Value], path: Path, loops: tuple[Loop, ...]
 ) -> list[Value]:
     env: dict[Var, Value] = dict(zip(jaxpr.invars, args, strict=True))
     env |= {var: Known(const, Origin()) for var, const in zip(jaxpr.constvars, consts, strict=True)}
@@ -100,6 +106,8 @@ def _walk(
             outputs = _walk(found, *J.called(eqn), inputs, here, loops)
             if eqn.primitive is J.REMAT:
                 _mark_rematerialised(found, here)
+            if all(_is_leaf(each) for each in inputs) and is_standardise(eqn):
+                outputs = [_standardised(outputs[0], *inputs)]
         elif all(each is not None for each in inputs):
             outputs = _evaluate(eqn, inputs)
         elif eqn.primitive is J.SCAN:
@@ -123,8 +131,8 @@ def _evaluate(eqn: JaxprEqn, inputs: Sequence[Value]) -> list[Value]:
     return [Known(value, origin) for value in J.bind(eqn, values)]
 
 
-def _typed(value: Array, atom: Var | Literal) -> Array:
-    wanted = atom.aval.dtype
+def _typed(value: Any, atom: Var | Literal) -> Any:
+    wanted = J.aval(atom).dtype
     return value if not hasattr(value, "dtype") or value.dtype == wanted else value.astype(wanted)
 
 
@@ -134,19 +142,35 @@ def _meet(
     """An equation that reads data, and perhaps parameters."""
     rule = rule_for(eqn, [each is not None and bool(each.origin.sources) for each in inputs])
     if rule is None:
+        kernel = inputs[1] if eqn.primitive is J.CONV else None
+        found.convolved |= J.contains(eqn, _is_convolution) and (kernel is None or bool(kernel.origin.sources))
         _lift(found, inputs, eqn.primitive.name)
         return
     weight = inputs[rule.operand]
     assert weight is not None
-    aval = eqn.outvars[0].aval
+    aval = J.aval(eqn.outvars[0])
     output = jax.ShapeDtypeStruct((*(loop.length for loop in loops), *aval.shape), aval.dtype)
     found.sites[path] = Site(path, rule, weight.origin, loops, output)
     found.weights[path] = weight.value
 
 
+def _is_leaf(value: Value) -> bool:
+    return value is not None and value.origin.untouched and not value.origin.loops
+
+
+def _standardised(output: Value, kernel: Value, gain: Value) -> Value:
+    assert output is not None and kernel is not None and gain is not None
+    pair = min(kernel.origin.sources), min(gain.origin.sources)
+    return replace(output, origin=Origin(frozenset(pair), standardised=pair))
+
+
 def _mark_rematerialised(found: Meetings, path: Path) -> None:
     inside = {where: replace(site, rematerialised=True) for where, site in found.sites.items() if where[: len(path)] == path}
     found.sites.update(inside)
+
+
+def _is_convolution(eqn: JaxprEqn) -> bool:
+    return eqn.primitive is J.CONV
 
 
 def _lift(found: Meetings, values: Sequence[Value], where: str) -> None:
@@ -173,15 +197,21 @@ def _walk_scan(
         args: list[Value] = [*inputs[:consts], *[None] * (len(inputs) - consts)]
         for i, each in scanned.items():
             args[i] = Known(slices[i], each.origin.scanned(depth))
-        _lift(inner, _walk(inner, jaxpr, constants, args, path, (*loops, Loop(path, eqn.params["length"]))), "the output of a scan")
-        varies = {where: depth in site.origin.loops for where, site in inner.sites.items()}
-        return tuple({where: inner.weights[where] for where in varies if varies[where] is wanted} for wanted in (True, False))
+        outputs = _walk(inner, jaxpr, constants, args, path, (*loops, Loop(path, eqn.params["length"])))
+        _lift(inner, outputs, "the output of a scan")
+        varies = {where for where, site in inner.sites.items() if depth in site.origin.loops}
+        return _only(inner.weights, varies), _only(inner.weights, inner.sites.keys() - varies)
 
     slices = {i: each.value for i, each in scanned.items()}
     stacked, same = jax.vmap(iteration, out_axes=(0, None))(slices) if slices else iteration(slices)
     found.weights |= stacked | same
     found.sites |= inner.sites
     found.lifted |= inner.lifted
+    found.convolved |= inner.convolved
     for where, leaves in inner.met.items():
         found.met.setdefault(where, set()).update(leaves)
     return [None] * len(eqn.outvars)
+
+
+def _only(weights: dict[Path, Array], wanted: Set[Path]) -> dict[Path, Array]:
+    return {where: weight for where, weight in weights.items() if where in wanted}

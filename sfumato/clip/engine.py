@@ -7,12 +7,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree, Shaped
 
+from sfumato.clip import _jax as J
 from sfumato.clip import book_keeping, materialise, two_pass
 from sfumato.clip.bounded_sum import BoundedSum, Sensitivity
 from sfumato.clip.factors import (
-    CLIP_NORMS, Clipper, Grouping, check_clip_norm, check_clipping, make_clipper, total_norm,
+    CLIP_NORMS,
+    Clipper,
+    Grouping,
+    check_clip_norm,
+    check_clipping,
+    make_clipper,
+    total_norm,
 )  # fmt: skip
-from sfumato.clip.microbatch import Microbatch, check_microbatch, in_microbatches
+from sfumato.clip.microbatch import Microbatch, check_microbatch, fitting, in_microbatches
 from sfumato.clip.plan import make_plan
 from sfumato.clip.trace import Loss, check_params, trace_loss
 from sfumato.core.checks import choice
@@ -45,7 +52,14 @@ class ClippedGrad:
         names = check_params(params)
         params = jax.tree.map(jnp.asarray, params)
         clipper = make_clipper(names, self.clip_norm, self.groups, self.clipping)
-        value = in_microbatches(lambda *part: self._sum(clipper, params, *part), self.microbatch, params, batch, mask)
+
+        def clipped_sum(params: PyTree, batch: PyTree, mask: Array) -> PyTree:
+            return self._sum(clipper, params, batch, mask)
+
+        size = self.microbatch
+        if isinstance(size, str):
+            size = fitting(clipped_sum, (self.loss, self.method), params, batch, mask)
+        value = J.let_compiler_shard(lambda *args: in_microbatches(clipped_sum, size, *args), params, batch, mask)
         if self.normalised:
             value = jax.tree.map(lambda leaf: leaf / total_norm(self.clip_norm), value)
         return BoundedSum(value, self.sensitivity)
@@ -53,7 +67,7 @@ class ClippedGrad:
     def _sum(self, clipper: Clipper, params: PyTree, batch: PyTree, mask: Array) -> PyTree:
         trace = trace_loss(self.loss, params, first_example(batch))
         if self.method == "materialise":
-            return materialise.clipped_sum(self.loss, clipper, params, batch, mask)
+            return materialise.clipped_sum(self.loss, trace, clipper, params, batch, mask)
         plan = make_plan(trace)
         memory_first = self.method == "two_pass" or (self.method == "auto" and plan.rematerialises)
         passes = two_pass if memory_first else book_keeping

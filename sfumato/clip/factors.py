@@ -64,6 +64,10 @@ class Clipper:
         factors = [clip_factors(*each, self.clipping) for each in zip(totals, [finite] * len(totals), self.norms, strict=True)]
         return [factors[group] for group in self.of_leaf]
 
+    def share_group(self, leaves: Sequence[int]) -> bool:
+        """Have these leaves the same factors?"""
+        return len({self.of_leaf[leaf] for leaf in leaves}) == 1
+
 
 def make_clipper(
     names: Sequence[str], clip_norm: float | Mapping[str, float], groups: Grouping, clipping: str
@@ -85,7 +89,7 @@ def group_of(name: str, groups: Grouping) -> str:
     if groups == "flat":
         return "all"
     if groups == "per_layer":
-        return name.rpartition("/")[0] or name
+        return name.removesuffix("/value").rpartition("/")[0] or name  # flax.nnx wraps each array in a `value`
     assert callable(groups)
     group = groups(name)
     if not isinstance(group, str):

@@ -5,20 +5,28 @@ For example i with gradient g_i the contribution is c_i g_i, with c_i such that 
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from sfumato.clip.factors import EXACT, SLACK, Clipper, clip_factors
-from sfumato.clip.trace import Loss
+from sfumato.clip.trace import Loss, Trace
 from sfumato.core.trees import squared_norm
 
 __all__ = ["EXACT", "SLACK", "clip_factors", "clipped_sum", "contract"]
 
 
 def clipped_sum(
-    loss: Loss, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
+    loss: Loss, trace: Trace, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
 ) -> PyTree:
     """Sum over the batch of c_i times the gradient of `loss(params, example_i)`, in float32. Memory O(b * params)."""
-    gradients, structure = jax.tree.flatten(jax.vmap(jax.grad(loss), in_axes=(None, 0))(params, batch))
+    gradient = jax.grad(loss)
+    if trace.has_grouped_convolution:
+        # On a CPU, vmap would turn it into a convolution whose kernel holds zeros in place of the other examples, and zero
+        # times one example's NaN is NaN in all.
+        each = lax.map(lambda example: gradient(params, example), batch)
+    else:
+        each = jax.vmap(gradient, in_axes=(None, 0))(params, batch)
+    gradients, structure = jax.tree.flatten(each)
     factors = clipper([jax.vmap(squared_norm)(leaf) for leaf in gradients], mask)
     return jax.tree.unflatten(structure, [contract(*each) for each in zip(factors, gradients, strict=True)])
 

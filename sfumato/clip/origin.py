@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import jax.numpy as jnp
 
 from sfumato.clip import _jax as J
-from sfumato.clip._jax import JaxprEqn
+from sfumato.clip._jax import JaxprEqn, Literal, Var
 
 Region = tuple[tuple[int, int], ...]
 STRUCTURAL = (J.CONVERT, J.RESHAPE, J.TRANSPOSE, J.SQUEEZE, J.SLICE, J.BROADCAST, J.COPY, J.REV)
@@ -20,9 +20,10 @@ STRUCTURAL = (J.CONVERT, J.RESHAPE, J.TRANSPOSE, J.SQUEEZE, J.SLICE, J.BROADCAST
 
 @dataclass(frozen=True)
 class Origin:
-    """sources: indices of leaves. region: start and stop per axis of the one source. aligned: axes are still the leaf's
-    own. untouched: the leaf itself, perhaps cast, or slice by slice as a scan goes over it. rounded: computed in half precision, so that gradients pass through it rounded. loops: depths of the scans whose
-    iterations see different values.
+    """sources: indices of leaves. region: start and stop per axis of the one source. aligned: axes are still the leaf's own.
+    untouched: the leaf itself, perhaps cast, or slice by slice as a scan goes over it. standardised: what `standardise`
+    (`standardised.py`) made of these two leaves, kernel and gain, perhaps cast. rounded: computed in half precision, so that
+    gradients pass through it rounded. loops: depths of the scans whose iterations see different values.
     """
 
     sources: frozenset[int] = frozenset()
@@ -30,6 +31,7 @@ class Origin:
     isometric: bool = False
     aligned: bool = False
     untouched: bool = False
+    standardised: tuple[int, int] | None = None
     rounded: bool = False
     loops: frozenset[int] = frozenset()
 
@@ -50,7 +52,7 @@ def is_structural(eqn: JaxprEqn) -> bool:
     """Does the equation move numbers about, without arithmetic and without repeating any?"""
     if eqn.primitive not in STRUCTURAL:
         return False
-    before, after = eqn.invars[0].aval, eqn.outvars[0].aval
+    before, after = J.aval(eqn.invars[0]), J.aval(eqn.outvars[0])
     if eqn.primitive is J.CONVERT:
         return jnp.issubdtype(before.dtype, jnp.floating) and jnp.issubdtype(after.dtype, jnp.floating)
     return eqn.primitive is not J.BROADCAST or math.prod(before.shape) == math.prod(after.shape)
@@ -60,16 +62,20 @@ def after(eqn: JaxprEqn, inputs: list[Origin]) -> Origin:
     """The origin of the outputs of an equation."""
     if is_structural(eqn):
         return _moved(eqn, inputs[0])
-    half = J.calls(eqn) or any(jnp.issubdtype(v.aval.dtype, jnp.floating) and v.aval.dtype.itemsize < 4 for v in (*eqn.invars, *eqn.outvars))
+    half = J.calls(eqn) or any(_is_half(atom) for atom in (*eqn.invars, *eqn.outvars))  # calls are not looked into
     sources = frozenset[int]().union(*(each.sources for each in inputs))
     loops = frozenset[int]().union(*(each.loops for each in inputs))
     return Origin(sources, rounded=bool(sources) and (half or any(each.rounded for each in inputs)), loops=loops)
 
 
+def _is_half(atom: Var | Literal) -> bool:
+    return jnp.issubdtype(J.aval(atom).dtype, jnp.floating) and J.aval(atom).dtype.itemsize < 4
+
+
 def _moved(eqn: JaxprEqn, origin: Origin) -> Origin:
     if eqn.primitive in (J.CONVERT, J.COPY):
         return origin
-    origin = replace(origin, untouched=False)
+    origin = replace(origin, untouched=False, standardised=None)
     if eqn.primitive is J.SLICE and origin.aligned and eqn.params["strides"] is None:
         limits = zip(eqn.params["start_indices"], eqn.params["limit_indices"], origin.region, strict=True)
         return replace(origin, region=tuple((low + start, low + stop) for start, stop, (low, _) in limits))

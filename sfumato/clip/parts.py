@@ -13,21 +13,25 @@ made for cancellation passes its bound, what enters the clip factors is
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from sfumato.clip import _jax as J
+from sfumato.clip import standardised
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
 from sfumato.clip.materialise import contract
 from sfumato.clip.plan import Part, Plan
 from sfumato.clip.replay import ByPath
+from sfumato.clip.rules.conv import ConvRule
 from sfumato.core.trees import squared_norm
 
 GAMMA = 2.0**-21
-POWER_ITERATIONS = 4
+POWER_ITERATIONS = 3
 ByLeaf = dict[int, Array]
 
 
@@ -35,22 +39,23 @@ ByLeaf = dict[int, Array]
 class Tape:
     """Of all sites, examples first: records, cotangents; and the per-example gradients of the lifted leaves."""
 
-    records: ByPath
+    records: dict[Path, Any]
     cotangents: ByPath
     lifted: ByLeaf
 
 
 @dataclass
 class Measured:
-    """squared: upper bounds on squared norms by leaf. held: per-example gradients by leaf, if they were kept."""
+    """squared: upper bounds on squared norms by leaf. held, by leaf, or formed, by site: per-example gradients, if kept."""
 
     part: Part
     squared: ByLeaf
     pull: "Pullback"
     held: ByLeaf = field(default_factory=dict)
+    formed: ByPath = field(default_factory=dict)
 
 
-def measure(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, count: int) -> Measured:
+def measure(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, clipper: Clipper, count: int) -> Measured:
     """Norms of the per-example gradients of `count` examples."""
     pull = pullback(plan, part, leaves)
     if part.how == "unused":
@@ -58,10 +63,12 @@ def measure(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, count: 
     if part.how == "lifted":
         held = {leaf: tape.lifted[leaf] for leaf in part.leaves}
         return Measured(part, {leaf: jax.vmap(squared_norm)(each) for leaf, each in held.items()}, pull, held)
+    if part.standardised and clipper.share_group(part.leaves):
+        return _standardised(plan, part, leaves, tape, pull)
     if part.direct and not part.keeps:
         sites = (plan.sites[path] for path in part.sites)
         norms = [site_norms(site, part.how, tape.records[site.path], tape.cotangents[site.path], site.varies) for site in sites]
-        return Measured(part, {part.leaves[0]: sum(norms)}, pull)
+        return Measured(part, {part.leaves[0]: jnp.sum(jnp.stack(norms), 0)}, pull)
     return _outer(plan, part, tape, pull)
 
 
@@ -72,6 +79,9 @@ def part_sum(plan: Plan, measured: Measured, tape: Tape, factors: Sequence[Float
         return {leaf: jnp.zeros(plan.trace.shapes[leaf]) for leaf in part.leaves}
     if measured.held:
         return {leaf: contract(factors[leaf], held) for leaf, held in measured.held.items()}
+    if measured.formed:
+        factor = factors[part.leaves[0]]
+        return measured.pull({path: contract(factor, each) for path, each in measured.formed.items()})
     for group in {clipper.of_leaf[leaf] for leaf in part.leaves}:
         own = [leaf for leaf in part.leaves if clipper.of_leaf[leaf] == group]
         pulled = measured.pull({path: _weighted(plan, path, tape, factors[own[0]]) for path in part.sites})
@@ -102,20 +112,20 @@ class Pullback:
             return jnp.float32(1)
         push = jax.linear_transpose(self, self.weights)
 
-        def iterate(_: int, pair: tuple[ByPath, Array]) -> tuple[ByPath, Array]:
+        def iterate(_: Any, pair: tuple[ByPath, Array]) -> tuple[ByPath, Array]:
             pulled = self(pair[0])
             norm = jnp.sqrt(squared_norm(pulled))
             (back,) = push(jax.tree.map(lambda leaf: leaf / jnp.maximum(norm, 1e-30), pulled))
             length = jnp.sqrt(squared_norm(back))
             return jax.tree.map(lambda leaf: leaf / jnp.maximum(length, 1e-30).astype(leaf.dtype), back), length
 
-        start = {path: jnp.cos(jnp.arange(each.size, dtype=jnp.float32)).reshape(each.shape).astype(each.dtype)
+        start = {path: (jnp.arange(each.size) % 7 - 2.0).reshape(each.shape).astype(each.dtype)
                  for path, each in self.weights.items()}  # fmt: skip
         return lax.fori_loop(0, POWER_ITERATIONS, iterate, (start, jnp.float32(0)))[1]
 
 
 def pullback(plan: Plan, part: Part, leaves: Sequence[Array]) -> Pullback:
-    if not part.sites or len(part.sites) == 1 and plan.sites[part.sites[0]].origin.untouched:
+    if not part.sites or (len(part.sites) == 1 and plan.sites[part.sites[0]].origin.untouched):
         return Pullback(part, {}, None)
 
     def weights(own: list[Array]) -> ByPath:
@@ -135,13 +145,38 @@ def site_norms(
     mass = GAMMA * site.rule.mass(records, cotangents, varies)
     if how == "gram":
         return jnp.maximum(site.rule.gram(records, cotangents, varies), 0.0) + mass**2 / GAMMA
-    squared = per_example(lambda *each: squared_norm(formed(site, *each, varies)), records, cotangents)
+    squared = per_example(lambda record, cotangent: squared_norm(formed(site, record, cotangent, varies)), records, cotangents)
     return (jnp.sqrt(squared) + mass) ** 2
 
 
 def formed(site: Site, record: Array, cotangent: Array, varies: Sequence[bool]) -> Array:
     """V of one example."""
     return site.rule.outer(record[None], cotangent[None], varies)[0]
+
+
+def _standardised(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, pull: Pullback) -> Measured:
+    """See `standardised.py`. The norm of both leaves is told as one of them's; they share their factor."""
+    (path,) = part.sites
+    site, record, cotangent = plan.sites[path], tape.records[path], tape.cotangents[path]
+    assert isinstance(site.rule, ConvRule) and site.origin.standardised is not None
+    kernel, gain = (leaves[leaf].astype(jnp.float32) for leaf in site.origin.standardised)
+    if part.how == "gram":
+        squared, mass = standardised.gram_norms(site.rule, kernel, gain, record, cotangent)
+        return Measured(part, _as_one(part, squared + GAMMA * mass**2), pull)
+
+    def one(record: Array, cotangent: Array) -> tuple[tuple[Array, Array], ByPath]:
+        own = formed(site, record, cotangent, ())
+        return standardised.outer_norm(kernel, gain, own), {path: own} if part.keeps else {}
+
+    (squared, most), kept = per_example(one, record, cotangent)
+    if part.keeps:
+        return Measured(part, _as_one(part, (jnp.sqrt(squared) + GAMMA * jnp.sqrt(most)) ** 2), pull, formed=kept)
+    error = GAMMA * site.rule.mass(record, cotangent, ()) * (1 + jnp.max(jnp.abs(standardised.scales(kernel, gain)[0])))
+    return Measured(part, _as_one(part, (jnp.sqrt(squared) + error) ** 2), pull)
+
+
+def _as_one(part: Part, squared: Float[Array, "b"]) -> ByLeaf:
+    return {leaf: squared if leaf == part.leaves[0] else jnp.zeros_like(squared) for leaf in part.leaves}
 
 
 def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
@@ -165,14 +200,26 @@ def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
 
 def per_example(function: Callable[..., PyTree], *batched: PyTree) -> PyTree:
     """`vmap`, but one example after the other on a CPU, where big batched products of small matrices are slow and large."""
-    if jax.default_backend() == "cpu":
+    if jax.default_backend() == "cpu" and not any(J.on_mesh(each) for each in jax.tree.leaves(batched)):
         return lax.map(lambda each: function(*each), batched)
     return jax.vmap(function)(*batched)
 
 
+def each_example(plan: Plan, function: Callable[..., PyTree], batch: Sequence[Array], *batched: PyTree) -> PyTree:
+    """`function(example, *others)` for every example: vmap, but one by one where that would let examples touch each other.
+
+    On some devices vmap turns convolutions with a kernel per example into one whose kernel holds zeros for all the others,
+    and zero times NaN or infinity is NaN.
+    """
+    if plan.convolved:
+        return lax.map(lambda each: function(*each), (list(batch), *batched))
+    return jax.vmap(function)(list(batch), *batched)
+
+
 def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, "b"]) -> Array:
-    site = plan.sites[path]
-    return site.rule.weighted(tape.records[path], tape.cotangents[path], factors, site.varies)
+    site, record = plan.sites[path], tape.records[path]
+    record = record[0] if isinstance(record, tuple) else record
+    return site.rule.weighted(record, tape.cotangents[path], factors, site.varies)
 
 
 def _lifted_sum(leaf: int, tape: Tape, factors: Float[Array, "b"]) -> Array | float:

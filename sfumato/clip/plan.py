@@ -3,7 +3,8 @@
 A part is a set of leaves that share weights, with the sites of those weights. Its per-example gradient is the pullback of
 the sites' V_i (`rules/base.py`) plus, for lifted leaves, what automatic differentiation gives example by example.
 
-* gram:   the weights are moved leaves of disjoint regions (`origin.py`), so norms are those of the V_i, taken without forming them
+* gram:   the weights are moved leaves of disjoint regions (`origin.py`), so norms are those of the V_i, taken without
+          forming them; or the pullback is that of a standardised convolution (`standardised.py`)
 * outer:  V_i is formed, one part at a time, and pulled back to the leaves; either kept for the sum or formed again in it
 * lifted: no site; the leaf's gradient is held for all examples (biases, scales, whatever no rule covers)
 * unused: the loss does not depend on the leaf
@@ -17,20 +18,24 @@ import numpy as np
 
 from sfumato.clip.chain import Meetings, Path, Site, find_meetings
 from sfumato.clip.rules.base import Sizes
+from sfumato.clip.standardised import covers
 from sfumato.clip.trace import Trace
 
-KEEP = 2.0
+KEEP = 5.0
 """V_i is kept if it takes at most so many times the memory of the activations and cotangents that it is made of."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """leaves: indices. sites: may be none. direct: no pullback is needed for norms. keeps: V_i is held until the sum."""
+    """leaves: indices. sites: may be none. direct: no pullback is needed for norms. standardised: the norm of the pullback
+    is known. keeps: V_i is held until the sum.
+    """
 
     leaves: tuple[int, ...]
     sites: tuple[Path, ...]
     how: str
     direct: bool = True
+    standardised: bool = False
     keeps: bool = False
 
 
@@ -40,12 +45,16 @@ class Plan:
     sites: dict[Path, Site]
     lifted: frozenset[int]
     met: dict[str, set[int]]
+    convolved: bool
     parts: tuple[Part, ...]
 
     @property
     def rematerialises(self) -> bool:
         """Does the loss ask for memory to be saved where parameters meet data?"""
         return any(site.rematerialised for site in self.sites.values())
+
+    def part_of(self, path: Path) -> Part:
+        return next(part for part in self.parts if path in part.sites)
 
     def sizes(self, path: Path) -> Sizes:
         site = self.sites[path]
@@ -62,7 +71,7 @@ def make_plan(trace: Trace) -> Plan:
         return list(found.weights.values())
 
     jax.eval_shape(walk, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in trace.shapes])
-    bare = Plan(trace, found.sites, frozenset(found.lifted), found.met, ())
+    bare = Plan(trace, found.sites, frozenset(found.lifted), found.met, found.convolved, ())
     return replace(bare, parts=tuple(_part(bare, leaves) for leaves in _components(found, len(trace.shapes))))
 
 
@@ -83,10 +92,12 @@ def _part(plan: Plan, leaves: tuple[int, ...]) -> Part:
     origins = [plan.sites[path].origin for path in paths]
     apart = all(a.disjoint(b) for i, a in enumerate(origins) for b in origins[:i] if a.isometric and b.isometric)
     direct = apart and all(origin.isometric for origin in origins) and not plan.lifted & set(leaves)
-    if direct and all(plan.sizes(path).gram_is_cheaper for path in paths):
-        return Part(leaves, paths, "gram")
+    standardised = len(paths) == 1 and origins[0].standardised is not None and covers(plan.sites[paths[0]].rule)
+    standardised = standardised and len(leaves) == 2 and not plan.lifted & set(leaves)
+    if (direct or standardised) and all(plan.sizes(path).gram_is_cheaper for path in paths):
+        return Part(leaves, paths, "gram", direct, standardised)
     rounded = any(origin.rounded for origin in origins)  # what is pulled back is rounded there: only kept sums are safe
-    return Part(leaves, paths, "outer", direct, rounded or _is_light(plan, leaves, paths))
+    return Part(leaves, paths, "outer", direct, standardised, rounded or _is_light(plan, leaves, paths))
 
 
 def _is_light(plan: Plan, leaves: tuple[int, ...], paths: tuple[Path, ...]) -> bool:

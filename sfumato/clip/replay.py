@@ -6,15 +6,19 @@ meant; scans and rematerialised parts that hold a site are built anew around it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from sfumato.clip import _jax as J
 from sfumato.clip._jax import Jaxpr, JaxprEqn, Literal, Var
 from sfumato.clip.chain import Path, Site
 from sfumato.clip.trace import Trace
 
-Meet = Callable[[Site, JaxprEqn, list[Array], Array, Array | None], tuple[Array, Array | None]]
+Operand = Any
+"""An array, also one of NumPy's, as constants in jaxprs are."""
+
+Meet = Callable[[Site, JaxprEqn, list[Operand], Array, Array | None], tuple[Array, PyTree | None]]
 """(site, equation, operands, the weight that stands for one of them, the site's tap) -> (its value, a record or None)."""
 ByPath = dict[Path, Array]
 
@@ -33,12 +37,12 @@ class Replay:
         return loss, records
 
     def _walk(
-        self, jaxpr: Jaxpr, consts: Sequence[Array], args: Sequence[Array], path: Path, weights: ByPath, taps: ByPath
-    ) -> tuple[list[Array], ByPath]:
-        env: dict[Var, Array] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
+        self, jaxpr: Jaxpr, consts: Sequence[Operand], args: Sequence[Operand], path: Path, weights: ByPath, taps: ByPath
+    ) -> tuple[list[Operand], ByPath]:
+        env: dict[Var, Operand] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
         records: ByPath = {}
 
-        def read(atom: Var | Literal) -> Array:
+        def read(atom: Var | Literal) -> Operand:
             return atom.val if isinstance(atom, Literal) else env[atom]
 
         for position, eqn in enumerate(jaxpr.eqns):
@@ -54,14 +58,14 @@ class Replay:
         return [read(atom) for atom in jaxpr.outvars], records
 
     def _site(
-        self, path: Path, eqn: JaxprEqn, inputs: list[Array], weight: Array, tap: Array | None
-    ) -> tuple[list[Array], ByPath]:
+        self, path: Path, eqn: JaxprEqn, inputs: list[Operand], weight: Array, tap: Array | None
+    ) -> tuple[list[Operand], ByPath]:
         value, record = self.meet(self.sites[path], eqn, inputs, weight, tap)
         return [value], {} if record is None else {path: record}
 
     def _enter(
-        self, eqn: JaxprEqn, inputs: list[Array], path: Path, weights: ByPath, taps: ByPath
-    ) -> tuple[list[Array], ByPath]:
+        self, eqn: JaxprEqn, inputs: list[Operand], path: Path, weights: ByPath, taps: ByPath
+    ) -> tuple[list[Operand], ByPath]:
         jaxpr, consts = J.called(eqn)
         weights, taps = (
             {where: value for where, value in given.items() if where[: len(path)] == path} for given in (weights, taps)
@@ -74,15 +78,15 @@ class Replay:
         return self._walk(jaxpr, consts, inputs, path, weights, taps)
 
     def _scan(
-        self, eqn: JaxprEqn, inputs: list[Array], path: Path, weights: ByPath, taps: ByPath
-    ) -> tuple[list[Array], ByPath]:
+        self, eqn: JaxprEqn, inputs: list[Operand], path: Path, weights: ByPath, taps: ByPath
+    ) -> tuple[list[Operand], ByPath]:
         jaxpr, constants = J.called(eqn)
         consts, carries = J.scan_parts(eqn)
         depth = [loop.path for loop in self.sites[next(iter(weights))].loops].index(path)
         stacked = {where: value for where, value in weights.items() if self.sites[where].varies[depth]}
         same = {where: value for where, value in weights.items() if where not in stacked}
 
-        def body(carry: list[Array], each: tuple[list[Array], ByPath, ByPath]) -> tuple[list[Array], tuple]:
+        def body(carry: list[Array], each: tuple[list[Array], ByPath, ByPath]) -> tuple[list[Operand], tuple]:
             xs, varying, tapped = each
             args = [*inputs[:consts], *carry, *xs]
             outputs, records = self._walk(jaxpr, constants, args, path, same | varying, tapped)
@@ -93,8 +97,8 @@ class Replay:
         return [*carry, *ys], records
 
 
-def evaluate(site: Site, eqn: JaxprEqn, operands: Sequence[Array], weight: Array) -> Array:
+def evaluate(site: Site, eqn: JaxprEqn, operands: Sequence[Operand], weight: Array) -> Array:
     """The value of the equation, the weight cast to what the program has there."""
     values = list(operands)
-    values[site.rule.operand] = weight.astype(eqn.invars[site.rule.operand].aval.dtype)
+    values[site.rule.operand] = weight.astype(J.aval(eqn.invars[site.rule.operand]).dtype)
     return J.bind(eqn, values)[0]

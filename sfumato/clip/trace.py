@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from sfumato.clip import _jax as J
 from sfumato.clip._jax import ClosedJaxpr
 from sfumato.core.errors import ArgumentError
 from sfumato.core.trees import leaf_names
@@ -21,6 +22,10 @@ class Trace:
     jaxpr: ClosedJaxpr
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def has_grouped_convolution(self) -> bool:
+        return any(J.contains(eqn, _is_grouped) for eqn in self.jaxpr.jaxpr.eqns)
 
 
 def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
@@ -40,6 +45,10 @@ def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
     return Trace(jax.make_jaxpr(flat)(leaves, example), names, tuple(leaf.shape for leaf in leaves))
 
 
+def _is_grouped(eqn: J.JaxprEqn) -> bool:
+    return eqn.primitive is J.CONV and max(eqn.params["feature_group_count"], eqn.params["batch_group_count"]) > 1
+
+
 def check_params(params: PyTree) -> list[str]:
     """The names of the leaves; ArgumentError unless there are some and all can be differentiated."""
     names = leaf_names(params)
@@ -56,6 +65,7 @@ def check_params(params: PyTree) -> list[str]:
 def check_scalar(out: PyTree) -> None:
     """Raise ArgumentError unless a loss returned one real floating-point number."""
     shapes = [f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(out)]
-    if jax.tree.structure(out) != jax.tree.structure(0) or jnp.shape(out) or not jnp.issubdtype(jnp.result_type(out), jnp.floating):
+    alone = jax.tree_util.all_leaves([out]) and jnp.shape(out) == ()
+    if not alone or not jnp.issubdtype(jnp.result_type(out), jnp.floating):
         raise ArgumentError("loss", " and ".join(shapes) or "nothing", "let it return one real scalar for one example; "
                             "average over views and positions inside it, and return no auxiliary output")

@@ -9,6 +9,7 @@ What a probe cannot measure, because several sites add up to one gradient, is he
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from sfumato.clip._jax import JaxprEqn
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
 from sfumato.clip.materialise import contract
-from sfumato.clip.parts import GAMMA, ByLeaf, formed, per_example, pullback, site_norms
+from sfumato.clip.parts import GAMMA, ByLeaf, each_example, formed, per_example, pullback, site_norms
 from sfumato.clip.plan import Part, Plan
 from sfumato.clip.replay import ByPath, Replay, evaluate
 from sfumato.core.trees import squared_norm
@@ -34,6 +35,8 @@ def clipped_sum(
     probed = [part for part in plan.parts if can_probe(plan, part, clipper)]
     squared, held = _first_pass(plan, probed, leaves, jax.tree.leaves(batch), len(mask))
     factors = clipper([squared[leaf] for leaf in range(len(leaves))], mask)
+    # Without the barrier the compiler would take the second forward pass for the first one and hold all it computed.
+    batch, factors = jax.lax.optimization_barrier((batch, factors))
     sums = {leaf: contract(factors[leaf], each) for leaf, each in held.items()}
     sums |= _second_pass(plan, probed, leaves, jax.tree.leaves(batch), factors)
     unused = {leaf: jnp.zeros(shape) for leaf, shape in enumerate(plan.trace.shapes) if leaf not in sums}
@@ -47,7 +50,7 @@ def can_probe(plan: Plan, part: Part, clipper: Clipper) -> bool:
     if part.direct:
         return bool(sites) and own_weights
     lone = len(sites) == 1 and not sites[0].loops and not plan.lifted & set(part.leaves)
-    return lone and not sites[0].origin.rounded and len({clipper.of_leaf[leaf] for leaf in part.leaves}) == 1
+    return lone and not sites[0].origin.rounded and clipper.share_group(part.leaves)
 
 
 Norms = Callable[[Array, Array], Float[Array, "b"]]
@@ -63,17 +66,17 @@ def _first_pass(
     held = {path: weight for path, weight in weights.items() if path not in norms}
 
     def loss(lifted: ByLeaf, held: ByPath, probes: ByPath, example: Sequence[Array]) -> Array:
-        def meet(site: Site, eqn: JaxprEqn, operands: list[Array], weight: Array, _: None) -> tuple[Array, None]:
+        def meet(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Any) -> tuple[Array, None]:
             if site.path not in norms:
-                return evaluate(site, eqn, operands, weight), None
+                return _formed(site, eqn, operands, weight), None
             return _probed(site, eqn, norms[site.path], operands, weight, probes[site.path]), None
 
         replay = Replay(plan.trace, plan.sites, meet)
         return replay([lifted.get(leaf, value) for leaf, value in enumerate(leaves)], example, weights | held, {})[0]
 
-    each = jax.vmap(jax.grad(loss, (0, 1, 2)), in_axes=(None, None, None, 0))
+    gradient, probes = jax.grad(loss, (0, 1, 2)), dict.fromkeys(norms, jnp.zeros(()))
     lifted = {leaf: leaves[leaf] for leaf in sorted(plan.lifted)}
-    of_lifted, of_held, of_probes = each(lifted, held, dict.fromkeys(norms, jnp.zeros(())), list(batch))
+    of_lifted, of_held, of_probes = each_example(plan, lambda example: gradient(lifted, held, probes, example), batch)
     squared = {leaf: jnp.zeros(count) for leaf in range(len(leaves))}
     for part in probed:  # what is not told apart by leaf may stand with any
         squared[part.leaves[0]] = sum(of_probes[path] for path in part.sites)
@@ -90,7 +93,10 @@ def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms
     pull = pullback(plan, part, leaves)
 
     def norms(records: Array, cotangents: Array) -> Float[Array, "b"]:
-        squared = per_example(lambda *each: squared_norm(pull({path: formed(site, *each, ())})), records, cotangents)
+        def one(record: Array, cotangent: Array) -> Array:
+            return squared_norm(pull({path: formed(site, record, cotangent, ())}))
+
+        squared = per_example(one, records, cotangents)
         return (jnp.sqrt(squared) + GAMMA * pull.gain() * site.rule.mass(records, cotangents, ())) ** 2
 
     return norms
@@ -101,7 +107,8 @@ def _held(plan: Plan, part: Part, leaves: Sequence[Array], lifted: ByLeaf, weigh
     pulled: ByLeaf = {}
     if part.sites:
         pulled = jax.vmap(pullback(plan, part, leaves))({path: weights[path] for path in part.sites})
-    return {leaf: sum(each[leaf].astype(jnp.float32) for each in (pulled, lifted) if leaf in each) for leaf in part.leaves}
+    own = {leaf: [each[leaf].astype(jnp.float32) for each in (pulled, lifted) if leaf in each] for leaf in part.leaves}
+    return {leaf: each[0] if len(each) == 1 else each[0] + each[1] for leaf, each in own.items()}
 
 
 def _second_pass(
@@ -114,7 +121,7 @@ def _second_pass(
     of_site = {path: factors[part.leaves[0]] for part in probed for path in part.sites}
 
     def loss(own: ByPath, example: Sequence[Array], factor: ByPath) -> Array:
-        def meet(site: Site, eqn: JaxprEqn, operands: list[Array], weight: Array, _: None) -> tuple[Array, None]:
+        def meet(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Any) -> tuple[Array, None]:
             if site.path not in of_site:
                 return evaluate(site, eqn, operands, weight), None
             return _weighed(site, eqn, operands, weight, factor[site.path]), None
@@ -132,7 +139,7 @@ def _second_pass(
 
 
 def _probed(
-    site: Site, eqn: JaxprEqn, norms: Norms, operands: list[Array], weight: Array, probe: Float[Array, ""]
+    site: Site, eqn: JaxprEqn, norms: Norms, operands: list[Any], weight: Array, probe: Float[Array, ""]
 ) -> Array:
     """The value of a site. Backward, the probe receives the squared norm and the weight nothing."""
     measure = custom_vmap(lambda record, cotangent: norms(record[None], cotangent[None])[0])
@@ -145,11 +152,14 @@ def _probed(
 
 
 def _weighed(
-    site: Site, eqn: JaxprEqn, operands: list[Array], weight: Array, factor: Float[Array, ""]
+    site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, factor: Float[Array, ""]
 ) -> Array:
     """The value of a site. Backward, the weight receives the gradient times the example's factor, under vmap their sum."""
-    weigh = custom_vmap(lambda *each: site.rule.weighted(*(x[None] for x in each), ()))
-    weigh.def_vmap(lambda size, batched, *each: (site.rule.weighted(*_batched(size, batched, each), ()), False))
+    def weighted(record: Array, cotangent: Array, factors: Array) -> Array:
+        return site.rule.weighted(record, cotangent, factors, ())
+
+    weigh = custom_vmap(lambda *each: weighted(*(x[None] for x in each)))
+    weigh.def_vmap(lambda size, batched, *each: (weighted(*_batched(size, batched, each)), False))
 
     def backward(record: Array, cotangent: Array, weight: Array, factor: Array) -> tuple[Array, Array]:
         return weigh(record, cotangent, factor), jnp.zeros_like(factor)
@@ -157,21 +167,29 @@ def _weighed(
     return _meet(site, eqn, backward, operands, weight, factor)
 
 
-Backward = Callable[[Array, Array, Array, Array], tuple[Array, Array]]
+def _formed(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array) -> Array:
+    """The value of a site. Backward, the weight receives V of `rules/base.py`, which vmap keeps apart for each example."""
+    def backward(record: Array, cotangent: Array, weight: Array, extra: Any) -> tuple[Array, Any]:
+        return formed(site, record, cotangent, ()).astype(weight.dtype), extra
+
+    return _meet(site, eqn, backward, operands, weight, jnp.zeros(()))
+
+
+Backward = Callable[[Array, Array, Array, Any], tuple[Array, Any]]
 """(record, cotangent, weight, extra) -> cotangents of weight and extra."""
 
 
 def _meet(
-    site: Site, eqn: JaxprEqn, backward: Backward, operands: list[Array], weight: Array, extra: Array
+    site: Site, eqn: JaxprEqn, backward: Backward, operands: list[Any], weight: Array, extra: Any
 ) -> Array:
     """The site's equation, differentiated as usual with respect to its data and by `backward` otherwise."""
     real = [i for i, x in enumerate(operands) if i != site.rule.operand and jnp.issubdtype(x.dtype, jnp.floating)]
 
     @jax.custom_vjp
-    def value(operands: list[Array], weight: Array, extra: Array) -> Array:
+    def value(operands: list[Any], weight: Array, extra: Any) -> Array:
         return evaluate(site, eqn, operands, weight)
 
-    def pull(saved: tuple[list[Array], Array, Array], cotangent: Array) -> tuple[list[Array], Array, Array]:
+    def pull(saved: tuple[list[Any], Array, Any], cotangent: Array) -> tuple[list[Any], Array, Any]:
         operands, weight, extra = saved
 
         def of_data(*data: Array) -> Array:

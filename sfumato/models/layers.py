@@ -3,10 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+STANDARDISATION_FLOOR = 1e-4
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
@@ -39,11 +39,19 @@ class Conv(eqx.Module):
         return convolve(image, self.kernel, self.stride) + self.bias
 
 
-class StandardisedConv(eqx.Module):
-    """Weight-standardised convolution (Qiao et al. 2019; with gain, as Brock et al. 2021).
+@jax.jit
+def standardise(kernel: Float[Array, "kh kw d p"], gain: Float[Array, " p"]) -> Float[Array, "kh kw d p"]:
+    """gain (w - mean) / sqrt(max(fan_in * var, 1e-4)), mean and variance over each output's inputs.
 
-    The kernel used is gain * (w - mean) / sqrt(max(fan_in * var, 1e-4)), mean and variance over each output's inputs.
+    Qiao et al. 2019; with gain, as Brock et al. 2021. It is one equation (jit) of whatever uses it, by which
+    `clip/standardised.py` knows it.
     """
+    centred = kernel - kernel.mean((0, 1, 2))
+    return centred * (gain * lax.rsqrt(jnp.maximum(jnp.square(centred).sum((0, 1, 2)), STANDARDISATION_FLOOR)))
+
+
+class StandardisedConv(eqx.Module):
+    """Weight-standardised convolution with gain and bias."""
 
     kernel: Float[Array, "kh kw d p"]
     gain: Float[Array, " p"]
@@ -57,11 +65,7 @@ class StandardisedConv(eqx.Module):
         self.stride = stride
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        fan_in = int(np.prod(self.kernel.shape[:3]))
-        mean = self.kernel.mean((0, 1, 2))
-        variance = self.kernel.var((0, 1, 2))
-        scale = self.gain * lax.rsqrt(jnp.maximum(fan_in * variance, 1e-4))
-        return convolve(image, (self.kernel - mean) * scale, self.stride) + self.bias
+        return convolve(image, standardise(self.kernel, self.gain), self.stride) + self.bias
 
 
 class GroupNorm(eqx.Module):

@@ -43,8 +43,9 @@ class Sizes:
 
     @property
     def gram_is_cheaper(self) -> bool:
-        """2 T^2 numbers of two Gram matrices against D P of the gradient."""
-        return 2 * self.positions**2 <= self.inputs * self.outputs
+        """In memory, two Gram matrices of T^2 numbers against a gradient of D P; in time, T^2 (D + P) products against TDP."""
+        t, d, p = self.positions, self.inputs, self.outputs
+        return 2 * t * t <= d * p and t * (d + p) <= 1.5 * d * p
 
 
 class Rule(abc.ABC):

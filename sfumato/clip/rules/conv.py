@@ -17,9 +17,19 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from sfumato.clip._jax import CONV, JaxprEqn
+from sfumato.clip._jax import CONV, JaxprEqn, aval
 from sfumato.clip.rules.base import (
-    EXACT, Rule, Sizes, kept, loop_sizes, loops_apart, matrices_gram, matrices_mass, matrices_outer, matrices_weighted, varying_loops, weigh,
+    EXACT,
+    Rule,
+    Sizes,
+    kept,
+    loop_sizes,
+    loops_apart,
+    matrices_gram,
+    matrices_outer,
+    matrices_weighted,
+    varying_loops,
+    weigh,
 )  # fmt: skip
 
 
@@ -46,7 +56,7 @@ class ConvRule(Rule):
         if eqn.primitive is not CONV or from_params != [False, True] or eqn.params["batch_group_count"] > 1:
             return None
         given = eqn.params
-        return cls(eqn.invars[1].aval.shape, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape,
+        return cls(aval(eqn.invars[1]).shape, aval(eqn.invars[0]).shape, aval(eqn.outvars[0]).shape,
                    given["dimension_numbers"], tuple(given["window_strides"]), tuple(map(tuple, given["padding"])),
                    tuple(given["lhs_dilation"]), tuple(given["rhs_dilation"]), given["feature_group_count"])
 
@@ -77,7 +87,16 @@ class ConvRule(Rule):
         return matrices_gram(*self._matrices(record, cotangent, varies)[:2])
 
     def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
-        return matrices_mass(*self._matrices(record, cotangent, varies)[:2])
+        """The length of a patch is the square root of a window's sum, so no patch is formed."""
+        (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
+        inputs, outputs = self.group_sizes
+        b, s = record.shape[0], loop_sizes(record.shape[1 : 1 + len(varies)], varies)[0]
+        a = loops_apart(record, varies, (), (n,), (*space, features)).astype(jnp.float32)
+        g = loops_apart(cotangent, varies, (), (gn,), (*gspace, gfeatures)).astype(jnp.float32)
+        a = jnp.sum(jnp.square(a).reshape(*a.shape[:-1], self.groups, inputs), -1)
+        g = jnp.sum(jnp.square(g).reshape(b, s, -1, self.groups, outputs), -1)
+        windows = sum(each.reshape(b, s, -1, self.groups) for each in self._offsets(a))
+        return jnp.sum(jnp.sqrt(windows) * jnp.sqrt(g), (1, 2, 3))
 
     def weighted(
         self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
@@ -101,6 +120,17 @@ class ConvRule(Rule):
         )  # fmt: skip
         back = jax.linear_transpose(forward, jax.ShapeDtypeStruct(self.w_shape, jnp.float32))
         return back(together(cotangent, self.numbers.out_spec))[0]
+
+    def patch_sums(self, record: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
+        """The sum over each patch, in the layout of the output: for every feature the one of its group."""
+        (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
+        a = loops_apart(record, (), (), (n,), (*space, features)).astype(jnp.float32)
+        sums = sum(self._offsets(jnp.sum(a.reshape(*a.shape[:-1], self.groups, -1), -1)))
+        each = jnp.repeat(sums, self.group_sizes[1], -1)[:, 0]  # examples, images, *space, features
+        order = [0] * each.ndim
+        for place, axis in enumerate((gn, *gspace, gfeatures)):
+            order[1 + axis] = 1 + place
+        return jnp.transpose(each, order)
 
     def _matrices(
         self, record: Array, cotangent: Array, varies: Sequence[bool]
@@ -128,7 +158,8 @@ class ConvRule(Rule):
         for offset in itertools.product(*map(range, self.kernel)):
             start = [k * dilation for k, dilation in zip(offset, self.rhs_dilation, strict=True)]
             stop = [low + (count - 1) * stride + 1 for low, count, stride in zip(start, out, self.strides, strict=True)]
-            slices.append(lax.slice(padded, (0, 0, 0, *start, 0), (*a.shape[:3], *stop, a.shape[-1]), (1, 1, 1, *self.strides, 1)))
+            limits = (*a.shape[:3], *stop, a.shape[-1])
+            slices.append(lax.slice(padded, (0, 0, 0, *start, 0), limits, (1, 1, 1, *self.strides, 1)))
         return slices
 
     def _as_weight(self, blocks: Float[Array, "b s d p"], loops: tuple[int, ...]) -> Float[Array, "b ..."]:

@@ -7,9 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from sfumato.clip._jax import DOT, JaxprEqn
+from sfumato.clip._jax import DOT, JaxprEqn, aval
 from sfumato.clip.rules.base import (
-    Rule, Sizes, loop_sizes, loops_apart, matrices_gram, matrices_mass, matrices_outer, matrices_weighted, varying_loops,
+    Rule,
+    Sizes,
+    loop_sizes,
+    loops_apart,
+    matrices_gram,
+    matrices_mass,
+    matrices_outer,
+    matrices_weighted,
+    varying_loops,
 )  # fmt: skip
 
 
@@ -35,7 +43,7 @@ class DotRule(Rule):
         operand = from_params.index(True)
         contract, batch = eqn.params["dimension_numbers"]
         other = 1 - operand
-        return cls(operand, eqn.invars[operand].aval.shape, eqn.invars[other].aval.shape, tuple(batch[operand]),
+        return cls(operand, aval(eqn.invars[operand]).shape, aval(eqn.invars[other]).shape, tuple(batch[operand]),
                    tuple(contract[operand]), tuple(batch[other]), tuple(contract[other]))
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from sfumato.clip._jax import GATHER, JaxprEqn
+from sfumato.clip._jax import GATHER, JaxprEqn, aval
 from sfumato.clip.rules.base import Rule, Sizes, loop_sizes, loops_apart, product, varying_loops, weigh
 
 
@@ -28,7 +28,7 @@ class GatherRule(Rule):
     def match(cls, eqn: JaxprEqn, from_params: list[bool]) -> "GatherRule | None":
         if eqn.primitive is not GATHER or from_params != [True, False]:
             return None
-        numbers, w, i = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape, eqn.invars[1].aval.shape
+        numbers, w, i = eqn.params["dimension_numbers"], aval(eqn.invars[0]).shape, aval(eqn.invars[1]).shape
         rows = (numbers.collapsed_slice_dims == (0,) and numbers.start_index_map == (0,) and not numbers.operand_batching_dims
                 and tuple(eqn.params["slice_sizes"]) == (1, *w[1:]) and i[-1] == 1)  # fmt: skip
         clamps = lax.GatherScatterMode.from_any(eqn.params["mode"]) == lax.GatherScatterMode.CLIP
