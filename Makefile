@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BENCH_VENV ?= .venv-bench
+# Where torch is built for CPUs; the build on PyPI brings gigabytes of GPU libraries. Unreachable, it is passed over.
+TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all check bench bench-clip clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
 	@rm -rf runs/demo
@@ -22,6 +25,17 @@ check: $(VENV)/.dev ## style and types
 bench: $(VENV)/.installed ## the numbers in benchmarks/RESULTS.md (about an hour; needs the data sets)
 	$(BIN)/python benchmarks/accuracy.py
 
+bench-clip: $(BENCH_VENV)/.installed ## the clipping engine against ordinary steps, jax_privacy and Opacus (about 12 minutes)
+	$(BENCH_VENV)/bin/python benchmarks/clip/run.py
+
+# torch comes first and alone, so that one package, not every one, is looked for at TORCH_WHEELS.
+$(BENCH_VENV)/.installed: pyproject.toml benchmarks/clip/requirements.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --retries 1 --find-links $(TORCH_WHEELS) \
+	  $$(grep '^torch==' benchmarks/clip/requirements.txt)
+	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check -e . -r benchmarks/clip/requirements.txt
+	@touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit('Sfumato needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
 	  '; name another with make PYTHON=...' if sys.version_info < (3, 11) else 0)"
@@ -36,4 +50,4 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) runs build *.egg-info

@@ -7,6 +7,7 @@ pulled back to its leaves once.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree, Shaped
 
 from sfumato.clip._jax import JaxprEqn
-from sfumato.clip.chain import Site, find_meetings
+from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
 from sfumato.clip.parts import ByLeaf, Tape, each_example, measure, part_sum
 from sfumato.clip.plan import Plan
@@ -55,7 +56,15 @@ def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b
     gradient = jax.grad(loss, (0, 1), has_aux=True)
     own = {leaf: leaves[leaf] for leaf in sorted(plan.lifted)}
     (lifted, cotangents), records = each_example(plan, lambda example: gradient(own, taps, example), batch)
-    return Tape(records, cotangents, lifted)
+    # Examples behind loops: so a scan stacks them, and vmap moves them in front for nothing but to have them moved back.
+    return Tape(_behind_loops(plan, records), _behind_loops(plan, cotangents), lifted)
+
+
+def _behind_loops(plan: Plan, by_path: ByPath) -> ByPath:
+    def moved(path: Path, array: Array) -> Array:
+        return jnp.moveaxis(array, 0, len(plan.sites[path].loops))
+
+    return {path: jax.tree.map(partial(moved, path), arrays) for path, arrays in by_path.items()}
 
 
 @jax.custom_vjp

@@ -37,7 +37,7 @@ ByLeaf = dict[int, Array]
 
 @dataclass
 class Tape:
-    """Of all sites, examples first: records, cotangents; and the per-example gradients of the lifted leaves."""
+    """Records and cotangents of all sites (*loops, b, *own), and the per-example gradients of the lifted leaves (b, *leaf)."""
 
     records: dict[Path, Any]
     cotangents: ByPath
@@ -145,13 +145,15 @@ def site_norms(
     mass = GAMMA * site.rule.mass(records, cotangents, varies)
     if how == "gram":
         return jnp.maximum(site.rule.gram(records, cotangents, varies), 0.0) + mass**2 / GAMMA
-    squared = per_example(lambda record, cotangent: squared_norm(formed(site, record, cotangent, varies)), records, cotangents)
+    each = (jnp.moveaxis(array, len(varies), 0) for array in (records, cotangents))
+    squared = per_example(lambda record, cotangent: squared_norm(formed(site, record, cotangent, varies)), *each)
     return (jnp.sqrt(squared) + mass) ** 2
 
 
 def formed(site: Site, record: Array, cotangent: Array, varies: Sequence[bool]) -> Array:
     """V of one example."""
-    return site.rule.outer(record[None], cotangent[None], varies)[0]
+    axis = len(varies)
+    return site.rule.outer(jnp.expand_dims(record, axis), jnp.expand_dims(cotangent, axis), varies)[0]
 
 
 def _standardised(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, pull: Pullback) -> Measured:
@@ -187,7 +189,8 @@ def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
         gradients = {leaf: each + lifted.get(leaf, 0.0) for leaf, each in pulled.items()}
         return {leaf: squared_norm(each) for leaf, each in gradients.items()}, gradients if part.keeps else {}
 
-    own = [{path: each[path] for path in part.sites} for each in (tape.records, tape.cotangents)]
+    own = [{path: jnp.moveaxis(each[path], len(plan.sites[path].loops), 0) for path in part.sites}
+           for each in (tape.records, tape.cotangents)]  # fmt: skip
     lifted = {leaf: tape.lifted[leaf].astype(jnp.float32) for leaf in part.leaves if leaf in tape.lifted}
     squared, held = per_example(one, *own, lifted)
     if not part.keeps:
@@ -205,15 +208,15 @@ def per_example(function: Callable[..., PyTree], *batched: PyTree) -> PyTree:
     return jax.vmap(function)(*batched)
 
 
-def each_example(plan: Plan, function: Callable[..., PyTree], batch: Sequence[Array], *batched: PyTree) -> PyTree:
-    """`function(example, *others)` for every example: vmap, but one by one where that would let examples touch each other.
+def each_example(plan: Plan, function: Callable[[list[Array]], PyTree], batch: Sequence[Array]) -> PyTree:
+    """`function(example)` for every example: vmap, but one by one where that would let examples touch each other.
 
     On some devices vmap turns convolutions with a kernel per example into one whose kernel holds zeros for all the others,
     and zero times NaN or infinity is NaN.
     """
     if plan.convolved:
-        return lax.map(lambda each: function(*each), (list(batch), *batched))
-    return jax.vmap(function)(list(batch), *batched)
+        return lax.map(function, list(batch))
+    return jax.vmap(function)(list(batch))
 
 
 def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, "b"]) -> Array:

@@ -51,7 +51,7 @@ class Sizes:
 class Rule(abc.ABC):
     """A kind of equation in which a weight meets data.
 
-    Records and cotangents have shape (examples, *loops, *own): `loops` are the lengths of the enclosing scans, outermost
+    Records and cotangents have shape (*loops, examples, *own): `loops` are the lengths of the enclosing scans, outermost
     first, and `varies` says which of them have a weight per iteration. Weights have shape (*varying loops, *own).
     """
 
@@ -89,27 +89,32 @@ class Rule(abc.ABC):
         """sum_i factors_i V_i; examples of factor 0 count nothing, whatever they hold."""
 
 
-def matrices_outer(a: Float[Array, "b s t d"], g: Float[Array, "b s t p"]) -> Float[Array, "b s d p"]:
-    return product("bstd,bstp->bsdp", a, g)
+def matrices_outer(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, "b s d p"]:
+    return product("sbtd,sbtp->bsdp", a, g)
 
 
-def matrices_gram(a: Float[Array, "b s t d"], g: Float[Array, "b s t p"]) -> Float[Array, "b"]:
+def matrices_gram(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, "b"]:
     if a.shape[2] == 1:
-        return jnp.sum(_squares(a) * _squares(g), (1, 2))
-    return jnp.sum(product("bstd,bsud->bstu", a, a) * product("bstp,bsup->bstu", g, g), (1, 2, 3))
+        return jnp.sum(_squares(a) * _squares(g), (0, 2))
+    return jnp.sum(product("sbtd,sbud->sbtu", a, a) * product("sbtp,sbup->sbtu", g, g), (0, 2, 3))
 
 
-def matrices_mass(a: Float[Array, "b s t d"], g: Float[Array, "b s t p"]) -> Float[Array, "b"]:
-    return jnp.sum(jnp.sqrt(_squares(a)) * jnp.sqrt(_squares(g)), (1, 2))
+def matrices_mass(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, "b"]:
+    return jnp.sum(jnp.sqrt(_squares(a)) * jnp.sqrt(_squares(g)), (0, 2))
 
 
 def matrices_weighted(
-    a: Float[Array, "b s t d"], g: Float[Array, "b s t p"], factors: Float[Array, "b"]
+    a: Float[Array, "s b t d"], g: Float[Array, "s b t p"], factors: Float[Array, "b"]
 ) -> Float[Array, "s d p"]:
-    a, g = kept(a, factors), weigh(g, factors)
-    if a.shape[1] > 1:
-        return exact_product("bstd,bstp->sdp", a, g)
-    return exact_product("td,tp->dp", a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1]))[None]
+    def block(pair: tuple[Float[Array, "b t d"], Float[Array, "b t p"]]) -> Float[Array, "d p"]:
+        a, g = kept(pair[0], factors), weigh(pair[1], factors)
+        return exact_product("td,tp->dp", a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1]))
+
+    if a.shape[0] == 1:
+        return block((a[0], g[0]))[None]
+    if jax.default_backend() == "cpu":  # one product with a batch axis would first copy all of a, transposed
+        return lax.map(block, (a, g))
+    return jax.vmap(block)((a, g))
 
 
 def weigh(array: Float[Array, "b ..."], factors: Float[Array, "b"]) -> Float[Array, "b ..."]:
@@ -140,18 +145,19 @@ def exact_product(spec: str, x: Float[Array, "..."], y: Float32[Array, "..."]) -
 def loops_apart(
     array: Array, varies: Sequence[bool], blocks: Sequence[int], positions: Sequence[int], last: Sequence[int]
 ) -> Array:
-    """(b, *loops, *own) -> (b, S, T, *last): own axes named by their place among the own ones; loops join S or T."""
-    first = 1 + len(varies)
-    across = [1 + depth for depth, varying in enumerate(varies) if varying] + [first + axis for axis in blocks]
-    along = [1 + depth for depth, varying in enumerate(varies) if not varying] + [first + axis for axis in positions]
+    """(*loops, b, *own) -> (S, b, T, *last): own axes named by their place among the own ones; loops join S or T."""
+    examples = len(varies)
+    first = 1 + examples
+    across = [depth for depth, varying in enumerate(varies) if varying] + [first + axis for axis in blocks]
+    along = [depth for depth, varying in enumerate(varies) if not varying] + [first + axis for axis in positions]
     s, t = (int(np.prod([array.shape[axis] for axis in axes])) for axes in (across, along))
-    moved = jnp.transpose(array, [0, *across, *along, *(first + axis for axis in last)])
-    return moved.reshape(array.shape[0], s, t, *moved.shape[1 + len(across) + len(along) :])
+    moved = jnp.transpose(array, [*across, examples, *along, *(first + axis for axis in last)])
+    return moved.reshape(s, array.shape[examples], t, *moved.shape[1 + len(across) + len(along) :])
 
 
 def varying_loops(array: Array, varies: Sequence[bool]) -> tuple[int, ...]:
-    """The lengths of the loops with a weight per iteration, of an array (b, *loops, *own)."""
-    return tuple(array.shape[1 + depth] for depth, varying in enumerate(varies) if varying)
+    """The lengths of the loops with a weight per iteration, of an array (*loops, b, *own)."""
+    return tuple(array.shape[depth] for depth, varying in enumerate(varies) if varying)
 
 
 def loop_sizes(loops: Sequence[int], varies: Sequence[bool]) -> tuple[int, int]:
@@ -161,7 +167,7 @@ def loop_sizes(loops: Sequence[int], varies: Sequence[bool]) -> tuple[int, int]:
     return int(np.prod(across)), int(np.prod(along))
 
 
-def _squares(array: Float[Array, "b s t d"]) -> Float[Array, "b s t"]:
+def _squares(array: Float[Array, "s b t d"]) -> Float[Array, "s b t"]:
     return jnp.sum(jnp.square(array.astype(jnp.float32)), -1)
 
 

@@ -90,13 +90,12 @@ class ConvRule(Rule):
         """The length of a patch is the square root of a window's sum, so no patch is formed."""
         (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
         inputs, outputs = self.group_sizes
-        b, s = record.shape[0], loop_sizes(record.shape[1 : 1 + len(varies)], varies)[0]
         a = loops_apart(record, varies, (), (n,), (*space, features)).astype(jnp.float32)
         g = loops_apart(cotangent, varies, (), (gn,), (*gspace, gfeatures)).astype(jnp.float32)
         a = jnp.sum(jnp.square(a).reshape(*a.shape[:-1], self.groups, inputs), -1)
-        g = jnp.sum(jnp.square(g).reshape(b, s, -1, self.groups, outputs), -1)
-        windows = sum(each.reshape(b, s, -1, self.groups) for each in self._offsets(a))
-        return jnp.sum(jnp.sqrt(windows) * jnp.sqrt(g), (1, 2, 3))
+        g = jnp.sum(jnp.square(g).reshape(*a.shape[:2], -1, self.groups, outputs), -1)
+        windows = sum(each.reshape(*a.shape[:2], -1, self.groups) for each in self._offsets(a))
+        return jnp.sum(jnp.sqrt(windows) * jnp.sqrt(g), (0, 2, 3))
 
     def weighted(
         self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
@@ -126,7 +125,7 @@ class ConvRule(Rule):
         (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
         a = loops_apart(record, (), (), (n,), (*space, features)).astype(jnp.float32)
         sums = sum(self._offsets(jnp.sum(a.reshape(*a.shape[:-1], self.groups, -1), -1)))
-        each = jnp.repeat(sums, self.group_sizes[1], -1)[:, 0]  # examples, images, *space, features
+        each = jnp.repeat(sums, self.group_sizes[1], -1)[0]  # examples, images, *space, features
         order = [0] * each.ndim
         for place, axis in enumerate((gn, *gspace, gfeatures)):
             order[1 + axis] = 1 + place
@@ -134,21 +133,20 @@ class ConvRule(Rule):
 
     def _matrices(
         self, record: Array, cotangent: Array, varies: Sequence[bool]
-    ) -> tuple[Float[Array, "b s t d"], Float[Array, "b s t p"], tuple[int, ...]]:
+    ) -> tuple[Float[Array, "s b t d"], Float[Array, "s b t p"], tuple[int, ...]]:
         """Patches and cotangents in the notation of rules/base.py, and the lengths of the varying loops."""
         (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
         inputs, outputs = self.group_sizes
         a = loops_apart(record, varies, (), (n,), (*space, features))
         g = loops_apart(cotangent, varies, (), (gn,), (*gspace, gfeatures))
-        b, s = a.shape[:2]
-        patches = jnp.stack([each.reshape(b, s, -1, self.groups, inputs) for each in self._offsets(a)], -2)
-        patches = jnp.moveaxis(patches, 3, 2)  # b, s, groups, positions, offsets, inputs
-        g = jnp.moveaxis(g.reshape(b, s, -1, self.groups, outputs), 3, 2)
-        loops = varying_loops(record, varies)
-        a, g = (x.reshape(b, s * self.groups, x.shape[3], -1) for x in (patches, g))
-        return a, g, loops
+        s, b = a.shape[:2]
+        patches = jnp.stack([each.reshape(s, b, -1, self.groups, inputs) for each in self._offsets(a)], -2)
+        patches = jnp.moveaxis(patches, 3, 1)  # blocks, groups, examples, positions, offsets, inputs
+        g = jnp.moveaxis(g.reshape(s, b, -1, self.groups, outputs), 3, 1)
+        a, g = (x.reshape(s * self.groups, b, x.shape[3], -1) for x in (patches, g))
+        return a, g, varying_loops(record, varies)
 
-    def _offsets(self, a: Float[Array, "b s n *space c"]) -> list[Float[Array, "b s n *out c"]]:
+    def _offsets(self, a: Float[Array, "s b n *space c"]) -> list[Float[Array, "s b n *out c"]]:
         """What the kernel sees at each of its offsets, at all output positions."""
         none = (0, 0, 0)
         pads = [(low, high, dilation - 1) for (low, high), dilation in zip(self.padding, self.lhs_dilation, strict=True)]

@@ -82,7 +82,7 @@ class DotRule(Rule):
 
     def _matrices(
         self, record: Array, cotangent: Array, varies: Sequence[bool]
-    ) -> tuple[Float[Array, "b s t d"], Float[Array, "b s t p"], tuple[int, ...]]:
+    ) -> tuple[Float[Array, "s b t d"], Float[Array, "s b t p"], tuple[int, ...]]:
         """Both in the notation of rules/base.py, and the lengths of the varying loops."""
         a = loops_apart(record, varies, self.a_batch, self.a_free, self.a_contract)
         batch = list(range(len(self.a_batch)))

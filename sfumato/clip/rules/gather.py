@@ -44,28 +44,28 @@ class GatherRule(Rule):
 
     def outer(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b ..."]:
         rows, _, g, loops = self._rows(record, cotangent, varies)
-        return jax.vmap(jax.vmap(self._scatter))(rows, g).reshape(rows.shape[0], *loops, *self.w_shape)
+        blocks = jnp.moveaxis(jax.vmap(jax.vmap(self._scatter))(rows, g), 1, 0)
+        return blocks.reshape(blocks.shape[0], *loops, *self.w_shape)
 
     def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
         rows, inside, g, _ = self._rows(record, cotangent, varies)
         same = (rows[..., :, None] == rows[..., None, :]) & inside[..., :, None]
-        return jnp.sum(jnp.where(same, product("bstp,bsup->bstu", g, g), 0.0), (1, 2, 3))
+        return jnp.sum(jnp.where(same, product("sbtp,sbup->sbtu", g, g), 0.0), (0, 2, 3))
 
     def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
         _, _, g, _ = self._rows(record, cotangent, varies)
-        return jnp.sum(jnp.linalg.norm(g, axis=-1), (1, 2))
+        return jnp.sum(jnp.linalg.norm(g, axis=-1), (0, 2))
 
     def weighted(
         self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
     ) -> Float[Array, "..."]:
         rows, _, g, loops = self._rows(record, cotangent, varies)
-        rows, g = jnp.moveaxis(rows, 0, 1), jnp.moveaxis(weigh(g, factors), 0, 1)  # blocks, examples, positions
-        s = rows.shape[0]
+        s, g = len(rows), jax.vmap(weigh, (0, None))(g, factors)
         return jax.vmap(self._scatter)(rows.reshape(s, -1), g.reshape(s, -1, g.shape[-1])).reshape(*loops, *self.w_shape)
 
     def _rows(
         self, record: Array, cotangent: Array, varies: Sequence[bool]
-    ) -> tuple[Int[Array, "b s t"], Bool[Array, "b s t"], Float[Array, "b s t p"], tuple[int, ...]]:
+    ) -> tuple[Int[Array, "s b t"], Bool[Array, "s b t"], Float[Array, "s b t p"], tuple[int, ...]]:
         """Row numbers, whether they exist, and cotangents in float32; a row that does not exist has no gradient."""
         rows = loops_apart(record[..., 0], varies, (), range(record.ndim - 2 - len(varies)), ())
         own = range(len(self.i_shape) - 1 + len(self.offset_dims))
