@@ -12,7 +12,7 @@ from sfumato.clip.factors import EXACT, SLACK, Clipper, clip_factors
 from sfumato.clip.trace import Loss, Trace
 from sfumato.core.trees import squared_norm
 
-__all__ = ["EXACT", "SLACK", "clip_factors", "clipped_sum", "contract"]
+__all__ = ["EXACT", "SLACK", "clip_factors", "clipped_sum", "contract", "contract_finite"]
 
 
 def clipped_sum(
@@ -34,5 +34,9 @@ def clipped_sum(
 def contract(factors: Float[Array, "b"], gradients: Float[Array, "b ..."]) -> Float[Array, "..."]:
     """sum_i c_i g_i, in float32."""
     chosen = (factors > 0).reshape((-1,) + (1,) * (gradients.ndim - 1))
-    kept = jnp.where(chosen, gradients.astype(jnp.float32), 0.0)  # 0 * NaN would be NaN
-    return jnp.tensordot(factors, kept, axes=1, precision=EXACT)
+    return contract_finite(factors, jnp.where(chosen, gradients.astype(jnp.float32), 0.0))  # 0 * NaN would be NaN
+
+
+def contract_finite(factors: Float[Array, "b"], gradients: Float[Array, "b ..."]) -> Float[Array, "..."]:
+    """The same, for gradients known to be finite."""
+    return jnp.tensordot(factors, gradients, axes=1, precision=EXACT)

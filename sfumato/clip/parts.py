@@ -20,13 +20,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from sfumato.clip import _jax as J
 from sfumato.clip import standardised
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
-from sfumato.clip.materialise import contract
+from sfumato.clip.materialise import contract, contract_finite
 from sfumato.clip.plan import Part, Plan
 from sfumato.clip.replay import ByPath
+from sfumato.clip.rules.base import per_example
 from sfumato.clip.rules.conv import ConvRule
 from sfumato.core.trees import squared_norm
 
@@ -78,10 +78,11 @@ def part_sum(plan: Plan, measured: Measured, tape: Tape, factors: Sequence[Float
     if part.how == "unused":
         return {leaf: jnp.zeros(plan.trace.shapes[leaf]) for leaf in part.leaves}
     if measured.held:
-        return {leaf: contract(factors[leaf], held) for leaf, held in measured.held.items()}
+        add = contract if part.how == "lifted" else contract_finite
+        return {leaf: add(factors[leaf], held) for leaf, held in measured.held.items()}
     if measured.formed:
         factor = factors[part.leaves[0]]
-        return measured.pull({path: contract(factor, each) for path, each in measured.formed.items()})
+        return measured.pull({path: contract_finite(factor, each) for path, each in measured.formed.items()})
     for group in {clipper.of_leaf[leaf] for leaf in part.leaves}:
         own = [leaf for leaf in part.leaves if clipper.of_leaf[leaf] == group]
         pulled = measured.pull({path: _weighted(plan, path, tape, factors[own[0]]) for path in part.sites})
@@ -168,13 +169,19 @@ def _standardised(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, p
 
     def one(record: Array, cotangent: Array) -> tuple[tuple[Array, Array], ByPath]:
         own = formed(site, record, cotangent, ())
-        return standardised.outer_norm(kernel, gain, own), {path: own} if part.keeps else {}
+        norms = standardised.outer_norm(kernel, gain, own)
+        return norms, {path: _if_finite(norms[1], own)} if part.keeps else {}
 
     (squared, most), kept = per_example(one, record, cotangent)
     if part.keeps:
         return Measured(part, _as_one(part, (jnp.sqrt(squared) + GAMMA * jnp.sqrt(most)) ** 2), pull, formed=kept)
     error = GAMMA * site.rule.mass(record, cotangent, ()) * (1 + jnp.max(jnp.abs(standardised.scales(kernel, gain)[0])))
     return Measured(part, _as_one(part, (jnp.sqrt(squared) + error) ** 2), pull)
+
+
+def _if_finite(squared: Float[Array, ""], gradient: Array) -> Array:
+    """Zeros for an example that is going to count nothing."""
+    return jnp.where(jnp.isfinite(squared), gradient, 0.0)
 
 
 def _as_one(part: Part, squared: Float[Array, "b"]) -> ByLeaf:
@@ -187,7 +194,8 @@ def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
         sites = (plan.sites[path] for path in part.sites)
         pulled = pull({site.path: formed(site, records[site.path], cotangents[site.path], site.varies) for site in sites})
         gradients = {leaf: each + lifted.get(leaf, 0.0) for leaf, each in pulled.items()}
-        return {leaf: squared_norm(each) for leaf, each in gradients.items()}, gradients if part.keeps else {}
+        norms = {leaf: squared_norm(each) for leaf, each in gradients.items()}
+        return norms, {leaf: _if_finite(norms[leaf], each) for leaf, each in gradients.items()} if part.keeps else {}
 
     own = [{path: jnp.moveaxis(each[path], len(plan.sites[path].loops), 0) for path in part.sites}
            for each in (tape.records, tape.cotangents)]  # fmt: skip
@@ -199,13 +207,6 @@ def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
         error = GAMMA * pull.gain() * sum(masses)
         squared = {leaf: (jnp.sqrt(each) + error) ** 2 for leaf, each in squared.items()}
     return Measured(part, squared, pull, held)
-
-
-def per_example(function: Callable[..., PyTree], *batched: PyTree) -> PyTree:
-    """`vmap`, but one example after the other on a CPU, where big batched products of small matrices are slow and large."""
-    if jax.default_backend() == "cpu" and not any(J.on_mesh(each) for each in jax.tree.leaves(batched)):
-        return lax.map(lambda each: function(*each), batched)
-    return jax.vmap(function)(*batched)
 
 
 def each_example(plan: Plan, function: Callable[[list[Array]], PyTree], batch: Sequence[Array]) -> PyTree:

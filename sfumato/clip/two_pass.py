@@ -21,9 +21,10 @@ from sfumato.clip._jax import JaxprEqn
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
 from sfumato.clip.materialise import contract
-from sfumato.clip.parts import GAMMA, ByLeaf, each_example, formed, per_example, pullback, site_norms
+from sfumato.clip.parts import GAMMA, ByLeaf, each_example, formed, pullback, site_norms
 from sfumato.clip.plan import Part, Plan
 from sfumato.clip.replay import ByPath, Replay, evaluate
+from sfumato.clip.rules.base import per_example
 from sfumato.core.trees import squared_norm
 
 

@@ -17,15 +17,16 @@ differ by more than any relative slack. Therefore norms come with M_i, and clipp
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, PyTree
 
+from sfumato.clip import _jax as J
 from sfumato.clip._jax import JaxprEqn
 
 EXACT = lax.Precision.HIGHEST
@@ -45,7 +46,7 @@ class Sizes:
     def gram_is_cheaper(self) -> bool:
         """In memory, two Gram matrices of T^2 numbers against a gradient of D P; in time, T^2 (D + P) products against TDP."""
         t, d, p = self.positions, self.inputs, self.outputs
-        return 2 * t * t <= d * p and t * (d + p) <= 1.5 * d * p
+        return 2 * t * t <= d * p and t * (d + p) <= d * p
 
 
 class Rule(abc.ABC):
@@ -140,6 +141,13 @@ def exact_product(spec: str, x: Float[Array, "..."], y: Float32[Array, "..."]) -
         return product(spec, x.astype(jnp.float32), y)
     high = y.astype(jnp.bfloat16)
     return product(spec, x, high) + product(spec, x, (y - high.astype(jnp.float32)).astype(jnp.bfloat16))
+
+
+def per_example(function: Callable[..., PyTree], *batched: PyTree) -> PyTree:
+    """`vmap`, but one example after the other on a CPU, where big batched products of small matrices are slow and large."""
+    if jax.default_backend() == "cpu" and not any(J.on_mesh(each) for each in jax.tree.leaves(batched)):
+        return lax.map(lambda each: function(*each), batched)
+    return jax.vmap(function)(*batched)
 
 
 def loops_apart(

@@ -19,17 +19,8 @@ from jaxtyping import Array, Float
 
 from sfumato.clip._jax import CONV, JaxprEqn, aval
 from sfumato.clip.rules.base import (
-    EXACT,
-    Rule,
-    Sizes,
-    kept,
-    loop_sizes,
-    loops_apart,
-    matrices_gram,
-    matrices_outer,
-    matrices_weighted,
-    varying_loops,
-    weigh,
+    EXACT, Rule, Sizes, kept, loop_sizes, loops_apart, matrices_gram, matrices_outer, matrices_weighted, per_example,
+    varying_loops, weigh,
 )  # fmt: skip
 
 
@@ -84,7 +75,11 @@ class ConvRule(Rule):
         return self._as_weight(matrices_outer(a, g), loops)
 
     def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
-        return matrices_gram(*self._matrices(record, cotangent, varies)[:2])
+        def one(record: Array, cotangent: Array) -> Float[Array, ""]:
+            a, g, _ = self._matrices(jnp.expand_dims(record, len(varies)), jnp.expand_dims(cotangent, len(varies)), varies)
+            return matrices_gram(a, g)[0]
+
+        return per_example(one, *(jnp.moveaxis(array, len(varies), 0) for array in (record, cotangent)))  # patches are large
 
     def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
         """The length of a patch is the square root of a window's sum, so no patch is formed."""
@@ -101,7 +96,8 @@ class ConvRule(Rule):
         self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
     ) -> Float[Array, "..."]:
         if not varies:
-            return self._weighted_at_once(kept(record, factors), weigh(cotangent, factors))
+            # The barrier keeps masks out of the transposed copies that the convolution makes: they would take much longer.
+            return self._weighted_at_once(*lax.optimization_barrier((kept(record, factors), weigh(cotangent, factors))))
         a, g, loops = self._matrices(record, cotangent, varies)
         return self._as_weight(matrices_weighted(a, g, factors)[None], loops)[0]
 
