@@ -19,9 +19,19 @@ from jaxtyping import Array, Float
 
 from sfumato.clip._jax import CONV, JaxprEqn, aval
 from sfumato.clip.rules.base import (
-    EXACT, Rule, Sizes, kept, loop_sizes, loops_apart, matrices_gram, matrices_outer, matrices_weighted, per_example,
-    varying_loops, weigh,
-)  # fmt: skip
+    EXACT,
+    Rule,
+    Sizes,
+    kept,
+    loop_sizes,
+    loops_apart,
+    matrices_gram,
+    matrices_outer,
+    matrices_weighted,
+    per_example,
+    varying_loops,
+    weigh,
+)
 
 
 @dataclass(frozen=True)
