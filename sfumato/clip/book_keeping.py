@@ -19,7 +19,7 @@ from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
 from sfumato.clip.parts import ByLeaf, Tape, each_example, measure, part_sum
 from sfumato.clip.plan import Plan
-from sfumato.clip.replay import ByPath, Replay, evaluate
+from sfumato.clip.replay import ByPath, Records, Replay, evaluate
 
 
 def clipped_sum(
@@ -50,7 +50,7 @@ def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b
 
     replay = Replay(plan.trace, plan.sites, tapped)
 
-    def loss(lifted: ByLeaf, taps: ByPath, example: Sequence[Array]) -> tuple[Array, ByPath]:
+    def loss(lifted: ByLeaf, taps: ByPath, example: Sequence[Array]) -> tuple[Array, Records]:
         return replay([lifted.get(leaf, value) for leaf, value in enumerate(leaves)], example, weights, taps)
 
     gradient = jax.grad(loss, (0, 1), has_aux=True)
@@ -60,7 +60,7 @@ def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b
     return Tape(_behind_loops(plan, records), _behind_loops(plan, cotangents), lifted)
 
 
-def _behind_loops(plan: Plan, by_path: ByPath) -> ByPath:
+def _behind_loops(plan: Plan, by_path: Records) -> Records:
     def moved(path: Path, array: Array) -> Array:
         return jnp.moveaxis(array, 0, len(plan.sites[path].loops))
 

@@ -43,6 +43,11 @@ class Tape:
     cotangents: ByPath
     lifted: ByLeaf
 
+    def data(self, path: Path) -> Array:
+        """The record of the rule; that of a standardised convolution has the output beside it."""
+        record = self.records[path]
+        return record[0] if isinstance(record, tuple) else record
+
 
 @dataclass
 class Measured:
@@ -197,12 +202,13 @@ def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
         norms = {leaf: squared_norm(each) for leaf, each in gradients.items()}
         return norms, {leaf: _if_finite(norms[leaf], each) for leaf, each in gradients.items()} if part.keeps else {}
 
+    data = {path: tape.data(path) for path in part.sites}
     own = [{path: jnp.moveaxis(each[path], len(plan.sites[path].loops), 0) for path in part.sites}
-           for each in (tape.records, tape.cotangents)]  # fmt: skip
+           for each in (data, tape.cotangents)]  # fmt: skip
     lifted = {leaf: tape.lifted[leaf].astype(jnp.float32) for leaf in part.leaves if leaf in tape.lifted}
     squared, held = per_example(one, *own, lifted)
     if not part.keeps:
-        masses = [plan.sites[path].rule.mass(tape.records[path], tape.cotangents[path], plan.sites[path].varies)
+        masses = [plan.sites[path].rule.mass(tape.data(path), tape.cotangents[path], plan.sites[path].varies)
                   for path in part.sites]  # fmt: skip
         error = GAMMA * pull.gain() * sum(masses)
         squared = {leaf: (jnp.sqrt(each) + error) ** 2 for leaf, each in squared.items()}
@@ -221,9 +227,8 @@ def each_example(plan: Plan, function: Callable[[list[Array]], PyTree], batch: S
 
 
 def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, "b"]) -> Array:
-    site, record = plan.sites[path], tape.records[path]
-    record = record[0] if isinstance(record, tuple) else record
-    return site.rule.weighted(record, tape.cotangents[path], factors, site.varies)
+    site = plan.sites[path]
+    return site.rule.weighted(tape.data(path), tape.cotangents[path], factors, site.varies)
 
 
 def _lifted_sum(leaf: int, tape: Tape, factors: Float[Array, "b"]) -> Array | float:

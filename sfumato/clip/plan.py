@@ -94,7 +94,8 @@ def _part(plan: Plan, leaves: tuple[int, ...]) -> Part:
     direct = apart and all(origin.isometric for origin in origins) and not plan.lifted & set(leaves)
     standardised = len(paths) == 1 and origins[0].standardised is not None and covers(plan.sites[paths[0]].rule)
     standardised = standardised and len(leaves) == 2 and not plan.lifted & set(leaves)
-    if (direct or standardised) and all(plan.sizes(path).gram_is_cheaper for path in paths):
+    exact = standardised and plan.sites[paths[0]].output.dtype == jnp.float32  # its Gram form reads the output
+    if (direct or exact) and all(plan.sizes(path).gram_is_cheaper for path in paths):
         return Part(leaves, paths, "gram", direct, standardised)
     rounded = any(origin.rounded for origin in origins)  # what is pulled back is rounded there: only kept sums are safe
     return Part(leaves, paths, "outer", direct, standardised, rounded or _is_light(plan, leaves, paths))

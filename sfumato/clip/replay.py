@@ -21,6 +21,7 @@ Operand = Any
 Meet = Callable[[Site, JaxprEqn, list[Operand], Array, Array | None], tuple[Array, PyTree | None]]
 """(site, equation, operands, the weight that stands for one of them, the site's tap) -> (its value, a record or None)."""
 ByPath = dict[Path, Array]
+Records = dict[Path, Any]
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,16 @@ class Replay:
 
     def __call__(
         self, leaves: Sequence[Array], example: Sequence[Array], weights: ByPath, taps: ByPath
-    ) -> tuple[Array, ByPath]:
+    ) -> tuple[Array, Records]:
         """The loss, and the records of all sites. Inside scans, weights that vary, taps and records are stacked."""
         (loss,), records = self._walk(self.trace.jaxpr.jaxpr, self.trace.jaxpr.consts, [*leaves, *example], (), weights, taps)
         return loss, records
 
     def _walk(
         self, jaxpr: Jaxpr, consts: Sequence[Operand], args: Sequence[Operand], path: Path, weights: ByPath, taps: ByPath
-    ) -> tuple[list[Operand], ByPath]:
+    ) -> tuple[list[Operand], Records]:
         env: dict[Var, Operand] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
-        records: ByPath = {}
+        records: Records = {}
 
         def read(atom: Var | Literal) -> Operand:
             return atom.val if isinstance(atom, Literal) else env[atom]
@@ -59,13 +60,13 @@ class Replay:
 
     def _site(
         self, path: Path, eqn: JaxprEqn, inputs: list[Operand], weight: Array, tap: Array | None
-    ) -> tuple[list[Operand], ByPath]:
+    ) -> tuple[list[Operand], Records]:
         value, record = self.meet(self.sites[path], eqn, inputs, weight, tap)
         return [value], {} if record is None else {path: record}
 
     def _enter(
         self, eqn: JaxprEqn, inputs: list[Operand], path: Path, weights: ByPath, taps: ByPath
-    ) -> tuple[list[Operand], ByPath]:
+    ) -> tuple[list[Operand], Records]:
         jaxpr, consts = J.called(eqn)
         weights, taps = (
             {where: value for where, value in given.items() if where[: len(path)] == path} for given in (weights, taps)
@@ -79,7 +80,7 @@ class Replay:
 
     def _scan(
         self, eqn: JaxprEqn, inputs: list[Operand], path: Path, weights: ByPath, taps: ByPath
-    ) -> tuple[list[Operand], ByPath]:
+    ) -> tuple[list[Operand], Records]:
         jaxpr, constants = J.called(eqn)
         consts, carries = J.scan_parts(eqn)
         depth = [loop.path for loop in self.sites[next(iter(weights))].loops].index(path)
