@@ -13,7 +13,9 @@ from sfumato.clip.trace import trace_loss
 from sfumato.models.layers import convolve, standardise
 
 ONE_OUT = jnp.arange(B) != 1
-GAINS = {"one": [1.0] * 12, "mixed": [1.0, -2.0, 0.5] * 4, "some zero": [0.0, 1.0, 1e-5, -1e-3, 1e-7, 2.0] * 2, "zero": [0.0] * 12}
+GAINS = {
+    "one": [1.0] * 12, "mixed": [1.0, -2.0, 0.5] * 4, "some zero": [0.0, 1.0, 1e-5, -1e-3, 1e-7, 2.0] * 2, "zero": [0.0] * 12,
+}  # fmt: skip
 
 
 def network(size, stride=1, how=standardise):

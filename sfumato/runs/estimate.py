@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sfumato.clip.microbatch import program_memory
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import Source
 from sfumato.models import registry
@@ -13,6 +14,7 @@ from sfumato.runs.jobs import build
 from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Quiet
 from sfumato.solve.statistics import CHUNK
+from sfumato.train.feed import physical_batches
 
 _BASE_MEMORY = 0.6e9
 """Python, JAX and compiled code, in bytes; measured."""
@@ -59,9 +61,21 @@ def _network(plan: Plan) -> Estimate:
     per_part = _seconds(lambda: job.procedure.measure(state, 0, _key()))
     parts = plan.sampler["expected_batch_size"] / len(source)
     views = max(1, settings.views)  # type: ignore[union-attr]
-    memory = _BASE_MEMORY + 4.0 * plan.parameters * (len(source) + 8)
+    memory = _BASE_MEMORY + 4.0 * plan.parameters * 8 + _step_memory(job.procedure, state)
     images = plan.n * float(np.prod(plan.shape)) * (1 + 4 * views * len(source) / plan.n)
     return Estimate(per_part * parts * job.procedure.steps + 15, memory + images)
+
+
+def _step_memory(procedure: Any, state: dict[str, Any]) -> float:
+    """Bytes of the compiled gradient of one physical batch."""
+    import jax
+
+    def clipped_sum(params: Any, examples: Any, mask: Any) -> Any:
+        return procedure.clipped(params, examples, mask).value
+
+    batch = next(physical_batches(procedure.fetch, np.arange(procedure.physical), 0, procedure.physical))
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state["params"], *batch))
+    return float(program_memory(clipped_sum, shapes, procedure.physical))
 
 
 def _seconds(call) -> float:  # type: ignore[no-untyped-def]

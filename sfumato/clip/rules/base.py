@@ -136,11 +136,14 @@ def product(spec: str, x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[
 
 
 def exact_product(spec: str, x: Float[Array, "..."], y: Float32[Array, "..."]) -> Float[Array, "..."]:
-    """An einsum with a float32 factor y. Against bfloat16 x, y is split into two bfloat16 parts (16 of its 24 bits)."""
+    """An einsum with a float32 factor y. Against bfloat16 x, accelerators get y in three bfloat16 parts of 8 bits each."""
     if x.dtype != jnp.bfloat16 or jax.default_backend() == "cpu":
         return product(spec, x.astype(jnp.float32), y)
-    high = y.astype(jnp.bfloat16)
-    return product(spec, x, high) + product(spec, x, (y - high.astype(jnp.float32)).astype(jnp.bfloat16))
+    total, rest = jnp.zeros(()), y
+    for _ in range(3):
+        part = rest.astype(jnp.bfloat16)
+        total, rest = total + product(spec, x, part), rest - part.astype(jnp.float32)
+    return total
 
 
 def per_example(function: Callable[..., PyTree], *batched: PyTree) -> PyTree:
