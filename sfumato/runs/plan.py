@@ -1,7 +1,6 @@
 """config + public facts of the data -> the plan: everything that will happen, before any image is read."""
 
 import dataclasses
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,29 +10,14 @@ from sfumato.data.registry import names as data_names
 from sfumato.data.source import DataInfo
 from sfumato.models import registry
 from sfumato.privacy import accountants, calibration
-from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, Tally
+from sfumato.privacy.events import Tally
 from sfumato.privacy.ledger import RELATION
+from sfumato.privacy.releases import Release, tally_of
 from sfumato.runs.config import MethodConfig, TrainConfig, refuse
 from sfumato.solve.recipe import Recipe, rule
 from sfumato.train.settings import SGDSettings, default_settings
 
 SGD_ONLY = ("batch", "steps", "learning_rate", "momentum", "clip_norm", "views", "ema", "physical")
-
-
-@dataclass(frozen=True)
-class Release:
-    """A kind of release: how often, with what noise, and what it is, in words for the report."""
-
-    name: str
-    count: int
-    noise_multiplier: float
-    rate: float | None
-    what: str
-
-    @property
-    def event(self) -> Event:
-        gaussian = GaussianEvent(self.noise_multiplier)
-        return gaussian if self.rate is None else PoissonSampledEvent(self.rate, gaussian)
 
 
 @dataclass(frozen=True)
@@ -62,10 +46,7 @@ class Plan:
 
     @property
     def tally(self) -> Tally:
-        total: Counter[Event] = Counter()
-        for release in self.releases:
-            total[release.event] += release.count
-        return total
+        return tally_of(self.releases)
 
     @property
     def spends(self) -> float:
