@@ -14,14 +14,19 @@ from dataclasses import dataclass
 from sfumato.privacy import calibration
 from sfumato.privacy.releases import Release, tally_of
 
-METHODS = ("ls", "newton", "fc", "means")
+FIRST_ORDER = ("sgd", "adam", "lamb")
+METHODS = ("ls", "newton", "fc", "means", *FIRST_ORDER)
+ADJUSTABLE = {"ls": (), "means": (), "newton": ("steps", "learning_rate", "clip_norm"),
+              "fc": ("steps", "learning_rate", "clip_norm", "batch"),
+              **dict.fromkeys(FIRST_ORDER, ("steps", "learning_rate", "momentum", "clip_norm", "batch"))}  # fmt: skip
+"""What a user may set of each method; all else follows the rule."""
 
 
 @dataclass(frozen=True)
 class LinearRecipe:
-    """mean_share, curvature_share: of mu^2. steps: T. ridge: see `linear.ridge`. learning_rate: of a step. clip_norm: of a
-    gradient. sampling: probability with which an example takes part in a gradient step after the first (fc).
-    per_class: a Hessian for each class instead of a shared one (newton).
+    """mean_share, curvature_share: of mu^2. steps: T. ridge: see `linear.noise_ridge`. learning_rate: of a step. clip_norm:
+    of a gradient. sampling: probability with which an example takes part in a gradient step (fc: but the first).
+    per_class: a Hessian for each class instead of a shared one (newton). momentum: of the first-order methods.
     """
 
     method: str
@@ -33,6 +38,7 @@ class LinearRecipe:
     clip_norm: float
     sampling: float = 1.0
     per_class: bool = False
+    momentum: float = 0.0
 
     @property
     def gradient_share(self) -> float:
@@ -47,13 +53,15 @@ class LinearRecipe:
         if self.method == "newton":
             return (mean, Release("quadratic", self.steps, _noise(rest / self.steps, mu), None,
                                   "curvature and clipped gradient of the classifier's loss over all examples"))  # fmt: skip
+        rate = None if self.sampling == 1.0 else self.sampling
+        what = "the sum of the clipped gradients of the classifier"
+        if self.method in FIRST_ORDER:
+            return (mean, Release("gradient", self.steps, step_noise or _noise(rest / self.steps, mu), rate, what))
         first = Release("moments", 1, _noise(self.curvature_share + per_step, mu), None,
                         "how features vary together, and the sum of features per class")
         if self.steps == 1:
             return (mean, first)
-        rate = None if self.sampling == 1.0 else self.sampling
-        return (mean, first, Release("gradient", self.steps - 1, step_noise or _noise(per_step, mu), rate,
-                                     "the sum of the clipped gradients of the classifier"))  # fmt: skip
+        return (mean, first, Release("gradient", self.steps - 1, step_noise or _noise(per_step, mu), rate, what))
 
 
 def _noise(share: float, mu: float) -> float:
@@ -63,7 +71,7 @@ def _noise(share: float, mu: float) -> float:
 
 def releases_for(recipe: LinearRecipe, epsilon: float, delta: float, mu: float) -> tuple[Release, ...]:
     """The releases that cost (epsilon, delta) together; mu: the Gaussian budget of that pair."""
-    if recipe.sampling == 1.0 or recipe.steps == 1:
+    if recipe.sampling == 1.0 or (recipe.steps == 1 and recipe.method == "fc"):
         return recipe.releases(mu)
     sigma = calibration.noise_multiplier(lambda s: tally_of(recipe.releases(mu, s)), epsilon, delta)
     return recipe.releases(mu, sigma)
@@ -75,7 +83,9 @@ def linear_rule(method: str, n: int, d: int, classes: int, mu: float) -> LinearR
     mean_share: the mean of rows of norm 1 is released with noise of norm sqrt(d) / (n mu_m), mu_m = sqrt(mean_share) mu; it
     gets the share that makes this 0.1, at least 2 % and at most 15 %.
     learning_rate: a Newton step at W = 0 has L; as scores grow apart the curvature falls, and steps of L^0.6, times 2, suit
-    from 2 to 100 classes.
+    from 2 to 100 classes. First-order methods: the noise of all steps adds up to a deviation of about kappa = r C T / ((1 - b)
+    n mu_g) in the score of a row of norm 1; that is held near 1 (see `recipe.rule`). Adam and LAMB scale each number by
+    its own size, noise included, so their rate does not depend on the budget.
     """
     mean_share = min(max(d / (0.1 * n * mu) ** 2, 0.02), 0.15)
     flat = math.sqrt(1 - 1 / classes)
@@ -85,4 +95,15 @@ def linear_rule(method: str, n: int, d: int, classes: int, mu: float) -> LinearR
         return LinearRecipe(method, mean_share, 0.4, 3, 1.0, float(classes), flat)
     if method == "means":
         return LinearRecipe(method, mean_share, 0.0, 1, 1.0, 1.0, flat)
+    if method in FIRST_ORDER:
+        return _first_order(method, mean_share, n * mu * math.sqrt(1 - mean_share), flat)
     return LinearRecipe(method, mean_share, 0.1, 20, 2.0, 2 * classes**0.6, flat)
+
+
+def _first_order(method: str, mean_share: float, strength: float, clip_norm: float) -> LinearRecipe:
+    steps = 40 if method == "sgd" else 20
+    if method != "sgd":
+        return LinearRecipe(method, mean_share, 0.0, steps, 0.0, 0.1, clip_norm, momentum=0.9)
+    kappa = min(max((30_000 / strength) ** 0.25, 0.5), 2.5)
+    rate = kappa * 0.1 * strength / (clip_norm * steps)
+    return LinearRecipe(method, mean_share, 0.0, steps, 0.0, rate, clip_norm, momentum=0.9)

@@ -1,4 +1,4 @@
-"""Private linear classifiers of feature rows: least squares, Newton, feature covariance, class means.
+"""Private linear classifiers of feature rows: least squares, Newton, feature covariance, class means, first-order heads.
 
 After Mehta et al. 2022 (arXiv 2211.13403, Alg. 1 to 3), with their releases joined (solve/quadratic.py), features centred by a
 private mean and brought to norm 1 before everything else, eigenvalues cleaned of the noise they carry
@@ -10,6 +10,7 @@ All of them start with the release of the mean. Then, with G the curvature at W 
     newton   T releases of (H, g) at the current W:   W <- W - L (H + ridge)^-1 g
     fc       one release of (G, g), T - 1 of g:       W <- W - r (G + ridge)^-1 g
     means    one release of the label sums:           W = the class means
+    sgd, adam, lamb   T releases of g:                W <- optimiser(W, g / n), from W = 0 (Mehta et al. 2022, arXiv 2205.02973)
 
 Least squares is the first Newton step: at W = 0 the softmax loss has Hessian G / L and gradient minus the label sums.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, PyTree
 
 from sfumato.clip import BoundedSum
@@ -26,7 +28,7 @@ from sfumato.core.checks import choice
 from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.models.layers import Linear
 from sfumato.privacy.releases import Release
-from sfumato.solve.budget import METHODS, LinearRecipe
+from sfumato.solve.budget import FIRST_ORDER, METHODS, LinearRecipe
 from sfumato.solve.quadratic import Balance, gradient, least_clip, quadratic
 from sfumato.solve.rows import Rows, mean_of, mean_sum
 from sfumato.solve.sequence import Stage, Stages, State
@@ -37,7 +39,7 @@ from sfumato.solve.symmetric import unpack_host
 def solver(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Release, ...]) -> Stages:
     """The procedure that makes `releases` (from `budget.releases_for`). sphere: the public part of the row map.
 
-    Its state: mean, weight and, for ls and fc, the inverse of the ridged Gram matrix.
+    Its state: mean, weight and, for ls and fc, the inverse of the ridged Gram matrix, else the optimiser's own.
     """
     choice("method", recipe.method, METHODS)
     problem = _Problem(rows, sphere, recipe)
@@ -45,6 +47,8 @@ def solver(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Rel
         later = [problem.newton]
     elif recipe.method == "means":
         later = [problem.class_means]
+    elif recipe.method in FIRST_ORDER:
+        later = [problem.first_order]
     else:
         later = [problem.first, problem.descent]
     stages = tuple(make(release) for make, release in zip([problem.mean, *later], releases, strict=False))
@@ -61,7 +65,18 @@ class _Problem:
         state: State = {"mean": self.sphere.mean, "weight": jnp.zeros((self.sphere.size, self.rows.classes))}
         if self.recipe.method in ("ls", "fc"):
             state["inverse"] = jnp.eye(self.sphere.size)
+        if self.recipe.method in FIRST_ORDER:
+            state["optimiser"] = self.optimiser().init(state["weight"])
         return state
+
+    def optimiser(self) -> optax.GradientTransformation:
+        rate, momentum = self.recipe.learning_rate, self.recipe.momentum
+        match self.recipe.method:
+            case "adam":
+                return optax.adam(rate, b1=momentum)
+            case "lamb":
+                return optax.lamb(rate, b1=momentum)
+        return optax.sgd(rate, momentum or None)
 
     def centred(self, state: State) -> Sphere:
         return Sphere(self.sphere.shift, self.sphere.projection, state["mean"], self.sphere.rooted)
@@ -88,14 +103,11 @@ class _Problem:
         return Stage(release, measure, absorb)
 
     def descent(self, release: Release) -> Stage:
-        def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
-            return gradient(self.rows, self.centred(state), state["weight"], self.recipe.clip_norm, indices)
-
         def absorb(state: State, released: PyTree) -> State:
             step = state["inverse"] @ project(released) / self.recipe.sampling
             return {**state, "weight": state["weight"] - self.recipe.learning_rate * step}
 
-        return Stage(release, measure, absorb)
+        return Stage(release, self._gradient, absorb)
 
     def newton(self, release: Release) -> Stage:
         balance = Balance(self.recipe.curvature_share, self.recipe.clip_norm)
@@ -116,6 +128,18 @@ class _Problem:
         bound, share = least_clip(self.rows.classes), len(self.rows) / self.rows.classes
         return Stage(release, lambda state, indices: gradient(self.rows, self.centred(state), state["weight"], bound),
                      lambda state, released: {**state, "weight": -project(released) / share})  # fmt: skip
+
+    def first_order(self, release: Release) -> Stage:
+        optimiser, expected = self.optimiser(), len(self.rows) * self.recipe.sampling
+
+        def absorb(state: State, released: PyTree) -> State:
+            updates, inner = optimiser.update(project(released) / expected, state["optimiser"], state["weight"])
+            return {**state, "weight": optax.apply_updates(state["weight"], updates), "optimiser": inner}
+
+        return Stage(release, self._gradient, absorb)
+
+    def _gradient(self, state: State, indices: np.ndarray | None) -> BoundedSum:
+        return gradient(self.rows, self.centred(state), state["weight"], self.recipe.clip_norm, indices)
 
     def _solved(
         self, released: PyTree, balance: Balance, noise: float
