@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from sfumato.clip import BoundedSum
+from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.checks import choice
 from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.models.layers import Linear
@@ -161,3 +161,20 @@ def noise_ridge(noise: float, d: int, classes: int, factor: float) -> float:
 def project(slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
     """Without its mean over classes, which is noise alone: the true gradient's is zero."""
     return slope - slope.mean(1, keepdims=True)
+
+
+def class_counts(rows: Rows, release: Release) -> Stages:
+    """A procedure of one release: how many examples (weights added up) each class has. Its state: counts.
+
+    An example adds its weight to one count: sensitivity 1.
+    """
+
+    def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
+        weights = np.ones(len(rows)) if rows.weights is None else rows.weights
+        counts = np.bincount(rows.labels, weights, rows.classes)
+        return BoundedSum(counts, Sensitivity.of_contribution(1.0))
+
+    stage = Stage(release, measure, lambda state, released: {"counts": released})
+    plain = Sphere.plain(rows.features)
+    nothing = SphereLinear(plain, Linear.zeros(plain.size, rows.classes))
+    return Stages("class-counts", len(rows), {"counts": jnp.zeros(rows.classes)}, (stage,), lambda state: nothing)

@@ -31,7 +31,7 @@ class Stage:
     absorb: Callable[[State, PyTree], State]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Stages:
     """The procedure: stage after stage. n: rows. initial: the state at the start. classifier: state -> classifier of rows."""
 
