@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sfumato.core.errors import SfumatoError
-from sfumato.runs.config import DataConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
+from sfumato.runs.config import DataConfig, FeaturesConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,51 @@ class Train:
         from sfumato.runs import commands
 
         commands.train(TrainConfig(self.data, self.privacy, self.method, self.run))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Compute fixed features of a data set once, into a directory that `sfumato fit` reads. As private as the images."""
+
+    data: tyro.conf.OmitArgPrefixes[DataConfig]
+    out: Path
+    """Directory to create, or to continue if it was stopped."""
+    model: str = "patches+scattering"
+    """patches+scattering | patches | scattering | scatternet."""
+    dtype: Literal["float16", "float32"] = "float16"
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.features(FeaturesConfig(self.data, self.out, self.model, self.dtype, self.log))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Train a private linear classifier on rows of features: a run directory as `sfumato train` makes it."""
+
+    features: Path
+    """A feature store, or a .npy (with NAME.labels.npy beside it), .npz, .safetensors or .parquet file."""
+    privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
+    run: tyro.conf.OmitArgPrefixes[RunConfig]
+    method: str = "auto"
+    """auto | fc (feature covariance) | ls (least squares) | newton | sgd | adam | lamb | means."""
+    batch: int | None = None
+    """Expected batch size of gradient steps [all examples]."""
+    steps: int | None = None
+    learning_rate: float | None = None
+    validation: float = 0.0
+    """Share of the training rows held out for tuning."""
+    test_fraction: float = 0.2
+    """Share held out as test set where the file has none of its own."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        method = MethodConfig(self.method, "rows", batch=self.batch, steps=self.steps, learning_rate=self.learning_rate)
+        where = DataConfig(str(self.features), validation=self.validation, test_fraction=self.test_fraction)
+        commands.train(TrainConfig(where, self.privacy, method, self.run))
 
 
 @dataclass(frozen=True)
@@ -164,6 +209,8 @@ class Data:
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Features, tyro.conf.subcommand("features")]
+    | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]

@@ -22,16 +22,14 @@ from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.solve.budget import METHODS, LinearRecipe, linear_rule, releases_for
+from sfumato.solve.budget import METHODS, LinearRecipe, automatic, linear_rule, releases_for
 from sfumato.solve.linear import class_counts, solver
 from sfumato.solve.public import directions, public_sphere
-from sfumato.solve.rows import Rows
+from sfumato.solve.rows import Rows, scores_of
 from sfumato.train.loop import run
 
 COUNT_SHARE = 0.02
 """Of mu^2, for the class counts that class_weight="balanced" needs."""
-LARGEST_GRAM = 4096
-"""Features beyond which "auto" does without a d x d matrix."""
 _FLOATS = (np.float64, np.float32, np.float16)
 WEAK = 3.0
 """Below this ratio of the largest possible class sum, n / classes, to the noise in it, a fit cannot learn."""
@@ -145,9 +143,7 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
     def _scores(self, X: Any) -> Float[np.ndarray, "n classes"]:
         check_is_fitted(self, "head_")
         X = validate_data(self, X, reset=False, dtype=_FLOATS, ensure_all_finite=False)
-        blank = np.zeros(len(X), np.int32)
-        parts = [np.asarray(_apply(self.head_, part)) for part, _, _ in Rows(X, blank, 1).chunks()]
-        return np.concatenate(parts)[: len(X)]
+        return scores_of(self.head_, X)
 
     def _sphere(self, n: int, mu: float) -> Sphere:
         if self.public is None:
@@ -179,16 +175,9 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
             )
 
 
-@jax.jit
-def _apply(head: SphereLinear, rows: Any) -> Any:
-    return jax.vmap(head)(rows)
-
-
 def _resolve(method: str, size: int) -> str:
     choice("method", method, ("auto", *METHODS))
-    if method != "auto":
-        return method
-    return "fc" if size <= LARGEST_GRAM else "sgd"
+    return automatic(method, size)
 
 
 def _encode(y: np.ndarray, classes: Any) -> tuple[np.ndarray, np.ndarray]:

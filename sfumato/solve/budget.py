@@ -21,6 +21,9 @@ ADJUSTABLE = {"ls": (), "means": (), "newton": ("steps", "learning_rate", "clip_
               **dict.fromkeys(FIRST_ORDER, ("steps", "learning_rate", "momentum", "clip_norm", "batch"))}  # fmt: skip
 """What a user may set of each method; all else follows the rule."""
 
+LARGEST_GRAM = 4096
+"""Features beyond which "auto" does without a d x d matrix."""
+
 
 @dataclass(frozen=True)
 class LinearRecipe:
@@ -64,6 +67,13 @@ class LinearRecipe:
         return (mean, first, Release("gradient", self.steps - 1, step_noise or _noise(per_step, mu), rate, what))
 
 
+def automatic(method: str, d: int) -> str:
+    """`method`, or for "auto" the one that suits d features."""
+    if method != "auto":
+        return method
+    return "fc" if d <= LARGEST_GRAM else "sgd"
+
+
 def _noise(share: float, mu: float) -> float:
     """Rounded up, so that the budget holds to the last bit."""
     return 1 / (mu * math.sqrt(share)) * (1 + 1e-12)
@@ -82,10 +92,10 @@ def linear_rule(method: str, n: int, d: int, classes: int, mu: float) -> LinearR
 
     mean_share: the mean of rows of norm 1 is released with noise of norm sqrt(d) / (n mu_m), mu_m = sqrt(mean_share) mu; it
     gets the share that makes this 0.1, at least 2 % and at most 15 %.
-    learning_rate: a Newton step at W = 0 has L; as scores grow apart the curvature falls, and steps of L^0.6, times 2, suit
-    from 2 to 100 classes. First-order methods: the noise of all steps adds up to a deviation of about kappa = r C T / ((1 - b)
-    n mu_g) in the score of a row of norm 1; that is held near 1 (see `recipe.rule`). Adam and LAMB scale each number by
-    its own size, noise included, so their rate does not depend on the budget.
+    learning_rate: a Newton step at W = 0 has L; with many classes the noise in their scores asks for less, as they compete.
+    First-order methods: the noise of all steps adds up to a deviation of about kappa = r C T / ((1 - b) n mu_g) in the
+    score of a row of norm 1; that is held near 1 (see `recipe.rule`). Adam and LAMB scale each number by its own size,
+    noise included, so their rate does not depend on the budget.
     """
     mean_share = min(max(d / (0.1 * n * mu) ** 2, 0.02), 0.15)
     flat = math.sqrt(1 - 1 / classes)
@@ -97,7 +107,7 @@ def linear_rule(method: str, n: int, d: int, classes: int, mu: float) -> LinearR
         return LinearRecipe(method, mean_share, 0.0, 1, 1.0, 1.0, flat)
     if method in FIRST_ORDER:
         return _first_order(method, mean_share, n * mu * math.sqrt(1 - mean_share), flat)
-    return LinearRecipe(method, mean_share, 0.1, 20, 2.0, 2 * classes**0.6, flat)
+    return LinearRecipe(method, mean_share, 0.1, 20, 2.0, 2.5 * math.sqrt(classes), flat)
 
 
 def _first_order(method: str, mean_share: float, strength: float, clip_norm: float) -> LinearRecipe:

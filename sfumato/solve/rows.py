@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Float32, Int, Shaped
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError
 from sfumato.features import bounded
-from sfumato.models.heads import Sphere
+from sfumato.models.heads import Sphere, SphereLinear
 
 CHUNK = 2048
 
@@ -96,3 +96,15 @@ def _mean_sum(sphere: Sphere, rows: Shaped[Array, "b d"], weights: Float[Array, 
 def mean_of(released: dict[str, Array], n: int) -> Float[Array, " k"]:
     """The mean that a released `mean_sum` stands for; the weight is at most n and, where noise drowns it, at least n / 20."""
     return released["rows"] / jnp.clip(10 * released["weight"], n / 20, n)
+
+
+def scores_of(head: SphereLinear, matrix: Shaped[np.ndarray, "n d"]) -> Float32[np.ndarray, "n c"]:
+    """Class scores of every row, in chunks."""
+    rows = Rows(matrix, np.zeros(len(matrix), np.int32), 1)
+    parts = [np.asarray(_scores(head, part)) for part, _, _ in rows.chunks()]
+    return np.concatenate(parts)[: len(matrix)] if parts else np.zeros((0, head.linear.bias.shape[0]), np.float32)
+
+
+@jax.jit
+def _scores(head: SphereLinear, rows: Shaped[Array, "b d"]) -> Float[Array, "b c"]:
+    return jax.vmap(head)(rows)
