@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sfumato.core.errors import SfumatoError
+from sfumato.core.errors import ArgumentError, SfumatoError
 from sfumato.runs.config import DataConfig, FeaturesConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
 
 
@@ -73,6 +73,44 @@ class Fit:
         method = MethodConfig(self.method, "rows", batch=self.batch, steps=self.steps, learning_rate=self.learning_rate)
         where = DataConfig(str(self.features), validation=self.validation, test_fraction=self.test_fraction)
         commands.train(TrainConfig(where, self.privacy, method, self.run))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Linear heads at several epsilons: the privacy-utility curve as PNG, table and JSON, with the line without privacy."""
+
+    out: Path
+    """Directory to create."""
+    features: Path | None = None
+    """Rows as for `sfumato fit`; or else give --data and --model."""
+    data: str | None = None
+    data_dir: Path | None = None
+    model: str = "scattering"
+    """With --data: patches+scattering | patches | scattering | scatternet."""
+    epsilon: str = "0.1,1,3,8"
+    """Comma-separated."""
+    method: str = "ls,fc,newton,sgd"
+    """Comma-separated, of fc, ls, newton, sgd, adam, lamb, means."""
+    delta: float | None = None
+    repeats: int = 1
+    """Fits of every point; each spends its own epsilon."""
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.sweep(_on_rows(self.features, self.data, self.data_dir, self.model, self.delta), self.epsilon, self.method,
+                       self.out, self.repeats, self.log)  # fmt: skip
+
+
+def _on_rows(
+    features: Path | None, name: str | None, data_dir: Path | None, model: str, delta: float | None
+) -> TrainConfig:
+    """Rows from a file or from a data set and a fixed model."""
+    if (features is None) == (name is None):
+        raise ArgumentError("features", features, "give either --features or --data")
+    where = DataConfig(str(features) if features is not None else str(name), data_dir)
+    return TrainConfig(where, PrivacyConfig(delta=delta), MethodConfig("fc", model if features is None else "rows"))
 
 
 @dataclass(frozen=True)
@@ -211,6 +249,7 @@ Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Features, tyro.conf.subcommand("features")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]

@@ -236,3 +236,22 @@ def test_unusable_matrices_are_refused(change: dict, says: str, tmp_path: Path) 
     for name in ("missing.npy", "missing", "a.txt"):
         with pytest.raises(DataError, match="features="):
             opened(tmp_path / name)
+
+
+# -- sweep
+
+
+def test_a_sweep_draws_the_curve_and_pays_for_every_point(tmp_path: Path) -> None:
+    rows, labels = toy()
+    np.savez(tmp_path / "toy.npz", X=rows, y=labels)
+    told = succeeds("sweep", "--features", tmp_path / "toy.npz", "--epsilon", "1,8", "--method", "ls,means", "--repeats", 2,
+                    "--out", tmp_path / "curve", "--log", "quiet")  # fmt: skip
+    found = json.loads((tmp_path / "curve/sweep.json").read_text())
+    assert (tmp_path / "curve/sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "data:image/png;base64" in (tmp_path / "curve/sweep.html").read_text()
+    assert [len(point["accuracies"]) for point in found["points"]] == [2] * 4
+    assert 8 < found["spent"]["epsilon"] == Ledger.read(tmp_path / "curve").epsilon()
+    assert "ε = 1 " in told and "Without privacy" in told and found["without_privacy"] > 0.8
+    refused(tmp_path, "sweep", "--features", tmp_path / "toy.npz", "--epsilon", "1,x", "--out", tmp_path / "b", says=("1,x",))
+    refused(tmp_path, "sweep", "--out", tmp_path / "b", says=("--features or --data",))
+    refused(tmp_path, "sweep", "--data", "digits", "--method", "svm", "--out", tmp_path / "b", says=("method='svm'",))

@@ -13,6 +13,7 @@ from sfumato.data.source import Source
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
 from sfumato.report.intervals import clopper_pearson
+from sfumato.runs import sweep as curves
 from sfumato.runs import train as runs
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import FeaturesConfig, Log, TrainConfig
@@ -36,6 +37,18 @@ def features(config: FeaturesConfig) -> None:
     rows = ", ".join(f"{count:,} {split}" for split, count in store.counts.items())
     print(f"features  {config.out}: {rows} rows of {store.features:,} numbers ({store.dtype}), model {store.model}")
     print(f"private   {PRIVATE}")
+
+
+def sweep(base: TrainConfig, epsilons: str, methods: str, out: Path, repeats: int, log: Log) -> None:
+    print(curves.sweep(curves.SweepConfig(base, _numbers("epsilon", epsilons), tuple(methods.split(",")), out, repeats, log)))
+    print(f"\ncurve     {out / 'sweep.png'}\npage      {out / 'sweep.html'}")
+
+
+def _numbers(argument: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(argument, text, "give numbers with commas between them, such as 0.1,1,8") from None
 
 
 def resume(path: Path, log: Log | None) -> None:

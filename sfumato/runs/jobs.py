@@ -101,7 +101,7 @@ def _linear(
     plan: Plan, recipe: LinearRecipe, features: Any, train: Source, held_out: Source | None, progress: Progress
 ) -> Job:
     """The rows of the training set are streamed from where they lie if they are given, else computed."""
-    matrix, shown = (_matrix(features, source, name, progress) for source, name in
+    matrix, shown = (matrix_of(features, source, name, progress) for source, name in
                      ((train, "features"), (held_out, "test features")))  # fmt: skip
     assert matrix is not None
     rows = Rows(matrix, train.labels, len(plan.classes))
@@ -116,7 +116,8 @@ def _linear(
                None if shown is None else counts, learns_from=1)  # fmt: skip
 
 
-def _matrix(features: Any, source: Source | None, name: str, progress: Progress) -> np.ndarray | None:
+def matrix_of(features: Any, source: Source | None, name: str, progress: Progress) -> np.ndarray | None:
+    """The rows of a source: as given (mapped, if they lie in a file), or computed."""
     if source is None:
         return None
     if isinstance(features, Given):

@@ -95,14 +95,14 @@ def linear_rule(method: str, n: int, d: int, classes: int, mu: float) -> LinearR
     learning_rate: a Newton step at W = 0 has L; with many classes the noise in their scores asks for less, as they compete.
     First-order methods: the noise of all steps adds up to a deviation of about kappa = r C T / ((1 - b) n mu_g) in the
     score of a row of norm 1; that is held near 1 (see `recipe.rule`). Adam and LAMB scale each number by its own size,
-    noise included, so their rate does not depend on the budget.
+    noise included, so their rate hardly depends on the budget.
     """
     mean_share = min(max(d / (0.1 * n * mu) ** 2, 0.02), 0.15)
     flat = math.sqrt(1 - 1 / classes)
     if method == "ls":
         return LinearRecipe(method, mean_share, 0.4 * (1 - mean_share), 1, 1.0, float(classes), flat)
     if method == "newton":
-        return LinearRecipe(method, mean_share, 0.4, 3, 1.0, float(classes), flat)
+        return LinearRecipe(method, mean_share, 0.4, 3, 1.0, 1.6 * math.sqrt(classes), flat)
     if method == "means":
         return LinearRecipe(method, mean_share, 0.0, 1, 1.0, 1.0, flat)
     if method in FIRST_ORDER:
@@ -113,7 +113,8 @@ def linear_rule(method: str, n: int, d: int, classes: int, mu: float) -> LinearR
 def _first_order(method: str, mean_share: float, strength: float, clip_norm: float) -> LinearRecipe:
     steps = 40 if method == "sgd" else 20
     if method != "sgd":
-        return LinearRecipe(method, mean_share, 0.0, steps, 0.0, 0.1, clip_norm, momentum=0.9)
+        rate = 0.1 if method == "lamb" else min(max(0.1 * (strength / 2_000) ** 0.25, 0.05), 0.5)
+        return LinearRecipe(method, mean_share, 0.0, steps, 0.0, rate, clip_norm, momentum=0.9)
     kappa = min(max((30_000 / strength) ** 0.25, 0.5), 2.5)
     rate = kappa * 0.1 * strength / (clip_norm * steps)
     return LinearRecipe(method, mean_share, 0.0, steps, 0.0, rate, clip_norm, momentum=0.9)

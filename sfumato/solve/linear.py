@@ -7,7 +7,7 @@ private mean and brought to norm 1 before everything else, eigenvalues cleaned o
 All of them start with the release of the mean. Then, with G the curvature at W = 0 (the Gram matrix) and g a gradient,
 
     ls       one release of (G, g):                   W = -L (G + ridge)^-1 g
-    newton   T releases of (H, g) at the current W:   W <- W - L (H + ridge)^-1 g
+    newton   T releases of (H, g) at the current W:   W <- W - r (H + ridge)^-1 g
     fc       one release of (G, g), T - 1 of g:       W <- W - r (G + ridge)^-1 g
     means    one release of the label sums:           W = the class means
     sgd, adam, lamb   T releases of g:                W <- optimiser(W, g / n), from W = 0 (Mehta et al. 2022, arXiv 2205.02973)
