@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -101,6 +101,37 @@ class Sweep:
 
         commands.sweep(_on_rows(self.features, self.data, self.data_dir, self.model, self.delta), self.epsilon, self.method,
                        self.out, self.repeats, self.log)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tune:
+    """The best of several linear heads with random settings; the price of choosing is in epsilon."""
+
+    out: Path
+    """Directory to create, with model, ledger and the settings chosen."""
+    features: Path | None = None
+    """Rows as for `sfumato fit`; or else give --data and --model."""
+    data: str | None = None
+    data_dir: Path | None = None
+    model: str = "scattering"
+    method: str = "fc,ls"
+    """Comma-separated, of fc, ls, newton, sgd, adam, lamb, means."""
+    epsilon: float = 3.0
+    """Of everything, the choice included."""
+    delta: float | None = None
+    fits: float = 10.0
+    """Mean number of fits; how many there were stays secret."""
+    validation: float = 0.1
+    """Share of the training examples held out, on which fits are compared."""
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        base = _on_rows(self.features, self.data, self.data_dir, self.model, self.delta)
+        base = replace(base, data=replace(base.data, validation=self.validation),
+                       privacy=PrivacyConfig(self.epsilon, self.delta))  # fmt: skip
+        commands.tune(base, self.method, self.fits, self.out, self.log)
 
 
 def _on_rows(
@@ -250,6 +281,7 @@ Command = (
     | Annotated[Features, tyro.conf.subcommand("features")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]

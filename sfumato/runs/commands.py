@@ -15,6 +15,7 @@ from sfumato.report import RunFacts, as_text, privacy_statement, words, write_re
 from sfumato.report.intervals import clopper_pearson
 from sfumato.runs import sweep as curves
 from sfumato.runs import train as runs
+from sfumato.runs import tune as tuning
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import FeaturesConfig, Log, TrainConfig
 from sfumato.runs.directory import RunDirectory
@@ -42,6 +43,10 @@ def features(config: FeaturesConfig) -> None:
 def sweep(base: TrainConfig, epsilons: str, methods: str, out: Path, repeats: int, log: Log) -> None:
     print(curves.sweep(curves.SweepConfig(base, _numbers("epsilon", epsilons), tuple(methods.split(",")), out, repeats, log)))
     print(f"\ncurve     {out / 'sweep.png'}\npage      {out / 'sweep.html'}")
+
+
+def tune(base: TrainConfig, methods: str, fits: float, out: Path, log: Log) -> None:
+    print(tuning.tune(tuning.TuneConfig(base, tuple(methods.split(",")), fits, out, log)))
 
 
 def _numbers(argument: str, text: str) -> tuple[float, ...]:
