@@ -259,6 +259,16 @@ def test_a_memory_map_of_halves_gives_the_sums_of_the_matrix(tmp_path: Path) -> 
         np.testing.assert_allclose(flat(one.value), flat(two.value), rtol=1e-5, atol=1e-5)
 
 
+def test_pages_of_a_mapped_file_are_given_back_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, labels = toy(5_000)
+    np.save(tmp_path / "rows.npy", values)
+    monkeypatch.setattr("sfumato.solve.rows.FORGET", 1)
+    for matrix in (np.load(tmp_path / "rows.npy", mmap_mode="r"), np.load(tmp_path / "rows.npy", mmap_mode="c")[10:], values):
+        rows = Rows(matrix, labels[: len(matrix)] if len(matrix) == 5_000 else labels[10:], CLASSES)
+        seen = np.concatenate([part for part, _, _ in rows.chunks()])[: len(rows)]
+        np.testing.assert_array_equal(seen, matrix)
+
+
 def test_wild_rows_count_as_nothing_and_the_rest_is_learnt(tmp_path: Path) -> None:
     rows, labels = toy(1_000)
     wild = rows.copy()

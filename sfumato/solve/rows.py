@@ -3,6 +3,7 @@
 The matrix may be a memory map of float16: nothing is copied but one chunk, so memory is O(statistic + chunk) at any n.
 """
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from sfumato.features import bounded
 from sfumato.models.heads import Sphere, SphereLinear
 
 CHUNK = 2048
+FORGET = 64
+"""Chunks after which the pages of a mapped file are given back; else a file of any size would come to lie in memory."""
 
 Chunk = tuple[Shaped[np.ndarray, "b d"], Int[np.ndarray, " b"], Float32[np.ndarray, " b"]]
 
@@ -65,6 +68,17 @@ class Rows:
                 part, labels, weights = (np.concatenate([each, np.zeros((missing, *each.shape[1:]), each.dtype)])
                                          for each in (part, labels, weights))  # fmt: skip
             yield np.asarray(part), labels.astype(np.int32), weights
+            if (start // size) % FORGET == FORGET - 1:
+                _forget_pages(self.matrix)
+
+
+def _forget_pages(matrix: np.ndarray) -> None:
+    """Tell the system that a mapped file's pages need not stay; reading them again is all it costs."""
+    base: object = matrix
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def on_sphere(
