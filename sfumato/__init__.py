@@ -11,6 +11,7 @@ _HOMES = {
     "sfumato.core.errors": ("ArgumentError", "BudgetError", "DataError", "LedgerError", "RunError", "SfumatoError"),
     "sfumato.core.keys": ("SecretKey",),
     "sfumato.estimator": ("DPImageClassifier",),
+    "sfumato.linear_classifier": ("DPLinearClassifier",),
     "sfumato.noise": ("Gaussian",),
     "sfumato.privacy.accountants": ("epsilon",),
     "sfumato.privacy.calibration": ("noise_multiplier",),

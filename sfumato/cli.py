@@ -5,14 +5,14 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from sfumato.core.errors import SfumatoError
-from sfumato.runs.config import DataConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
+from sfumato.core.errors import ArgumentError, SfumatoError
+from sfumato.runs.config import DataConfig, FeaturesConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,120 @@ class Train:
         from sfumato.runs import commands
 
         commands.train(TrainConfig(self.data, self.privacy, self.method, self.run))
+
+
+@dataclass(frozen=True)
+class Features:
+    """Compute fixed features of a data set once, into a directory that `sfumato fit` reads. As private as the images."""
+
+    data: tyro.conf.OmitArgPrefixes[DataConfig]
+    out: Path
+    """Directory to create, or to continue if it was stopped."""
+    model: str = "patches+scattering"
+    """patches+scattering | patches | scattering | scatternet."""
+    dtype: Literal["float16", "float32"] = "float16"
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.features(FeaturesConfig(self.data, self.out, self.model, self.dtype, self.log))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Train a private linear classifier on rows of features: a run directory as `sfumato train` makes it."""
+
+    features: Path
+    """A feature store, or a .npy (with NAME.labels.npy beside it), .npz, .safetensors or .parquet file."""
+    privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
+    run: tyro.conf.OmitArgPrefixes[RunConfig]
+    method: str = "auto"
+    """auto | fc (feature covariance) | ls (least squares) | newton | sgd | adam | lamb | means."""
+    batch: int | None = None
+    """Expected batch size of gradient steps [all examples]."""
+    steps: int | None = None
+    learning_rate: float | None = None
+    validation: float = 0.0
+    """Share of the training rows held out for tuning."""
+    test_fraction: float = 0.2
+    """Share held out as test set where the file has none of its own."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        method = MethodConfig(self.method, "rows", batch=self.batch, steps=self.steps, learning_rate=self.learning_rate)
+        where = DataConfig(str(self.features), validation=self.validation, test_fraction=self.test_fraction)
+        commands.train(TrainConfig(where, self.privacy, method, self.run))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Linear heads at several epsilons: the privacy-utility curve as PNG, table and JSON, with the line without privacy."""
+
+    out: Path
+    """Directory to create."""
+    features: Path | None = None
+    """Rows as for `sfumato fit`; or else give --data and --model."""
+    data: str | None = None
+    data_dir: Path | None = None
+    model: str = "scattering"
+    """With --data: patches+scattering | patches | scattering | scatternet."""
+    epsilon: str = "0.1,1,3,8"
+    """Comma-separated."""
+    method: str = "ls,fc,newton,sgd"
+    """Comma-separated, of fc, ls, newton, sgd, adam, lamb, means."""
+    delta: float | None = None
+    repeats: int = 1
+    """Fits of every point; each spends its own epsilon."""
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.sweep(_on_rows(self.features, self.data, self.data_dir, self.model, self.delta), self.epsilon, self.method,
+                       self.out, self.repeats, self.log)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tune:
+    """The best of several linear heads with random settings; the price of choosing is in epsilon."""
+
+    out: Path
+    """Directory to create, with model, ledger and the settings chosen."""
+    features: Path | None = None
+    """Rows as for `sfumato fit`; or else give --data and --model."""
+    data: str | None = None
+    data_dir: Path | None = None
+    model: str = "scattering"
+    method: str = "fc,ls"
+    """Comma-separated, of fc, ls, newton, sgd, adam, lamb, means."""
+    epsilon: float = 3.0
+    """Of everything, the choice included."""
+    delta: float | None = None
+    fits: float = 10.0
+    """Mean number of fits; how many there were stays secret."""
+    validation: float = 0.1
+    """Share of the training examples held out, on which fits are compared."""
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        base = _on_rows(self.features, self.data, self.data_dir, self.model, self.delta)
+        base = replace(base, data=replace(base.data, validation=self.validation),
+                       privacy=PrivacyConfig(self.epsilon, self.delta))  # fmt: skip
+        commands.tune(base, self.method, self.fits, self.out, self.log)
+
+
+def _on_rows(
+    features: Path | None, name: str | None, data_dir: Path | None, model: str, delta: float | None
+) -> TrainConfig:
+    """Rows from a file or from a data set and a fixed model."""
+    if (features is None) == (name is None):
+        raise ArgumentError("features", features, "give either --features or --data")
+    where = DataConfig(str(features) if features is not None else str(name), data_dir)
+    return TrainConfig(where, PrivacyConfig(delta=delta), MethodConfig("fc", model if features is None else "rows"))
 
 
 @dataclass(frozen=True)
@@ -164,6 +278,10 @@ class Data:
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Features, tyro.conf.subcommand("features")]
+    | Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]

@@ -40,15 +40,17 @@ def extract(
     feature_map: FeatureMap,
     source: Source,
     progress: Callable[[int], None] = lambda done: None,
-) -> Float32[np.ndarray, "n d"]:
-    """The rows of all images of the source.
+    into: Float[np.ndarray, "n d"] | None = None,
+    first: int = 0,
+) -> Float[np.ndarray, "n d"]:
+    """The rows of all images of the source, from image `first` on, float32 or as `into` has it (which is then filled).
 
-    progress(images done) is called after every chunk.
+    progress(images done) is called after every chunk; all rows but the last CHUNK of these are in place by then.
     """
     compiled = rows_of(feature_map)
-    rows = np.empty((len(source), feature_map.size), np.float32)
+    rows = np.empty((len(source), feature_map.size), np.float32) if into is None else into
     pending: tuple[int, int, Array] | None = None
-    for start in range(0, len(source), CHUNK):
+    for start in range(first, len(source), CHUNK):
         stop = min(start + CHUNK, len(source))
         padded = np.minimum(np.arange(start, start + CHUNK), len(source) - 1)  # one shape, compiled once
         result = compiled(source.images(padded))

@@ -5,7 +5,7 @@ Shape letters: `n` images in the split, `b` images asked for, `h` `w` `c` height
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Source:
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]  # h, w, c of every image
     read: Read
+    rows: np.ndarray | None = None  # where the examples are rows of features: the matrix itself, perhaps mapped
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,6 +46,8 @@ class Source:
     def subset(self, indices: Any, split: str) -> "Source":
         """The images at `indices`, in that order, as a split of their own. No pixel is copied."""
         chosen, read = _as_indices(indices, len(self)), self.read
+        if np.array_equal(chosen, np.arange(len(self))):
+            return replace(self, split=split)
         return Source(self.name, split, self.labels[chosen], self.class_names, self.shape, lambda at: read(chosen[at]))
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:

@@ -74,6 +74,20 @@ class Joined(FeatureMap):
         return jnp.concatenate([each(image) * share**0.5 for each, share in zip(self.maps, self.shares, strict=True)])
 
 
+class Given(FeatureMap):
+    """Rows that were computed elsewhere, as 1 x 1 x d "images": passed on as they are. Their norm is not bounded, so only a
+    head that brings rows to norm 1 itself may follow.
+    """
+
+    groups: tuple[Group, ...] = eqx.field(static=True)
+
+    def __init__(self, features: int):
+        self.groups = (Group(1, features, 1.0),)
+
+    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+        return image.ravel()
+
+
 def unit(row: Float[Array, "*any"]) -> Float[Array, "*any"]:
     """`row` scaled to norm 1 (a hair below, see above); zeros stay zeros."""
     norm = jnp.sqrt(jnp.sum(row * row))

@@ -9,6 +9,9 @@ from jaxtyping import Array, Float
 from sfumato.models.feature_map import FeatureMap, Group, unit
 from sfumato.models.layers import Linear
 
+CONSTANT = 0.1
+"""What `Sphere` puts behind every row; it takes one hundredth of the squared norm from the features."""
+
 
 class Centring(eqx.Module):
     """Subtract a mean, then each group back to norm sqrt(weight)."""
@@ -72,3 +75,52 @@ def unit_groups(cut: Sequence[Float[Array, "_ _"]], groups: Sequence[Group]) -> 
     """The groups joined to a row, each scaled to norm sqrt(weight) (a group of zeros stays zero)."""
     scaled = [unit(block.ravel()) * group.weight**0.5 for block, group in zip(cut, groups, strict=True)]
     return jnp.concatenate(scaled)
+
+
+class Sphere(eqx.Module):
+    """A row of features from anywhere -> a row of norm at most 1: rooted, shifted and turned by public numbers, brought to
+    norm 1, centred by a mean that was paid for, brought to norm 1 again, and a constant put behind it for the intercept.
+
+    A row that is not finite becomes zeros (and the constant). shift, projection: from public features. rooted: each
+    number x becomes sign(x) sqrt|x|, which evens out features of very different size (Perronnin et al. 2010).
+    """
+
+    shift: Float[Array, " d"]
+    projection: Float[Array, "d k"] | None
+    mean: Float[Array, " k"]
+    rooted: bool = eqx.field(static=True, default=False)
+
+    @classmethod
+    def plain(cls, d: int, rooted: bool = False) -> "Sphere":
+        return cls(jnp.zeros(d), None, jnp.zeros(d), rooted)
+
+    @property
+    def size(self) -> int:
+        """Length of a row that comes out: k and the constant."""
+        return self.mean.shape[0] + 1
+
+    def turned(self, row: Float[Array, " d"]) -> Float[Array, " k"]:
+        """The part before centring, of norm 1."""
+        row = row.astype(jnp.float32)
+        largest = jnp.max(jnp.abs(row))  # numbers near float32's limit would overflow when squared
+        row = jnp.where(jnp.isfinite(largest), row, 0.0)
+        if self.rooted:
+            row = jnp.sign(row) * jnp.sqrt(jnp.abs(row))
+        row = row - self.shift
+        if self.projection is not None:
+            row = row @ self.projection
+        return unit(row / jnp.maximum(jnp.max(jnp.abs(row)), 1e-30))
+
+    def __call__(self, row: Float[Array, " d"]) -> Float[Array, " k1"]:
+        centred = unit(self.turned(row) - self.mean)
+        return jnp.append(centred * (1 - CONSTANT**2) ** 0.5, CONSTANT)
+
+
+class SphereLinear(eqx.Module):
+    """A sphere, then a linear layer: row -> class scores."""
+
+    sphere: Sphere
+    linear: Linear
+
+    def __call__(self, row: Float[Array, " d"]) -> Float[Array, " classes"]:
+        return self.linear(self.sphere(row))

@@ -10,26 +10,28 @@ from jaxtyping import PRNGKeyArray
 
 from sfumato.core.errors import ArgumentError
 from sfumato.models.cnn import SmallCNN
-from sfumato.models.feature_map import FeatureMap, Joined
-from sfumato.models.heads import OnFeatures, WhitenedLinear
+from sfumato.models.feature_map import FeatureMap, Given, Joined
+from sfumato.models.heads import OnFeatures, Sphere, SphereLinear, WhitenedLinear
 from sfumato.models.layers import Linear
 from sfumato.models.patches import Patches
 from sfumato.models.scattering import PlainScattering, Scattering
 from sfumato.models.wrn import WideResNet
 
 FEATURES = ("patches+scattering", "patches", "scattering", "scatternet")
+GIVEN = "rows"
+"""The model of those who bring their own features."""
 NETWORKS = ("cnn", "wrn-16-4")
 
 Shape = tuple[int, int, int]
 
 
 def is_features(name: str) -> bool:
-    return name in FEATURES
+    return name in FEATURES or name == GIVEN
 
 
 def check(name: str) -> str:
     """Raise ArgumentError unless `build` or `features` knows the name."""
-    if not (name in FEATURES or name == "cnn" or _wrn(name)):
+    if not (is_features(name) or name == "cnn" or _wrn(name)):
         raise ArgumentError("model", name, f"choose one of {', '.join(FEATURES + NETWORKS)}, or wrn-DEPTH-WIDTH")
     return name
 
@@ -45,6 +47,8 @@ def features(name: str, shape: Shape) -> FeatureMap:
             return Scattering(colours)
         case "scatternet":
             return PlainScattering(*shape)
+        case "rows":
+            return Given(shape[2])
         case "patches+scattering":
             return Joined((Patches(colours), Scattering(colours)), (0.6, 0.4))
     raise ArgumentError("model", name, f"fixed features are {', '.join(FEATURES)}")
@@ -69,6 +73,9 @@ def skeleton(name: str, head: str | None, shape: Shape, classes: int) -> eqx.Mod
     if not is_features(name):
         return network(name, shape, classes, jax.random.key(0))
     fixed = features(name, shape)
+    if head == "sphere":
+        d = feature_size(name, shape)
+        return OnFeatures(fixed, SphereLinear(Sphere.plain(d), Linear.zeros(d + 1, classes)))
     if head == "whitened":
         return OnFeatures(fixed, WhitenedLinear.zeros(fixed.groups, classes))
     return OnFeatures(fixed, Linear.zeros(feature_size(name, shape), classes))

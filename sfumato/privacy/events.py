@@ -36,7 +36,19 @@ class PoissonSampledEvent:
             raise ArgumentError("event", self.event, "give a GaussianEvent")
 
 
-Event = GaussianEvent | PoissonSampledEvent
+@dataclass(frozen=True, order=True)
+class SelectedEvent:
+    """The best of K runs of `event`, and nothing of the others; K secret, from the logarithmic law of mean `mean`."""
+
+    event: GaussianEvent
+    mean: float
+
+    def __post_init__(self) -> None:
+        if not (positive("mean", self.mean) > 1 and isinstance(self.event, GaussianEvent)):
+            raise ArgumentError("mean", self.mean, "give a mean number of runs greater than 1, of a GaussianEvent")
+
+
+Event = GaussianEvent | PoissonSampledEvent | SelectedEvent
 Tally = Mapping[Event, int]
 """How often each event happened. Composition of these events does not depend on their order."""
 
@@ -47,6 +59,8 @@ def to_json(event: Event) -> dict[str, Any]:
             return {"kind": "gaussian", "noise_multiplier": noise_multiplier}
         case PoissonSampledEvent(rate, inner):
             return {"kind": "poisson", "rate": rate, "event": to_json(inner)}
+        case SelectedEvent(inner, mean):
+            return {"kind": "selected", "mean": mean, "event": to_json(inner)}
 
 
 def from_json(value: Any) -> Event:
@@ -58,6 +72,10 @@ def from_json(value: Any) -> Event:
             event = from_json(inner)
             if isinstance(event, GaussianEvent):
                 return PoissonSampledEvent(float(rate), event)
+        case {"kind": "selected", "mean": float() | int() as mean, "event": inner, **rest} if not rest:
+            event = from_json(inner)
+            if isinstance(event, GaussianEvent):
+                return SelectedEvent(event, float(mean))
     raise LedgerError(f"event={value!r}: not an event this version can account for; use the version that wrote it")
 
 

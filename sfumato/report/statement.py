@@ -151,8 +151,9 @@ def _method(facts: RunFacts) -> Paragraph:
         f"{_difference(facts)}."
     )
     if plan.features is not None:
-        text += (f" The {plan.unit}s entered as {words.count(plan.features)} features each, from a map that was not "
-                 f"learned from them; computing it costs no privacy.")
+        text += f" The {plan.unit}s entered as {words.count(plan.features)} features each"
+        text += ", as they were given." if plan.model == "rows" else (
+            ", from a map that was not learned from them; computing it costs no privacy.")
     title = "How it was computed" if facts.insecure else "How it was kept"
     return Paragraph(title, text, tuple(describe_release(release) for release in plan.releases))
 
@@ -178,9 +179,11 @@ def _not_covered(facts: RunFacts) -> Paragraph:
 
 
 def _public(facts: RunFacts) -> Paragraph:
-    shape = " × ".join(str(side) for side in facts.plan.shape)
+    shape = facts.plan.shape
     defaults = (f"the number of training {facts.plan.unit}s ({words.count(facts.plan.n)})",
-                f"the class names ({len(facts.plan.classes)})", f"the image size ({shape})",
+                f"the class names ({len(facts.plan.classes)})",
+                f"the number of features ({shape[-1]:,})" if facts.plan.model == "rows" else
+                f"the image size ({' × '.join(map(str, shape))})",
                 "the settings and the program")
     covered = {"n", "class names", "image size", "image shape"}
     more = tuple(printable(fact) for fact in facts.plan.public_facts if fact.lower() not in covered)

@@ -5,7 +5,7 @@ from pathlib import Path
 from sfumato.core.checks import positive, privacy_target, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, calibration
-from sfumato.privacy.events import Event, GaussianEvent, Tally
+from sfumato.privacy.events import Event, GaussianEvent, SelectedEvent, Tally
 from sfumato.privacy.ledger import Ledger
 from sfumato.sampling import Poisson
 
@@ -46,6 +46,8 @@ def of_ledger(path: Path, delta: float | None) -> str:
 def _in_words(event: Event) -> str:
     if isinstance(event, GaussianEvent):
         return f"Gaussian, noise multiplier {event.noise_multiplier:.6g}, all examples"
+    if isinstance(event, SelectedEvent):
+        return f"best of about {event.mean:g} fits, each Gaussian with noise multiplier {event.event.noise_multiplier:.6g}"
     return f"Gaussian, noise multiplier {event.event.noise_multiplier:.6g}, Poisson sample with rate {event.rate:.6g}"
 
 

@@ -20,6 +20,7 @@ from sfumato.core.trees import leaf_names
 from sfumato.data.decode import decode
 from sfumato.data.split import ReadOptions
 from sfumato.models import registry
+from sfumato.models.registry import GIVEN
 
 _FORMAT = 1
 _CHUNK = 128
@@ -55,6 +56,9 @@ class Classifier:
     def read(self, path: Path) -> Float32[np.ndarray, "1 h w c"]:
         """An image file as this model wants it: its number of channels and its size (resized and centre-cropped if not)."""
         height, width, colours = self.spec.shape
+        if self.spec.model == GIVEN:
+            raise DataError(f"images={str(path)!r}: this model takes rows of {colours} features, not images; use "
+                            "Classifier.predict_proba from Python")
         if not path.is_file():
             raise DataError(f"images={str(path)!r}: no such file")
         try:

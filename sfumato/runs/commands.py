@@ -13,12 +13,15 @@ from sfumato.data.source import Source
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
 from sfumato.report.intervals import clopper_pearson
+from sfumato.runs import sweep as curves
 from sfumato.runs import train as runs
+from sfumato.runs import tune as tuning
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import Log, TrainConfig
+from sfumato.runs.config import FeaturesConfig, Log, TrainConfig
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.estimate import Estimate, estimate
 from sfumato.runs.plan import Plan
+from sfumato.runs.store import PRIVATE, write_store
 from sfumato.train.evaluate import confusion
 
 
@@ -28,6 +31,29 @@ def train(config: TrainConfig) -> None:
         _print_plan(plan, estimate(plan), as_json=config.run.log == "json")
         return
     _print_result(runs.train(config), config.run.log)
+
+
+def features(config: FeaturesConfig) -> None:
+    store = write_store(config)
+    rows = ", ".join(f"{count:,} {split}" for split, count in store.counts.items())
+    print(f"features  {config.out}: {rows} rows of {store.features:,} numbers ({store.dtype}), model {store.model}")
+    print(f"private   {PRIVATE}")
+
+
+def sweep(base: TrainConfig, epsilons: str, methods: str, out: Path, repeats: int, log: Log) -> None:
+    print(curves.sweep(curves.SweepConfig(base, _numbers("epsilon", epsilons), tuple(methods.split(",")), out, repeats, log)))
+    print(f"\ncurve     {out / 'sweep.png'}\npage      {out / 'sweep.html'}")
+
+
+def tune(base: TrainConfig, methods: str, fits: float, out: Path, log: Log) -> None:
+    print(tuning.tune(tuning.TuneConfig(base, tuple(methods.split(",")), fits, out, log)))
+
+
+def _numbers(argument: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentError(argument, text, "give numbers with commas between them, such as 0.1,1,8") from None
 
 
 def resume(path: Path, log: Log | None) -> None:
@@ -43,7 +69,7 @@ def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) ->
     own = name is None
     where = replace(config.data, data=config.data.data if name is None else name, data_dir=data_dir or config.data.data_dir)
     config = replace(config, data=where)
-    splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=runs.read_options(config))
+    splits = runs.open_splits(config)
     source = splits.test if split == "test" else splits.validation
     if source is None:
         raise DataError(f"split={split!r}: {where.data} has no {split} images; give another --split or --data")
@@ -129,7 +155,8 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
         ("privacy", f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, add or remove one {plan.unit}"),
         ("sampler", f"{sampler['kind']}, q = {sampler['rate']:.6g}, expected batch {sampler['expected_batch_size']:,}"),
         *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
-        ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items())),
+        ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items()
+                                if not isinstance(value, str))),
         ("estimate", f"{words.duration(guess.seconds)}, {words.size(guess.memory_bytes)} of memory, on this machine".replace(
             words.NBSP, " ")),
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from sfumato.core.checks import choice, fraction, positive, whole
 from sfumato.core.errors import ArgumentError, RunError
 
-METHODS = ("auto", "dp-fc", "dp-sgd")
+METHODS = ("auto", "dp-fc", "dp-sgd", "fc", "ls", "newton", "sgd", "adam", "lamb", "means")
 Log = Literal["bar", "json", "quiet"]
 
 
@@ -48,18 +48,19 @@ class MethodConfig:
     """How to learn. Values left out follow published rules, from public facts only; `--dry-run` shows them."""
 
     method: str = "auto"
-    """auto | dp-fc (whitened full-batch descent on fixed features) | dp-sgd."""
+    """auto | dp-fc (descent on fixed features, whitened in blocks) | dp-sgd | linear heads on fixed features: fc (feature
+    covariance) | ls (least squares) | newton | sgd | adam | lamb | means."""
     model: str = "auto"
     """Fixed features: patches+scattering | patches | scattering | scatternet. Trained end to end: cnn | wrn-16-4 | wrn-D-W."""
     batch: int | None = None
-    """dp-sgd: expected batch size."""
+    """Expected batch size; dp-sgd, fc and the first-order heads."""
     steps: int | None = None
-    """dp-sgd: number of steps."""
+    """Number of steps."""
     learning_rate: float | None = None
     momentum: float | None = None
-    """dp-sgd: 0 is none."""
+    """0 is none; dp-sgd, sgd, adam, lamb."""
     clip_norm: float | None = None
-    """dp-sgd: largest L2 norm of one example's gradient."""
+    """Largest L2 norm of one example's gradient."""
     views: int | None = None
     """dp-sgd: augmented views of an example per step (0: the image as it is)."""
     ema: float | None = None
@@ -84,6 +85,17 @@ class RunConfig:
     """bar: progress bars; json: one JSON object per line; quiet: only the result."""
     dry_run: bool = False
     """Print the plan and stop; no image is read."""
+
+
+@dataclass(frozen=True)
+class FeaturesConfig:
+    """What `sfumato features` is asked for."""
+
+    data: DataConfig
+    out: Path
+    model: str = "patches+scattering"
+    dtype: Literal["float16", "float32"] = "float16"
+    log: Log = "bar"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import equinox as eqx
 import jax
@@ -17,15 +17,19 @@ from sfumato.data.source import Source
 from sfumato.data.views import Views
 from sfumato.features import extract
 from sfumato.models import registry
-from sfumato.models.heads import OnFeatures
+from sfumato.models.feature_map import Given
+from sfumato.models.heads import OnFeatures, Sphere
 from sfumato.models.layers import Linear
 from sfumato.noise import Gaussian
 from sfumato.runs.classifier import Classifier, Spec
 from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Progress
 from sfumato.sampling import Poisson
+from sfumato.solve.budget import LinearRecipe
 from sfumato.solve.fc import FIRST_GRADIENT, FeatureCovariance
+from sfumato.solve.linear import solver
 from sfumato.solve.recipe import Recipe
+from sfumato.solve.rows import Rows, scores_of
 from sfumato.solve.statistics import softmax_gradient
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.evaluate import confusion, count
@@ -57,6 +61,8 @@ def build(
     if not registry.is_features(plan.model):
         return _on_images(plan, train, held_out, seed, key)
     features = registry.features(plan.model, plan.shape)
+    if isinstance(plan.settings, LinearRecipe):
+        return _linear(plan, plan.settings, features, train, held_out, progress)
     rows = [_rows(features, source, name, progress) for source, name in ((train, "features"), (held_out, "test features"))]
     assert rows[0] is not None
     if isinstance(plan.settings, Recipe):
@@ -89,6 +95,34 @@ def _covariance(
 
     return Job(procedure, lambda state: Classifier(spec, OnFeatures(features, procedure.head(state))),
                None if rows is None else counts, learns_from=FIRST_GRADIENT)
+
+
+def _linear(
+    plan: Plan, recipe: LinearRecipe, features: Any, train: Source, held_out: Source | None, progress: Progress
+) -> Job:
+    """The rows of the training set are streamed from where they lie if they are given, else computed."""
+    matrix, shown = (matrix_of(features, source, name, progress) for source, name in
+                     ((train, "features"), (held_out, "test features")))  # fmt: skip
+    assert matrix is not None
+    rows = Rows(matrix, train.labels, len(plan.classes))
+    procedure = solver(rows, Sphere.plain(rows.features), recipe, plan.releases)
+    spec = Spec(plan.model, "sphere", plan.shape, plan.classes)
+
+    def counts(state: State) -> Confusion:
+        assert shown is not None and held_out is not None
+        return count(held_out.labels, scores_of(procedure.classifier(cast(Any, state)), shown))
+
+    return Job(procedure, lambda state: Classifier(spec, OnFeatures(features, procedure.classifier(cast(Any, state)))),
+               None if shown is None else counts, learns_from=1)  # fmt: skip
+
+
+def matrix_of(features: Any, source: Source | None, name: str, progress: Progress) -> np.ndarray | None:
+    """The rows of a source: as given (mapped, if they lie in a file), or computed."""
+    if source is None:
+        return None
+    if isinstance(features, Given):
+        return source.rows if source.rows is not None else source.raw(np.arange(len(source)))[:, 0, 0, :]
+    return _rows(features, source, name, progress)
 
 
 def _on_rows(

@@ -1,7 +1,6 @@
 """config + public facts of the data -> the plan: everything that will happen, before any image is read."""
 
 import dataclasses
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,34 +10,26 @@ from sfumato.data.registry import names as data_names
 from sfumato.data.source import DataInfo
 from sfumato.models import registry
 from sfumato.privacy import accountants, calibration
-from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, Tally
+from sfumato.privacy.events import Tally
 from sfumato.privacy.ledger import RELATION
+from sfumato.privacy.releases import Release, tally_of
 from sfumato.runs.config import MethodConfig, TrainConfig, refuse
+from sfumato.solve.budget import ADJUSTABLE, LinearRecipe, automatic, linear_rule, releases_for
+from sfumato.solve.budget import METHODS as LINEAR
 from sfumato.solve.recipe import Recipe, rule
 from sfumato.train.settings import SGDSettings, default_settings
 
 SGD_ONLY = ("batch", "steps", "learning_rate", "momentum", "clip_norm", "views", "ema", "physical")
 
 
-@dataclass(frozen=True)
-class Release:
-    """A kind of release: how often, with what noise, and what it is, in words for the report."""
-
-    name: str
-    count: int
-    noise_multiplier: float
-    rate: float | None
-    what: str
-
-    @property
-    def event(self) -> Event:
-        gaussian = GaussianEvent(self.noise_multiplier)
-        return gaussian if self.rate is None else PoissonSampledEvent(self.rate, gaussian)
+Settings = Recipe | LinearRecipe | SGDSettings
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The run in numbers. n: training examples. settings: a Recipe (dp-fc) or SGDSettings (dp-sgd). mu: dp-fc's budget."""
+    """The run in numbers. n: training examples. settings: a Recipe (dp-fc), a LinearRecipe (fc, ls, ...) or
+    SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta).
+    """
 
     name: str
     n: int
@@ -52,7 +43,7 @@ class Plan:
     epsilon: float
     delta: float
     mu: float
-    settings: Recipe | SGDSettings
+    settings: Settings
     releases: tuple[Release, ...]
     sampler: dict[str, Any]
     parameters: int
@@ -62,10 +53,7 @@ class Plan:
 
     @property
     def tally(self) -> Tally:
-        total: Counter[Event] = Counter()
-        for release in self.releases:
-            total[release.event] += release.count
-        return total
+        return tally_of(self.releases)
 
     @property
     def spends(self) -> float:
@@ -88,7 +76,7 @@ class Plan:
     def from_json(cls, value: dict[str, Any]) -> "Plan":
         """The inverse of `to_json`."""
         own = {each.name: value[each.name] for each in dataclasses.fields(cls)}
-        settings = Recipe if own["method"] == "dp-fc" else SGDSettings
+        settings: Any = Recipe if own["method"] == "dp-fc" else LinearRecipe if own["method"] in LINEAR else SGDSettings
         return cls(**own | {
             "classes": tuple(own["classes"]), "shape": tuple(own["shape"]), "not_covered": tuple(own["not_covered"]),
             "releases": tuple(Release(**each) for each in own["releases"]), "settings": settings(**own["settings"]),
@@ -103,17 +91,19 @@ def make_plan(config: TrainConfig, info: DataInfo) -> Plan:
         raise DataError(f"data={config.data.data!r}: no readable training images; give at least one per class")
     epsilon, delta = privacy_target(config.privacy.epsilon, config.privacy.delta, n)
     method, model = resolve(config.method)
-    if min(shape[:2]) < 8:
+    if min(shape[:2]) < 8 and model != registry.GIVEN:
         raise DataError(f"data={config.data.data!r}: images of {shape[0]}x{shape[1]} pixels; give --resize 8 or more")
     mu = calibration.gaussian_mu_for(epsilon, delta)
     parameters, features = _sizes(model, shape, len(info.classes))
-    make = _covariance_plan if method == "dp-fc" else _sgd_plan
-    settings, releases, sampler = make(config.method, model, n, features or parameters, epsilon, delta, mu)
+    method = automatic(method, features or 0)
+    budget = _Budget(n, features or parameters, len(info.classes), epsilon, delta, mu)
+    make = _covariance_plan if method == "dp-fc" else _linear_plan if method in LINEAR else _sgd_plan
+    settings, releases, sampler = make(replace(config.method, method=method), model, budget)
     return Plan(
         name=info.name, n=n, n_validation=info.counts.get("validation", 0), n_test=info.counts.get("test", 0),
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
         mu=mu, settings=settings, releases=releases, sampler=sampler, parameters=parameters, features=features,
-        insecure=config.privacy.insecure_seed is not None, not_covered=_positions(config, info),
+        insecure=config.privacy.insecure_seed is not None, not_covered=_positions(config, info) + _given(model, info.unit),
     )  # fmt: skip
 
 
@@ -121,13 +111,31 @@ def resolve(config: MethodConfig) -> tuple[str, str]:
     """`auto` -> names. Without public weights at hand, fixed features and DP-FC; a network name asks for DP-SGD."""
     model = config.model if config.model == "auto" else registry.check(config.model)
     method = config.method
+    if model == registry.GIVEN:
+        return _for_rows(method), model
     if method == "auto":
         method = "dp-fc" if model == "auto" or registry.is_features(model) else "dp-sgd"
     if model == "auto":
-        model = "patches+scattering" if method == "dp-fc" else "cnn"
+        model = "patches+scattering" if method == "dp-fc" else "scattering" if method in LINEAR else "cnn"
+    if method in LINEAR and not registry.is_features(model):
+        raise ArgumentError("model", model, f"method {method} needs fixed features: {', '.join(registry.FEATURES)}")
     if method == "dp-fc" and not (registry.is_features(model) and model != "scatternet"):
         raise ArgumentError("model", model, "method dp-fc needs fixed features: patches+scattering, patches or scattering")
     return method, model
+
+
+def _for_rows(method: str) -> str:
+    if method not in ("auto", *LINEAR):
+        raise ArgumentError("method", method, f"for feature rows choose auto or one of {', '.join(LINEAR)}")
+    return method
+
+
+def _given(model: str, unit: str) -> tuple[str, ...]:
+    """What cannot be known of rows that were computed elsewhere."""
+    if model != registry.GIVEN:
+        return ()
+    return (f"How the features were computed. If a row depends on other {unit}s too (for example because features were "
+            f"standardised by the training set's own mean), or their map was trained on these {unit}s, that is not covered.",)
 
 
 def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
@@ -139,15 +147,46 @@ def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
             f"removing one means leaving its position empty, not moving the later ones up.",)
 
 
-Made = tuple[Recipe | SGDSettings, tuple[Release, ...], dict[str, Any]]
+Made = tuple[Settings, tuple[Release, ...], dict[str, Any]]
 
 
-def _covariance_plan(
-    config: MethodConfig, model: str, n: int, d: int, epsilon: float, delta: float, mu: float
-) -> Made:
+@dataclass(frozen=True)
+class _Budget:
+    """Public facts that recipes depend on. d: features, or parameters of a network."""
+
+    n: int
+    d: int
+    classes: int
+    epsilon: float
+    delta: float
+    mu: float
+
+
+def _linear_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
+    method = config.method
+    given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
+    for name, value in given.items():
+        if name not in ADJUSTABLE[method]:
+            refuse(name, value, method)
+    recipe = linear_rule(method, budget.n, budget.d + 1, budget.classes, budget.mu)
+    batch = _at_most_n(given.pop("batch", budget.n), budget.n)
+    recipe = replace(recipe, sampling=batch / budget.n, **given)
+    releases = releases_for(recipe, budget.epsilon, budget.delta, budget.mu)
+    kind = "full batch" if recipe.sampling == 1.0 else "Poisson"
+    return recipe, releases, {"kind": kind, "rate": recipe.sampling, "expected_batch_size": batch}
+
+
+def _at_most_n(batch: int, n: int) -> int:
+    if batch > n:
+        raise ArgumentError("batch", batch, f"there are only n={n} training examples; give at most that many")
+    return batch
+
+
+def _covariance_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
+    n, mu = budget.n, budget.mu
     for name in SGD_ONLY:
         refuse(name, getattr(config, name), "dp-fc")
-    recipe = rule(n, d, mu)
+    recipe = rule(n, budget.d, mu)
     releases = (
         Release("mean", 1, recipe.mean_noise(mu), None, "the sum of the feature rows of all training images"),
         Release("second moments", 1, recipe.moments_noise(mu), None,
@@ -158,10 +197,9 @@ def _covariance_plan(
     return recipe, releases, {"kind": "full batch", "rate": 1.0, "expected_batch_size": n}
 
 
-def _sgd_plan(
-    config: MethodConfig, model: str, n: int, d: int, epsilon: float, delta: float, mu: float
-) -> Made:
-    settings = default_settings(model, n, epsilon, mu)
+def _sgd_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
+    n, epsilon = budget.n, budget.epsilon
+    settings = default_settings(model, n, epsilon, budget.mu)
     given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
     settings = replace(settings, **given)
     if settings.batch > n:
@@ -172,7 +210,7 @@ def _sgd_plan(
         return Release("gradient", settings.steps, sigma, None if rate == 1.0 else rate,
                        "the sum of the clipped gradients of a random batch of training images")
 
-    sigma = calibration.noise_multiplier(lambda s: {releases(s).event: settings.steps}, epsilon, delta)
+    sigma = calibration.noise_multiplier(lambda s: {releases(s).event: settings.steps}, epsilon, budget.delta)
     kind = "full batch" if rate == 1.0 else "Poisson"
     return settings, (releases(sigma),), {"kind": kind, "rate": rate, "expected_batch_size": settings.batch}
 

@@ -14,6 +14,7 @@ from sfumato.core import files
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, Splits
+from sfumato.models import registry
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.report import write_report
 from sfumato.runs import images
@@ -34,6 +35,8 @@ CURVE_POINTS = 10
 def describe(config: TrainConfig) -> DataInfo:
     """The public facts of the data a configuration names."""
     where = config.data
+    if config.method.model == registry.GIVEN:
+        return data.describe_rows(Path(where.data), where.validation, read_options(config))
     try:
         return data.describe(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config),
                              download=not config.run.dry_run)
@@ -59,7 +62,7 @@ def train(config: TrainConfig) -> RunDirectory:
     refuse_existing(config.out)
     info = describe(config)
     make_plan(config, info)  # refuse what cannot be planned before the images are read
-    splits = _open(config)
+    splits = open_splits(config)
     plan = make_plan(config, _counted(info, splits))
     seed = config.privacy.insecure_seed
     key = SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)
@@ -80,7 +83,7 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
         return directory
     plan = Plan.from_json(files.read_json(directory.file("plan.json")))
     key = SecretKey.load(directory.key_file)
-    splits = _open(config)
+    splits = open_splits(config)
     began = directory.began()
     if began.get("environment") != _environment():
         raise RunError(f"{path}: began with {began.get('environment')}, here is {_environment()}; the same bits need the same "
@@ -212,8 +215,10 @@ def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> di
     return evaluation
 
 
-def _open(config: TrainConfig) -> Splits:
+def open_splits(config: TrainConfig) -> Splits:
     where: DataConfig = config.data
+    if config.method.model == registry.GIVEN:
+        return data.open_rows(Path(where.data), where.validation, read_options(config))
     return data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config))
 
 

@@ -32,3 +32,18 @@ def unpack(vector: Float[Array, "*batch m"], k: int) -> Float[Array, "*batch k k
 def _layout(k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows, columns = np.triu_indices(k)
     return rows, columns, np.where(rows == columns, 1.0, np.sqrt(2.0)).astype(np.float32)
+
+
+def pack_host(matrix: Float[np.ndarray, "*batch k k"]) -> Float[np.ndarray, "*batch m"]:
+    """`pack` in float64 on the host, for matrices too large to put their layout into compiled code."""
+    rows, columns, weights = _layout(matrix.shape[-1])
+    return matrix[..., rows, columns] * weights.astype(np.float64)
+
+
+def unpack_host(vector: Float[np.ndarray, "*batch m"], k: int) -> Float[np.ndarray, "*batch k k"]:
+    """`unpack` on the host."""
+    rows, columns, weights = _layout(k)
+    whole = np.zeros((*vector.shape[:-1], k, k), vector.dtype)
+    whole[..., rows, columns] = vector / weights
+    whole[..., columns, rows] = whole[..., rows, columns]
+    return whole

@@ -1,0 +1,211 @@
+"""Feature rows that lie in files -> `Splits`, each row an "image" of shape 1 x 1 x d, read through a memory map where possible.
+
+A feature store (a directory with manifest.json, written by `sfumato features`) or a matrix that a user already has:
+
+    NAME.npy           with NAME.labels.npy beside it            mapped
+    NAME.npz           x_train, y_train (x_test, y_test), or X, y       read whole
+    NAME.safetensors   the same names                            read whole
+    NAME.parquet       numeric columns, and one called label     read whole; needs pyarrow
+
+Labels are whole numbers or strings. Numbers 0 .. k become the classes "0" .. "k".
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sfumato.core.errors import DataError
+from sfumato.data.shelf import Loaded, Shelf, positions
+from sfumato.data.source import DataInfo, Source, Splits
+from sfumato.data.split import ReadOptions
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+NAMES = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
+PLAIN_NAMES = ("X", "y")
+ENDINGS = (".npy", ".npz", ".safetensors", ".parquet")
+
+Part = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Store:
+    """What manifest.json says: where the rows come from, and what must be in the files."""
+
+    name: str
+    model: str
+    map_hash: str
+    preprocessing: dict[str, Any]
+    unit: str
+    classes: tuple[str, ...]
+    features: int
+    dtype: str
+    counts: dict[str, int]
+    digests: dict[str, str]
+
+    def files(self, directory: Path, split: str) -> tuple[Path, Path]:
+        return directory / f"{split}.features.npy", directory / f"{split}.labels.npy"
+
+
+def open_rows(path: Path, validation: float, options: ReadOptions) -> Splits:
+    """The rows at `path`. Raises DataError where a file is missing, cut short or not what it should be."""
+    return _shelf(Path(path)).open(validation, options)
+
+
+def describe_rows(path: Path, validation: float, options: ReadOptions) -> DataInfo:
+    """The public facts of what `open_rows` gives."""
+    shelf = _shelf(Path(path))
+    unit = read_manifest(Path(path)).unit if Path(path).is_dir() else "example"
+    return replace(shelf.describe(validation, options), unit=unit)
+
+
+def read_manifest(directory: Path) -> Store:
+    try:
+        facts = json.loads((directory / MANIFEST).read_text())
+        if facts.pop("format") != FORMAT:
+            raise ValueError("another format")
+        facts.pop("private")
+        return Store(**facts | {"classes": tuple(facts["classes"])})
+    except FileNotFoundError:
+        raise DataError(f"{directory}: no feature store ({MANIFEST} is missing); `sfumato features` makes one") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{directory / MANIFEST}: damaged ({error}); make the store again") from None
+
+
+def digest(rows: np.ndarray, labels: np.ndarray) -> str:
+    """SHA-256 of all labels and of at most 64 rows spread over the matrix: notices files that do not belong together."""
+    found = hashlib.sha256(labels.astype("<i4").tobytes())
+    for k in sorted({int(at) for at in np.linspace(0, len(rows) - 1, 64)}) if len(rows) else []:
+        found.update(np.ascontiguousarray(rows[k]).tobytes())
+    return found.hexdigest()
+
+
+def _shelf(path: Path) -> Shelf:
+    path = path.expanduser()
+    if path.is_dir():
+        parts, classes = _stored(path)
+    elif path.suffix in ENDINGS and path.is_file():
+        parts, classes = _named(_read(path), path)
+    else:
+        raise DataError(f"features={str(path)!r}: give a feature store (`sfumato features` makes one) or a file that ends in "
+                        f"{', '.join(ENDINGS)}")
+    train = parts["train"][0]
+
+    def load() -> Loaded:
+        sources = {split: _source(part, path.stem, split, classes) for split, part in parts.items()}
+        return Loaded(sources["train"], positions(len(train)), sources.get("test"))
+
+    n_test = len(parts["test"][0]) if "test" in parts else None
+    return Shelf(path.stem, str(path), classes, (1, 1, train.shape[1]), positions(len(train)), n_test, load)
+
+
+def _source(part: Part, name: str, split: str, classes: tuple[str, ...]) -> Source:
+    matrix, labels = part
+    return Source(name, split, labels.astype(np.int32), classes, (1, 1, matrix.shape[1]),
+                  lambda at: np.asarray(matrix[at])[:, None, None, :], rows=matrix)  # fmt: skip
+
+
+def _stored(directory: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
+    store = read_manifest(directory)
+    missing = [split for split in store.counts if split not in store.digests]
+    if missing:
+        raise DataError(f"{directory}: the {missing[0]} rows are not complete; the same `sfumato features` command finishes "
+                        "them")
+    parts = {}
+    for split, count in store.counts.items():
+        rows_file, labels_file = store.files(directory, split)
+        rows, labels = _map(rows_file), _map(labels_file)
+        if rows.shape != (count, store.features) or rows.dtype.name != store.dtype or labels.shape != (count,):
+            raise DataError(f"{rows_file}: {rows.dtype} {rows.shape} is not the manifest's {store.dtype} "
+                            f"({count}, {store.features}); make the store again")
+        if digest(rows, labels) != store.digests[split]:
+            raise DataError(f"{rows_file}: its content is not what the manifest was written for; make the store again")
+        parts[split] = (rows, np.asarray(labels))
+    return parts, store.classes
+
+
+def _map(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; restore it or make it again") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cut short or damaged ({error}); restore it or make it again") from None
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name."""
+    if path.suffix == ".npy":
+        return {"X": _map(path), "y": _map(path.with_suffix(".labels.npy"))}
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import load_file
+
+            return load_file(path)
+        return _parquet(path)
+    except DataError:
+        raise
+    except Exception as error:  # each library has its own
+        raise DataError(f"{path}: cannot be read ({error}); restore it or write it again") from None
+
+
+def _parquet(path: Path) -> dict[str, np.ndarray]:
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise DataError(f"{path}: reading parquet needs pyarrow (`pip install pyarrow`); or give the rows as .npy") from None
+    table = parquet.read_table(path)
+    if "label" not in table.column_names:
+        raise DataError(f"{path}: has no column called label; rename the one that holds the classes")
+    columns = [name for name in table.column_names if name != "label"]
+    rows = np.column_stack([table[name].to_numpy().astype(np.float32) for name in columns])
+    return {"X": rows, "y": np.asarray(table["label"].to_pylist())}
+
+
+def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
+    wanted = NAMES if "x_train" in arrays else {"train": PLAIN_NAMES}
+    found = {split: names for split, names in wanted.items() if split == "train" or names[0] in arrays}
+    missing = [name for names in found.values() for name in names if name not in arrays]
+    if missing:
+        raise DataError(f"{path}: has no {missing[0]} (found {', '.join(sorted(arrays)) or 'nothing'}); expected x_train and "
+                        "y_train, and optionally x_test and y_test, or X and y")
+    given = {split: (arrays[x], arrays[y]) for split, (x, y) in found.items()}
+    width = given["train"][0].shape[-1] if given["train"][0].ndim else 0
+    for split, (rows, labels) in given.items():
+        if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape or rows.shape[1] != width:
+            raise DataError(f"{path}: {found[split][0]} is {rows.dtype} {rows.shape}; give n rows of {width or 'd'} floats "
+                            "each")
+        if labels.shape != (len(rows),):
+            raise DataError(f"{path}: {found[split][1]} has shape {labels.shape}; give one label for each of {len(rows)} rows")
+    classes, numbers = _classes({split: labels for split, (_, labels) in given.items()}, path)
+    return {split: (rows, numbers[split]) for split, (rows, _) in given.items()}, classes
+
+
+def _classes(labels: dict[str, np.ndarray], path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Class names from the training labels, and every label as a class number."""
+    train = labels["train"]
+    if train.dtype.kind in "iu":
+        known = np.arange(int(train.max()) + 1)
+        if train.min() < 0 or len(known) > max(100_000, len(train)):
+            raise DataError(f"{path}: labels from {train.min()} to {train.max()}; number the classes from 0, or give strings")
+    elif train.dtype.kind == "U":
+        known = np.unique(train)
+    else:
+        raise DataError(f"{path}: labels are {train.dtype}; give whole numbers or strings")
+    if len(known) < 2:
+        raise DataError(f"{path}: only one class; a classifier needs two or more")
+    numbers = {}
+    for split, each in labels.items():
+        places = np.searchsorted(known, each).clip(0, len(known) - 1)
+        if np.any(known[places] != each):
+            unknown = each[known[places] != each][0]
+            raise DataError(f"{path}: the {split} labels have a class that the training labels lack: {unknown}")
+        numbers[split] = places.astype(np.int32)
+    return tuple(str(name) for name in known), numbers

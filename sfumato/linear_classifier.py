@@ -1,0 +1,227 @@
+"""The scikit-learn face of the linear solvers: rows of features in, private classifier out."""
+
+import math
+import tempfile
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Shaped
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from sfumato.core.checks import choice, privacy_target
+from sfumato.core.errors import ArgumentError
+from sfumato.core.keys import SecretKey
+from sfumato.models.heads import Sphere, SphereLinear
+from sfumato.privacy import accountants, calibration
+from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.releases import Release, tally_of
+from sfumato.solve.budget import METHODS, LinearRecipe, automatic, linear_rule, releases_for
+from sfumato.solve.linear import class_counts, solver
+from sfumato.solve.public import directions, public_sphere
+from sfumato.solve.rows import Rows, scores_of
+from sfumato.train.loop import run
+
+COUNT_SHARE = 0.02
+"""Of mu^2, for the class counts that class_weight="balanced" needs."""
+_FLOATS = (np.float64, np.float32, np.float16)
+WEAK = 3.0
+"""Below this ratio of the largest possible class sum, n / classes, to the noise in it, a fit cannot learn."""
+
+
+@dataclass(frozen=True)
+class LinearPlan:
+    """What a fit does, from public facts: n rows, d features, the recipe, and the releases it pays for."""
+
+    n: int
+    d: int
+    recipe: LinearRecipe
+    releases: tuple[Release, ...]
+    epsilon: float
+    delta: float
+    mu: float
+
+    @property
+    def spends(self) -> float:
+        return accountants.epsilon(tally_of(self.releases), self.delta)
+
+
+class DPLinearClassifier(ClassifierMixin, BaseEstimator):
+    """A differentially private linear classifier of feature rows (add or remove one row), with scikit-learn's conventions.
+
+    epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest power of ten below 1/n.
+    method: "ls", "newton", "fc", "sgd", "adam", "lamb", "means", or "auto", which chooses from n, d and epsilon alone.
+    classes: the classes there are; None takes those that occur in y, whose set (like n) is then treated as public.
+    class_weight: None; "balanced", from class counts that are released with noise for 2 % of the budget; or a dict
+        {class: weight} of public numbers (divided by the largest, so that no row counts more than one).
+    public: features of public examples (m x d), for centring and directions that cost no privacy.
+    rooted: take signed square roots of the features first; suits non-negative ones, such as those of a ReLU network.
+    ledger: an open `Ledger` to pay from, so that several fits share one budget; None gives each fit its own.
+
+    A row that is not finite counts as nothing. After `fit`: classes_, n_features_in_, plan_, epsilon_ (spent by this fit),
+    head_ (a module: row -> scores). Noise comes from the system's entropy, so two fits differ.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 1.0,
+        delta: float | None = None,
+        method: str = "auto",
+        classes: Any = None,
+        class_weight: Any = None,
+        public: Any = None,
+        rooted: bool = False,
+        ledger: Ledger | None = None,
+    ):
+        self.epsilon = epsilon
+        self.delta = delta
+        self.method = method
+        self.classes = classes
+        self.class_weight = class_weight
+        self.public = public
+        self.rooted = rooted
+        self.ledger = ledger
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "DPLinearClassifier":
+        """X: n x d, float16, float32 or float64, also memory-mapped (it is streamed); y: n labels.
+
+        sample_weight: n numbers in [0, 1]; a row's influence is that much of what the guarantee grants to one row.
+        Raises ArgumentError; BudgetError if the ledger does not allow the fit (nothing is released then).
+        """
+        X, y = validate_data(self, X, y, dtype=_FLOATS, ensure_all_finite=False, multi_output=True)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        self.classes_, labels = _encode(y, self.classes)
+        rows = Rows(X, labels, len(self.classes_), _weights(sample_weight, len(X)))
+        epsilon, delta = privacy_target(self.epsilon, self.delta, len(X))
+        mu = calibration.gaussian_mu_for(epsilon, delta)
+        balanced = isinstance(self.class_weight, str)
+        counts = Release("class counts", 1, 1 / (mu * math.sqrt(COUNT_SHARE)) * (1 + 1e-12), None,
+                         "how many examples each class has")  # fmt: skip
+        left = mu * math.sqrt(1 - COUNT_SHARE) if balanced else mu
+        sphere = self._sphere(len(X), left)
+        recipe = linear_rule(_resolve(self.method, sphere.size), len(X), sphere.size, len(self.classes_), left)
+        releases = (counts,) * balanced + releases_for(recipe, epsilon, delta, left)
+        self.plan_ = LinearPlan(len(X), X.shape[1], recipe, releases, epsilon, delta, mu)
+        self._warn_if_weak()
+        if self.ledger is not None:
+            self.head_ = self._run(rows, sphere, self.ledger)
+        else:
+            with (
+                tempfile.TemporaryDirectory() as directory,
+                Ledger.create(directory, delta=delta, epsilon_max=epsilon) as ledger,
+            ):
+                self.head_ = self._run(rows, sphere, ledger)
+        self.epsilon_ = self.plan_.spends
+        return self
+
+    def decision_function(self, X: Any) -> Float[np.ndarray, "n *classes"]:
+        """Class scores; for two classes, how much the second leads."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
+        return np.asarray(jax.nn.softmax(jnp.asarray(self._scores(X))))
+
+    def predict(self, X: Any) -> Shaped[np.ndarray, " n"]:
+        best = self._scores(X).argmax(1)
+        return self.classes_[best]
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.non_deterministic = True
+        tags.classifier_tags.poor_score = True  # on a handful of rows privacy leaves no signal
+        return tags
+
+    def _scores(self, X: Any) -> Float[np.ndarray, "n classes"]:
+        check_is_fitted(self, "head_")
+        X = validate_data(self, X, reset=False, dtype=_FLOATS, ensure_all_finite=False)
+        return scores_of(self.head_, X)
+
+    def _sphere(self, n: int, mu: float) -> Sphere:
+        if self.public is None:
+            return Sphere.plain(self.n_features_in_, self.rooted)
+        public = np.asarray(self.public)
+        if public.ndim != 2 or public.shape[1] != self.n_features_in_:
+            raise ArgumentError("public", f"shape {public.shape}", f"give rows of {self.n_features_in_} features, as in X")
+        return public_sphere(public.astype(np.float64), directions(n, mu), self.rooted)
+
+    def _run(self, rows: Rows, sphere: Sphere, ledger: Ledger) -> SphereLinear:
+        key, releases = SecretKey.from_entropy(), self.plan_.releases
+        ledger.authorise(tally_of(releases))
+        if isinstance(self.class_weight, str):
+            state: Any = run(class_counts(rows, releases[0]), ledger, key)
+            rows, releases = _weighted(rows, _balancing(np.asarray(state["counts"]))), releases[1:]
+        elif self.class_weight is not None:
+            rows = _weighted(rows, _given(self.class_weight, self.classes_))
+        procedure = solver(rows, sphere, self.plan_.recipe, releases)
+        final: Any = run(procedure, ledger, key)
+        return procedure.classifier(final)
+
+    def _warn_if_weak(self) -> None:
+        plan, classes = self.plan_, len(self.classes_)
+        if plan.n * plan.mu < WEAK * classes:
+            warnings.warn(
+                f"epsilon={plan.epsilon:g}: with n={plan.n} rows and {classes} classes the noise is larger than anything the "
+                "rows can say, so predictions will be little better than chance; give more rows or a larger epsilon",
+                stacklevel=3,
+            )
+
+
+def _resolve(method: str, size: int) -> str:
+    choice("method", method, ("auto", *METHODS))
+    return automatic(method, size)
+
+
+def _encode(y: np.ndarray, classes: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(classes, class number of each label)."""
+    known = np.unique(y if classes is None else np.asarray(classes))
+    if len(known) < 2:
+        raise ArgumentError("y", f"only one class, {known[0]!r}", "a classifier needs two or more; name all with classes=")
+    places = np.searchsorted(known, y).clip(0, len(known) - 1)
+    outside = known[places] != y
+    if np.any(outside):
+        raise ArgumentError("y", y[outside][0], f"not one of the declared classes ({', '.join(map(str, known[:10]))})")
+    return known, places.astype(np.int32)
+
+
+def _weights(sample_weight: Any, n: int) -> np.ndarray | None:
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, np.float32)
+    if weights.shape != (n,):
+        raise ArgumentError("sample_weight", f"shape {weights.shape}", f"give {n} numbers, one per row")
+    if not (np.all(weights >= 0) and np.all(weights <= 1)):
+        raise ArgumentError("sample_weight", "outside [0, 1]", "divide by the largest weight that may occur, a public number")
+    if not np.any(weights):
+        raise ArgumentError("sample_weight", "all zero", "give at least one row that counts")
+    return weights
+
+
+def _given(class_weight: Any, classes: np.ndarray) -> np.ndarray:
+    if not isinstance(class_weight, dict):
+        raise ArgumentError("class_weight", class_weight, 'give None, "balanced" or a dict {class: weight}')
+    found = np.array([class_weight.get(name, 1.0) for name in classes.tolist()], np.float32)
+    if not (np.all(np.isfinite(found)) and np.all(found >= 0) and np.any(found > 0)):
+        raise ArgumentError("class_weight", class_weight, "give finite weights, none negative and at least one positive")
+    return found / found.max()
+
+
+def _balancing(counts: np.ndarray) -> np.ndarray:
+    """Weights in proportion to 1 / count, the rarest class 1. A count that noise took below 1 % of an even share counts as
+    that much.
+    """
+    counts = np.maximum(counts, max(0.01 * float(np.maximum(counts, 0).mean()), 1.0))
+    return (counts.min() / counts).astype(np.float32)
+
+
+def _weighted(rows: Rows, of_class: np.ndarray) -> Rows:
+    own = of_class[rows.labels]
+    return replace(rows, weights=own if rows.weights is None else own * rows.weights)

@@ -1,0 +1,138 @@
+"""`sfumato features`: a fixed feature map over a data set, into a directory that any solver can stream.
+
+    manifest.json                       what the rows are; digests once a split is complete
+    SPLIT.features.npy SPLIT.labels.npy     memory-mapped matrix, class numbers
+    progress.json                       rows done, while there are more to do
+
+The matrix is as private as the images: whoever has a row can often draw the image. It is here because its owner asked for
+it; only the owner can read it (mode 0600, directory 0700), and the manifest says so.
+"""
+
+import hashlib
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from sfumato import data
+from sfumato.core import files
+from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.trees import leaf_names
+from sfumato.data.rows import FORMAT, MANIFEST, Store, digest, read_manifest
+from sfumato.data.source import Source
+from sfumato.features import CHUNK, extract
+from sfumato.models import registry
+from sfumato.models.feature_map import FeatureMap
+from sfumato.runs.config import FeaturesConfig
+from sfumato.runs.progress import Progress, make_progress
+
+PRIVATE = ("These rows are as private as the images they were computed from: no noise was added. Keep them where the images "
+           "may be kept, and delete them when they have served.")
+_PROGRESS = "progress.json"
+_SAVE_SECONDS = 5.0
+
+
+def write_store(config: FeaturesConfig) -> Store:
+    """Compute what is still missing and return the manifest. Raises RunError if the directory holds something else."""
+    if config.model not in registry.FEATURES:
+        raise ArgumentError("model", config.model, f"fixed features are {', '.join(registry.FEATURES)}")
+    where = config.data
+    options = data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
+                               test_fraction=where.test_fraction)  # fmt: skip
+    splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=options)
+    sources = {"train": splits.train} | ({"test": splits.test} if splits.test is not None else {})
+    feature_map = registry.features(config.model, splits.train.shape)
+    planned = _plan(config, sources, feature_map)
+    store = _begin(config.out, planned)
+    progress = make_progress(config.log)
+    try:
+        for split, source in sources.items():
+            if split not in store.digests:
+                store = _fill(config.out, store, split, source, feature_map, progress)
+    finally:
+        progress.close()
+    (config.out / _PROGRESS).unlink(missing_ok=True)
+    return store
+
+
+def hash_of(feature_map: FeatureMap, name: str) -> str:
+    """SHA-256 over the map's name and all its arrays."""
+    found = hashlib.sha256(name.encode())
+    arrays = eqx.filter(feature_map, eqx.is_array)
+    for leaf_name, leaf in zip(leaf_names(arrays), jax.tree.leaves(arrays), strict=True):
+        array = np.asarray(leaf)
+        found.update(f"{leaf_name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def _plan(config: FeaturesConfig, sources: dict[str, Source], feature_map: FeatureMap) -> Store:
+    train, where = sources["train"], config.data
+    preprocessing = {"shape": list(train.shape), "resize": where.resize, "grey": where.grey,
+                     "validation": where.validation, "test_fraction": where.test_fraction}  # fmt: skip
+    size = registry.feature_size(config.model, train.shape)
+    return Store(train.name, config.model, hash_of(feature_map, config.model), preprocessing, "image", train.class_names, size,
+                 config.dtype, {split: len(source) for split, source in sources.items()}, {})  # fmt: skip
+
+
+def _begin(out: Path, planned: Store) -> Store:
+    """The store as far as it has come; a new directory if there is none."""
+    if not out.exists():
+        out.mkdir(parents=True, mode=0o700)
+        _save(out, planned)
+        return planned
+    if not (out / MANIFEST).exists():
+        raise RunError(f"out={str(out)!r}: exists and is no feature store; choose another --out")
+    found = read_manifest(out)
+    for name, wanted in asdict(planned).items():
+        if name != "digests" and getattr(found, name) != wanted:
+            raise RunError(f"out={str(out)!r}: a feature store with {name}={getattr(found, name)!r}, not {wanted!r}; choose "
+                           "another --out")
+    return found
+
+
+def _save(out: Path, store: Store) -> None:
+    files.write_json(out / MANIFEST, {"format": FORMAT, "private": PRIVATE, **asdict(store)})
+
+
+def _fill(
+    out: Path, store: Store, split: str, source: Source, feature_map: FeatureMap, progress: Progress
+) -> Store:
+    rows_file, labels_file = store.files(out, split)
+    done = _done(out).get(split, 0) if rows_file.exists() else 0
+    mode, shape = ("r+", None) if done else ("w+", (len(source), store.features))
+    _private(rows_file)
+    rows = np.lib.format.open_memmap(rows_file, mode=mode, dtype=np.dtype(store.dtype), shape=shape)
+    saved = time.monotonic()
+
+    def after_chunk(count: int) -> None:
+        nonlocal saved
+        progress.advance(count)
+        if time.monotonic() - saved > _SAVE_SECONDS:
+            rows.flush()
+            files.write_json(out / _PROGRESS, {split: max(done, count - CHUNK)})
+            saved = time.monotonic()
+
+    progress.begin(f"{split} features", len(source), "images", done=done)
+    extract(feature_map, source, after_chunk, rows, done)
+    rows.flush()
+    _private(labels_file)
+    np.save(labels_file, source.labels)
+    store.digests[split] = digest(rows, source.labels)
+    _save(out, store)
+    return store
+
+
+def _done(out: Path) -> dict[str, int]:
+    try:
+        return dict(files.read_json(out / _PROGRESS))
+    except (OSError, ValueError):
+        return {}
+
+
+def _private(path: Path) -> None:
+    """An empty file that only its owner can read, if there is none."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))

@@ -1,0 +1,166 @@
+"""`sfumato sweep`: linear heads at several epsilons on the same features, as a curve, a table and JSON.
+
+Every point is a private fit of its own, and all of them are paid for in one ledger: whoever publishes the curve has spent their
+composition, which is stated. The line without privacy is what its name says.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sfumato.core import files
+from sfumato.core.checks import choice, positive, whole
+from sfumato.core.errors import ArgumentError, DataError
+from sfumato.core.keys import SecretKey
+from sfumato.data.source import DataInfo, Source
+from sfumato.models import registry
+from sfumato.models.heads import Sphere
+from sfumato.privacy import accountants
+from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.releases import Release, tally_of
+from sfumato.report import curve
+from sfumato.runs.config import Log, MethodConfig, PrivacyConfig, TrainConfig
+from sfumato.runs.directory import refuse_existing
+from sfumato.runs.jobs import matrix_of
+from sfumato.runs.plan import Plan, make_plan
+from sfumato.runs.progress import Progress, make_progress
+from sfumato.runs.train import open_splits
+from sfumato.solve.budget import METHODS, LinearRecipe
+from sfumato.solve.linear import solver
+from sfumato.solve.rows import Rows, scores_of
+from sfumato.train.loop import run
+
+MOST_ROWS = 20_000
+"""Rows that the fit without privacy looks at."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """base: data and model as for `sfumato train` (model "rows" for given features). repeats: fits of every point."""
+
+    base: TrainConfig
+    epsilons: tuple[float, ...]
+    methods: tuple[str, ...]
+    out: Path
+    repeats: int = 1
+    log: Log = "bar"
+
+    def check(self) -> None:
+        for epsilon in self.epsilons:
+            positive("epsilon", epsilon)
+        for method in self.methods:
+            choice("method", method, METHODS)
+        whole("repeats", self.repeats)
+        if not self.epsilons or not self.methods:
+            raise ArgumentError("epsilon" if not self.epsilons else "method", (), "give at least one")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Features and labels of both sides, in memory or mapped."""
+
+    train: Rows
+    shown: np.ndarray
+    truth: np.ndarray
+    test: str
+
+
+def sweep(config: SweepConfig) -> str:
+    """Run all fits, write sweep.json, sweep.png, sweep.html and the ledger to `out`, and return the table."""
+    config.check()
+    refuse_existing(config.out)
+    splits = open_splits(config.base)
+    held_out = splits.validation if config.base.data.validation > 0 else splits.test
+    if held_out is None:
+        raise DataError(f"data={config.base.data.data!r}: no images to evaluate on; give --test-fraction or --validation")
+    counts = {"train": len(splits.train), held_out.split: len(held_out)}
+    info = DataInfo(splits.train.name, "", splits.train.class_names, splits.train.shape, counts)
+    plans = {(method, epsilon): _plan(config.base, info, method, epsilon)
+             for method in config.methods for epsilon in sorted(config.epsilons)}  # fmt: skip
+    progress = make_progress(config.log)
+    try:
+        rows = _rows(plans[config.methods[0], min(config.epsilons)], splits.train, held_out, progress)
+        found, ledger = _fits(config, plans, rows, progress)
+    finally:
+        progress.close()
+    return _write(config, found, _without_privacy(rows), ledger, f"{info.name}, {plans[next(iter(plans))].model}")
+
+
+def fit_once(rows: Rows, recipe: LinearRecipe, releases: tuple[Release, ...], ledger: Ledger) -> Any:
+    """A head, from a key of its own."""
+    procedure = solver(rows, Sphere.plain(rows.features), recipe, releases)
+    state: Any = run(procedure, ledger, SecretKey.from_entropy())
+    return procedure.classifier(state)
+
+
+def accuracy_of(head: Any, shown: np.ndarray, truth: np.ndarray) -> float:
+    return float(np.mean(scores_of(head, shown).argmax(1) == truth))
+
+
+def _plan(base: TrainConfig, info: DataInfo, method: str, epsilon: float) -> Plan:
+    privacy = PrivacyConfig(epsilon, base.privacy.delta)
+    return make_plan(replace(base, privacy=privacy, method=MethodConfig(method, base.method.model)), info)
+
+
+def _rows(plan: Plan, train: Source, held_out: Source, progress: Progress) -> Table:
+    features = registry.features(plan.model, plan.shape)
+    matrix, shown = (matrix_of(features, source, name, progress) for source, name in
+                     ((train, "features"), (held_out, "test features")))  # fmt: skip
+    assert matrix is not None and shown is not None
+    return Table(Rows(matrix, train.labels, len(plan.classes)), shown, held_out.labels, held_out.split)
+
+
+Found = dict[str, list[tuple[float, list[float]]]]
+
+
+def _fits(
+    config: SweepConfig, plans: dict[tuple[str, float], Plan], rows: Table, progress: Progress
+) -> tuple[Found, dict[str, float]]:
+    releases = [each for plan in plans.values() for each in plan.releases * config.repeats]
+    delta = next(iter(plans.values())).delta
+    total = accountants.epsilon(tally_of(releases), delta)
+    config.out.mkdir(parents=True, mode=0o700)
+    progress.begin("fits", len(plans) * config.repeats, "fits")
+    found: Found = {method: [] for method in config.methods}
+    with Ledger.create(config.out, delta=delta, epsilon_max=total) as ledger:
+        for (method, epsilon), plan in plans.items():
+            assert isinstance(plan.settings, LinearRecipe)
+            scores = []
+            for _ in range(config.repeats):
+                head = fit_once(rows.train, plan.settings, plan.releases, ledger)
+                scores.append(accuracy_of(head, rows.shown, rows.truth))
+                progress.advance(sum(len(each) for points in found.values() for _, each in points) + len(scores))
+            found[method].append((epsilon, scores))
+        return found, {"epsilon": ledger.epsilon(), "delta": delta}
+
+
+def _without_privacy(rows: Table) -> float:
+    """Logistic regression on (at most MOST_ROWS of) the same rows. NOT private."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import normalize
+
+    chosen = np.linspace(0, len(rows.train) - 1, min(len(rows.train), MOST_ROWS)).astype(int)
+    train, labels = np.nan_to_num(rows.train.matrix[chosen].astype(np.float32)), rows.train.labels[chosen]
+    mean = normalize(train).mean(0)
+    model = LogisticRegression(C=30.0, max_iter=200).fit(normalize(normalize(train) - mean), labels)
+    shown = normalize(normalize(np.nan_to_num(rows.shown.astype(np.float32))) - mean)
+    return float(model.score(shown, rows.truth))
+
+
+def _write(config: SweepConfig, found: Found, without: float, spent: dict[str, float], title: str) -> str:
+    points = {method: [(epsilon, float(np.mean(scores)), float(np.ptp(scores)) / 2) for epsilon, scores in each]
+              for method, each in found.items()}  # fmt: skip
+    told = (f"{curve.table(points, without)}\n\nδ = {spent['delta']:g}; every point is a fit of its own. All of them together "
+            f"have spent ε = {spent['epsilon']:.4g}.\nThe accuracy without privacy has no guarantee: do not publish it if the "
+            "images are private.")
+    picture = curve.draw(points, without, title)
+    files.write_atomic(config.out / "sweep.png", picture)
+    files.write_atomic(config.out / "sweep.html", curve.page(picture, told, title))
+    files.write_json(config.out / "sweep.json", {
+        "spent": spent, "without_privacy": without,
+        "points": [{"method": method, "epsilon": epsilon, "accuracies": scores}
+                   for method, each in found.items() for epsilon, scores in each],
+    })  # fmt: skip
+    return told

@@ -1,0 +1,180 @@
+"""Private linear classifiers of feature rows: least squares, Newton, feature covariance, class means, first-order heads.
+
+After Mehta et al. 2022 (arXiv 2211.13403, Alg. 1 to 3), with their releases joined (solve/quadratic.py), features centred by a
+private mean and brought to norm 1 before everything else, eigenvalues cleaned of the noise they carry
+(solve/spectrum.py), and the ridge set by the known noise of the gradient, so that nothing is left to tune.
+
+All of them start with the release of the mean. Then, with G the curvature at W = 0 (the Gram matrix) and g a gradient,
+
+    ls       one release of (G, g):                   W = -L (G + ridge)^-1 g
+    newton   T releases of (H, g) at the current W:   W <- W - r (H + ridge)^-1 g
+    fc       one release of (G, g), T - 1 of g:       W <- W - r (G + ridge)^-1 g
+    means    one release of the label sums:           W = the class means
+    sgd, adam, lamb   T releases of g:                W <- optimiser(W, g / n), from W = 0 (Mehta et al. 2022, arXiv 2205.02973)
+
+Least squares is the first Newton step: at W = 0 the softmax loss has Hessian G / L and gradient minus the label sums.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from sfumato.clip import BoundedSum, Sensitivity
+from sfumato.core.checks import choice
+from sfumato.models.heads import Sphere, SphereLinear
+from sfumato.models.layers import Linear
+from sfumato.privacy.releases import Release
+from sfumato.solve.budget import FIRST_ORDER, METHODS, LinearRecipe
+from sfumato.solve.quadratic import Balance, gradient, least_clip, quadratic
+from sfumato.solve.rows import Rows, mean_of, mean_sum
+from sfumato.solve.sequence import Stage, Stages, State
+from sfumato.solve.spectrum import Spectrum
+from sfumato.solve.symmetric import unpack_host
+
+
+def solver(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Release, ...]) -> Stages:
+    """The procedure that makes `releases` (from `budget.releases_for`). sphere: the public part of the row map.
+
+    Its state: mean, weight and, for ls and fc, the inverse of the ridged Gram matrix, else the optimiser's own.
+    """
+    choice("method", recipe.method, METHODS)
+    problem = _Problem(rows, sphere, recipe)
+    if recipe.method == "newton":
+        later = [problem.newton]
+    elif recipe.method == "means":
+        later = [problem.class_means]
+    elif recipe.method in FIRST_ORDER:
+        later = [problem.first_order]
+    else:
+        later = [problem.first, problem.descent]
+    stages = tuple(make(release) for make, release in zip([problem.mean, *later], releases, strict=False))
+    return Stages(f"dp-{recipe.method}", len(rows), problem.start(), stages, problem.classifier)
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    rows: Rows
+    sphere: Sphere
+    recipe: LinearRecipe
+
+    def start(self) -> State:
+        state: State = {"mean": self.sphere.mean, "weight": jnp.zeros((self.sphere.size, self.rows.classes))}
+        if self.recipe.method in ("ls", "fc"):
+            state["inverse"] = jnp.eye(self.sphere.size)
+        if self.recipe.method in FIRST_ORDER:
+            state["optimiser"] = self.optimiser().init(state["weight"])
+        return state
+
+    def optimiser(self) -> optax.GradientTransformation:
+        rate, momentum = self.recipe.learning_rate, self.recipe.momentum
+        match self.recipe.method:
+            case "adam":
+                return optax.adam(rate, b1=momentum)
+            case "lamb":
+                return optax.lamb(rate, b1=momentum)
+        return optax.sgd(rate, momentum or None)
+
+    def centred(self, state: State) -> Sphere:
+        return Sphere(self.sphere.shift, self.sphere.projection, state["mean"], self.sphere.rooted)
+
+    def classifier(self, state: State) -> SphereLinear:
+        return SphereLinear(self.centred(state), Linear(state["weight"], jnp.zeros(self.rows.classes)))
+
+    def mean(self, release: Release) -> Stage:
+        return Stage(release, lambda state, indices: mean_sum(self.rows, self.sphere),
+                     lambda state, released: {**state, "mean": mean_of(released, len(self.rows))})  # fmt: skip
+
+    def first(self, release: Release) -> Stage:
+        """(G, g) at W = 0."""
+        share = self.recipe.curvature_share / (self.recipe.curvature_share + self.recipe.gradient_share / self.recipe.steps)
+        balance = Balance(share, least_clip(self.rows.classes))
+
+        def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
+            return quadratic(self.rows, self.centred(state), state["weight"], balance)
+
+        def absorb(state: State, released: PyTree) -> State:
+            inverses, slope = self._solved(released, balance, release.noise_multiplier)
+            return {**state, "inverse": inverses[0], "weight": -self.recipe.learning_rate * inverses[0] @ slope}
+
+        return Stage(release, measure, absorb)
+
+    def descent(self, release: Release) -> Stage:
+        def absorb(state: State, released: PyTree) -> State:
+            step = state["inverse"] @ project(released) / self.recipe.sampling
+            return {**state, "weight": state["weight"] - self.recipe.learning_rate * step}
+
+        return Stage(release, self._gradient, absorb)
+
+    def newton(self, release: Release) -> Stage:
+        balance = Balance(self.recipe.curvature_share, self.recipe.clip_norm)
+
+        def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
+            return quadratic(self.rows, self.centred(state), state["weight"], balance, self.recipe.per_class)
+
+        def absorb(state: State, released: PyTree) -> State:
+            inverses, slope = self._solved(released, balance, release.noise_multiplier)
+            columns = slope.T if self.recipe.per_class else [slope]
+            step = jnp.column_stack([inverse @ column for inverse, column in zip(inverses, columns, strict=True)])
+            return {**state, "weight": state["weight"] - self.recipe.learning_rate * step}
+
+        return Stage(release, measure, absorb)
+
+    def class_means(self, release: Release) -> Stage:
+        """The label sums are minus the gradient at W = 0. W points from the mean of all to the mean of each class."""
+        bound, share = least_clip(self.rows.classes), len(self.rows) / self.rows.classes
+        return Stage(release, lambda state, indices: gradient(self.rows, self.centred(state), state["weight"], bound),
+                     lambda state, released: {**state, "weight": -project(released) / share})  # fmt: skip
+
+    def first_order(self, release: Release) -> Stage:
+        optimiser, expected = self.optimiser(), len(self.rows) * self.recipe.sampling
+
+        def absorb(state: State, released: PyTree) -> State:
+            updates, inner = optimiser.update(project(released) / expected, state["optimiser"], state["weight"])
+            return {**state, "weight": optax.apply_updates(state["weight"], updates), "optimiser": inner}
+
+        return Stage(release, self._gradient, absorb)
+
+    def _gradient(self, state: State, indices: np.ndarray | None) -> BoundedSum:
+        return gradient(self.rows, self.centred(state), state["weight"], self.recipe.clip_norm, indices)
+
+    def _solved(
+        self, released: PyTree, balance: Balance, noise: float
+    ) -> tuple[list[Float[Array, "d d"]], Float[Array, "d c"]]:
+        """Inverses of the released curvature matrices, ridge included, and the released gradient."""
+        matrices = unpack_host(np.asarray(released["curvature"]) / np.float32(balance.alpha), self.sphere.size)
+        ridge = noise_ridge(noise / balance.beta, self.sphere.size, self.rows.classes, self.recipe.ridge)
+        inverses = [Spectrum.of(each, noise / balance.alpha).inverse(ridge) for each in matrices]
+        return inverses, project(released["gradient"] / balance.beta)
+
+
+def noise_ridge(noise: float, d: int, classes: int, factor: float) -> float:
+    """`factor` times the largest singular value of the gradient's noise, a d x L matrix of deviation `noise`; at least 1, the
+    weight of one example. Where the data say less than that, the ridge keeps the weights small.
+    """
+    return factor * noise * (math.sqrt(d) + math.sqrt(classes)) + 1
+
+
+def project(slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
+    """Without its mean over classes, which is noise alone: the true gradient's is zero."""
+    return slope - slope.mean(1, keepdims=True)
+
+
+def class_counts(rows: Rows, release: Release) -> Stages:
+    """A procedure of one release: how many examples (weights added up) each class has. Its state: counts.
+
+    An example adds its weight to one count: sensitivity 1.
+    """
+
+    def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
+        weights = np.ones(len(rows)) if rows.weights is None else rows.weights
+        counts = np.bincount(rows.labels, weights, rows.classes)
+        return BoundedSum(counts, Sensitivity.of_contribution(1.0))
+
+    stage = Stage(release, measure, lambda state, released: {"counts": released})
+    plain = Sphere.plain(rows.features)
+    nothing = SphereLinear(plain, Linear.zeros(plain.size, rows.classes))
+    return Stages("class-counts", len(rows), {"counts": jnp.zeros(rows.classes)}, (stage,), lambda state: nothing)

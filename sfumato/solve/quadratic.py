@@ -1,0 +1,139 @@
+"""The softmax loss around given weights: its gradient and its curvature, as sums that one example can move by little.
+
+Let z be a row of norm at most 1 (`solve/rows.py`), y its class out of L, w its weight in [0, 1], p = softmax(W^T z).
+
+Gradient. d loss / d W = z (p - e_y)^T, of norm |z| |p - e_y|, all classes together: clipping costs two vector norms. At
+W = 0 it is z (1/L - e_y)^T, of norm at most sqrt(1 - 1/L), and minus the sum is the label sum that least squares needs. A
+sum of terms clipped at C has sensitivity C.
+
+Curvature. The Hessian is (diag(p) - p p^T) (x) z z^T. Two views of it, both d x d per matrix, |z z^T|_F = |z|^2 <= 1:
+* shared: one matrix, sum of omega z z^T, omega = (1 - |p|^2) / (1 - 1/L), the mean curvature over the L - 1 directions in
+  which scores can differ, relative to that at W = 0. |p|^2 >= 1/L, so 0 <= omega <= 1: sensitivity 1. At W = 0 omega is 1
+  and the matrix is the Gram matrix.
+* per class: L matrices, sum of omega_c z z^T with omega_c = p_c (1 - p_c) / B. p (1 - p)^2 <= 4/27 (at p = 1/3), so
+  sum_c p_c^2 (1 - p_c)^2 <= 4/27 sum_c p_c = 4/27; for two classes it is 2 (p (1 - p))^2 <= 1/8. With B the root of that, all
+  L matrices together have sensitivity 1.
+
+Joint. (alpha curvature, beta gradient) moves by at most sqrt(alpha^2 + beta^2 C^2); alpha and beta make that 1. One Gaussian
+release of the pair with noise s is exactly as private as two releases, of the curvature with noise multiplier s / alpha and
+of the gradient with s / (beta C), and needs one pass over the rows instead of two.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from sfumato.clip import BoundedSum, Sensitivity
+from sfumato.clip.engine import check_clip_norm
+from sfumato.clip.materialise import EXACT, clip_factors
+from sfumato.models.heads import Sphere
+from sfumato.solve.rows import Rows, on_sphere
+from sfumato.solve.symmetric import pack_host
+
+PER_CLASS_BOUND = {True: math.sqrt(1 / 8), False: math.sqrt(4 / 27)}
+"""B above, by whether there are just two classes."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """How one release is shared by curvature and gradient: share of mu^2 for the curvature, and the clip norm C."""
+
+    curvature_share: float
+    clip_norm: float
+
+    def __post_init__(self) -> None:
+        check_clip_norm(self.clip_norm)
+
+    @property
+    def alpha(self) -> float:
+        return math.sqrt(self.curvature_share)
+
+    @property
+    def beta(self) -> float:
+        return math.sqrt(1 - self.curvature_share) / self.clip_norm
+
+
+def least_clip(classes: int) -> float:
+    """sqrt(1 - 1/L): the norm of a gradient at W = 0 for a row of norm 1."""
+    return math.sqrt(1 - 1 / classes)
+
+
+def gradient(rows: Rows, sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float,
+             indices: Int[np.ndarray, " m"] | None = None) -> BoundedSum:  # fmt: skip
+    """The sum of the clipped gradients, of all rows or those at `indices`. Sensitivity C."""
+    total = np.zeros(weight.shape)
+    for part in rows.chunks(indices):
+        total += np.asarray(_gradient(sphere, weight, clip_norm, *part))
+    return BoundedSum(total, Sensitivity.of_contribution(clip_norm))
+
+
+def quadratic(
+    rows: Rows, sphere: Sphere, weight: Float[Array, "k1 c"], balance: Balance, per_class: bool = False
+) -> BoundedSum:
+    """{"curvature": matrices x packed, "gradient": k1 x c}, scaled by alpha and beta. Sensitivity 1, together."""
+    d, matrices = sphere.size, weight.shape[1] if per_class else 1
+    curvature, slope = np.zeros((matrices, d, d)), np.zeros(weight.shape)
+    for part in rows.chunks():
+        rooted, part_slope = _quadratic(sphere, weight, balance.clip_norm, per_class, *part)
+        for matrix, each in zip(curvature, rooted, strict=True):
+            matrix += _gram(each)
+        slope += np.asarray(part_slope)
+    value = {"curvature": balance.alpha * pack_host(curvature), "gradient": balance.beta * slope}
+    return BoundedSum(value, Sensitivity.of_contribution(1.0))
+
+
+Labels, Weights = Int[Array, " b"], Float[Array, " b"]
+
+
+@partial(jax.jit, static_argnums=2)
+def _gradient(
+    sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float, rows: Shaped[Array, "b d"], labels: Labels,
+    weights: Weights,
+) -> Float[Array, "k1 c"]:  # fmt: skip
+    points, weights = on_sphere(sphere, rows, weights)
+    return _clipped(points, jax.nn.softmax(points @ weight), clip_norm, labels, weights)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _quadratic(
+    sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float, per_class: bool, rows: Shaped[Array, "b d"],
+    labels: Labels, weights: Weights,
+) -> tuple[list[Float[Array, "b k1"]], Float[Array, "k1 c"]]:  # fmt: skip
+    """For every matrix, the rows times sqrt(omega w), whose Gram matrix is the sum; and the gradient."""
+    points, weights = on_sphere(sphere, rows, weights)
+    chances = jax.nn.softmax(points @ weight)
+    omega = curvatures(chances, per_class) * weights[:, None]
+    omega = jnp.where(jnp.isfinite(omega), omega, 0.0)
+    rooted = [points * jnp.sqrt(each)[:, None] for each in omega.T]
+    return rooted, _clipped(points, chances, clip_norm, labels, weights)
+
+
+def _gram(rows: Float[Array, "b k1"]) -> Float[np.ndarray, "k1 k1"]:
+    """rows^T rows in float32. On a processor by BLAS, which computes one triangle only: half the work."""
+    if jax.default_backend() == "cpu":
+        host = np.asarray(rows)
+        return host.T @ host
+    return np.asarray(jnp.matmul(rows.T, rows, precision=EXACT))
+
+
+def curvatures(chances: Float[Array, "b c"], per_class: bool) -> Float[Array, "b m"]:
+    """omega of every row: one number, or one per class; the squares of a row's numbers sum to at most 1."""
+    if per_class:
+        return chances * (1 - chances) / PER_CLASS_BOUND[chances.shape[1] == 2] * (1 - 1e-6)
+    flat = 1 - 1 / chances.shape[1]
+    return jnp.clip((1 - (chances * chances).sum(1, keepdims=True)) / flat, 0.0, 1.0)
+
+
+def _clipped(
+    points: Float[Array, "b k1"], chances: Float[Array, "b c"], clip_norm: float, labels: Labels, weights: Weights
+) -> Float[Array, "k1 c"]:
+    error = chances - jax.nn.one_hot(labels, chances.shape[1])
+    squared = (points * points).sum(1) * (error * error).sum(1)
+    scale = clip_factors(squared, jnp.ones(len(labels), bool), clip_norm) * weights
+    error = jnp.where(scale[:, None] > 0, error * scale[:, None], 0.0)  # scores that overflow make NaN
+    return jnp.matmul(points.T, error, precision=EXACT)

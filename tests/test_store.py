@@ -1,0 +1,257 @@
+"""Feature rows in files: the store that `sfumato features` writes, matrices that users have, and `sfumato fit` on them."""
+
+import json
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_helpers import CLASSES, FILES, refused, sfumato, succeeds
+from safetensors.numpy import load_file, save_file
+
+from sfumato import data
+from sfumato.core.errors import DataError
+from sfumato.data.split import ReadOptions
+from sfumato.privacy.ledger import Ledger
+
+CHEAP = ("--model", "scattering", "--log", "quiet")
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("store") / "feats"
+    told = succeeds("features", "--data", folder, *CHEAP, "--out", out)
+    assert "as private as the images" in told
+    return out
+
+
+def copy(store: Path, to: Path) -> Path:
+    to.mkdir()
+    for file in store.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+def toy(n: int = 300, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    stream = np.random.default_rng(0)
+    labels = stream.integers(classes, size=n)
+    return (3 * np.eye(6)[labels] + stream.normal(size=(n, 6))).astype(np.float32), labels
+
+
+def opened(path: Path) -> data.Splits:
+    return data.open_rows(path, 0.0, ReadOptions())
+
+
+# -- the store
+
+
+def test_a_store_holds_the_rows_privately_and_says_so(store: Path, folder: Path) -> None:
+    manifest = json.loads((store / "manifest.json").read_text())
+    assert "as private as the images" in manifest["private"] and manifest["dtype"] == "float16"
+    assert manifest["classes"] == sorted(CLASSES) or set(manifest["classes"]) == set(CLASSES)
+    assert len(manifest["map_hash"]) == 64 and manifest["counts"] == {"train": 24, "test": 12}
+    assert stat.S_IMODE(store.stat().st_mode) == 0o700
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in store.glob("*.npy"))
+    rows = np.load(store / "train.features.npy")
+    assert rows.shape == (24, manifest["features"]) and np.all(np.linalg.norm(rows.astype(float), axis=1) < 1.001)
+    splits = opened(store)
+    assert splits.test is not None and isinstance(splits.train.rows, np.memmap)
+    np.testing.assert_array_equal(splits.train.labels, data.open(folder).train.labels)
+
+
+def test_a_stopped_store_is_continued_to_the_same_bytes(store: Path, folder: Path, tmp_path: Path) -> None:
+    half = copy(store, tmp_path / "half")
+    manifest = json.loads((half / "manifest.json").read_text())
+    manifest["digests"] = {}
+    (half / "manifest.json").write_text(json.dumps(manifest))
+    rows = np.load(half / "train.features.npy", mmap_mode="r+")
+    rows[10:] = 0
+    rows.flush()
+    (half / "progress.json").write_text(json.dumps({"train": 10}))
+    (half / "test.features.npy").unlink()
+    with pytest.raises(DataError, match="not complete"):
+        opened(half)
+    succeeds("features", "--data", folder, *CHEAP, "--out", half)
+    for name in ("train.features.npy", "test.features.npy", "manifest.json"):
+        assert (half / name).read_bytes() == (store / name).read_bytes()
+    assert not (half / "progress.json").exists()
+
+
+def test_another_store_is_not_overwritten(store: Path, folder: Path, tmp_path: Path) -> None:
+    refused(store, "features", "--data", folder, *CHEAP, "--dtype", "float32", "--out", store, says=("dtype", "--out"))
+    (tmp_path / "other").mkdir()
+    refused(tmp_path, "features", "--data", folder, *CHEAP, "--out", tmp_path / "other", says=("no feature store",))
+    refused(tmp_path, "features", "--data", folder, "--model", "cnn", "--out", tmp_path / "new", says=("model='cnn'",))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign rows", "foreign labels", "manifest", "no labels", "no manifest"])
+def test_damage_is_found(store: Path, tmp_path: Path, damage: str) -> None:
+    spoilt = copy(store, tmp_path / "spoilt")
+    rows, labels = spoilt / "train.features.npy", spoilt / "train.labels.npy"
+    match damage:
+        case "truncated":
+            rows.write_bytes(rows.read_bytes()[:-7])
+        case "foreign rows":
+            np.save(rows, np.zeros_like(np.load(rows)))
+        case "foreign labels":
+            np.save(labels, np.roll(np.load(labels), 1))
+        case "manifest":
+            text = json.loads((spoilt / "manifest.json").read_text())
+            (spoilt / "manifest.json").write_text(json.dumps(text | {"features": text["features"] + 1}))
+        case "no labels":
+            labels.unlink()
+        case "no manifest":
+            (spoilt / "manifest.json").unlink()
+    refused(spoilt, "fit", "--features", spoilt, "--out", spoilt / "run", says=(str(spoilt),))
+
+
+# -- fit
+
+
+def test_fit_makes_a_run_directory_like_train(store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    succeeds("fit", "--features", store, "--method", "fc", "--epsilon", 8, "--out", run, "--log", "quiet")
+    assert {file.name for file in run.iterdir()} == FILES
+    plan = json.loads((run / "plan.json").read_text())
+    assert plan["method"] == "fc" and plan["features"] == plan["shape"][2]
+    spent = Ledger.read(run).epsilon()
+    assert 7.9 < spent <= 8.0
+    assert json.loads((run / "evaluation.json").read_text())["n"] == 12
+    assert all(np.isfinite(array).all() for array in load_file(run / "model.safetensors").values())
+    before = (run / "evaluation.json").read_bytes()
+    succeeds("evaluate", run)
+    assert (run / "evaluation.json").read_bytes() == before
+    statement = succeeds("report", run)
+    assert "as they were given" in statement and "number of features" in statement and "How the features were" in statement
+    (tmp_path / "a.png").write_bytes(b"")
+    refused(tmp_path, "predict", run, tmp_path / "a.png", says=("takes rows of", "predict_proba"))
+
+
+def test_a_stopped_fit_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfumato.runs.train import Recorder
+
+    rows, labels = toy()
+    np.savez(tmp_path / "toy.npz", X=rows, y=labels)
+    command = ("fit", "--features", tmp_path / "toy.npz", "--method", "fc", "--epsilon", 4, "--log", "quiet",
+               "--checkpoint-seconds", 1e-6, "--insecure-seed", 3)  # fmt: skip
+    succeeds(*command, "--out", tmp_path / "whole")
+    after_step = Recorder.after_step
+
+    def press_ctrl_c(self: Recorder, done: int, state: object) -> None:
+        after_step(self, done, state)  # type: ignore[arg-type]
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "after_step", press_ctrl_c)
+        assert sfumato(*command, "--out", tmp_path / "stopped").code == 130
+    succeeds("resume", tmp_path / "stopped")
+    assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["ls", "newton", "sgd", "adam", "lamb", "means"])
+def test_every_method_fits_from_the_command_line(tmp_path: Path, method: str) -> None:
+    rows, labels = toy()
+    np.savez(tmp_path / "toy.npz", x_train=rows[:200], y_train=labels[:200], x_test=rows[200:], y_test=labels[200:])
+    told = succeeds("fit", "--features", tmp_path / "toy.npz", "--method", method, "--epsilon", 8, "--log", "quiet", "--out",
+                    tmp_path / "run")  # fmt: skip
+    assert json.loads((tmp_path / "run/evaluation.json").read_text())["accuracy"] > 0.6, told
+
+
+def test_one_go_from_images_with_poisson_batches(folder: Path, tmp_path: Path) -> None:
+    succeeds("train", "--data", folder, "--method", "sgd", "--model", "scattering", "--batch", 12, "--steps", 1, "--epsilon", 8,
+             "--log", "quiet", "--out", tmp_path / "run")  # fmt: skip
+    plan = json.loads((tmp_path / "run/plan.json").read_text())
+    assert plan["sampler"] == {"kind": "Poisson", "rate": 0.5, "expected_batch_size": 12}
+    assert Ledger.read(tmp_path / "run").releases == 2
+
+
+def test_wrong_settings_for_fit_are_named(tmp_path: Path) -> None:
+    rows, labels = toy()
+    np.savez(tmp_path / "toy.npz", X=rows, y=labels)
+    fit = ("fit", "--features", tmp_path / "toy.npz", "--out", tmp_path / "run")
+    refused(tmp_path, *fit, "--method", "dp-fc", says=("method='dp-fc'", "newton"))
+    refused(tmp_path, *fit, "--method", "ls", "--steps", 3, says=("steps=3", "ls"))
+    refused(tmp_path, *fit, "--method", "sgd", "--batch", 3000, says=("batch=3000", "n="))
+    refused(tmp_path, "train", "--data", "digits", "--method", "fc", "--model", "cnn", "--out", tmp_path / "run",
+            says=("model='cnn'", "scattering"))  # fmt: skip
+
+
+# -- matrices that users have
+
+
+def write(kind: str, path: Path, rows: np.ndarray, labels: np.ndarray) -> Path:
+    file = path / f"toy.{kind}"
+    match kind:
+        case "npy":
+            np.save(file, rows)
+            np.save(path / "toy.labels.npy", labels)
+        case "npz":
+            np.savez(file, X=rows, y=labels)
+        case "safetensors":
+            save_file({"X": rows, "y": labels}, file)
+        case "parquet":
+            pyarrow = pytest.importorskip("pyarrow")
+            from pyarrow import parquet
+
+            columns = {f"f{k}": rows[:, k] for k in range(rows.shape[1])} | {"label": labels}
+            parquet.write_table(pyarrow.table(columns), file)
+    return file
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "safetensors", "parquet"])
+def test_matrices_of_users_are_read(kind: str, tmp_path: Path) -> None:
+    rows, labels = toy()
+    splits = data.open_rows(write(kind, tmp_path, rows, labels), 0.0, ReadOptions(test_fraction=0.0))
+    np.testing.assert_allclose(splits.train.images(np.arange(5))[:, 0, 0], rows[:5])
+    np.testing.assert_array_equal(splits.train.labels, labels)
+    assert splits.train.class_names == ("0", "1", "2")
+
+
+def test_parquet_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="pip install pyarrow"):
+        opened(tmp_path / "a.parquet")
+
+
+def test_strings_name_their_classes_and_halves_stay_halves(tmp_path: Path) -> None:
+    rows, labels = toy()
+    np.savez(tmp_path / "a.npz", X=rows.astype(np.float16), y=np.array(["x", "y", "z"])[labels])
+    train = data.open_rows(tmp_path / "a.npz", 0.0, ReadOptions(test_fraction=0.0)).train
+    assert train.class_names == ("x", "y", "z") and train.rows is not None and train.rows.dtype == np.float16
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    ({"X": np.zeros((4, 2, 2))}, "n rows"), ({"X": np.zeros((4, 2), int)}, "floats"), ({"y": np.zeros(3, int)}, "one label"),
+    ({"y": np.zeros(4, int)}, "only one class"), ({"y": np.array([0, 1, -1, 2])}, "number the classes"),
+    ({"y": np.array([0.5, 1, 1, 2])}, "whole numbers or strings"), ({"y": None}, "has no y"), ({"X": None}, "has no X"),
+])  # fmt: skip
+def test_unusable_matrices_are_refused(change: dict, says: str, tmp_path: Path) -> None:
+    arrays = {"X": np.zeros((4, 2)), "y": np.array([0, 1, 0, 1])} | change
+    np.savez(tmp_path / "a.npz", **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(DataError, match=says):
+        opened(tmp_path / "a.npz")
+    for name in ("missing.npy", "missing", "a.txt"):
+        with pytest.raises(DataError, match="features="):
+            opened(tmp_path / name)
+
+
+# -- sweep
+
+
+def test_a_sweep_draws_the_curve_and_pays_for_every_point(tmp_path: Path) -> None:
+    rows, labels = toy()
+    np.savez(tmp_path / "toy.npz", X=rows, y=labels)
+    told = succeeds("sweep", "--features", tmp_path / "toy.npz", "--epsilon", "1,8", "--method", "ls,means", "--repeats", 2,
+                    "--out", tmp_path / "curve", "--log", "quiet")  # fmt: skip
+    found = json.loads((tmp_path / "curve/sweep.json").read_text())
+    assert (tmp_path / "curve/sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "data:image/png;base64" in (tmp_path / "curve/sweep.html").read_text()
+    assert [len(point["accuracies"]) for point in found["points"]] == [2] * 4
+    assert 8 < found["spent"]["epsilon"] == Ledger.read(tmp_path / "curve").epsilon()
+    assert "ε = 1 " in told and "Without privacy" in told and found["without_privacy"] > 0.8
+    refused(tmp_path, "sweep", "--features", tmp_path / "toy.npz", "--epsilon", "1,x", "--out", tmp_path / "b", says=("1,x",))
+    refused(tmp_path, "sweep", "--out", tmp_path / "b", says=("--features or --data",))
+    refused(tmp_path, "sweep", "--data", "digits", "--method", "svm", "--out", tmp_path / "b", says=("method='svm'",))
