@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "sfumato.clip": ("BoundedSum", "ClippedGrad", "Sensitivity", "clipped_grad"),
+    "sfumato.clip": ("BoundedSum", "ClippedGrad", "Sensitivity", "check_isolation", "clipped_grad", "explain"),
     "sfumato.core.errors": ("ArgumentError", "BudgetError", "DataError", "LedgerError", "RunError", "SfumatoError"),
     "sfumato.core.keys": ("SecretKey",),
     "sfumato.estimator": ("DPImageClassifier",),

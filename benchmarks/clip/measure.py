@@ -28,7 +28,7 @@ NEAR = 1.5
 SIDE = ("book_keeping", "two_pass", "materialise", "torch")
 SIDE_RUNS = 3
 """Rounds for contestants that no target speaks of."""
-AGREEMENT = 1e-3
+AGREEMENT = 1e-2
 BF16_AGREEMENT = 5e-2
 """Largest relative distance between two contestants' sums; one that is further off is not timed."""
 

@@ -70,7 +70,7 @@ class Programs:
                 self.loss, l2_clip_norm=CLIP_NORM, batch_argnums=1, keep_batch_dim=False, microbatch_size=size)
             return self._compile(lambda params, batch: clipped(params, batch), self.params, self.batch)
 
-        sizes = sorted({size for size in (1, 8, self.case.batch // 4) if 0 < size < self.case.batch})
+        sizes = sorted({size for size in (1, self.case.batch // 4) if 0 < size < self.case.batch})
         return {f"microbatch {size}" if size else "no microbatch": lambda size=size: build(size) for size in (*sizes, None)}
 
     def _torch(self, contestant: str) -> dict[str, Callable[[], Program]]:

@@ -1,10 +1,10 @@
 """Per-example clipping against the ordinary gradient step, jax_privacy and Opacus, all timed in one run.
 
     make bench-clip                       (installs the peers into a venv of their own)
-    python benchmarks/clip/run.py [--case NAME ...] [--contestant NAME ...] [--runs 5] [--no-write]
+    python benchmarks/clip/run.py [--case NAME ...] [--contestant NAME ...] [--runs 5] [--no-write] [--figures FILE]
 
 The same script runs on a GPU, where bf16 cases join in. Peers that are not installed are left out by name. RESULTS.md is
-written by complete runs only.
+written by complete runs only; with --figures, cases that FILE holds count as run, and what is run is added to it.
 """
 
 import argparse
@@ -28,7 +28,7 @@ INTRO = (
     "turns, one process per case ({side} rounds for those no target speaks of). Memory is XLA's own "
     "figure: temporary buffers + outputs - outputs in an argument's buffer. jax_privacy stands for the fastest of its "
     "microbatch settings, Opacus for the fastest of hooks, ew and ghost, chosen in the same process; the clipped sums of all "
-    "JAX contestants agree. Opacus runs forward, backward, clip and sum, no noise; its WRN has plain convolutions where ours "
+    "JAX contestants agree to 1 %. Opacus runs forward, backward, clip and sum, no noise; its WRN has plain convolutions where ours "
     "standardise their weights, because it has no rule for these. That spares it work."
 )
 
@@ -39,18 +39,23 @@ def main() -> None:
     parser.add_argument("--contestant", nargs="+", choices=CONTESTANTS, help="default: all; the ordinary step always runs")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--no-write", action="store_true", help="only print the tables")
+    parser.add_argument("--figures", type=Path, help="JSON file of cases already run on this machine")
     options = parser.parse_args()
     backend, device = devices()
     everything = CASES if backend == "cpu" else {**CASES, **GPU_CASES}
-    cases = {name: case for name, case in {**CASES, **GPU_CASES}.items() if name in (options.case or everything)}
-    results = {}
-    for name, case in cases.items():
-        print(f"{case.title} ({device})", flush=True)
+    if unknown := set(options.case or ()) - everything.keys():
+        sys.exit(f"--case {' '.join(sorted(unknown))}: for a GPU only")
+    results = json.loads(options.figures.read_text()) if options.figures and options.figures.exists() else {}
+    for name in options.case or [name for name in everything if name not in results]:
+        print(f"{everything[name].title} ({device})", flush=True)
         results[name] = measure(name, options.runs, options.contestant)
         print(f"  peak resident memory of this case: {results[name]['peak_rss'] / 1e9:.1f} GB", flush=True)
+        if options.figures:
+            options.figures.write_text(json.dumps(results))
+    cases = {name: case for name, case in everything.items() if name in results}
     text = tables(cases, results)
     print(f"\n{text}\n\n{reasons(cases, results)}")
-    if not (options.no_write or options.case or options.contestant):
+    if not (options.no_write or options.contestant or cases.keys() != everything.keys()):
         peers = ", ".join(f"{name} {number}" for name, number in next(iter(results.values()))["versions"].items())
         on = f"On {machine()}{f'; {device}' if backend != 'cpu' else ''}{f'; {peers}' if peers else ''}."
         parts = (INTRO.format(runs=options.runs, side=min(SIDE_RUNS, options.runs)), text, reasons(cases, results), on)
