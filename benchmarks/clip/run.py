@@ -28,8 +28,8 @@ INTRO = (
     "turns, one process per case ({side} rounds for those no target speaks of). Memory is XLA's own "
     "figure: temporary buffers + outputs - outputs in an argument's buffer. jax_privacy stands for the fastest of its "
     "microbatch settings, Opacus for the fastest of hooks, ew and ghost, chosen in the same process; the clipped sums of all "
-    "JAX contestants agree to 1 %. Opacus runs forward, backward, clip and sum, no noise; its WRN has plain convolutions where ours "
-    "standardise their weights, because it has no rule for these. That spares it work."
+    "JAX contestants agree to 1 %. Opacus runs forward, backward, clip and sum, no noise; its WRN has plain convolutions where "
+    "ours standardise their weights, because it has no rule for these. That spares it work."
 )
 
 
