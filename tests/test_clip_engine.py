@@ -308,3 +308,15 @@ def test_no_gradient_of_a_single_example_is_held_where_the_plan_says_gram(make, 
     for name in gram:
         held = copies_per_example(program, b, leaves[name].shape)
         assert bool(held) == (method == "materialise"), f"{name}: {held}"
+
+
+def test_microbatches_of_random_keys():
+    """Keys cannot be padded with zeros."""
+    def loss(p, e):
+        return jnp.sum(jax.random.normal(e[1], (4,)) * (e[0] @ p))
+
+    params, batch = jnp.asarray(random(3, 4)), (jnp.asarray(random(B, 3)), jax.random.split(jax.random.key(0), B))
+    whole = clipped_grad(loss, 0.5)(params, batch, ONE_OUT)
+    for size in (2, 3, 4):
+        parts = jax.jit(clipped_grad(loss, 0.5, microbatch=size).__call__)(params, batch, ONE_OUT)
+        assert_close(flat(parts.value), flat(whole.value), 1e-6)

@@ -33,15 +33,18 @@ def check_microbatch(microbatch: Microbatch) -> None:
 def in_microbatches(
     clipped_sum: Sum, size: int | None, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
 ) -> PyTree:
-    """The sum over the batch, `size` examples at a time; the last part is padded with masked zeros."""
+    """The sum over the batch, `size` examples at a time; the last examples of all may be masked padding."""
     if size is None or size >= len(mask):
         return clipped_sum(params, batch, mask)
     count = -(-len(mask) // size)
 
     def split(leaf: Array) -> Array:
-        """(b, ...) -> (count, size, ...), neighbours in different parts, so that a sharded batch stays where it is."""
-        padding = [(0, count * size - leaf.shape[0])] + [(0, 0)] * (leaf.ndim - 1)
-        return jnp.moveaxis(jnp.pad(leaf, padding).reshape((size, count, *leaf.shape[1:])), 1, 0)
+        """(b, ...) -> (count, size, ...), neighbours in different parts, so that a sharded batch stays where it is.
+
+        Padding repeats examples from the front, under a mask of False; zeros would do, but random keys have none.
+        """
+        padded = leaf if count * size == len(mask) else leaf[jnp.arange(count * size) % len(mask)]
+        return jnp.moveaxis(padded.reshape((size, count, *leaf.shape[1:])), 1, 0)
 
     def step(total: PyTree, part: tuple[PyTree, Array]) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, clipped_sum(params, *part)), None
@@ -49,7 +52,8 @@ def in_microbatches(
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
     # On a CPU, XLA's gradients of convolutions are 6 to 50 times slower inside a loop than outside.
     unroll = count if jax.default_backend() == "cpu" and count <= UNROLLED else 1
-    return jax.lax.scan(step, zeros, (jax.tree.map(split, batch), split(mask)), unroll=unroll)[0]
+    members = jnp.pad(mask, (0, count * size - len(mask))).reshape(size, count).T
+    return jax.lax.scan(step, zeros, (jax.tree.map(split, batch), members), unroll=unroll)[0]
 
 
 def fitting(
