@@ -89,7 +89,7 @@ def group_of(name: str, groups: Grouping) -> str:
     if groups == "flat":
         return "all"
     if groups == "per_layer":
-        return name.removesuffix("/value").rpartition("/")[0] or name  # flax.nnx wraps each array in a `value`
+        return name.removesuffix("/value").rpartition("/")[0]  # flax.nnx wraps each array in a `value`
     assert callable(groups)
     group = groups(name)
     if not isinstance(group, str):
