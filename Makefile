@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 BENCH_VENV ?= .venv-bench
-# Where torch is built for CPUs; the build on PyPI brings gigabytes of GPU libraries. Unreachable, it is passed over.
-TORCH_WHEELS ?= https://download.pytorch.org/whl/cpu/torch/
 
 .PHONY: demo test test-all check bench bench-clip clean
 
@@ -28,10 +26,10 @@ bench: $(VENV)/.installed ## the numbers in benchmarks/RESULTS.md (about an hour
 bench-clip: $(BENCH_VENV)/.installed ## the clipping engine against ordinary steps, jax_privacy and Opacus (about 12 minutes)
 	$(BENCH_VENV)/bin/python benchmarks/clip/run.py
 
-# torch comes first and alone, so that one package, not every one, is looked for at TORCH_WHEELS.
+# torch comes first and alone. Point PIP_FIND_LINKS at CPU builds of it to be spared the GPU libraries that others bring.
 $(BENCH_VENV)/.installed: pyproject.toml benchmarks/clip/requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
-	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --retries 1 --find-links $(TORCH_WHEELS) \
+	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps \
 	  $$(grep '^torch==' benchmarks/clip/requirements.txt)
 	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check -e . -r benchmarks/clip/requirements.txt
 	@touch $@
