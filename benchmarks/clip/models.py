@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from sfumato.models.layers import centred, convolve, fan_in_normal, max_pool
+from sfumato.models.layers import convolve, fan_in_normal, max_pool
 from sfumato.models.wrn import WideResNet
 
 Model = tuple[PyTree, Callable[[PyTree, Array], Array]]
@@ -56,7 +56,7 @@ def resnet18(classes: int) -> Model:
             inputs = channels
 
     def apply(params: PyTree, image: Array) -> Array:
-        maps = jax.nn.relu(conv_norm(params["stem"], centred(image), 2))
+        maps = jax.nn.relu(conv_norm(params["stem"], ((image - 0.5) / 0.25), 2))
         maps = max_pool(jnp.pad(maps, ((1, 1), (1, 1), (0, 0))), 3, 2)
         strides = [stride if first else 1 for _, stride in STAGES for first in (True, False)]
         for block, stride in zip(params["blocks"], strides, strict=True):
@@ -98,7 +98,7 @@ def vit(width: int, heads: int, *, scan: bool, depth: int = 12, side: int = 224,
     }
 
     def apply(params: PyTree, image: Array) -> Array:
-        cells = centred(image).reshape(side // patch, patch, side // patch, patch, 3).transpose(0, 2, 1, 3, 4)
+        cells = ((image - 0.5) / 0.25).reshape(side // patch, patch, side // patch, patch, 3).transpose(0, 2, 1, 3, 4)
         tokens = dense(params["patches"], cells.reshape(-1, patch * patch * 3))
         tokens = jnp.pad(tokens, ((1, 0), (0, 0))) + params["positions"]
         if scan:

@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, PyTree
 from models import Keys, Model, dense, new_dense, new_keys
 
-from sfumato.models.layers import centred, fan_in_normal
+from sfumato.models.layers import fan_in_normal
 
 STEM = ((16, 2), (32, 1), (64, 1), (128, 2))
 STAGES = ((256, 1, 1), (512, 2, 2), (1536, 6, 2), (1536, 3, 2))
@@ -38,7 +38,7 @@ def nfnet_f0(classes: int) -> Model:
 
 
 def apply(params: PyTree, image: Array) -> Array:
-    maps = centred(image)
+    maps = (image - 0.5) / 0.25
     for index, (p, (_, stride)) in enumerate(zip(params["stem"], STEM, strict=True)):
         maps = conv(p, maps if index == 0 else activation(maps), stride)
     blocks = iter(params["blocks"])

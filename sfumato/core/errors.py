@@ -32,3 +32,7 @@ class LedgerError(SfumatoError):
 
 class RunError(SfumatoError):
     """A run directory is not what the command needs."""
+
+
+class WeightsError(SfumatoError, ValueError):
+    """A weights file is missing, damaged, unsafe, or does not fit the network."""

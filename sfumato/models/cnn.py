@@ -3,15 +3,18 @@
 The second convolution is padded here, so that images of 8 pixels pass.
 """
 
-import equinox as eqx
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sfumato.models.layers import Conv, Linear, centred, max_pool
+from sfumato.models.architecture import Architecture
+from sfumato.models.backbone import Backbone
+from sfumato.models.layers import Conv, Linear, max_pool
 
 
-class SmallCNN(eqx.Module):
+class SmallCNN(Backbone):
     """conv 8x8/2 (16) - pool - conv 4x4/2 (32) - pool - 32 - classes, tanh throughout; images of at least 8 pixels."""
 
     first: Conv
@@ -28,13 +31,19 @@ class SmallCNN(eqx.Module):
         self.head = Linear.random(32, classes, keys[3])
 
     def _maps(self, image: Float[Array, "h w c"]) -> Float[Array, "a b 32"]:
-        maps = max_pool(jnp.tanh(self.first(centred(image))), 2, 1)
+        maps = max_pool(jnp.tanh(self.first(image)), 2, 1)
         return max_pool(jnp.tanh(self.second(maps)), 2, 1)
 
-    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " classes"]:
-        return self.head(jnp.tanh(self.hidden(self._maps(image).ravel())))
+    def trunk(self) -> list[Any]:
+        return [self.first, self.second, self.hidden]
+
+    def features(self, image: Float[Array, "h w c"]) -> Float[Array, " 32"]:
+        return jnp.tanh(self.hidden(self._maps(image).ravel()))
 
 
 def _after(length: int) -> int:
     """Side length after one convolution of stride 2 and one 2 x 2 pool of stride 1."""
     return -(-length // 2) - 1
+
+
+ARCHITECTURES = (Architecture("cnn", "cnn", SmallCNN),)

@@ -112,8 +112,3 @@ class Linear(eqx.Module):
 
 def max_pool(image: Float[Array, "h w d"], size: int, stride: int) -> Float[Array, "a b d"]:
     return lax.reduce_window(image, -jnp.inf, lax.max, (size, size, 1), (stride, stride, 1), "VALID")
-
-
-def centred(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """Pixels in [0, 1] -> about [-2, 2], by public constants: a data set's own mean and spread are private facts."""
-    return (image - 0.5) / 0.25

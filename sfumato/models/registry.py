@@ -1,6 +1,5 @@
 """Model names -> models for one example. A model is either fixed features (with a head trained on them) or a network."""
 
-import re
 from functools import lru_cache
 
 import equinox as eqx
@@ -9,19 +8,17 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from sfumato.core.errors import ArgumentError
-from sfumato.models.cnn import SmallCNN
+from sfumato.models import catalogue
 from sfumato.models.feature_map import FeatureMap, Given, Joined
 from sfumato.models.heads import OnFeatures, Sphere, SphereLinear, WhitenedLinear
+from sfumato.models.input import Prepared
 from sfumato.models.layers import Linear
 from sfumato.models.patches import Patches
 from sfumato.models.scattering import PlainScattering, Scattering
-from sfumato.models.wrn import WideResNet
 
 FEATURES = ("patches+scattering", "patches", "scattering", "scatternet")
 GIVEN = "rows"
 """The model of those who bring their own features."""
-NETWORKS = ("cnn", "wrn-16-4")
-
 Shape = tuple[int, int, int]
 
 
@@ -31,8 +28,8 @@ def is_features(name: str) -> bool:
 
 def check(name: str) -> str:
     """Raise ArgumentError unless `build` or `features` knows the name."""
-    if not (is_features(name) or name == "cnn" or _wrn(name)):
-        raise ArgumentError("model", name, f"choose one of {', '.join(FEATURES + NETWORKS)}, or wrn-DEPTH-WIDTH")
+    if not is_features(name):
+        catalogue.find(name)
     return name
 
 
@@ -59,13 +56,10 @@ def feature_size(name: str, shape: Shape) -> int:
     return jax.eval_shape(features(name, shape), jax.ShapeDtypeStruct(shape, jnp.float32)).size
 
 
-def network(name: str, shape: Shape, classes: int, key: PRNGKeyArray) -> eqx.Module:
+def network(name: str, shape: Shape, classes: int, key: PRNGKeyArray) -> Prepared:
     """A network with random initial weights: image -> class scores."""
-    if name == "cnn":
-        return SmallCNN(shape, classes, key)
-    if size := _wrn(name):
-        return WideResNet(shape[2], classes, key, *size)
-    raise ArgumentError("model", name, f"networks are {', '.join(NETWORKS)}, or wrn-DEPTH-WIDTH")
+    found = catalogue.find(name)
+    return Prepared(found.make(found.input.shape(shape), classes, key), found.input)
 
 
 def skeleton(name: str, head: str | None, shape: Shape, classes: int) -> eqx.Module:
@@ -79,8 +73,3 @@ def skeleton(name: str, head: str | None, shape: Shape, classes: int) -> eqx.Mod
     if head == "whitened":
         return OnFeatures(fixed, WhitenedLinear.zeros(fixed.groups, classes))
     return OnFeatures(fixed, Linear.zeros(feature_size(name, shape), classes))
-
-
-def _wrn(name: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
-    return (int(found[1]), int(found[2])) if found else None

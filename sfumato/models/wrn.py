@@ -5,13 +5,17 @@ convolution but the first is preceded by ReLU, then GroupNorm (in that order). I
 stages the skip path is a 1 x 1 convolution with its own ReLU and norm.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.core.errors import ArgumentError
-from sfumato.models.layers import GroupNorm, Linear, StandardisedConv, centred
+from sfumato.models.architecture import Architecture
+from sfumato.models.backbone import Backbone
+from sfumato.models.layers import GroupNorm, Linear, StandardisedConv
 
 
 class NormConv(eqx.Module):
@@ -46,7 +50,7 @@ class Block(eqx.Module):
         return self.second(self.first(image)) + skipped
 
 
-class WideResNet(eqx.Module):
+class WideResNet(Backbone):
     """WRN-depth-width for one image; depth = 6k + 4."""
 
     stem: StandardisedConv
@@ -70,8 +74,23 @@ class WideResNet(eqx.Module):
         self.norm = GroupNorm(inputs)
         self.head = Linear.random(inputs, classes, next(keys))
 
-    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " classes"]:
-        maps = self.stem(centred(image))
+    def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+        maps = self.stem(image)
         for block in self.blocks:
             maps = block(maps)
-        return self.head(self.norm(jax.nn.relu(maps)).mean((0, 1), dtype=jnp.float32))
+        return self.norm(jax.nn.relu(maps)).mean((0, 1), dtype=jnp.float32)
+
+    def trunk(self) -> list[Any]:
+        return self.blocks
+
+    def ending(self) -> list[Any]:
+        return [self.norm, self.head]
+
+
+def architecture(depth: int, width: int) -> Architecture:
+    """wrn-DEPTH-WIDTH."""
+    return Architecture(f"wrn-{depth}-{width}", "wrn",
+                        lambda shape, classes, key: WideResNet(shape[2], classes, key, depth, width))  # fmt: skip
+
+
+ARCHITECTURES = tuple(architecture(*size) for size in ((16, 4), (40, 4), (28, 10)))

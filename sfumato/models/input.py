@@ -1,0 +1,61 @@
+"""How a network wants its image: the size, the range of its pixels. Public numbers, which come with public weights."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sfumato.core.errors import ArgumentError
+from sfumato.models.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Input:
+    """size: side of the square image the network sees, None for the image's own size. mean, std: subtracted and divided by,
+    per channel or one for all, for pixels in [0, 1]; public constants, since a data set's own are private facts.
+    """
+
+    size: int | None = None
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+    interpolation: Literal["bilinear", "bicubic"] = "bicubic"
+    colours: int | None = None
+
+    def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The shape of what the network sees of an image of this shape. Raises ArgumentError for a wrong number of channels."""
+        height, width, channels = shape
+        if self.colours is not None and channels not in (1, self.colours):
+            raise ArgumentError("image", f"{channels} channels", f"this network takes {self.colours} (a single grey one is "
+                                "repeated); convert the images")  # fmt: skip
+        colours = channels if self.colours is None else self.colours
+        return (height, width, colours) if self.size is None else (self.size, self.size, colours)
+
+    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, "a b d"]:
+        """The image, pixels in [0, 1] -> cut to its centre square if it is not square, resized, normalised."""
+        height, width, channels = image.shape
+        shape = self.shape((height, width, channels))
+        if (height, width) != shape[:2]:
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            image = image[top : top + side, left : left + side]
+            method = "cubic" if self.interpolation == "bicubic" else "linear"
+            image = jax.image.resize(image, (*shape[:2], channels), method).clip(0, 1)  # bicubic overshoots
+        image = jnp.broadcast_to(image, (*image.shape[:2], shape[2]))
+        return (image - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+
+
+class Prepared(eqx.Module):
+    """A network behind its input: image, pixels in [0, 1] -> class scores."""
+
+    network: Backbone
+    input: Input = eqx.field(static=True)
+
+    def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+        return self.network.features(self.input(image))
+
+    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " classes"]:
+        return self.network(self.input(image))

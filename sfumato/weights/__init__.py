@@ -1,0 +1,1 @@
+"""Public weights: files -> networks."""
