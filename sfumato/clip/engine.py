@@ -69,8 +69,7 @@ class ClippedGrad:
         if self.method == "materialise":
             return materialise.clipped_sum(self.loss, trace, clipper, params, batch, mask)
         plan = make_plan(trace)
-        memory_first = self.method == "two_pass" or (self.method == "auto" and plan.rematerialises)
-        passes = two_pass if memory_first else book_keeping
+        passes = two_pass if plan.method(self.method) == "two_pass" else book_keeping
         return passes.clipped_sum(plan, clipper, params, batch, mask)
 
 

@@ -29,7 +29,8 @@ def explain(loss: Loss, params: PyTree, example: PyTree, batch_size: int = 32, m
     choice("method", method, METHODS)
     whole("batch_size", batch_size)
     plan = make_plan(trace_loss(loss, params, example))
-    two_pass = method == "two_pass" or (method == "auto" and plan.rematerialises)
+    name = plan.method(method)
+    two_pass = name == "two_pass"
     rows = [("leaf", "shape", "meets data in", "rule", f"bytes for {batch_size}")]
     for part in plan.parts:
         for leaf in part.leaves:
@@ -38,7 +39,6 @@ def explain(loss: Loss, params: PyTree, example: PyTree, batch_size: int = 32, m
             size = 4 * batch_size * _numbers(plan, part, leaf, rule, two_pass)
             rule += " (kept)" if rule == "outer" and part.keeps and not two_pass else ""
             rows.append((plan.trace.names[leaf], shape, _uses(plan, part, leaf), rule, f"{size:,}"))
-    name = "materialise" if method == "materialise" else "two_pass" if two_pass else "book_keeping"
     used = [WORDS[word] for word in WORDS if any(row[3].split()[0] == word for row in rows[1:])]
     return "\n".join([f"method: {name}", _table(rows), *used])
 

@@ -48,13 +48,11 @@ class Plan:
     convolved: bool
     parts: tuple[Part, ...]
 
-    @property
-    def rematerialises(self) -> bool:
-        """Does the loss ask for memory to be saved where parameters meet data?"""
-        return any(site.rematerialised for site in self.sites.values())
-
-    def part_of(self, path: Path) -> Part:
-        return next(part for part in self.parts if path in part.sites)
+    def method(self, asked: str) -> str:
+        """What "auto" stands for: two passes if the loss asks for memory to be saved where parameters meet data."""
+        if asked != "auto":
+            return asked
+        return "two_pass" if any(site.rematerialised for site in self.sites.values()) else "book_keeping"
 
     def sizes(self, path: Path) -> Sizes:
         site = self.sites[path]
