@@ -29,11 +29,15 @@ class _Absent(types.ModuleType):
         return vars(self)[name]
 
 
-if importlib.util.find_spec("torchvision") is None:
-    for part in ("", ".datasets", ".ops", ".ops.misc", ".transforms", ".transforms.functional"):
-        sys.modules["torchvision" + part] = _Absent("torchvision" + part)
+_PARTS = ["torchvision" + part for part in ("", ".datasets", ".ops", ".ops.misc", ".transforms", ".transforms.functional")]
+_absent = importlib.util.find_spec("torchvision") is None
+if _absent:
+    sys.modules |= {part: _Absent(part) for part in _PARTS}
+import timm  # noqa: E402  between its stand-ins and their end
 
-import timm  # noqa: E402  below the modules it needs
+if _absent:  # transformers, too, asks for torchvision, and can do without
+    for part in _PARTS:
+        del sys.modules[part]
 
 torch.set_num_threads(2)
 
@@ -83,3 +87,27 @@ def scores(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     """(n, height, width, channels) -> what the torch network, which wants channels first, answers."""
     with torch.no_grad():
         return network(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+
+
+class Logits(torch.nn.Module):
+    """A network of Hugging Face's that returns the scores alone; the arrays keep their names."""
+
+    def __init__(self, network: torch.nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network(images).logits
+
+    def state_dict(self, *_: object, **__: object) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        return self.network.state_dict()
+
+
+def hugging_face_resnet(depth: int, seed: int = 0) -> torch.nn.Module:
+    """The configuration of microsoft/resnet-{depth}, with random parameters and statistics."""
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    kind, widths = ("bottleneck", [256, 512, 1024, 2048]) if depth >= 50 else ("basic", [64, 128, 256, 512])
+    depths = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth]
+    config = ResNetConfig(depths=depths, hidden_sizes=widths, layer_type=kind, num_labels=1000)
+    return Logits(randomise(ResNetForImageClassification(config), seed))

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -112,3 +113,90 @@ class Linear(eqx.Module):
 
 def max_pool(image: Float[Array, "h w d"], size: int, stride: int) -> Float[Array, "a b d"]:
     return lax.reduce_window(image, -jnp.inf, lax.max, (size, size, 1), (stride, stride, 1), "VALID")
+
+
+# -- layers of residual networks as PyTorch has them: padding is symmetric, whatever the stride
+
+
+def convolve_padded(
+    image: Float[Array, "h w d"], kernel: Float[Array, "kh kw e p"], stride: int = 1, groups: int = 1
+) -> Float[Array, "a b p"]:
+    """Cross-correlation, (size - 1) / 2 zeros on every side ("SAME" puts fewer before than after). d = groups * e."""
+    padding = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    return lax.conv_general_dilated(
+        image[None], kernel, (stride, stride), padding, dimension_numbers=_NHWC, feature_group_count=groups
+    )[0]
+
+
+def unit_kernel(kernel: Float[Array, "kh kw d p"], epsilon: float) -> Float[Array, "kh kw d p"]:
+    """(w - mean) / sqrt(var + epsilon), mean and variance over each output's inputs (Qiao et al. 2019, Eq. 5).
+
+    `standardise` has a floor in place of epsilon and divides by sqrt(fan_in); public weights want this one.
+    """
+    centred = kernel - kernel.mean((0, 1, 2))
+    return centred * lax.rsqrt(jnp.square(centred).mean((0, 1, 2)) + epsilon)
+
+
+class BareConv(eqx.Module):
+    """Convolution without bias, for a norm that shifts. With standardised=epsilon its kernel is `unit_kernel`'s."""
+
+    kernel: Float[Array, "kh kw d p"]
+    stride: int = eqx.field(static=True)
+    standardised: float | None = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1,
+                 standardised: float | None = None):  # fmt: skip
+        self.kernel = fan_in_normal(key, (size, size, inputs, outputs), size * size * inputs, gain=2)
+        self.stride = stride
+        self.standardised = standardised
+
+    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
+        kernel = self.kernel if self.standardised is None else unit_kernel(self.kernel, self.standardised)
+        return convolve_padded(image, kernel, self.stride)
+
+
+class AffineConv(eqx.Module):
+    """Convolution with bias, into which a BatchNorm of public statistics can be folded. groups=inputs: depthwise."""
+
+    kernel: Float[Array, "kh kw e p"]
+    bias: Float[Array, " p"]
+    stride: int = eqx.field(static=True)
+    groups: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1, groups: int = 1):
+        each = inputs // groups
+        self.kernel = fan_in_normal(key, (size, size, each, outputs), size * size * each, gain=2)
+        self.bias = jnp.zeros(outputs)
+        self.stride = stride
+        self.groups = groups
+
+    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
+        return convolve_padded(image, self.kernel, self.stride, self.groups) + self.bias
+
+
+class Affine(eqx.Module):
+    """scale * x + shift per channel: a BatchNorm with public statistics that no convolution can take up."""
+
+    scale: Float[Array, " d"]
+    shift: Float[Array, " d"]
+
+    def __init__(self, channels: int):
+        self.scale = jnp.ones(channels)
+        self.shift = jnp.zeros(channels)
+
+    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "h w d"]:
+        return image * self.scale + self.shift
+
+
+def max_pool_padded(image: Float[Array, "h w d"]) -> Float[Array, "a b d"]:
+    """3 x 3 windows, stride 2, one pixel of padding that never wins."""
+    return lax.reduce_window(image, -jnp.inf, lax.max, (3, 3, 1), (2, 2, 1), ((1, 1), (1, 1), (0, 0)))
+
+
+def halve(image: Float[Array, "h w d"]) -> Float[Array, "a b d"]:
+    """Means of 2 x 2 windows; of an odd side's last pixels, means of what is there."""
+    height, width, _ = image.shape
+    padded = jnp.pad(image, ((0, height % 2), (0, width % 2), (0, 0)))
+    sums = padded.reshape(-(-height // 2), 2, -(-width // 2), 2, -1).sum((1, 3))
+    inside = [np.minimum(2, side - np.arange(0, side, 2)) for side in (height, width)]
+    return sums / np.outer(*inside)[..., None].astype(np.float32).astype(image.dtype)
