@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from sfumato.core.trees import leaf_names
 from sfumato.models import catalogue
 from sfumato.models.backbone import Backbone
-from sfumato.weights import hf_resnet, timm_resnet
+from sfumato.weights import hf_resnet, timm_resnet, timm_resnetv2
 from sfumato.weights.layout import fill
 
 TOLERANCE = 1e-4  # of the largest score
@@ -105,9 +105,29 @@ def test_hugging_face_resnets(depth: int, tmp_path) -> None:
     agrees(reference.hugging_face_resnet(depth), f"resnet{depth}", hf_resnet, 64, tmp_path)
 
 
+# -- with pre-activation
+
+
+@pytest.mark.parametrize("name, side", [("resnetv2_18", 64), ("resnetv2_50", 97), ("resnetv2_50x1_bit", 64),
+                                        ("resnetv2_50x1_bit", 224)])  # fmt: skip
+def test_resnets_v2(name: str, side: int, tmp_path) -> None:
+    agrees(reference.timm_model(name), name, timm_resnetv2, side, tmp_path)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_our_group_norm_resnets_v2_are_timms_with_another_norm(depth: int, tmp_path) -> None:
+    theirs = reference.timm_model(f"resnetv2_{depth}", norm_layer="groupnorm")
+    agrees(theirs, f"resnetv2_{depth}_gn", timm_resnetv2, 64, tmp_path)
+
+
+def test_every_array_of_a_deep_resnet_v2_fits() -> None:
+    fits(reference.timm_shapes("resnetv2_101"), "resnetv2_101", timm_resnetv2)
+
+
 # -- public weights
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet50_gn"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet50_gn",
+                                  "resnetv2_18", "resnetv2_50", "resnetv2_101", "resnetv2_50x1_bit"])  # fmt: skip
 def test_inputs_and_names_of_weights_are_timms(name: str) -> None:
     agrees_on_input(name)

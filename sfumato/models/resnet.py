@@ -123,11 +123,11 @@ def _architecture(name: str, plan: Plan, *weights: str) -> Architecture:
                         IMAGENET, weights, rectified=True)  # fmt: skip
 
 
-_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _RECIPES = {18: "a1", 34: "a1", 50: "a1", 101: "a1h"}  # timm's default weights, "ResNet strikes back" (arXiv 2110.00476)
 ARCHITECTURES = (
-    *(_architecture(f"resnet{depth}", Plan(_DEPTHS[depth], depth >= 50), f"timm/resnet{depth}.{recipe}_in1k",
+    *(_architecture(f"resnet{depth}", Plan(DEPTHS[depth], depth >= 50), f"timm/resnet{depth}.{recipe}_in1k",
                     f"microsoft/resnet-{depth}") for depth, recipe in _RECIPES.items()),
-    *(_architecture(f"resnet{depth}_gn", Plan(_DEPTHS[depth], depth >= 50, groups=32),
-                    *(("timm/resnet50_gn.a1h_in1k",) if depth == 50 else ())) for depth in _DEPTHS),
+    *(_architecture(f"resnet{depth}_gn", Plan(DEPTHS[depth], depth >= 50, groups=32),
+                    *(("timm/resnet50_gn.a1h_in1k",) if depth == 50 else ())) for depth in DEPTHS),
 )  # fmt: skip
