@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 from sfumato.core.trees import leaf_names
 from sfumato.models import catalogue
 from sfumato.models.backbone import Backbone
-from sfumato.weights import hf_resnet, timm_resnet, timm_resnetv2
+from sfumato.weights import hf_resnet, timm_nfnet, timm_resnet, timm_resnetv2
 from sfumato.weights.layout import fill
 
 TOLERANCE = 1e-4  # of the largest score
@@ -78,10 +78,7 @@ def agrees_on_input(name: str) -> None:
     assert (3, found.input.size, found.input.size) == tuple(expected["input_size"])
     assert found.input.mean == expected["mean"] and found.input.std == expected["std"]
     assert found.input.interpolation == expected["interpolation"]
-    if expected["hf_hub_id"]:
-        assert found.weights[0] == expected["hf_hub_id"]
-    else:
-        assert not found.weights
+    assert found.weights[:1] == ((expected["hf_hub_id"],) if "hf_hub_id" in expected else ())
 
 
 # -- residual networks
@@ -124,10 +121,26 @@ def test_every_array_of_a_deep_resnet_v2_fits() -> None:
     fits(reference.timm_shapes("resnetv2_101"), "resnetv2_101", timm_resnetv2)
 
 
+# -- without normalisation
+
+
+@pytest.mark.parametrize("name, side", [
+    ("nf_resnet50", 64), ("nf_resnet50", 97), ("dm_nfnet_f0", 64), ("dm_nfnet_f0", 97), ("nfnet_f0", 97),
+    pytest.param("dm_nfnet_f1", 64, marks=pytest.mark.slow)])  # fmt: skip
+def test_networks_without_norms(name: str, side: int, tmp_path) -> None:
+    agrees(reference.timm_model(name), name, timm_nfnet, side, tmp_path)
+
+
+@pytest.mark.parametrize("name", [f"{kind}_f{f}" for kind in ("dm_nfnet", "nfnet") for f in range(1, 7)])
+def test_every_array_of_the_large_ones_fits(name: str) -> None:
+    fits(reference.timm_shapes(name), name, timm_nfnet)
+
+
 # -- public weights
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet50_gn",
-                                  "resnetv2_18", "resnetv2_50", "resnetv2_101", "resnetv2_50x1_bit"])  # fmt: skip
+                                  "resnetv2_18", "resnetv2_50", "resnetv2_101", "resnetv2_50x1_bit", "nf_resnet50",
+                                  *(f"{kind}_f{f}" for kind in ("dm_nfnet", "nfnet") for f in range(7))])  # fmt: skip
 def test_inputs_and_names_of_weights_are_timms(name: str) -> None:
     agrees_on_input(name)
