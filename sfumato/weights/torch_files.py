@@ -27,8 +27,8 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "module")
 _PREFIXES = ("module.", "_orig_mod.")
 """What wrappers for several devices, and torch.compile, put before all names."""
 _DEEPEST = 4
-_LARGEST_PICKLE = 1 << 23
-"""Of the largest public models it has less than a tenth of this."""
+_LARGEST_PICKLE = 1 << 22
+"""That of a large public model is a tenth of this."""
 _DTYPES = {
     "FloatStorage": np.dtype("<f4"), "DoubleStorage": np.dtype("<f8"), "HalfStorage": np.dtype("<f2"),
     "BFloat16Storage": np.dtype(jnp.bfloat16), "LongStorage": np.dtype("<i8"), "IntStorage": np.dtype("<i4"),
