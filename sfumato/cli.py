@@ -276,6 +276,20 @@ class Data:
         self.what()
 
 
+@dataclass(frozen=True)
+class Models:
+    """The networks: parameters, cost of one image, resolution, public weights that fit."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """Only this one, in more detail."""
+    json: bool = False
+
+    def __call__(self) -> None:
+        from sfumato.runs import models
+
+        print(models.show(self.name, self.json))
+
+
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Features, tyro.conf.subcommand("features")]
@@ -289,6 +303,7 @@ Command = (
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[Account, tyro.conf.subcommand("account")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Models, tyro.conf.subcommand("models")]
 )
 
 
