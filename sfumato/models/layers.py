@@ -170,3 +170,21 @@ class Depthwise(eqx.Module):
                 last = (i + step * (height - 1) + 1, j + step * (width - 1) + 1, channels)
                 total = total + lax.slice(image, (i, j, 0), last, (step, step, 1)) * self.kernel[i, j]
         return total
+
+
+class LayerNorm(eqx.Module):
+    """Layer normalisation (Ba et al. 2016) over the last axis: of every token, or of the channels of every pixel."""
+
+    scale: Float[Array, " d"]
+    shift: Float[Array, " d"]
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(self, channels: int, epsilon: float = 1e-6):
+        self.scale = jnp.ones(channels)
+        self.shift = jnp.zeros(channels)
+        self.epsilon = epsilon
+
+    def __call__(self, array: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+        centred = array - array.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return centred * lax.rsqrt(variance + self.epsilon) * self.scale + self.shift
