@@ -12,10 +12,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from sfumato.core.trees import leaf_names
-from sfumato.models import catalogue, mobilenet, vit
+from sfumato.models import catalogue, convnext, mobilenet, vit
 from sfumato.models.backbone import Backbone
 from sfumato.models.layers import Linear
-from sfumato.weights import flax_vit, hf_vit, hfbare_vit, timm_mobilenet, timm_vit
+from sfumato.weights import flax_vit, hf_vit, hfbare_vit, timm_convnext, timm_mobilenet, timm_vit
 from sfumato.weights.layout import fill
 
 if not (find_spec("torch") and find_spec("timm") and find_spec("transformers")):
@@ -65,6 +65,11 @@ def test_mobilenet(tmp_path: Path, size: int) -> None:
     check("mobilenetv2_100", "mobilenetv2_100", timm_mobilenet, size, tmp_path / "weights.safetensors")
 
 
+@pytest.mark.parametrize("name, size", [("convnext_tiny", 64), ("convnext_tiny", 75), ("convnext_small", 32)])
+def test_convnext(tmp_path: Path, name: str, size: int) -> None:
+    check(name, name, timm_convnext, size, tmp_path / "weights.safetensors")
+
+
 # -- vision transformers
 
 
@@ -78,23 +83,6 @@ def test_mobilenet(tmp_path: Path, size: int) -> None:
 ])  # fmt: skip
 def test_vit(tmp_path: Path, name: str, size: int) -> None:
     check(name, name, timm_vit, size, tmp_path / "weights.safetensors", img_size=size)
-
-
-@pytest.mark.parametrize("name", [each.name for each in vit.ARCHITECTURES])
-def test_every_vit_has_the_shapes_of_its_reference(name: str) -> None:
-    """Those too large to run, too: of each leaf, what the layout makes of arrays of the reference's shapes."""
-    ours = catalogue.find(name)
-    network = eqx.filter_eval_shape(ours.make, ours.input.shape((224, 224, 3)), 1000, KEY)
-    theirs = reference.timm_shapes(name, num_classes=1000)
-    leaves = dict(zip(leaf_names(network), jax.tree.leaves(network), strict=True))
-    used = set()
-    for entry in timm_vit.layout(network):
-        used |= set(entry.theirs)
-        arrays = [np.broadcast_to(np.float32(0), theirs[each]) for each in entry.theirs]  # no memory
-        one_layer = entry.ours.startswith("stacks/")
-        shape = entry.convert(*arrays[:1] if one_layer else arrays).shape
-        assert (len(arrays), *shape[1:]) == leaves[entry.ours].shape if one_layer else shape == leaves[entry.ours].shape
-    assert used == set(theirs) and len(leaves) == len(list(timm_vit.layout(network)))
 
 
 @pytest.mark.parametrize("size", [32, 80, 96, 112])
@@ -186,7 +174,27 @@ def test_flax(tmp_path: Path) -> None:
 # -- all
 
 
-@pytest.mark.parametrize("name", [each.name for family in (mobilenet, vit) for each in family.ARCHITECTURES])
+LAYOUTS = {"vit": timm_vit, "convnext": timm_convnext}
+
+
+@pytest.mark.parametrize("name", [each.name for family in (vit, convnext) for each in family.ARCHITECTURES])
+def test_every_shape_is_that_of_the_reference(name: str) -> None:
+    """Of networks too large to run, too: for each leaf, what the layout makes of arrays of the reference's shapes."""
+    ours = catalogue.find(name)
+    network = eqx.filter_eval_shape(ours.make, ours.input.shape((224, 224, 3)), 1000, KEY)
+    theirs = reference.timm_shapes(name, num_classes=1000)
+    leaves = dict(zip(leaf_names(network), jax.tree.leaves(network), strict=True))
+    entries, used = list(LAYOUTS[ours.family].layout(network)), set()
+    for entry in entries:
+        used |= set(entry.theirs)
+        arrays = [np.broadcast_to(np.float32(0), theirs[each]) for each in entry.theirs]  # no memory
+        one_layer = entry.ours.startswith("stacks/")
+        shape = entry.convert(*arrays[:1] if one_layer else arrays).shape
+        assert (len(arrays), *shape[1:]) == leaves[entry.ours].shape if one_layer else shape == leaves[entry.ours].shape
+    assert used == set(theirs) and len(leaves) == len(entries)
+
+
+@pytest.mark.parametrize("name", [each.name for family in (mobilenet, vit, convnext) for each in family.ARCHITECTURES])
 def test_the_input_is_that_of_the_weights(name: str) -> None:
     ours = catalogue.find(name)
     for weights in ours.weights:

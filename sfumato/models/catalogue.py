@@ -4,10 +4,10 @@ import re
 from functools import cache
 
 from sfumato.core.errors import ArgumentError
-from sfumato.models import cnn, mobilenet, vit, wrn
+from sfumato.models import cnn, convnext, mobilenet, vit, wrn
 from sfumato.models.architecture import Architecture
 
-_FAMILIES = (cnn, wrn, mobilenet, vit)
+_FAMILIES = (cnn, wrn, mobilenet, vit, convnext)
 
 
 @cache
