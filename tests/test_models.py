@@ -66,7 +66,7 @@ def test_a_standardised_convolution_ignores_scale_and_shift_of_its_kernel() -> N
     np.testing.assert_allclose(conv(image), moved(image), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["wrn-17-4", "wrn-4-4", "resnet50", "wrn-16"])
+@pytest.mark.parametrize("name", ["wrn-17-4", "wrn-4-4", "resnet51", "wrn-16"])
 def test_networks_that_do_not_exist_are_refused(name: str) -> None:
     with pytest.raises(ArgumentError):
         registry.network(registry.check(name), (32, 32, 3), 10, KEY)
