@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
 
 import equinox as eqx
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from sfumato.core.checks import choice, whole
 from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.models import catalogue
-from sfumato.models.architecture import Architecture
+from sfumato.models.architecture import Architecture, Shape
 from sfumato.models.backbone import Backbone
 from sfumato.models.cost import outline
 from sfumato.models.input import Input, Prepared
@@ -32,7 +31,7 @@ LAYOUTS = {
 }
 """Family of networks -> modules of `sfumato.weights` with `layout` and `unused`; `own` serves every family."""
 
-Head = Literal["keep", "new"]
+_ANY_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Weights:
     source: str
     sha256: str
 
-    def into(self, network: Backbone, head: Head = "keep") -> Backbone:
-        """The network (which may be abstract) with these weights; head="new" leaves the network's own head.
+    def into(self, network: Backbone, head: str = "keep") -> Backbone:
+        """The network (which may be abstract) with these weights. head: "keep" theirs, or "new": leave the network's own.
 
         Raises WeightsError, naming what is missing, left over or of another shape, and the model that would fit.
         """
@@ -134,10 +133,9 @@ def _known(name: str | None) -> Architecture | None:
         return None
 
 
-def _shape(given: Input) -> tuple[int, int, int]:
-    if given.size is None:
-        raise ArgumentError("size", None, "these weights do not say the size of their images; give it")
-    return given.size, given.size, given.colours or 3
+def _shape(given: Input) -> Shape:
+    """Of the image; where the weights do not say, the network is taken to be for any size."""
+    return given.size or _ANY_SIZE, given.size or _ANY_SIZE, given.colours or 3
 
 
 # -- layouts
@@ -178,6 +176,5 @@ def _suggestion(arrays: Arrays, family: str | None = None) -> str:
 
 
 def _fits(architecture: Architecture, arrays: Arrays) -> bool:
-    given = architecture.input
-    network = outline(architecture, (given.size or 32, given.size or 32, given.colours or 3), 1)
+    network = outline(architecture, _shape(architecture.input), 1)
     return any(fits(network, arrays, each.layout, each.unused) for each in _layouts(architecture.family))
