@@ -121,7 +121,8 @@ def test_a_repository_without_weights_and_one_with_a_state_dict(hub: ThreadingHT
 
 
 @pytest.mark.parametrize("name, right", [("timm/vit_base_patch16_224.augreg_in21k", True),
-                                         ("google/vit-base-patch16-224", True), ("a/b@main", True), ("a/b/c", False), ("/a/b", False), ("./a", False), ("a", False),
+                                         ("google/vit-base-patch16-224", True), ("a/b@main", True), ("a/b/c", False),
+                                         ("/a/b", False), ("./a", False), ("a", False),
                                          ("~/a", False), ("a b/c", False)])
 def test_names_of_repositories(name: str, right: bool) -> None:
     assert is_repository(name) == right
