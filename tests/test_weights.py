@@ -199,6 +199,8 @@ def test_missing_left_over_misshapen_and_not_finite_arrays_are_named(directory: 
         save_file(content, path)
         assert message in refusal(directory)
     assert pretrained(directory, classes=3).network.head.bias.shape == (3,)
+    save_file({"other": np.zeros(1, np.float32)}, path)
+    assert "the file lacks net.blocks" in refusal(directory)
 
 
 def test_a_layout_that_forgets_a_leaf_does_not_leave_it_random() -> None:
@@ -214,11 +216,11 @@ def test_the_wrong_model_is_refused_and_the_right_one_named(directory: Path, mon
         load(directory, "resnet-of-mine")
     with pytest.raises(WeightsError, match=f"weights of {MODEL} do not fit a SmallCNN; choose model='{MODEL}'"):
         load(directory).into(network(model="cnn"))
+    known = {name: catalogue.find(name) for name in ("wrn-16-1", MODEL)}
+    monkeypatch.setattr(catalogue, "architectures", lambda: known)
     (directory / "config.json").write_text(json.dumps({"architecture": "resnet-of-mine"}))
     assert "made for 'resnet-of-mine', which is not here" in refusal(directory)
     (directory / "config.json").unlink()
-    known = {name: catalogue.find(name) for name in ("wrn-16-1", MODEL)}
-    monkeypatch.setattr(catalogue, "architectures", lambda: known)
     assert f"does not say its model; name one of `sfumato models` (model=...); they fit {MODEL}" in refusal(directory)
     assert refusal(directory, model="wrn-16-1").endswith(f"; they fit {MODEL}")
 

@@ -27,7 +27,7 @@ LAYOUTS = {
     "nfnet": ("timm_nfnet",),
     "resnet": ("timm_resnet", "hf_resnet"),
     "resnetv2": ("timm_resnetv2",),
-    "vit": ("timm_vit", "hf_vit", "flax_vit"),
+    "vit": ("timm_vit", "hf_vit", "hfbare_vit", "flax_vit"),
 }
 """Family of networks -> modules of `sfumato.weights` with `layout` and `unused`; `own` serves every family."""
 
@@ -61,8 +61,9 @@ class Weights:
         layout = _best_layout(self._family, network, self.arrays)
         theirs, ours = _outputs(layout, network, self.arrays), network.head.bias.shape[0]
         if head == "keep" and theirs != ours:
-            raise WeightsError(f"{self.source}: its head has {theirs or 'no'} outputs, the network's {ours}; take a new head "
-                               "(head='new', or a number of classes)")
+            self.into(network, "new")  # whatever else is wrong is said first
+            problem = f"its head has {theirs} outputs, the network's {ours}" if theirs else "the file has no head"
+            raise WeightsError(f"{self.source}: {problem}; take a new head (head='new', or a number of classes)")
         try:
             return fill(network, self.arrays, layout.layout, layout.unused, head == "keep")
         except WeightsError as error:
@@ -76,9 +77,7 @@ class Weights:
         if classes is None:
             network = self._outline(1, given)
             outputs = _outputs(_best_layout(self._family, network, self.arrays), network, self.arrays)
-            if outputs == 0:
-                raise WeightsError(f"{self.source}: the file has no head; give a number of classes for a new one")
-            return Prepared(self.into(self._outline(outputs, given), "keep"), given)
+            return Prepared(self.into(self._outline(outputs or 1, given), "keep"), given)
         network = self._outline(whole("classes", classes), given)
         network = eqx.tree_at(lambda network: network.head, network, Linear.zeros(network.size, classes))
         return Prepared(self.into(network, "new"), given)
