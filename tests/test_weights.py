@@ -156,6 +156,19 @@ def test_a_network_whose_structure_depends_on_the_image_comes_back(tmp_path: Pat
     np.testing.assert_array_equal(pretrained(tmp_path / "a.safetensors")(image), small(image))
 
 
+def test_position_embeddings_of_our_own_file_are_resized(tmp_path: Path) -> None:
+    vit = catalogue.find("vit_tiny_patch16_224")
+    given = Prepared(network(model=vit.name, shape=(32, 32, 3)), replace(vit.input, size=32))
+    save(tmp_path / "a.safetensors", given, vit.name)
+    np.testing.assert_array_equal(pretrained(tmp_path / "a.safetensors").network.positions, given.network.positions)
+    larger = pretrained(tmp_path / "a.safetensors", size=64).network.positions
+    assert larger.shape == (17, 192)
+    np.testing.assert_array_equal(larger[0], given.network.positions[0])
+    np.testing.assert_allclose(larger[1:].mean(), given.network.positions[1:].mean(), atol=0.1)
+    with pytest.raises(ArgumentError, match="patches"):
+        pretrained(tmp_path / "a.safetensors", size=40)
+
+
 @pytest.mark.parametrize("changes, argument", [
     ({"path": "a.npz"}, "path"), ({"architecture": "resnet-of-mine"}, "model"), ({"classes": ("a",)}, "classes")])
 def test_what_cannot_be_saved(tmp_path: Path, changes: dict, argument: str) -> None:

@@ -67,7 +67,8 @@ class Weights:
         try:
             return fill(network, self.arrays, layout.layout, layout.unused, head == "keep")
         except WeightsError as error:
-            raise WeightsError(f"{self.source}: {error}{_suggestion(self.arrays, self._family)}") from None
+            suggestion = _suggestion(self.arrays, self._family) or _suggestion(self.arrays)
+            raise WeightsError(f"{self.source}: {error}{suggestion}") from None
 
     def prepared(self, classes: int | None = None, size: int | None = None) -> Prepared:
         """The network behind its input. classes: of a new head of zeros; None keeps the weights' own head. size: another
@@ -145,16 +146,12 @@ def _layouts(family: str) -> Iterable[ModuleType]:
 
 
 def _best_layout(family: str, network: Backbone, arrays: Arrays) -> ModuleType:
-    """The one of whose names the most are in the file, and the fewest are not. Those that are not for this kind of network
-    raise WeightsError.
-    """
+    """The one of whose names the most are in the file, and of those the one with the fewest that are not."""
 
-    def match(module: ModuleType) -> int:
-        try:
-            names = {name for entry in module.layout(network) for name in entry.theirs}
-        except WeightsError:
-            return -len(arrays)
-        return 2 * sum(name in arrays for name in names) - len(names)
+    def match(module: ModuleType) -> tuple[int, int]:
+        names = {name for entry in module.layout(network) for name in entry.theirs}
+        found = sum(name in arrays for name in names)
+        return found, found - len(names) if found else 0
 
     return max(_layouts(family), key=match)
 
