@@ -67,6 +67,9 @@ def their_arrays(network: Backbone) -> dict[str, np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def _foreign_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That library's names, and a small catalogue, since a refusal looks for what would fit in all of it."""
+    known = {name: catalogue.find(name) for name in ("cnn", "wrn-16-1", MODEL, "vit_tiny_patch16_224")}
+    monkeypatch.setattr(catalogue, "architectures", lambda: known)
     module = ModuleType("sfumato.weights.foreign")
     module.layout, module.unused = layout, lambda name: name == "net.steps"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -223,19 +226,18 @@ def test_a_layout_that_forgets_a_leaf_does_not_leave_it_random() -> None:
              lambda name: name in ("net.steps", "net.stem.gain"), keep_head=True)  # fmt: skip
 
 
-def test_the_wrong_model_is_refused_and_the_right_one_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wrong_model_is_refused_and_the_right_one_named(directory: Path) -> None:
     assert f"made for {MODEL}, not for wrn-16-4" in refusal(directory, model="wrn-16-4")
     with pytest.raises(ArgumentError, match="model='resnet-of-mine'"):
         load(directory, "resnet-of-mine")
     with pytest.raises(WeightsError, match=f"weights of {MODEL} do not fit a SmallCNN; choose model='{MODEL}'"):
         load(directory).into(network(model="cnn"))
-    known = {name: catalogue.find(name) for name in ("wrn-16-1", MODEL)}
-    monkeypatch.setattr(catalogue, "architectures", lambda: known)
     (directory / "config.json").write_text(json.dumps({"architecture": "resnet-of-mine"}))
     assert "made for 'resnet-of-mine', which is not here" in refusal(directory)
     (directory / "config.json").unlink()
     assert f"does not say its model; name one of `sfumato models` (model=...); they fit {MODEL}" in refusal(directory)
-    assert refusal(directory, model="wrn-16-1").endswith(f"; they fit {MODEL}")
+    for model in ("wrn-16-1", "cnn"):
+        assert refusal(directory, model=model).endswith(f"; they fit {MODEL}")
 
 
 def test_a_pinned_digest(directory: Path) -> None:

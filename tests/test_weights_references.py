@@ -40,7 +40,8 @@ def test_a_directory_of_timm(tmp_path: Path, name: str) -> None:
     model = reference.randomise(reference.timm.create_model(name, num_classes=7, **size), seed=0)
     reference.timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
     config = json.loads((tmp_path / "config.json").read_text())
-    config["pretrained_cfg"] |= {"input_size": [3, 64, 64], "mean": IMAGENET.mean, "std": IMAGENET.std, "interpolation": "bicubic"}
+    config["pretrained_cfg"] |= {"input_size": [3, 64, 64], "mean": IMAGENET.mean, "std": IMAGENET.std,
+                                 "interpolation": "bicubic"}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert load(tmp_path).architecture == name
     agree(tmp_path, model, IMAGENET)

@@ -67,7 +67,8 @@ class Weights:
         try:
             return fill(network, self.arrays, layout.layout, layout.unused, head == "keep")
         except WeightsError as error:
-            suggestion = _suggestion(self.arrays, self._family) or _suggestion(self.arrays)
+            related = any(name in self.arrays for entry in layout.layout(network) for name in entry.theirs)
+            suggestion = _suggestion(self.arrays, self._family if related else None)
             raise WeightsError(f"{self.source}: {error}{suggestion}") from None
 
     def prepared(self, classes: int | None = None, size: int | None = None) -> Prepared:
