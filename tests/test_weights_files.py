@@ -1,4 +1,4 @@
-"""Weight files are read exactly, and what is damaged or hostile is refused in one line, in bounded memory, without running it."""
+"""Weight files are read exactly, and what is damaged or hostile is refused: in one line, in bounded memory, unrun."""
 
 import hashlib
 import io
@@ -146,6 +146,7 @@ def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
 
 
 HUGE = 10**15
+REBUILD = name("torch._utils", "_rebuild_tensor_v2")
 HOSTILE = {
     "beyond its storage": tensor(storage(6), (7,), (1,)),
     "beyond by its offset": tensor(storage(6), (6,), (1,), offset=1),
@@ -159,8 +160,8 @@ HOSTILE = {
     "a storage that is not there": tensor(storage(6, key="7"), (6,), (1,)),
     "a storage outside": tensor(storage(6, key="../data.pkl"), (6,), (1,)),
     "more strides than sizes": tensor(storage(6), (2,), (1, 1)),
-    "sizes that are text": name("torch._utils", "_rebuild_tensor_v2") + row(storage(6), number(0), row(text("6")), row(number(1))) + b"R",
-    "too few arguments": name("torch._utils", "_rebuild_tensor_v2") + row(storage(6)) + b"R",
+    "sizes that are text": REBUILD + row(storage(6), number(0), row(text("6")), row(number(1))) + b"R",
+    "too few arguments": REBUILD + row(storage(6)) + b"R",
     "no storage": tensor(number(6), (6,), (1,)),
     "an unknown type of number": tensor(storage(6, "QInt8Storage"), (6,), (1,)),
     "attributes of a tensor": tensor(storage(6), (6,), (1,)) + dictionary({}) + b"b",

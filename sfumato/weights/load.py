@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
 
 import equinox as eqx
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from sfumato.core.checks import choice, whole
 from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.models import catalogue
-from sfumato.models.architecture import Architecture
+from sfumato.models.architecture import Architecture, Shape
 from sfumato.models.backbone import Backbone
 from sfumato.models.cost import outline
 from sfumato.models.input import Input, Prepared
@@ -28,11 +27,11 @@ LAYOUTS = {
     "nfnet": ("timm_nfnet",),
     "resnet": ("timm_resnet", "hf_resnet"),
     "resnetv2": ("timm_resnetv2",),
-    "vit": ("timm_vit", "hf_vit", "flax_vit"),
+    "vit": ("timm_vit", "hf_vit", "hfbare_vit", "flax_vit"),
 }
 """Family of networks -> modules of `sfumato.weights` with `layout` and `unused`; `own` serves every family."""
 
-Head = Literal["keep", "new"]
+_ANY_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ class Weights:
     source: str
     sha256: str
 
-    def into(self, network: Backbone, head: Head = "keep") -> Backbone:
-        """The network (which may be abstract) with these weights; head="new" leaves the network's own head.
+    def into(self, network: Backbone, head: str = "keep") -> Backbone:
+        """The network (which may be abstract) with these weights. head: "keep" theirs, or "new": leave the network's own.
 
         Raises WeightsError, naming what is missing, left over or of another shape, and the model that would fit.
         """
@@ -62,12 +61,15 @@ class Weights:
         layout = _best_layout(self._family, network, self.arrays)
         theirs, ours = _outputs(layout, network, self.arrays), network.head.bias.shape[0]
         if head == "keep" and theirs != ours:
-            raise WeightsError(f"{self.source}: its head has {theirs or 'no'} outputs, the network's {ours}; take a new head "
-                               "(head='new', or a number of classes)")
+            self.into(network, "new")  # whatever else is wrong is said first
+            problem = f"its head has {theirs} outputs, the network's {ours}" if theirs else "the file has no head"
+            raise WeightsError(f"{self.source}: {problem}; take a new head (head='new', or a number of classes)")
         try:
             return fill(network, self.arrays, layout.layout, layout.unused, head == "keep")
         except WeightsError as error:
-            raise WeightsError(f"{self.source}: {error}{_suggestion(self.arrays, self._family)}") from None
+            related = any(name in self.arrays for entry in layout.layout(network) for name in entry.theirs)
+            suggestion = _suggestion(self.arrays, self._family if related else None)
+            raise WeightsError(f"{self.source}: {error}{suggestion}") from None
 
     def prepared(self, classes: int | None = None, size: int | None = None) -> Prepared:
         """The network behind its input. classes: of a new head of zeros; None keeps the weights' own head. size: another
@@ -77,9 +79,7 @@ class Weights:
         if classes is None:
             network = self._outline(1, given)
             outputs = _outputs(_best_layout(self._family, network, self.arrays), network, self.arrays)
-            if outputs == 0:
-                raise WeightsError(f"{self.source}: the file has no head; give a number of classes for a new one")
-            return Prepared(self.into(self._outline(outputs, given), "keep"), given)
+            return Prepared(self.into(self._outline(outputs or 1, given), "keep"), given)
         network = self._outline(whole("classes", classes), given)
         network = eqx.tree_at(lambda network: network.head, network, Linear.zeros(network.size, classes))
         return Prepared(self.into(network, "new"), given)
@@ -134,10 +134,9 @@ def _known(name: str | None) -> Architecture | None:
         return None
 
 
-def _shape(given: Input) -> tuple[int, int, int]:
-    if given.size is None:
-        raise ArgumentError("size", None, "these weights do not say the size of their images; give it")
-    return given.size, given.size, given.colours or 3
+def _shape(given: Input) -> Shape:
+    """Of the image; where the weights do not say, the network is taken to be for any size."""
+    return given.size or _ANY_SIZE, given.size or _ANY_SIZE, given.colours or 3
 
 
 # -- layouts
@@ -148,16 +147,12 @@ def _layouts(family: str) -> Iterable[ModuleType]:
 
 
 def _best_layout(family: str, network: Backbone, arrays: Arrays) -> ModuleType:
-    """The one of whose names the most are in the file, and the fewest are not. Those that are not for this kind of network
-    raise WeightsError.
-    """
+    """The one of whose names the most are in the file, and of those the one with the fewest that are not."""
 
-    def match(module: ModuleType) -> int:
-        try:
-            names = {name for entry in module.layout(network) for name in entry.theirs}
-        except WeightsError:
-            return -len(arrays)
-        return 2 * sum(name in arrays for name in names) - len(names)
+    def match(module: ModuleType) -> tuple[int, int]:
+        names = {name for entry in module.layout(network) for name in entry.theirs}
+        found = sum(name in arrays for name in names)
+        return found, found - len(names) if found else 0
 
     return max(_layouts(family), key=match)
 
@@ -178,6 +173,5 @@ def _suggestion(arrays: Arrays, family: str | None = None) -> str:
 
 
 def _fits(architecture: Architecture, arrays: Arrays) -> bool:
-    given = architecture.input
-    network = outline(architecture, (given.size or 32, given.size or 32, given.colours or 3), 1)
+    network = outline(architecture, _shape(architecture.input), 1)
     return any(fits(network, arrays, each.layout, each.unused) for each in _layouts(architecture.family))

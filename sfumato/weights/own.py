@@ -6,7 +6,7 @@ damaged file from a whole one (whoever changes a file on purpose can change it, 
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -86,7 +86,16 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def layout(network: Backbone) -> Iterable[Entry]:
-    return [Entry(name, (name,), same) for name in leaf_names(outlined(network))]
+    """Every leaf under its own name; position embeddings of another grid are resized."""
+    return [Entry(name, (name,), _resized(network) if name == "positions" else same) for name in leaf_names(outlined(network))]
+
+
+def _resized(network: Backbone) -> Callable[[np.ndarray], np.ndarray]:
+    from sfumato.models.vit import VisionTransformer
+    from sfumato.weights.transformer_parts import positions
+
+    assert isinstance(network, VisionTransformer)
+    return lambda table: positions(network)(table[None])
 
 
 def unused(name: str) -> bool:
