@@ -46,14 +46,14 @@ def test_the_layers_are_the_published_ones() -> None:
     assert eqx.filter_eval_shape(network.features, image).shape == (1280,)
 
 
-@pytest.mark.parametrize("padding", ["same", "symmetric"])
+@pytest.mark.parametrize("padding", ["SAME", "symmetric"])
 @pytest.mark.parametrize("stride, shape", [(1, (5, 6, 4)), (2, (6, 7, 4)), (2, (8, 2, 4)), (2, (1, 1, 4))])
 def test_a_depthwise_convolution_is_a_grouped_one(padding: str, stride: int, shape: tuple[int, int, int]) -> None:
     for size in (3, 7):
         layer = Depthwise(shape[2], size, KEY, stride, padding)
         layer = eqx.tree_at(lambda it: it.bias, layer, jnp.arange(4.0))
         image = jax.random.normal(KEY, shape)
-        around = "SAME" if padding == "same" else [(size // 2, size // 2)] * 2
+        around = "SAME" if padding == "SAME" else [(size // 2, size // 2)] * 2
         expected = lax.conv_general_dilated(image[None], layer.kernel[:, :, None], (stride, stride), around,
                                             dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4)  # fmt: skip
         np.testing.assert_allclose(layer(image), expected[0] + layer.bias, atol=1e-5)
@@ -62,7 +62,7 @@ def test_a_depthwise_convolution_is_a_grouped_one(padding: str, stride: int, sha
 def test_only_blocks_that_keep_the_shape_have_a_skip() -> None:
     image = jax.random.normal(KEY, (6, 6, 4))
     for outputs, stride, skips in ((4, 1, True), (8, 1, False), (4, 2, False)):
-        block = Block(4, outputs, 6, stride, "same", KEY)
+        block = Block(4, outputs, 6, stride, "SAME", KEY)
         silent = eqx.tree_at(lambda it: it.project.weight, block, jnp.zeros_like(block.project.weight))
         np.testing.assert_array_equal(silent(image), image if skips else jnp.zeros((6 // stride, 6 // stride, outputs)))
 
@@ -89,7 +89,7 @@ def test_more_blocks_than_there_are() -> None:
 
 
 @pytest.mark.parametrize("name, layout, way_out", [
-    ("mobilenetv2_100", folded_mobilenet.layout, "same padding; choose the model tf_mobilenetv2_100"),
+    ("mobilenetv2_100", folded_mobilenet.layout, "SAME padding; choose the model tf_mobilenetv2_100"),
     ("tf_mobilenetv2_100", timm_mobilenet.layout, "symmetric padding; choose the model mobilenetv2_100"),
 ])  # fmt: skip
 def test_weights_of_the_other_padding_are_refused(name: str, layout: Layout, way_out: str) -> None:

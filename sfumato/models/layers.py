@@ -117,8 +117,8 @@ def max_pool(image: Float[Array, "h w d"], size: int, stride: int) -> Float[Arra
     return lax.reduce_window(image, -jnp.inf, lax.max, (size, size, 1), (stride, stride, 1), "VALID")
 
 
-Padding = Literal["same", "symmetric"]
-"""Where a convolution of stride 2 puts its zeros: TensorFlow's "SAME" (fewer before than after) or PyTorch's (alike)."""
+Padding = Literal["symmetric", "SAME"]
+"""Where a convolution of stride 2 puts its zeros: PyTorch's way (alike on all sides) or TensorFlow's (fewer before)."""
 
 
 # -- layers of residual networks
@@ -129,7 +129,7 @@ def convolve_padded(
     padding: Padding = "symmetric",
 ) -> Float[Array, "a b p"]:  # fmt: skip
     """Cross-correlation; d = groups * e."""
-    sides = [(size // 2, size // 2) for size in kernel.shape[:2]] if padding == "symmetric" else "SAME"
+    sides = [(size // 2, size // 2) for size in kernel.shape[:2]] if padding == "symmetric" else padding
     return lax.conv_general_dilated(
         image[None], kernel, (stride, stride), sides, dimension_numbers=_NHWC, feature_group_count=groups
     )[0]
@@ -274,14 +274,6 @@ class Dense(eqx.Module):
         return array @ self.weight + self.bias
 
 
-def pads(length: int, size: int, stride: int, padding: Padding) -> tuple[int, int]:
-    """Zeros before and after an axis of `length` pixels for an odd kernel of `size`; the output has ceil(length / stride)."""
-    if padding == "symmetric":
-        return size // 2, size // 2
-    total = max((-(-length // stride) - 1) * stride + size - length, 0)
-    return total // 2, total - total // 2
-
-
 class Depthwise(eqx.Module):
     """Convolution of every channel with its own kernel, with bias.
 
@@ -302,8 +294,10 @@ class Depthwise(eqx.Module):
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b d"]:
         size, step, channels = self.kernel.shape[0], self.stride, image.shape[2]
         height, width = (-(-length // step) for length in image.shape[:2])
-        rows, columns = (pads(length, size, step, self.padding) for length in image.shape[:2])
-        image = jnp.pad(image, (rows, columns, (0, 0)))
+        sides = [(size // 2, size // 2)] * 2
+        if self.padding == "SAME":
+            sides = lax.padtype_to_pads(image.shape[:2], (size, size), (step, step), "SAME")
+        image = jnp.pad(image, (*sides, (0, 0)))
         total = jnp.broadcast_to(self.bias, (height, width, channels))
         for i in range(size):
             for j in range(size):

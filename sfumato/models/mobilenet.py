@@ -9,13 +9,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.models.architecture import Architecture
 from sfumato.models.backbone import Backbone
 from sfumato.models.input import Input
-from sfumato.models.layers import Dense, Depthwise, Linear, Padding, fan_in_normal, pads
+from sfumato.models.layers import Dense, Depthwise, Linear, Padding, convolve_padded, fan_in_normal
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """(expansion, output channels, blocks, stride of the first block)."""
@@ -30,9 +29,7 @@ class Stem(eqx.Module):
     padding: Padding = eqx.field(static=True)
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        around = [pads(length, 3, 2, self.padding) for length in image.shape[:2]]
-        layout = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(image[None], self.kernel, (2, 2), around, dimension_numbers=layout)[0] + self.bias
+        return convolve_padded(image, self.kernel, 2, padding=self.padding) + self.bias
 
 
 class Block(eqx.Module):
@@ -89,7 +86,7 @@ class MobileNetV2(Backbone):
 
 
 def _same(shape: tuple[int, int, int], classes: int, key: PRNGKeyArray) -> MobileNetV2:
-    return MobileNetV2(shape, classes, key, "same")
+    return MobileNetV2(shape, classes, key, "SAME")
 
 
 _IMAGENET = Input(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 3)

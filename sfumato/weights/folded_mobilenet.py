@@ -15,7 +15,7 @@ from sfumato.weights.layout import Entry, depthwise, kernel, pointwise, same, tr
 def layout(network: Backbone) -> Iterable[Entry]:
     """Every leaf of a MobileNetV2. Filling raises WeightsError if the network does not pad as TensorFlow does."""
     assert isinstance(network, MobileNetV2)
-    yield from _layer("stem", "kernel", "features.0", padded_as(network, "same", kernel))
+    yield from _layer("stem", "kernel", "features.0", padded_as(network, "SAME", kernel))
     for number, block in enumerate(network.blocks):
         ours, theirs = f"blocks/{number}", f"features.{number + 1}"
         if block.expand is not None:
@@ -39,7 +39,7 @@ def padded_as(network: MobileNetV2, padding: Padding, convert: Callable[..., Any
     """convert, or a refusal when it is called: the other padding fits all shapes, and costs nine points of accuracy."""
     if network.stem.padding == padding:
         return convert
-    right = "tf_mobilenetv2_100" if padding == "same" else "mobilenetv2_100"
+    right = "tf_mobilenetv2_100" if padding == "SAME" else "mobilenetv2_100"
 
     def refuse(*arrays: np.ndarray) -> np.ndarray:
         raise WeightsError(f"weights do not fit: they were trained with {padding} padding; choose the model {right}")
