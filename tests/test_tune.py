@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_helpers import FILES, refused, succeeds
+from run_helpers import FILES, refused, sfumato, succeeds
 
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
@@ -84,6 +84,28 @@ def test_only_the_winner_is_left(tmp_path: Path) -> None:
     chances = Classifier.load(tmp_path / "best").predict_proba(3 * np.eye(6, dtype=np.float32)[:3][:, None, None])
     assert chances.shape == (3, 3)
     assert json.loads((tmp_path / "best/tune.json").read_text())["recipe"]["method"] in ("fc", "ls")
+    statement = succeeds("report", tmp_path / "best")
+    assert "4 on average" in statement and "not of the fits that it was chosen from" in statement
+    assert "Papernot" in statement and "cost of choosing" in statement
+    plan = json.loads((tmp_path / "best/plan.json").read_text())
+    assert plan["method"] == "best of fc, ls" and plan["releases"][0]["selected"] == 4
+    before = (tmp_path / "best/evaluation.json").read_bytes()
+    succeeds("evaluate", tmp_path / "best", "--split", "validation")
+    assert (tmp_path / "best/evaluation.json").read_bytes() == before
     assert "best of about 4 fits" in succeeds("account", tmp_path / "best")
     for wrong, says in ((("--fits", 1), "fits=1"), (("--validation", 0), "validation"), (("--method", "svm"), "method='svm'")):
         refused(tmp_path, *tune, *wrong, "--out", tmp_path / "no", says=(says,))
+
+
+def test_a_stopped_tune_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.arange(90) % 3
+    np.savez(tmp_path / "toy.npz", X=np.eye(3, dtype=np.float32)[labels], y=labels)
+
+    def press_ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sfumato.runs.tune.fit_once", press_ctrl_c)
+        assert sfumato("tune", "--features", tmp_path / "toy.npz", "--out", tmp_path / "best", "--log", "quiet").code == 130
+    assert Ledger.read(tmp_path / "best").releases == 1
+    assert "start a new one" in sfumato("resume", tmp_path / "best").err
