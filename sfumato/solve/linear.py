@@ -39,6 +39,9 @@ from sfumato.solve.symmetric import unpack_host
 CLASS_MIX = 0.1
 """Weight of a class's own second moments against those of all rows, where least squares uses both."""
 
+FLAT = 40.0
+"""Effective rank from which on the ridge of fc is that of the rule; with fewer directions it is smaller."""
+
 
 def solver(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Release, ...]) -> Stages:
     """The procedure that makes `releases` (from `budget.releases_for`). sphere: the public part of the row map.
@@ -153,9 +156,10 @@ class _Problem:
         deviation = noise / balance.alpha
         if len(matrices) > self.rows.classes:
             matrices, deviation = mixed_moments(matrices, deviation)
-        ridge = noise_ridge(noise / balance.beta, self.sphere.size, self.rows.classes, self.recipe.ridge)
-        inverses = [Spectrum.of(each, deviation).inverse(ridge) for each in matrices]
-        return inverses, project(released["gradient"] / balance.beta)
+        spectra = [Spectrum.of(each, deviation) for each in matrices]
+        factor = self.recipe.ridge * (flatness(spectra[0]) if self.recipe.method == "fc" else 1)
+        ridge = noise_ridge(noise / balance.beta, self.sphere.size, self.rows.classes, factor)
+        return [each.inverse(ridge) for each in spectra], project(released["gradient"] / balance.beta)
 
 
 def steps_of(inverses: Sequence[Float[Array, "d d"]], slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
@@ -180,6 +184,15 @@ def noise_ridge(noise: float, d: int, classes: int, factor: float) -> float:
     weight of one example. Where the data say less than that, the ridge keeps the weights small.
     """
     return factor * noise * (math.sqrt(d) + math.sqrt(classes)) + 1
+
+
+def flatness(spectrum: Spectrum) -> float:
+    """Effective rank over FLAT, between 1/4 and 1: a few strong directions, as in scattering features, hide classes in
+    the weak ones, which a large ridge would leave unlearnt; where all are alike, those of noise would be learnt instead.
+
+    It comes from what was released, so it costs nothing.
+    """
+    return min(max(spectrum.effective_rank / FLAT, 0.25), 1.0)
 
 
 def project(slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
