@@ -1,23 +1,24 @@
 """Linear heads on fixed features: accuracy of every method and baseline, and the speed of the sums they need.
 
-    python benchmarks/heads.py [--data-dir DIR] [--only accuracy|speed] [--features FILE_OR_STORE ...] [--full]
+    python benchmarks/heads.py [--data-dir DIR] [--only accuracy|speed] [--data NAME ...] [--features STORE ... [--rooted]]
+                               [--public FILE] [--fits N] [--quick] [--full]
 
 Accuracy: fresh noise in every fit, delta = 1e-5, three fits per point; the test set is used for these figures alone. Rows
-without public data use scattering features; the row `auto` is `sfumato train` as it is. --features adds a table for rows
-that were computed elsewhere, such as those of a pretrained network. Speed: --full streams 1,281,167 x 2,048 float16 rows
-of 1,000 classes (5.2 GB on disk); without it, a sixteenth of them.
+without public data use scattering features; their row `auto` is what `sfumato train` does when nothing is chosen (patches and
+scattering, dp-fc). Features are computed once per data set. --features makes a table for rows that were computed
+elsewhere, such as those of a pretrained network, and leaves out the data sets unless --data names some. --quick: 2,000 rows,
+one fit, two epsilons, nothing written. Speed: --full streams 1,281,167 x 2,048 float16 rows of 1,000 classes (5.2 GB on
+disk); without it, a sixteenth of them.
 """
 
 import argparse
-import json
 import math
 import os
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -26,110 +27,198 @@ from record import machine, write_section
 
 from sfumato import data
 from sfumato.core.keys import SecretKey
+from sfumato.data.rows import read_features
+from sfumato.data.source import DataInfo
 from sfumato.data.split import ReadOptions
 from sfumato.features import extract
 from sfumato.models import registry
 from sfumato.models.heads import Sphere
 from sfumato.privacy.calibration import gaussian_mu_for
 from sfumato.privacy.ledger import Ledger
+from sfumato.report import curve
+from sfumato.runs.config import DataConfig, PrivacyConfig, TrainConfig
+from sfumato.runs.plan import make_plan
 from sfumato.runs.sweep import accuracy_of, fit_once
-from sfumato.solve.budget import METHODS, linear_rule
+from sfumato.solve.budget import METHODS, automatic, linear_rule
+from sfumato.solve.fc import FeatureCovariance
+from sfumato.solve.public import directions, public_sphere
 from sfumato.solve.quadratic import Balance, least_clip, quadratic
+from sfumato.solve.recipe import Recipe
 from sfumato.solve.rows import Rows
+from sfumato.train.loop import run
 
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-EPSILONS, DELTA, FITS = (0.1, 0.5, 1.0, 3.0, 8.0), 1e-5, 3
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+EPSILONS, DELTA = (0.1, 0.5, 1.0, 3.0, 8.0), 1e-5
+DATA = {"cifar10": ("CIFAR-10", (51.5, 62.5, 66.5, 72.0, 74.0)),
+        "fashion_mnist": ("Fashion-MNIST", (83.0, 87.2, 88.2, 89.7, 90.2))}  # fmt: skip
+"""Name -> title, and the accuracy to reach at each epsilon."""
 WASTED = ((0.01, 1.97), (1.0, 1.31), (8.0, 1.15))
 """Noise of the published implementation of DP-FC over the exact noise, by epsilon."""
+MARGIN = 0.5
+"""Points that `auto` may be behind the best method."""
+QUICK = 2_000
 
 Split = tuple[np.ndarray, np.ndarray]
+Fit = Callable[[float], float]
+"""epsilon -> test accuracy of one private fit."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of both splits; public: features of public examples; automatic: what "auto" does, None if it is a linear head."""
+
+    name: str
+    title: str
+    train: Split
+    test: Split
+    rooted: bool = False
+    public: np.ndarray | None = None
+    automatic: Fit | None = None
+    to_reach: tuple[float, ...] = ()
+
+    def sphere(self, mu: float) -> Sphere:
+        n, d = self.train[0].shape
+        if self.public is None:
+            return Sphere.plain(d, self.rooted)
+        return public_sphere(self.public.astype(np.float64), directions(n, mu), self.rooted)
+
+    def fit(self, method: str, epsilon: float, waste: float = 1.0) -> float:
+        """waste: noise over the noise that the budget asks for."""
+        rows, mu = Rows(*self.train, int(self.train[1].max()) + 1), gaussian_mu_for(epsilon, DELTA) / waste
+        sphere = self.sphere(mu)
+        recipe = linear_rule(method, len(rows), sphere.size, rows.classes, mu)
+        with Ledger.temporary(DELTA, epsilon) as ledger:
+            return accuracy_of(fit_once(rows, sphere, recipe, recipe.releases(mu), ledger), *self.test)
+
+
+@dataclass(frozen=True)
+class Effort:
+    epsilons: tuple[float, ...] = EPSILONS
+    fits: int = 3
+    most: int | None = None
+    """Rows of each split."""
 
 
 def wasted(epsilon: float) -> float:
     return float(np.interp(math.log(epsilon), [math.log(at) for at, _ in WASTED], [factor for _, factor in WASTED]))
 
 
-def ours(train: Split, test: Split, method: str, epsilon: float, waste: float = 1.0) -> float:
-    """Test accuracy of one private fit."""
-    rows = Rows(train[0], train[1], int(train[1].max()) + 1)
-    mu = gaussian_mu_for(epsilon, DELTA) / waste
-    recipe = linear_rule(method, len(rows), rows.features + 1, rows.classes, mu)
-    with tempfile.TemporaryDirectory() as directory, Ledger.create(directory, delta=DELTA, epsilon_max=epsilon) as ledger:
-        head = fit_once(rows, recipe, recipe.releases(mu), ledger)
-    return accuracy_of(head, *test)
+def of_images(name: str, data_dir: Path, effort: Effort) -> Table:
+    """Patches and scattering once; their last columns are the scattering rows (of another length, which no head looks at)."""
+    splits = data.open(name, data_dir=data_dir)
+    assert splits.test is not None
+    sources = [source if effort.most is None else source.subset(np.arange(effort.most), source.split)
+               for source in (splits.train, splits.test)]  # fmt: skip
+    features = registry.features("patches+scattering", splits.train.shape)
+    (rows, shown), (labels, truth) = [extract(features, each) for each in sources], [each.labels for each in sources]
+    info = DataInfo(name, "", splits.train.class_names, splits.train.shape, {"train": len(labels), "test": len(truth)})
+
+    def as_it_is(epsilon: float) -> float:
+        """`sfumato train` with nothing chosen."""
+        plan = make_plan(TrainConfig(DataConfig(name, data_dir), PrivacyConfig(epsilon, DELTA)), info)
+        assert plan.method == "dp-fc" and isinstance(plan.settings, Recipe)
+        procedure = FeatureCovariance(rows, labels, len(plan.classes), features.groups, plan.mu, plan.settings)
+        with Ledger.temporary(DELTA, epsilon) as ledger:
+            state = run(procedure, ledger, SecretKey.from_entropy())
+        scores = procedure.transform(shown.copy(), state) @ np.asarray(state["weight"])
+        return float(np.mean(scores.argmax(1) == truth))
+
+    first = features.size - registry.feature_size("scattering", splits.train.shape)
+    train, test = ((np.ascontiguousarray(each[:, first:]), own) for each, own in ((rows, labels), (shown, truth)))
+    title, to_reach = DATA.get(name, (name, ()))
+    return Table(name, f"no public data, {title}", train, test, automatic=as_it_is, to_reach=to_reach)
 
 
-def as_it_is(name: str, data_dir: Path, epsilon: float) -> float:
-    """`sfumato train` with nothing chosen."""
-    with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "sfumato.cli", "train", "--data", name, "--data-dir", str(data_dir), "--epsilon",
-                   str(epsilon), "--delta", str(DELTA), "--log", "json", "--out", f"{directory}/run"]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        return json.loads(done.stdout.splitlines()[-1])["evaluation"]["accuracy"]
+def of_rows(path: Path, rooted: bool, public: Path | None, effort: Effort) -> Table:
+    splits = data.open_rows(path, 0.0, ReadOptions())
+    assert splits.test is not None
+    most = slice(0, effort.most)
+    train, test = ((source.raw(np.arange(len(source))[most])[:, 0, 0], source.labels[most])
+                   for source in (splits.train, splits.test))  # fmt: skip
+    given = None if public is None else np.asarray(read_features(public))
+    return Table(path.stem, path.stem + (", square roots" if rooted else "") + ("" if given is None else ", public directions"),
+                 train, test, rooted, given)  # fmt: skip
 
 
-def without_privacy(train: Split, test: Split) -> list[str]:
-    """Ridge and logistic regression of scikit-learn."""
+def without_privacy(table: Table) -> dict[str, float]:
+    """Ridge and logistic regression of scikit-learn, in percent."""
     from sklearn.linear_model import LogisticRegression, RidgeClassifier
     from sklearn.preprocessing import normalize
 
-    rows = normalize(train[0].astype(np.float32))
+    def prepared(rows: np.ndarray) -> np.ndarray:
+        rows = rows.astype(np.float32)
+        return normalize(np.sign(rows) * np.sqrt(np.abs(rows)) if table.rooted else rows)
+
+    rows, shown = prepared(table.train[0]), prepared(table.test[0])
     centre = rows.mean(0)
-    rows, shown = normalize(rows - centre), normalize(normalize(test[0].astype(np.float32)) - centre)
-    models = {"ridge": RidgeClassifier(1.0), "logistic regression": LogisticRegression(C=3.0, max_iter=200)}
-    scores = {name: 100 * model.fit(rows, train[1]).score(shown, test[1]) for name, model in models.items()}
-    return [f"| without privacy: {name} |" + f" {score:.2f} |" * len(EPSILONS) for name, score in scores.items()]
+    rows, shown = normalize(rows - centre), normalize(shown - centre)
+    models = {"ridge": RidgeClassifier(1.0), "logistic regression": LogisticRegression(C=3.0, max_iter=100)}
+    return {name: 100 * model.fit(rows, table.train[1]).score(shown, table.test[1]) for name, model in models.items()}
 
 
-def diffprivlib(train: Split, test: Split, epsilon: float) -> float:
-    """Pure epsilon-DP, one class against the others. Raises ImportError where the library is missing."""
+def diffprivlib(table: Table, epsilon: float) -> float:
+    """Pure epsilon-DP, one class against the others."""
     from diffprivlib.models import LogisticRegression
     from sklearn.preprocessing import normalize
 
-    model = LogisticRegression(epsilon=epsilon, data_norm=1.0, max_iter=200)
-    return float(model.fit(normalize(train[0]), train[1]).score(normalize(test[0]), test[1]))
+    model = LogisticRegression(epsilon=epsilon, data_norm=1.0, max_iter=100)
+    rows, shown = (normalize(each.astype(np.float32)) for each in (table.train[0], table.test[0]))
+    return float(model.fit(rows, table.train[1]).score(shown, table.test[1]))
 
 
-def row(title: str, fit: Callable[[float], float]) -> str:
-    cells = []
-    for epsilon in EPSILONS:
-        found = [100 * fit(epsilon) for _ in range(FITS)]
-        cells.append(f"{mean(found):.2f} ± {(max(found) - min(found)) / 2:.2f}")
-    line = f"| {title} | " + " | ".join(cells) + " |"
-    print(line, flush=True)
-    return line
+Points = dict[str, list[tuple[float, float, float]]]
+"""Row title -> (epsilon, mean accuracy, half the range), as `curve.draw` wants it."""
 
 
-def accuracy_table(title: str, train: Split, test: Split, automatic: Callable[[float], float] | None) -> None:
-    lines = [f"| method | {' | '.join(f'ε = {epsilon:g}' for epsilon in EPSILONS)} |", "|---" * (len(EPSILONS) + 1) + "|"]
-    if automatic is not None:
-        lines.append(row("auto (patches+scattering, dp-fc)", automatic))
-    lines += [row(method, lambda epsilon, method=method: ours(train, test, method, epsilon)) for method in METHODS]
-    lines.append(row("fc, published noise calibration", lambda epsilon: ours(train, test, "fc", epsilon, wasted(epsilon))))
+def measure(table: Table, effort: Effort) -> tuple[Points, str]:
+    """All fits, and what could not be measured."""
+    note, points = "", {}
+    fits: dict[str, Fit] = {} if table.automatic is None else {"auto (patches+scattering, dp-fc)": table.automatic}
+    fits |= {method: lambda epsilon, method=method: table.fit(method, epsilon) for method in METHODS}
+    fits["fc, published noise calibration"] = lambda epsilon: table.fit("fc", epsilon, wasted(epsilon))
     try:
-        lines.append(row("diffprivlib LogisticRegression", lambda epsilon: diffprivlib(train, test, epsilon)))
-    except ImportError:
-        lines.append("| diffprivlib LogisticRegression | (not installed) |")
-    lines += without_privacy(train, test)
-    n, d = train[0].shape
-    intro = (f"`python benchmarks/heads.py`: {n:,} rows of {d:,} features, δ = {DELTA:g}, add-or-remove-one, mean of {FITS} "
-             "fits ± half their range, test accuracy in %.")
-    write_section(title, "\n\n".join((intro, "\n".join(lines), f"On {machine()}.")))
+        diffprivlib(replace(table, train=(table.train[0][:50], table.train[1][:50])), 1.0)
+        fits["diffprivlib LogisticRegression"] = lambda epsilon: diffprivlib(table, epsilon)
+    except Exception as error:  # not installed, or of another scikit-learn
+        note = f"diffprivlib is left out: {type(error).__name__}: {str(error).splitlines()[0]}."
+    for title, fit in fits.items():
+        began, points[title] = time.perf_counter(), []
+        for epsilon in effort.epsilons:
+            found = [fit(epsilon) for _ in range(effort.fits)]
+            points[title].append((epsilon, mean(found), (max(found) - min(found)) / 2))
+        print(f"{title:<34}", *(f"{100 * middle:6.2f}" for _, middle, _ in points[title]),
+              f"  {time.perf_counter() - began:.0f} s", flush=True)  # fmt: skip
+    return points, note
 
 
-def of_images(name: str, data_dir: Path) -> tuple[Split, Split]:
-    splits = data.open(name, data_dir=data_dir)
-    assert splits.test is not None
-    features = registry.features("scattering", splits.train.shape)
-    train, test = ((extract(features, source), source.labels) for source in (splits.train, splits.test))
-    return train, test
-
-
-def of_rows(path: Path) -> tuple[Split, Split]:
-    splits = data.open_rows(path, 0.0, ReadOptions())
-    assert splits.test is not None
-    train, test = ((source.raw(np.arange(len(source)))[:, 0, 0], source.labels) for source in (splits.train, splits.test))
-    return train, test
+def accuracy_table(table: Table, effort: Effort, write: bool) -> None:
+    began = time.perf_counter()
+    points, note = measure(table, effort)
+    plain = without_privacy(table)
+    n, d = table.train[0].shape
+    chosen = next(iter(points)) if table.automatic is not None else automatic("auto", table.sphere(1.0).size)
+    lines = [f"| method | {' | '.join(f'ε = {epsilon:g}' for epsilon in effort.epsilons)} |",
+             "|---" * (len(effort.epsilons) + 1) + "|"]  # fmt: skip
+    lines += [f"| {title} | " + " | ".join(f"{100 * middle:.2f} ± {100 * spread:.2f}" for _, middle, spread in found) + " |"
+              for title, found in points.items()]  # fmt: skip
+    if table.to_reach and effort.epsilons == EPSILONS:
+        lines.append("| to reach | " + " | ".join(f"{figure:g}" for figure in table.to_reach) + " |")
+    lines += [f"| without privacy: {name} |" + f" {score:.2f} |" * len(effort.epsilons) for name, score in plain.items()]
+    behind = [100 * (max(points[method][k][1] for method in METHODS) - found[1]) for k, found in enumerate(points[chosen])]
+    verdict = "everywhere" if max(behind) <= MARGIN else "NOT everywhere"
+    check = (f"`auto` is {chosen}; behind the best method by {', '.join(f'{each:.2f}' for each in behind)} points (less than "
+             f"nothing: ahead): within {MARGIN} {verdict}.")  # fmt: skip
+    intro = (f"`python benchmarks/heads.py`: {n:,} rows of {d:,} features, δ = {DELTA:g}, add-or-remove-one, mean of "
+             f"{effort.fits} fits ± half their range, test accuracy in %.")  # fmt: skip
+    took = f"All of it took {(time.perf_counter() - began) / 60:.1f} minutes on {machine()}."
+    picture = f"../docs/curve_{table.name}.png"
+    parts = (intro, "\n".join(lines), " ".join((check, note)).strip(), f"![Accuracy over ε]({picture})", took)
+    print("\n\n".join(parts))
+    if write:
+        drawn = {title: found for title, found in points.items() if "published" not in title}
+        (DOCS / f"curve_{table.name}.png").write_bytes(curve.draw(drawn, max(plain.values()) / 100, table.title))
+        write_section(f"Linear heads, {table.title}", "\n\n".join(parts))
 
 
 def matmul_rate(d: int, rows: int = 2048, repeats: int = 5) -> float:
@@ -197,17 +286,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--only", choices=("accuracy", "speed"))
+    parser.add_argument("--data", nargs="*")
     parser.add_argument("--features", type=Path, nargs="*", default=[])
+    parser.add_argument("--rooted", action="store_true")
+    parser.add_argument("--public", type=Path)
+    parser.add_argument("--fits", type=int, default=3)
+    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--full", action="store_true")
     options = parser.parse_args()
-    if options.only in (None, "speed"):
+    effort = Effort((1.0, 8.0), 1, QUICK) if options.quick else Effort(fits=options.fits)
+    names = options.data if options.data is not None else () if options.features else DATA
+    if options.only == "speed" or (options.only is None and not options.features and not options.quick):
         speed(options.full)
-    if options.only in (None, "accuracy"):
+    if options.only != "speed":
         for path in options.features:
-            accuracy_table(f"Linear heads on {path.stem}", *of_rows(path), None)
-        for title, name in (("CIFAR-10", "cifar10"), ("Fashion-MNIST", "fashion_mnist")):
-            accuracy_table(f"Linear heads, no public data, {title}", *of_images(name, options.data_dir),
-                           lambda epsilon, name=name: as_it_is(name, options.data_dir, epsilon))  # fmt: skip
+            accuracy_table(of_rows(path, options.rooted, options.public, effort), effort, not options.quick)
+        for name in names:
+            accuracy_table(of_images(name, options.data_dir, effort), effort, not options.quick)
 
 
 if __name__ == "__main__":

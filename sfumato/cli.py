@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,6 +49,16 @@ class Features:
 
 
 @dataclass(frozen=True)
+class RowMap:
+    """What is done to rows before anything is learnt."""
+
+    public: Path | None = None
+    """Features of public examples (a file or a store), for centring and directions that cost no privacy."""
+    rooted: bool = False
+    """Signed square roots of the features first; suits those of a ReLU network."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """Train a private linear classifier on rows of features: a run directory as `sfumato train` makes it."""
 
@@ -62,6 +72,9 @@ class Fit:
     """Expected batch size of gradient steps [all examples]."""
     steps: int | None = None
     learning_rate: float | None = None
+    rows: tyro.conf.OmitArgPrefixes[RowMap] = field(default_factory=RowMap)
+    per_class: bool = False
+    """ls, newton: a matrix of second moments for each class instead of a shared one."""
     validation: float = 0.0
     """Share of the training rows held out for tuning."""
     test_fraction: float = 0.2
@@ -70,7 +83,8 @@ class Fit:
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        method = MethodConfig(self.method, "rows", batch=self.batch, steps=self.steps, learning_rate=self.learning_rate)
+        method = MethodConfig(self.method, "rows", batch=self.batch, steps=self.steps, learning_rate=self.learning_rate,
+                              public=self.rows.public, rooted=self.rows.rooted, per_class=self.per_class)  # fmt: skip
         where = DataConfig(str(self.features), validation=self.validation, test_fraction=self.test_fraction)
         commands.train(TrainConfig(where, self.privacy, method, self.run))
 
@@ -85,6 +99,7 @@ class Sweep:
     """Rows as for `sfumato fit`; or else give --data and --model."""
     data: str | None = None
     data_dir: Path | None = None
+    rows: tyro.conf.OmitArgPrefixes[RowMap] = field(default_factory=RowMap)
     model: str = "scattering"
     """With --data: patches+scattering | patches | scattering | scatternet."""
     epsilon: str = "0.1,1,3,8"
@@ -99,8 +114,9 @@ class Sweep:
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.sweep(_on_rows(self.features, self.data, self.data_dir, self.model, self.delta), self.epsilon, self.method,
-                       self.out, self.repeats, self.log)  # fmt: skip
+        base = _on_rows(self.features, self.data, self.data_dir, self.model, self.rows)
+        base = replace(base, privacy=PrivacyConfig(delta=self.delta))
+        commands.sweep(base, self.epsilon, self.method, self.out, self.repeats, self.log)
 
 
 @dataclass(frozen=True)
@@ -108,11 +124,12 @@ class Tune:
     """The best of several linear heads with random settings; the price of choosing is in epsilon."""
 
     out: Path
-    """Directory to create, with model, ledger and the settings chosen."""
+    """Run directory to create, like that of `sfumato fit`, with the settings chosen in tune.json."""
     features: Path | None = None
     """Rows as for `sfumato fit`; or else give --data and --model."""
     data: str | None = None
     data_dir: Path | None = None
+    rows: tyro.conf.OmitArgPrefixes[RowMap] = field(default_factory=RowMap)
     model: str = "scattering"
     method: str = "fc,ls"
     """Comma-separated, of fc, ls, newton, sgd, adam, lamb, means."""
@@ -128,20 +145,21 @@ class Tune:
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        base = _on_rows(self.features, self.data, self.data_dir, self.model, self.delta)
+        base = _on_rows(self.features, self.data, self.data_dir, self.model, self.rows)
         base = replace(base, data=replace(base.data, validation=self.validation),
                        privacy=PrivacyConfig(self.epsilon, self.delta))  # fmt: skip
         commands.tune(base, self.method, self.fits, self.out, self.log)
 
 
 def _on_rows(
-    features: Path | None, name: str | None, data_dir: Path | None, model: str, delta: float | None
+    features: Path | None, name: str | None, data_dir: Path | None, model: str, rows: RowMap
 ) -> TrainConfig:
     """Rows from a file or from a data set and a fixed model."""
     if (features is None) == (name is None):
         raise ArgumentError("features", features, "give either --features or --data")
     where = DataConfig(str(features) if features is not None else str(name), data_dir)
-    return TrainConfig(where, PrivacyConfig(delta=delta), MethodConfig("fc", model if features is None else "rows"))
+    method = MethodConfig("fc", model if features is None else "rows", public=rows.public, rooted=rows.rooted)
+    return TrainConfig(where, method=method)
 
 
 @dataclass(frozen=True)
@@ -176,12 +194,13 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify image files with a finished run's model (needs only its model.json and model.safetensors)."""
+    """Classify image files or feature rows with a finished run's model (needs only its model.json and model.safetensors)."""
 
     run: tyro.conf.Positional[Path]
     images: tyro.conf.Positional[list[Path]]
+    """Image files; for a run of `sfumato fit`, feature rows (a store or a file, labels are not needed)."""
     json: bool = False
-    """Print one JSON object per image, with all probabilities."""
+    """Print one JSON object per image or row, with all probabilities."""
 
     def __call__(self) -> None:
         from sfumato.runs import commands

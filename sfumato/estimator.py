@@ -1,6 +1,6 @@
 """The scikit-learn face: arrays in, private classifier out."""
 
-import tempfile
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -58,14 +58,8 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
         )
         info = DataInfo("arrays", "memory", source.class_names, source.shape, {"train": len(source)})
         plan = make_plan(config, info)
-        if self.ledger is not None:
-            self._fit(plan, source, self.ledger)
-        else:
-            with (
-                tempfile.TemporaryDirectory() as directory,
-                Ledger.create(directory, delta=plan.delta, epsilon_max=plan.epsilon) as ledger,
-            ):
-                self._fit(plan, source, ledger)
+        with nullcontext(self.ledger) if self.ledger is not None else Ledger.temporary(plan.delta, plan.epsilon) as ledger:
+            self._fit(plan, source, ledger)
         self.plan_, self.epsilon_ = plan, plan.spends
         return self
 

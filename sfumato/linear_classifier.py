@@ -1,8 +1,8 @@
 """The scikit-learn face of the linear solvers: rows of features in, private classifier out."""
 
 import math
-import tempfile
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -110,14 +110,8 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         releases = (counts,) * balanced + releases_for(recipe, epsilon, delta, left)
         self.plan_ = LinearPlan(len(X), X.shape[1], recipe, releases, epsilon, delta, mu)
         self._warn_if_weak()
-        if self.ledger is not None:
-            self.head_ = self._run(rows, sphere, self.ledger)
-        else:
-            with (
-                tempfile.TemporaryDirectory() as directory,
-                Ledger.create(directory, delta=delta, epsilon_max=epsilon) as ledger,
-            ):
-                self.head_ = self._run(rows, sphere, ledger)
+        with nullcontext(self.ledger) if self.ledger is not None else Ledger.temporary(delta, epsilon) as ledger:
+            self.head_ = self._run(rows, sphere, ledger)
         self.epsilon_ = self.plan_.spends
         return self
 

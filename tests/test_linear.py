@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.solve.budget import METHODS, LinearRecipe, linear_rule, releases_for
 from sfumato.solve.linear import solver
-from sfumato.solve.quadratic import PER_CLASS_BOUND, Balance, curvatures, gradient, least_clip, quadratic
+from sfumato.solve.quadratic import PER_CLASS_BOUND, Balance, Kind, curvatures, gradient, least_clip, quadratic
 from sfumato.solve.rows import CHUNK, Rows, mean_sum
 from sfumato.solve.sequence import Stages
 from sfumato.solve.spectrum import Spectrum, cleaned, noise_edge
@@ -30,7 +31,7 @@ from sfumato.train.loop import run, tally
 
 D, CLASSES = 6, 3
 KEY = SecretKey.from_insecure_seed(5)
-KINDS = (*METHODS, "newton per class", "fc sampled", "sgd sampled")
+KINDS = (*METHODS, "ls per class", "newton per class", "fc sampled", "sgd sampled")
 
 
 def toy(n: int, classes: int = CLASSES, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -45,7 +46,7 @@ def recipe(kind: str, n: int, mu: float) -> LinearRecipe:
     found = linear_rule(kind.split()[0], n, D, CLASSES, mu)
     if kind.endswith("sampled"):
         return replace(found, sampling=0.5)
-    return replace(found, per_class=kind == "newton per class")
+    return replace(found, per_class=kind.endswith("per class"))
 
 
 def procedure(kind: str, rows: Rows, epsilon: float = 8.0, n: int | None = None) -> Stages:
@@ -126,13 +127,14 @@ def contribution(kind: str, row: np.ndarray, label: int, sphere: Sphere, weight:
         "mean": lambda: mean_sum(rows, sphere),
         "gradient": lambda: gradient(rows, sphere, weight, 0.9),
         "shared": lambda: quadratic(rows, sphere, weight, balance),
-        "per class": lambda: quadratic(rows, sphere, weight, balance, per_class=True),
+        "hessians": lambda: quadratic(rows, sphere, weight, balance, "hessians"),
+        "moments": lambda: quadratic(rows, sphere, weight, balance, "moments"),
     }
     total = sums[kind]()
     return float(np.linalg.norm(flat(total.value))), total.sensitivity.add_or_remove
 
 
-@pytest.mark.parametrize("kind", ["mean", "gradient", "shared", "per class"])
+@pytest.mark.parametrize("kind", ["mean", "gradient", "shared", "hessians", "moments"])
 def test_the_worst_row_reaches_the_bound_and_does_not_pass_it(kind: str) -> None:
     """Row and weights are found by optimisation, so the bounds are tight and not merely safe."""
     sphere = Sphere.plain(D)
@@ -163,8 +165,9 @@ def test_curvatures_of_all_classes_together_are_bounded_tightly(classes: int) ->
                          options={"maxiter": 2_000}).fun for seed in range(6))  # fmt: skip
     assert -found == pytest.approx(PER_CLASS_BOUND[classes == 2] ** 2, rel=1e-3)
     scores = np.random.default_rng(0).normal(size=(1000, classes)) * 5
-    for per_class in (False, True):
-        omega = np.asarray(curvatures(jax.nn.softmax(scores), per_class))
+    labels = jnp.arange(1000) % classes
+    for kind in get_args(Kind):
+        omega = np.asarray(curvatures(jax.nn.softmax(scores), labels, kind))
         assert np.all(omega >= 0) and np.max((omega**2).sum(1)) <= 1
 
 

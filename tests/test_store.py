@@ -125,7 +125,92 @@ def test_fit_makes_a_run_directory_like_train(store: Path, tmp_path: Path) -> No
     statement = succeeds("report", run)
     assert "as they were given" in statement and "number of features" in statement and "How the features were" in statement
     (tmp_path / "a.png").write_bytes(b"")
-    refused(tmp_path, "predict", run, tmp_path / "a.png", says=("takes rows of", "predict_proba"))
+    refused(tmp_path, "predict", run, tmp_path / "a.png", says=("no feature rows", ".npz"))
+
+
+def test_rows_are_predicted_from_files_without_labels(tmp_path: Path) -> None:
+    rows, labels = toy()
+    np.savez(tmp_path / "toy.npz", X=rows, y=labels)
+    succeeds("fit", "--features", tmp_path / "toy.npz", "--method", "ls", "--epsilon", 8, "--out", tmp_path / "run", "--log",
+             "quiet")  # fmt: skip
+    np.save(tmp_path / "new.npy", rows[:150].astype(np.float16))
+    np.savez(tmp_path / "new.npz", x_test=rows[:150])
+    lines = [line.split("\t") for line in succeeds("predict", tmp_path / "run", tmp_path / "new.npy").splitlines()]
+    assert [int(line[1]) for line in lines] == list(range(150)) and lines[0][0].endswith("new.npy")
+    assert np.mean([int(line[2]) == label for line, label in zip(lines, labels[:150], strict=True)]) > 0.8
+    told = [json.loads(line) for line in succeeds("predict", tmp_path / "run", tmp_path / "new.npz", "--json").splitlines()]
+    assert [each["class"] for each in told] == [line[2] for line in lines] and told[7]["row"] == 7
+    np.save(tmp_path / "wide.npy", np.zeros((2, 7)))
+    refused(tmp_path, "predict", tmp_path / "run", tmp_path / "wide.npy", says=("rows of 7 features", "needs 6"))
+    np.save(tmp_path / "whole.npy", np.zeros((2, 6), int))
+    refused(tmp_path, "predict", tmp_path / "run", tmp_path / "whole.npy", says=("n rows of d floats", "int64"))
+
+
+def test_rows_of_a_store_are_predicted(store: Path, tmp_path: Path) -> None:
+    succeeds("fit", "--features", store, "--method", "means", "--epsilon", 8, "--out", tmp_path / "run", "--log", "quiet")
+    assert len(succeeds("predict", tmp_path / "run", store).splitlines()) == 12
+
+
+# -- public rows
+
+
+@pytest.fixture
+def with_public(tmp_path: Path) -> Path:
+    """toy.npz, its rows turned into a common direction, and public.npy of the same kind without labels."""
+    rows, labels = toy()
+    np.savez(tmp_path / "toy.npz", X=rows + 5, y=labels)
+    np.save(tmp_path / "public.npy", (5 + 2 * np.random.default_rng(1).normal(size=(90, 6))).astype(np.float32))
+    return tmp_path
+
+
+def test_public_rows_are_stated_and_make_the_classifier(with_public: Path) -> None:
+    run, fit = with_public / "run", ("fit", "--features", with_public / "toy.npz", "--epsilon", 8, "--log", "quiet")
+    succeeds(*fit, "--public", with_public / "public.npy", "--rooted", "--out", run)
+    plan = json.loads((run / "plan.json").read_text())
+    assert plan["rooted"] and plan["public"]["count"] == 90 and plan["public"]["directions"] == 6
+    for file in ("report.html", "model_card.md"):
+        assert "90 public examples" in (run / file).read_text() and plan["public"]["sha256"][:16] in (run / file).read_text()
+    assert str(with_public) not in (run / "report.html").read_text()
+    found = json.loads((run / "evaluation.json").read_text())["accuracy"]
+    assert found > 0.8
+    succeeds("evaluate", run)  # the saved model has the public map and the roots
+    assert json.loads((run / "evaluation.json").read_text())["accuracy"] == found
+    for method in ("fc,ls", "means"):
+        succeeds("sweep", "--features", with_public / "toy.npz", "--public", with_public / "public.npy", "--epsilon", "8",
+                 "--method", method, "--out", with_public / method, "--log", "quiet")  # fmt: skip
+    succeeds("tune", "--features", with_public / "toy.npz", "--public", with_public / "public.npy", "--rooted", "--fits", 2,
+             "--epsilon", 8, "--out", with_public / "best", "--log", "quiet")  # fmt: skip
+    assert "90 public examples" in succeeds("report", with_public / "best")
+
+
+def test_public_rows_that_do_not_fit_are_refused(with_public: Path) -> None:
+    fit = ("fit", "--features", with_public / "toy.npz", "--out", with_public / "run")
+    np.save(with_public / "wide.npy", np.zeros((5, 9)))
+    np.save(with_public / "bad.npy", np.full((5, 6), np.nan))
+    refused(with_public, *fit, "--public", with_public / "wide.npy", says=("public=", "9 features", "have 6"))
+    refused(with_public, *fit, "--public", with_public / "bad.npy", says=("public=", "0 usable rows"))
+    refused(with_public, *fit, "--public", with_public / "missing.npy", says=("missing.npy", "no feature rows"))
+    refused(with_public, "train", "--data", "digits", "--method", "dp-fc", "--rooted", "--out", with_public / "run",
+            says=("rooted=True", "dp-fc"))  # fmt: skip
+    refused(with_public, *fit, "--method", "fc", "--per-class", says=("per_class=True", "fc"))
+
+
+def test_a_resumed_run_refuses_public_rows_that_changed(with_public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sfumato.runs.train import Recorder
+
+    def press_ctrl_c(self: Recorder, done: int, state: object) -> None:
+        raise KeyboardInterrupt
+
+    run = with_public / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "after_step", press_ctrl_c)
+        assert sfumato("fit", "--features", with_public / "toy.npz", "--public", with_public / "public.npy", "--log", "quiet",
+                       "--out", run).code == 130  # fmt: skip
+    public = np.load(with_public / "public.npy")
+    np.save(with_public / "public.npy", public + 1)
+    assert "changed since the run was planned" in sfumato("resume", run).err and not (run / "result.json").exists()
+    np.save(with_public / "public.npy", public)
+    succeeds("resume", run)
 
 
 def test_a_stopped_fit_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,12 +235,12 @@ def test_a_stopped_fit_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("method", ["ls", "newton", "sgd", "adam", "lamb", "means"])
+@pytest.mark.parametrize("method", ["ls", "ls --per-class", "newton", "sgd", "adam", "lamb", "means"])
 def test_every_method_fits_from_the_command_line(tmp_path: Path, method: str) -> None:
     rows, labels = toy()
     np.savez(tmp_path / "toy.npz", x_train=rows[:200], y_train=labels[:200], x_test=rows[200:], y_test=labels[200:])
-    told = succeeds("fit", "--features", tmp_path / "toy.npz", "--method", method, "--epsilon", 8, "--log", "quiet", "--out",
-                    tmp_path / "run")  # fmt: skip
+    told = succeeds("fit", "--features", tmp_path / "toy.npz", "--method", *method.split(), "--epsilon", 8, "--log", "quiet",
+                    "--out", tmp_path / "run")  # fmt: skip
     assert json.loads((tmp_path / "run/evaluation.json").read_text())["accuracy"] > 0.6, told
 
 

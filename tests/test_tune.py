@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_helpers import refused, succeeds
+from run_helpers import FILES, refused, sfumato, succeeds
 
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.models.heads import Sphere
 from sfumato.privacy import events
 from sfumato.privacy.accountants import describe, epsilon
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, SelectedEvent
@@ -64,7 +65,7 @@ def test_the_number_of_fits_has_the_law_that_is_paid_for(mean: float) -> None:
 def test_recipes_differ_and_keep_the_budget() -> None:
     rows = Rows(np.zeros((500, 4), np.float32), np.zeros(500, np.int32), 3)
     stream = SecretKey.from_insecure_seed(0).stream("tune")
-    found = [random_recipe(("fc", "ls"), rows, 0.5, stream) for _ in range(20)]
+    found = [random_recipe(("fc", "ls"), rows, Sphere.plain(4), 0.5, stream) for _ in range(20)]
     assert {each.method for each in found} == {"fc", "ls"} and len({each.learning_rate for each in found}) == 20
     for each in found:
         spent = sum(release.count / release.noise_multiplier**2 for release in each.releases(0.5))
@@ -77,13 +78,34 @@ def test_only_the_winner_is_left(tmp_path: Path) -> None:
     np.savez(tmp_path / "toy.npz", X=(3 * np.eye(6)[labels] + stream.normal(size=(400, 6))).astype(np.float32), y=labels)
     tune = ("tune", "--features", tmp_path / "toy.npz", "--epsilon", 8, "--fits", 4, "--log", "quiet")
     told = succeeds(*tune, "--validation", 0.25, "--out", tmp_path / "best")
-    assert {file.name for file in (tmp_path / "best").iterdir()} == {"ledger.jsonl", "model.safetensors", "model.json",
-                                                                     "tune.json"}  # fmt: skip
+    assert {file.name for file in (tmp_path / "best").iterdir()} == FILES | {"tune.json"}
     ledger = Ledger.read(tmp_path / "best")
     assert ledger.releases == 1 and 7.9 < ledger.epsilon() <= 8.0 and "about 4 fits" in told
     chances = Classifier.load(tmp_path / "best").predict_proba(3 * np.eye(6, dtype=np.float32)[:3][:, None, None])
     assert chances.shape == (3, 3)
     assert json.loads((tmp_path / "best/tune.json").read_text())["recipe"]["method"] in ("fc", "ls")
+    statement = succeeds("report", tmp_path / "best")
+    assert "4 on average" in statement and "not of the fits that it was chosen from" in statement
+    assert "Papernot" in statement and "cost of choosing" in statement
+    plan = json.loads((tmp_path / "best/plan.json").read_text())
+    assert plan["method"] == "best of fc, ls" and plan["releases"][0]["selected"] == 4
+    before = (tmp_path / "best/evaluation.json").read_bytes()
+    succeeds("evaluate", tmp_path / "best", "--split", "validation")
+    assert (tmp_path / "best/evaluation.json").read_bytes() == before
     assert "best of about 4 fits" in succeeds("account", tmp_path / "best")
     for wrong, says in ((("--fits", 1), "fits=1"), (("--validation", 0), "validation"), (("--method", "svm"), "method='svm'")):
         refused(tmp_path, *tune, *wrong, "--out", tmp_path / "no", says=(says,))
+
+
+def test_a_stopped_tune_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.arange(90) % 3
+    np.savez(tmp_path / "toy.npz", X=np.eye(3, dtype=np.float32)[labels], y=labels)
+
+    def press_ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sfumato.runs.tune.fit_once", press_ctrl_c)
+        assert sfumato("tune", "--features", tmp_path / "toy.npz", "--out", tmp_path / "best", "--log", "quiet").code == 130
+    assert Ledger.read(tmp_path / "best").releases == 1
+    assert "start a new one" in sfumato("resume", tmp_path / "best").err

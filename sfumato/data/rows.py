@@ -76,6 +76,28 @@ def read_manifest(directory: Path) -> Store:
         raise DataError(f"{directory / MANIFEST}: damaged ({error}); make the store again") from None
 
 
+def read_features(path: Path, split: str = "train") -> np.ndarray:
+    """The n x d matrix at `path` without labels, mapped where possible; `split` of it where it holds more than one.
+
+    Raises DataError, as `open_rows` does.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        parts = _stored(path)[0]
+        if split not in parts:
+            raise DataError(f"{path}: this feature store has no {split} rows; give one that has")
+        return parts[split][0]
+    if path.suffix not in ENDINGS or not path.is_file():
+        raise DataError(f"{str(path)!r}: no feature rows; give a feature store or a file that ends in {', '.join(ENDINGS)}")
+    arrays = {"X": _map(path)} if path.suffix == ".npy" else _read(path, labelled=False)
+    names = (PLAIN_NAMES[0], NAMES[split][0])
+    found = next((arrays[name] for name in names if name in arrays), None)
+    if found is None or found.ndim != 2 or found.dtype.kind != "f" or 0 in found.shape:
+        what = "nothing of these names" if found is None else f"{found.dtype} {found.shape}"
+        raise DataError(f"{path}: {' or '.join(names)} must be n rows of d floats each, not {what}")
+    return found
+
+
 def digest(rows: np.ndarray, labels: np.ndarray) -> str:
     """SHA-256 of all labels and of at most 64 rows spread over the matrix: notices files that do not belong together."""
     found = hashlib.sha256(labels.astype("<i4").tobytes())
@@ -137,8 +159,8 @@ def _map(path: Path) -> np.ndarray:
         raise DataError(f"{path}: cut short or damaged ({error}); restore it or make it again") from None
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file by name."""
+def _read(path: Path, labelled: bool = True) -> dict[str, np.ndarray]:
+    """The arrays of a file by name. labelled: whether labels are needed."""
     if path.suffix == ".npy":
         return {"X": _map(path), "y": _map(path.with_suffix(".labels.npy"))}
     try:
@@ -149,24 +171,24 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             from safetensors.numpy import load_file
 
             return load_file(path)
-        return _parquet(path)
+        return _parquet(path, labelled)
     except DataError:
         raise
     except Exception as error:  # each library has its own
         raise DataError(f"{path}: cannot be read ({error}); restore it or write it again") from None
 
 
-def _parquet(path: Path) -> dict[str, np.ndarray]:
+def _parquet(path: Path, labelled: bool) -> dict[str, np.ndarray]:
     try:
         from pyarrow import parquet
     except ImportError:
         raise DataError(f"{path}: reading parquet needs pyarrow (`pip install pyarrow`); or give the rows as .npy") from None
     table = parquet.read_table(path)
-    if "label" not in table.column_names:
+    if labelled and "label" not in table.column_names:
         raise DataError(f"{path}: has no column called label; rename the one that holds the classes")
     columns = [name for name in table.column_names if name != "label"]
     rows = np.column_stack([table[name].to_numpy().astype(np.float32) for name in columns])
-    return {"X": rows, "y": np.asarray(table["label"].to_pylist())}
+    return {"X": rows, "y": np.asarray(table["label"].to_pylist())} if labelled else {"X": rows}
 
 
 def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], tuple[str, ...]]:

@@ -94,6 +94,20 @@ class Sphere(eqx.Module):
     def plain(cls, d: int, rooted: bool = False) -> "Sphere":
         return cls(jnp.zeros(d), None, jnp.zeros(d), rooted)
 
+    @classmethod
+    def shaped(cls, kind: str, d: int) -> "Sphere":
+        """Zeros in the structure that `kind` names, for rows of d features."""
+        words = kind.split()[1:]
+        k = next((int(word) for word in words if word.isdigit()), None)
+        rooted = "rooted" in words
+        return cls.plain(d, rooted) if k is None else cls(jnp.zeros(d), jnp.zeros((d, k)), jnp.zeros(k), rooted)
+
+    @property
+    def kind(self) -> str:
+        """What `shaped` needs to know: "sphere", and if so "rooted" and the number of public directions."""
+        words = ["sphere", *["rooted"] * self.rooted]
+        return " ".join(words if self.projection is None else [*words, str(self.projection.shape[1])])
+
     @property
     def size(self) -> int:
         """Length of a row that comes out: k and the constant."""

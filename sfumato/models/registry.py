@@ -67,9 +67,9 @@ def skeleton(name: str, head: str | None, shape: Shape, classes: int) -> eqx.Mod
     if not is_features(name):
         return network(name, shape, classes, jax.random.key(0))
     fixed = features(name, shape)
-    if head == "sphere":
-        d = feature_size(name, shape)
-        return OnFeatures(fixed, SphereLinear(Sphere.plain(d), Linear.zeros(d + 1, classes)))
+    if head is not None and head.startswith("sphere"):
+        sphere = Sphere.shaped(head, feature_size(name, shape))
+        return OnFeatures(fixed, SphereLinear(sphere, Linear.zeros(sphere.size, classes)))
     if head == "whitened":
         return OnFeatures(fixed, WhitenedLinear.zeros(fixed.groups, classes))
     return OnFeatures(fixed, Linear.zeros(feature_size(name, shape), classes))

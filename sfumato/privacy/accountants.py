@@ -11,6 +11,7 @@ known by its Rényi divergences (Papernot & Steinke 2022, arXiv 2110.03620, Thm.
 import importlib.metadata
 import math
 from functools import lru_cache
+from typing import Any
 
 from sfumato.core.checks import positive, whole
 from sfumato.core.errors import ArgumentError
@@ -24,6 +25,9 @@ _ORDERS = [1 + k / 10 for k in range(1, 100)] + list(range(11, 64)) + [round(64 
 
 _ROOT_TOLERANCE = 1e-10
 """The library finds epsilon of one Gaussian by a root search to 1e-12; this much is added so that we err above."""
+
+Sampled = tuple[tuple[PoissonSampledEvent, int], ...]
+"""Events and how often each of them happened."""
 
 
 def gaussian_mu(tally: Tally) -> float:
@@ -54,7 +58,7 @@ def describe(tally: Tally) -> str:
     return f"exact Gaussian composition, by dp-accounting {version}"
 
 
-def _canonical(tally: Tally) -> tuple[float, tuple[tuple[PoissonSampledEvent, int], ...]]:
+def _canonical(tally: Tally) -> tuple[float, Sampled]:
     """Merge plain Gaussians into mu and sort the rest, so that equal compositions give equal numbers to the last bit."""
     plain: dict[Event, int] = {}
     sampled: dict[PoissonSampledEvent, int] = {}
@@ -80,42 +84,31 @@ def _gaussian_epsilon(mu: float, delta: float) -> float:
 
 
 @lru_cache(maxsize=4096)
-def _sampled_epsilon(
-    mu: float, sampled: tuple[tuple[PoissonSampledEvent, int], ...], delta: float, interval: float
-) -> float:
-    import dp_accounting
+def _sampled_epsilon(mu: float, sampled: Sampled, delta: float, interval: float) -> float:
     from dp_accounting import pld
 
-    accountant = pld.PLDAccountant(value_discretization_interval=interval)
-    if mu > 0:
-        accountant.compose(dp_accounting.GaussianDpEvent(1 / mu))
-    for event, count in sampled:
-        gaussian = dp_accounting.GaussianDpEvent(event.event.noise_multiplier)
-        accountant.compose(dp_accounting.PoissonSampledDpEvent(event.rate, gaussian), count)
-    return float(accountant.get_epsilon(delta))
+    return float(_composed(pld.PLDAccountant(value_discretization_interval=interval), mu, sampled, ()).get_epsilon(delta))
 
 
 @lru_cache(maxsize=4096)
-def _selected_epsilon(
-    mu: float,
-    sampled: tuple[tuple[PoissonSampledEvent, int], ...],
-    selected: tuple[tuple[SelectedEvent, int], ...],
-    delta: float,
-) -> float:
-    import dp_accounting
+def _selected_epsilon(mu: float, sampled: Sampled, selected: tuple[tuple[SelectedEvent, int], ...], delta: float) -> float:
     from dp_accounting import rdp
+
+    return float(_composed(rdp.RdpAccountant(orders=_ORDERS), mu, sampled, selected).get_epsilon(delta))
+
+
+def _composed(accountant: Any, mu: float, sampled: Sampled, selected: tuple[tuple[SelectedEvent, int], ...]) -> Any:
+    """The library's accountant, with all of these composed."""
+    from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
     from dp_accounting.dp_event import RepeatAndSelectDpEvent
 
-    accountant = rdp.RdpAccountant(orders=_ORDERS)
     if mu > 0:
-        accountant.compose(dp_accounting.GaussianDpEvent(1 / mu))
+        accountant.compose(GaussianDpEvent(1 / mu))
     for event, count in sampled:
-        gaussian = dp_accounting.GaussianDpEvent(event.event.noise_multiplier)
-        accountant.compose(dp_accounting.PoissonSampledDpEvent(event.rate, gaussian), count)
+        accountant.compose(PoissonSampledDpEvent(event.rate, GaussianDpEvent(event.event.noise_multiplier)), count)
     for chosen, count in selected:
-        gaussian = dp_accounting.GaussianDpEvent(chosen.event.noise_multiplier)
-        accountant.compose(RepeatAndSelectDpEvent(gaussian, chosen.mean, 0), count)
-    return float(accountant.get_epsilon(delta))
+        accountant.compose(RepeatAndSelectDpEvent(GaussianDpEvent(chosen.event.noise_multiplier), chosen.mean, 0), count)
+    return accountant
 
 
 def _check_delta(delta: float) -> None:

@@ -13,8 +13,11 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +109,13 @@ class Ledger:
         except BaseException:
             os.close(handle)
             raise
+
+    @classmethod
+    @contextmanager
+    def temporary(cls, delta: float, epsilon_max: float) -> Iterator["Ledger"]:
+        """A ledger for as long as the `with` block runs, for computations whose payments nobody will look up."""
+        with tempfile.TemporaryDirectory() as directory, cls.create(directory, delta=delta, epsilon_max=epsilon_max) as ledger:
+            yield ledger
 
     @classmethod
     def read(cls, path: Path | str) -> "Ledger":

@@ -30,6 +30,7 @@ class Release:
     noise_multiplier: float
     what: str
     rate: float | None = None
+    selected: float | None = None
 
 
 @dataclass(frozen=True)

@@ -86,12 +86,15 @@ def _promise(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
     factor = words.number(math.exp(min(spent.epsilon, LARGE_EPSILON)), 3, up=True)
     conditional = "would be" if facts.insecure else "is"
+    seen = ("of the model that was chosen and its training, but not of the fits that it was chosen from,"
+            if any(release.selected is not None for release in plan.releases) else
+            "of the training, all intermediate models included,")  # fmt: skip
     text = (
         f"This model was trained on {words.plural(plan.n, 'private ' + plan.unit)} ({printable(plan.name)}). Training "
         f"{conditional} differentially private with ε = {words.epsilon(spent.epsilon)} and δ = "
         f"{words.power(spent.delta)} (promised: at most ε = {words.number(plan.epsilon)}). "
-        f"Take two training sets that are the same except that {_relation(facts)}. Whatever anyone may see of the "
-        f"training, all intermediate models included, is at most e^ε = {factor} times as likely with one as with the "
+        f"Take two training sets that are the same except that {_relation(facts)}. Whatever anyone may see "
+        f"{seen} is at most e^ε = {factor} times as likely with one as with the "
         f"other, but for an added probability of at most δ. The smaller both are, the less it matters to anyone whose "
         f"{plan.unit} it is that it was used."
     )

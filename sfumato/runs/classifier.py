@@ -11,13 +11,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
 from sfumato.core.trees import leaf_names
 from sfumato.data.decode import decode
+from sfumato.data.rows import read_features
 from sfumato.data.split import ReadOptions
 from sfumato.models import registry
 from sfumato.models.registry import GIVEN
@@ -28,7 +29,9 @@ _CHUNK = 128
 
 @dataclass(frozen=True)
 class Spec:
-    """What model.json says of the structure. head: "whitened" or "linear" for a model on fixed features, else None."""
+    """What model.json says of the structure. head: "whitened", "linear" or a `Sphere.kind` for a model on fixed features,
+    else None.
+    """
 
     model: str
     head: str | None
@@ -44,7 +47,7 @@ class Classifier:
         self.model = model
         self._probabilities = eqx.filter_jit(lambda model, images: jax.nn.softmax(jax.vmap(model)(images)))
 
-    def predict_proba(self, images: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b classes"]:
+    def predict_proba(self, images: Float[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b classes"]:
         """Pixels in [0, 1]. One compilation, whatever b is."""
         parts = []
         for start in range(0, len(images), _CHUNK):
@@ -53,12 +56,17 @@ class Classifier:
             parts.append(np.asarray(self._probabilities(self.model, np.pad(part, padding)))[: len(part)])
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
 
-    def read(self, path: Path) -> Float32[np.ndarray, "1 h w c"]:
-        """An image file as this model wants it: its number of channels and its size (resized and centre-cropped if not)."""
+    def read(self, path: Path) -> Float[np.ndarray, "b h w c"]:
+        """An image file as this model wants it: its number of channels and its size (resized and centre-cropped if not).
+
+        For a model of feature rows, all rows of a file or of a feature store's test split.
+        """
         height, width, colours = self.spec.shape
         if self.spec.model == GIVEN:
-            raise DataError(f"images={str(path)!r}: this model takes rows of {colours} features, not images; use "
-                            "Classifier.predict_proba from Python")
+            rows = read_features(path, "test")
+            if rows.shape[1] != colours:
+                raise DataError(f"{path}: rows of {rows.shape[1]} features; this model needs {colours}")
+            return np.asarray(rows)[:, None, None, :]
         if not path.is_file():
             raise DataError(f"images={str(path)!r}: no such file")
         try:

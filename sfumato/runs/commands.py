@@ -10,6 +10,7 @@ from sfumato import data
 from sfumato.core import files
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.data.source import Source
+from sfumato.models import registry
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
 from sfumato.report.intervals import clopper_pearson
@@ -86,17 +87,17 @@ def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) ->
 
 def predict(path: Path, images: list[Path], as_json: bool) -> None:
     if not images:
-        raise ArgumentError("images", [], "give at least one image file")
+        raise ArgumentError("images", [], "give at least one image file (or file of feature rows)")
     classifier = Classifier.load(path)
-    classes = classifier.spec.classes
+    classes, given = classifier.spec.classes, classifier.spec.model == registry.GIVEN
     for image in images:
-        row = classifier.predict_proba(classifier.read(image))[0]
-        best = int(row.argmax())
-        if as_json:
-            probabilities = {name: round(float(p), 6) for name, p in zip(classes, row, strict=True)}
-            print(json.dumps({"image": str(image), "class": classes[best], "probabilities": probabilities}))
-        else:
-            print(f"{image}\t{classes[best]}\t{row[best]:.3f}")
+        for k, row in enumerate(classifier.predict_proba(classifier.read(image))):
+            best, name = int(row.argmax()), {"rows": str(image), "row": k} if given else {"image": str(image)}
+            if as_json:
+                probabilities = {name: round(float(p), 6) for name, p in zip(classes, row, strict=True)}
+                print(json.dumps({**name, "class": classes[best], "probabilities": probabilities}))
+            else:
+                print(*name.values(), classes[best], f"{row[best]:.3f}", sep="\t")
 
 
 def report(path: Path) -> None:

@@ -67,6 +67,12 @@ class MethodConfig:
     """dp-sgd: decay of the averaged parameters, which become the model (0: none)."""
     physical: int | None = None
     """dp-sgd: examples on the device at once; bounds memory, does not change the result."""
+    public: Path | None = None
+    """Linear heads: features of public examples (a file or a feature store), for centring and directions that cost nothing."""
+    rooted: bool = False
+    """Linear heads: signed square roots of the features first; suits those of a ReLU network."""
+    per_class: bool = False
+    """ls, newton: a matrix of second moments for each class instead of a shared one."""
 
 
 @dataclass(frozen=True)
@@ -152,10 +158,10 @@ class TrainConfig:
 
 
 def _path(name: str, value: Any) -> Any:
-    return Path(value) if name in ("data_dir", "out") and value is not None else value
+    return Path(value) if name in ("data_dir", "out", "public") and value is not None else value
 
 
 def refuse(argument: str, value: Any, method: str) -> None:
     """For settings that a method does not have."""
     if value is not None:
-        raise ArgumentError(argument, value, f"method {method} has no such setting; leave it out or use --method dp-sgd")
+        raise ArgumentError(argument, value, f"method {method} has no such setting; leave it out or choose another --method")

@@ -18,12 +18,13 @@ from sfumato.data.views import Views
 from sfumato.features import extract
 from sfumato.models import registry
 from sfumato.models.feature_map import Given
-from sfumato.models.heads import OnFeatures, Sphere
+from sfumato.models.heads import OnFeatures
 from sfumato.models.layers import Linear
 from sfumato.noise import Gaussian
 from sfumato.runs.classifier import Classifier, Spec
 from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Progress
+from sfumato.runs.public import sphere_for
 from sfumato.sampling import Poisson
 from sfumato.solve.budget import LinearRecipe
 from sfumato.solve.fc import FIRST_GRADIENT, FeatureCovariance
@@ -101,12 +102,10 @@ def _linear(
     plan: Plan, recipe: LinearRecipe, features: Any, train: Source, held_out: Source | None, progress: Progress
 ) -> Job:
     """The rows of the training set are streamed from where they lie if they are given, else computed."""
-    matrix, shown = (matrix_of(features, source, name, progress) for source, name in
-                     ((train, "features"), (held_out, "test features")))  # fmt: skip
-    assert matrix is not None
-    rows = Rows(matrix, train.labels, len(plan.classes))
-    procedure = solver(rows, Sphere.plain(rows.features), recipe, plan.releases)
-    spec = Spec(plan.model, "sphere", plan.shape, plan.classes)
+    matrix, shown = matrices(features, train, held_out, progress)
+    rows, sphere = Rows(matrix, train.labels, len(plan.classes)), sphere_for(plan.public, matrix.shape[1], plan.rooted)
+    procedure = solver(rows, sphere, recipe, plan.releases)
+    spec = Spec(plan.model, sphere.kind, plan.shape, plan.classes)
 
     def counts(state: State) -> Confusion:
         assert shown is not None and held_out is not None
@@ -116,13 +115,18 @@ def _linear(
                None if shown is None else counts, learns_from=1)  # fmt: skip
 
 
-def matrix_of(features: Any, source: Source | None, name: str, progress: Progress) -> np.ndarray | None:
-    """The rows of a source: as given (mapped, if they lie in a file), or computed."""
-    if source is None:
-        return None
-    if isinstance(features, Given):
-        return source.rows if source.rows is not None else source.raw(np.arange(len(source)))[:, 0, 0, :]
-    return _rows(features, source, name, progress)
+def matrices(
+    features: Any, train: Source, held_out: Source | None, progress: Progress
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows of both sources: as given (mapped, if they lie in a file), or computed."""
+    found = []
+    for source, name in ((train, "features"), (held_out, "test features")):
+        if source is None or not isinstance(features, Given):
+            found.append(_rows(features, source, name, progress))
+        else:
+            found.append(source.rows if source.rows is not None else source.raw(np.arange(len(source)))[:, 0, 0, :])
+    assert found[0] is not None
+    return found[0], found[1]
 
 
 def _on_rows(

@@ -14,6 +14,7 @@ from sfumato.privacy.events import Tally
 from sfumato.privacy.ledger import RELATION
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.runs.config import MethodConfig, TrainConfig, refuse
+from sfumato.runs.public import PublicRows, describe_public
 from sfumato.solve.budget import ADJUSTABLE, LinearRecipe, automatic, linear_rule, releases_for
 from sfumato.solve.budget import METHODS as LINEAR
 from sfumato.solve.recipe import Recipe, rule
@@ -28,7 +29,7 @@ Settings = Recipe | LinearRecipe | SGDSettings
 @dataclass(frozen=True)
 class Plan:
     """The run in numbers. n: training examples. settings: a Recipe (dp-fc), a LinearRecipe (fc, ls, ...) or
-    SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta).
+    SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta). rooted, public: of the row map of linear heads.
     """
 
     name: str
@@ -50,6 +51,8 @@ class Plan:
     features: int | None
     insecure: bool
     not_covered: tuple[str, ...] = ()
+    rooted: bool = False
+    public: PublicRows | None = None
 
     @property
     def tally(self) -> Tally:
@@ -68,7 +71,7 @@ class Plan:
             "mechanism": "Gaussian",
             "accountant": accountants.describe(self.tally),
             "clip_norm": self.settings.clip_norm,
-            "public_facts": [],  # beyond those that every report names
+            "public_facts": [] if self.public is None else [self.public.fact],  # beyond those that every report names
             "not_covered": list(self.not_covered),
         }
 
@@ -80,6 +83,7 @@ class Plan:
         return cls(**own | {
             "classes": tuple(own["classes"]), "shape": tuple(own["shape"]), "not_covered": tuple(own["not_covered"]),
             "releases": tuple(Release(**each) for each in own["releases"]), "settings": settings(**own["settings"]),
+            "public": None if own["public"] is None else PublicRows(**own["public"]),
         })  # fmt: skip
 
 
@@ -95,8 +99,12 @@ def make_plan(config: TrainConfig, info: DataInfo) -> Plan:
         raise DataError(f"data={config.data.data!r}: images of {shape[0]}x{shape[1]} pixels; give --resize 8 or more")
     mu = calibration.gaussian_mu_for(epsilon, delta)
     parameters, features = _sizes(model, shape, len(info.classes))
-    method = automatic(method, features or 0)
-    budget = _Budget(n, features or parameters, len(info.classes), epsilon, delta, mu)
+    public = _public(config.method, method, features, n, mu)
+    d = features or parameters
+    if public is not None:
+        d, parameters = public.directions, public.directions * len(info.classes)
+    method = automatic(method, d)
+    budget = _Budget(n, d, len(info.classes), epsilon, delta, mu)
     make = _covariance_plan if method == "dp-fc" else _linear_plan if method in LINEAR else _sgd_plan
     settings, releases, sampler = make(replace(config.method, method=method), model, budget)
     return Plan(
@@ -104,6 +112,7 @@ def make_plan(config: TrainConfig, info: DataInfo) -> Plan:
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
         mu=mu, settings=settings, releases=releases, sampler=sampler, parameters=parameters, features=features,
         insecure=config.privacy.insecure_seed is not None, not_covered=_positions(config, info) + _given(model, info.unit),
+        rooted=config.method.rooted, public=public,
     )  # fmt: skip
 
 
@@ -122,6 +131,18 @@ def resolve(config: MethodConfig) -> tuple[str, str]:
     if method == "dp-fc" and not (registry.is_features(model) and model != "scatternet"):
         raise ArgumentError("model", model, "method dp-fc needs fixed features: patches+scattering, patches or scattering")
     return method, model
+
+
+def _public(config: MethodConfig, method: str, features: int | None, n: int, mu: float) -> PublicRows | None:
+    """What is known of the public rows, if there are any; only linear heads have a use for them."""
+    heads = features is not None and (method == "auto" or method in LINEAR)
+    for name in ("public", "rooted", "per_class"):
+        if getattr(config, name) and not heads:
+            raise ArgumentError(name, getattr(config, name), f"method {method} has no such setting; it is for the linear heads "
+                                f"on features: {', '.join(LINEAR)}")  # fmt: skip
+    if config.public is None or features is None:
+        return None
+    return describe_public(config.public, features, n, mu, config.rooted)
 
 
 def _for_rows(method: str) -> str:
@@ -165,6 +186,7 @@ class _Budget:
 def _linear_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
     method = config.method
     given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
+    given |= {"per_class": True} if config.per_class else {}
     for name, value in given.items():
         if name not in ADJUSTABLE[method]:
             refuse(name, value, method)

@@ -21,11 +21,12 @@ from sfumato.privacy import accountants
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.report import curve
-from sfumato.runs.config import Log, MethodConfig, PrivacyConfig, TrainConfig
+from sfumato.runs.config import Log, PrivacyConfig, TrainConfig
 from sfumato.runs.directory import refuse_existing
-from sfumato.runs.jobs import matrix_of
+from sfumato.runs.jobs import matrices
 from sfumato.runs.plan import Plan, make_plan
 from sfumato.runs.progress import Progress, make_progress
+from sfumato.runs.public import sphere_for
 from sfumato.runs.train import open_splits
 from sfumato.solve.budget import METHODS, LinearRecipe
 from sfumato.solve.linear import solver
@@ -88,9 +89,9 @@ def sweep(config: SweepConfig) -> str:
     return _write(config, found, _without_privacy(rows), ledger, f"{info.name}, {plans[next(iter(plans))].model}")
 
 
-def fit_once(rows: Rows, recipe: LinearRecipe, releases: tuple[Release, ...], ledger: Ledger) -> Any:
+def fit_once(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Release, ...], ledger: Ledger) -> Any:
     """A head, from a key of its own."""
-    procedure = solver(rows, Sphere.plain(rows.features), recipe, releases)
+    procedure = solver(rows, sphere, recipe, releases)
     state: Any = run(procedure, ledger, SecretKey.from_entropy())
     return procedure.classifier(state)
 
@@ -101,14 +102,13 @@ def accuracy_of(head: Any, shown: np.ndarray, truth: np.ndarray) -> float:
 
 def _plan(base: TrainConfig, info: DataInfo, method: str, epsilon: float) -> Plan:
     privacy = PrivacyConfig(epsilon, base.privacy.delta)
-    return make_plan(replace(base, privacy=privacy, method=MethodConfig(method, base.method.model)), info)
+    return make_plan(replace(base, privacy=privacy, method=replace(base.method, method=method)), info)
 
 
 def _rows(plan: Plan, train: Source, held_out: Source, progress: Progress) -> Table:
     features = registry.features(plan.model, plan.shape)
-    matrix, shown = (matrix_of(features, source, name, progress) for source, name in
-                     ((train, "features"), (held_out, "test features")))  # fmt: skip
-    assert matrix is not None and shown is not None
+    matrix, shown = matrices(features, train, held_out, progress)
+    assert shown is not None
     return Table(Rows(matrix, train.labels, len(plan.classes)), shown, held_out.labels, held_out.split)
 
 
@@ -127,9 +127,9 @@ def _fits(
     with Ledger.create(config.out, delta=delta, epsilon_max=total) as ledger:
         for (method, epsilon), plan in plans.items():
             assert isinstance(plan.settings, LinearRecipe)
-            scores = []
+            scores, sphere = [], sphere_for(plan.public, rows.train.features, plan.rooted)
             for _ in range(config.repeats):
-                head = fit_once(rows.train, plan.settings, plan.releases, ledger)
+                head = fit_once(rows.train, sphere, plan.settings, plan.releases, ledger)
                 scores.append(accuracy_of(head, rows.shown, rows.truth))
                 progress.advance(sum(len(each) for points in found.values() for _, each in points) + len(scores))
             found[method].append((epsilon, scores))

@@ -18,6 +18,7 @@ from sfumato.models import registry
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.report import write_report
 from sfumato.runs import images
+from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import DataConfig, Log, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import Job, build
@@ -81,7 +82,11 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
     if directory.complete:
         write_report(directory.path)
         return directory
-    plan = Plan.from_json(files.read_json(directory.file("plan.json")))
+    planned = files.read_json(directory.file("plan.json"))
+    if any(release["selected"] is not None for release in planned["releases"]):
+        raise RunError(f"{path}: a stopped `sfumato tune` leaves nothing that could be continued; start a new one (nothing was "
+                       "released)")
+    plan = Plan.from_json(planned)
     key = SecretKey.load(directory.key_file)
     splits = open_splits(config)
     began = directory.began()
@@ -121,19 +126,29 @@ def _fit(
     state = run(job.procedure, ledger, key, state=state, first=first, witness=witness, after_step=recorder.after_step)
     trained = time.monotonic()
     _evaluate(directory, config, plan, job, state, held_out)
-    spent = {"epsilon": ledger.epsilon(), "delta": ledger.delta, "releases": ledger.releases,
-             "epsilon_max": ledger.epsilon_max, "complete": True}
-    privacy = {name: getattr(plan, name) for name in ("epsilon", "delta", "unit", "insecure")} | {"spent": spent["epsilon"]}
-    job.classifier(state).save(directory.path, privacy)
+    save_model(directory, job.classifier(state), plan, ledger)
     ended = time.monotonic()
+    seconds = {"features": featured - began, "training": trained - featured, "evaluation": ended - trained,
+               "total": ended - began}  # fmt: skip
+    write_result(directory, ledger, seconds, len(splits.skipped))
+
+
+def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledger: Ledger) -> None:
+    """The classifier, with the privacy statement in numbers."""
+    privacy = {name: getattr(plan, name) for name in ("epsilon", "delta", "unit", "insecure")} | {"spent": ledger.epsilon()}
+    classifier.save(directory.path, privacy)
+
+
+def write_result(directory: RunDirectory, ledger: Ledger, seconds: dict[str, float], skipped: int) -> None:
+    """result.json, the last file of a run: what was spent, how long it took, and with which versions."""
     files.write_json(directory.file("result.json"), {
-        "spent": spent,
-        "seconds": {"features": featured - began, "training": trained - featured, "evaluation": ended - trained,
-                    "total": ended - began},
+        "spent": {"epsilon": ledger.epsilon(), "delta": ledger.delta, "releases": ledger.releases,
+                  "epsilon_max": ledger.epsilon_max, "complete": True},
+        "seconds": seconds,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": _versions(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "skipped": len(splits.skipped),
+        "skipped": skipped,
     })  # fmt: skip
 
 
@@ -242,7 +257,7 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return replace(config, data=replace(
         where, data=where.data if named else str(Path(where.data).expanduser().resolve()),
         data_dir=None if where.data_dir is None else where.data_dir.expanduser().resolve(),
-    ))  # fmt: skip
+    ), method=replace(config.method, public=config.method.public and config.method.public.expanduser().resolve()))  # fmt: skip
 
 
 def _environment() -> str:

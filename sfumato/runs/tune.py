@@ -2,12 +2,12 @@
 
 docs/features.md has the bound. What it asks of this file: K is drawn from the logarithmic law with the secret key; every
 fit has the same Gaussian budget and its own noise; the score depends on the training rows through the fit alone (held-out
-rows are not covered by the guarantee); and nothing but the winner leaves the process.
+rows are not covered by the guarantee); and nothing but the winner leaves the process. So a stopped `tune` is not resumed.
 """
 
 import math
-import tempfile
-from dataclasses import dataclass, replace
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,29 @@ import numpy as np
 from scipy.optimize import brentq
 
 from sfumato.core import files
-from sfumato.core.checks import choice, default_delta, positive, privacy_target
+from sfumato.core.checks import choice, default_delta, positive
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
+from sfumato.data.source import DataInfo, Splits
 from sfumato.models import registry
-from sfumato.models.heads import OnFeatures
+from sfumato.models.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.privacy import calibration
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.releases import Release
+from sfumato.report import write_report
 from sfumato.runs.classifier import Classifier, Spec
 from sfumato.runs.config import Log, TrainConfig
-from sfumato.runs.directory import refuse_existing
-from sfumato.runs.jobs import matrix_of
-from sfumato.runs.progress import make_progress
-from sfumato.runs.sweep import accuracy_of, fit_once
-from sfumato.runs.train import open_splits
+from sfumato.runs.directory import RunDirectory, refuse_existing
+from sfumato.runs.jobs import matrices
+from sfumato.runs.plan import Plan, make_plan
+from sfumato.runs.progress import Progress, make_progress
+from sfumato.runs.public import sphere_for
+from sfumato.runs.sweep import fit_once
+from sfumato.runs.train import open_splits, save_model, write_evaluation, write_result
 from sfumato.solve.budget import METHODS, LinearRecipe, linear_rule
-from sfumato.solve.rows import Rows
+from sfumato.solve.rows import Rows, scores_of
+from sfumato.train.evaluate import accuracy, count
 
 
 @dataclass(frozen=True)
@@ -53,56 +59,99 @@ class TuneConfig:
             raise ArgumentError("validation", self.base.data.validation, "give a share to score the fits on, such as 0.1")
 
 
+@dataclass(frozen=True)
+class Winner:
+    """The best head, its recipe, and its confusion matrix on the held-out rows."""
+
+    head: SphereLinear
+    recipe: LinearRecipe
+    confusion: np.ndarray
+
+
 def tune(config: TuneConfig) -> str:
-    """Write model, ledger and tune.json to `out`; return what to tell."""
+    """Leave a run directory like that of `sfumato fit`, with tune.json (the winner's settings) beside; return what to tell."""
     config.check()
     refuse_existing(config.out)
     splits = open_splits(config.base)
     if splits.validation is None or not len(splits.validation):
         raise DataError(f"data={config.base.data.data!r}: nobody is held out; give a larger --validation")
-    train, held_out, classes = splits.train, splits.validation, splits.train.class_names
-    epsilon, delta = privacy_target(config.base.privacy.epsilon, config.base.privacy.delta, len(train))
-    sigma = calibration.noise_multiplier(lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1}, epsilon, delta)
-    key, event, model = SecretKey.from_entropy(), SelectedEvent(GaussianEvent(sigma), config.fits), config.base.method.model
-    features = registry.features(model, train.shape)
+    plan, key = _plan(config, splits), SecretKey.from_entropy()
+    asked = config.base.to_json() | {"method": ",".join(config.methods), "out": str(config.out), "log": config.log}
+    directory = RunDirectory.create(config.out, key, asked, plan.to_json(), {})
     progress = make_progress(config.log)
     try:
-        matrix, shown = (matrix_of(features, source, name, progress) for source, name in
-                         ((train, "features"), (held_out, "validation features")))  # fmt: skip
-        assert matrix is not None and shown is not None
-        config.out.mkdir(parents=True, mode=0o700)
-        with Ledger.create(config.out, delta=delta, epsilon_max=epsilon, unit="example") as ledger:
-            ledger.spend(event, "tune", key.fingerprint)  # before the first fit looks at the rows
-            rows = Rows(matrix, train.labels, len(classes))
-            head, recipe, score = best_of(rows, (shown, held_out.labels), config, 1 / sigma, key)
+        with Ledger.open(directory.path) as ledger:
+            winner = _run(directory, config, plan, splits, key, ledger, progress)
             spent = ledger.epsilon()
     finally:
         progress.close()
-    privacy = {"epsilon": epsilon, "delta": delta, "unit": "example", "insecure": False, "spent": spent}
-    Classifier(Spec(model, "sphere", train.shape, classes), OnFeatures(features, head)).save(config.out, privacy)
-    files.write_json(config.out / "tune.json", {"recipe": recipe.__dict__, "validation_accuracy": score, **privacy})
+    directory.finish()
+    report = write_report(directory.path)
+    recipe, held_out = winner.recipe, len(splits.validation)
     return (f"chosen    {recipe.method}, learning rate {recipe.learning_rate:.4g}, ridge {recipe.ridge:.4g}, {recipe.steps} "
             f"steps\n"
-            f"accuracy  {100 * score:.2f} % of {len(held_out):,} held-out rows (chosen on them, so a little flattering)\n"
-            f"privacy   epsilon {spent:.6g}, delta {delta:g}, the choice among about {config.fits:g} fits included\n"
-            f"model     {config.out / 'model.safetensors'}")
+            f"accuracy  {100 * accuracy(winner.confusion):.2f} % of {held_out:,} held-out rows (chosen on them, so a little "
+            f"flattering)\n"
+            f"privacy   epsilon {spent:.6g}, delta {plan.delta:g}, the choice among about {config.fits:g} fits included\n"
+            f"report    {report}\nmodel     {directory.file('model.safetensors')}")
+
+
+def _plan(config: TuneConfig, splits: Splits) -> Plan:
+    """One release: the choice. settings: those of the rule, around which the fits' own are drawn."""
+    train, held_out = splits.train, splits.validation
+    assert held_out is not None
+    counts = {"train": len(train), "validation": len(held_out)} | ({"test": len(splits.test)} if splits.test else {})
+    unit = "example" if config.base.method.model == registry.GIVEN else "image"
+    info = DataInfo(train.name, "", train.class_names, train.shape, counts, unit)
+    method = replace(config.base.method, method=config.methods[0])
+    plan = make_plan(replace(config.base, method=method), info)
+    sigma = calibration.noise_multiplier(
+        lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1}, plan.epsilon, plan.delta
+    )
+    what = (f"the best of a random number of fits, {config.fits:g} on average, each with random settings and as private as one "
+            "Gaussian release with this noise. The other fits, their settings and their number stay secret, and the cost of "
+            "choosing among them is included")  # fmt: skip
+    return replace(plan, method=f"best of {', '.join(config.methods)}", mu=1 / sigma,
+                   releases=(Release("choice", 1, sigma, None, what, config.fits),))  # fmt: skip
+
+
+def _run(
+    directory: RunDirectory, config: TuneConfig, plan: Plan, splits: Splits, key: SecretKey, ledger: Ledger,
+    progress: Progress,
+) -> Winner:  # fmt: skip
+    began, held_out = time.monotonic(), splits.validation
+    assert held_out is not None
+    features = registry.features(plan.model, plan.shape)
+    matrix, shown = matrices(features, splits.train, held_out, progress)
+    assert shown is not None
+    featured, sphere = time.monotonic(), sphere_for(plan.public, matrix.shape[1], plan.rooted)
+    ledger.spend(plan.releases[0].event, "tune", key.fingerprint)  # before the first fit looks at the rows
+    rows = Rows(matrix, splits.train.labels, len(plan.classes))
+    winner = best_of(rows, sphere, (shown, held_out.labels), config, plan.mu, key)
+    trained = time.monotonic()
+    evaluation = write_evaluation(directory, held_out, winner.confusion)
+    directory.append_metric({"step": 1, "seconds": trained - began, "epsilon": ledger.epsilon(),
+                             "accuracy": evaluation["accuracy"]})  # fmt: skip
+    spec = Spec(plan.model, winner.head.sphere.kind, plan.shape, plan.classes)
+    save_model(directory, Classifier(spec, OnFeatures(features, winner.head)), plan, ledger)
+    files.write_json(directory.file("tune.json"), {"recipe": asdict(winner.recipe), "fits_on_average": config.fits})
+    write_result(directory, ledger, {"features": featured - began, "training": trained - featured,
+                                     "total": time.monotonic() - began}, len(splits.skipped))  # fmt: skip
+    return winner
 
 
 def best_of(
-    rows: Rows, held_out: tuple[np.ndarray, np.ndarray], config: TuneConfig, mu: float, key: SecretKey
-) -> tuple[Any, LinearRecipe, float]:
-    """(head, recipe, score) of the winner. The fits pay into ledgers that are thrown away: the choice was paid for."""
+    rows: Rows, sphere: Sphere, held_out: tuple[np.ndarray, np.ndarray], config: TuneConfig, mu: float, key: SecretKey
+) -> Winner:
+    """The fits pay into ledgers that are thrown away: the choice was paid for."""
     stream, best = key.stream("tune"), None
     for _ in range(number_of_fits(config.fits, stream)):
-        recipe = random_recipe(config.methods, rows, mu, stream)
-        with (
-            tempfile.TemporaryDirectory() as directory,
-            Ledger.create(directory, delta=default_delta(len(rows)), epsilon_max=1e6) as aside,
-        ):
-            head = fit_once(rows, recipe, recipe.releases(mu), aside)
-        score = accuracy_of(head, *held_out)
-        if best is None or score > best[2]:
-            best = (head, recipe, score)
+        recipe = random_recipe(config.methods, rows, sphere, mu, stream)
+        with Ledger.temporary(default_delta(len(rows)), 1e6) as aside:
+            head: Any = fit_once(rows, sphere, recipe, recipe.releases(mu), aside)
+        found = Winner(head, recipe, count(held_out[1], scores_of(head, held_out[0])))
+        if best is None or accuracy(found.confusion) > accuracy(best.confusion):
+            best = found
     assert best is not None
     return best
 
@@ -113,9 +162,11 @@ def number_of_fits(mean: float, stream: np.random.Generator) -> int:
     return int(stream.logseries(-math.expm1(log_gamma)))
 
 
-def random_recipe(methods: tuple[str, ...], rows: Rows, mu: float, stream: np.random.Generator) -> LinearRecipe:
+def random_recipe(
+    methods: tuple[str, ...], rows: Rows, sphere: Sphere, mu: float, stream: np.random.Generator
+) -> LinearRecipe:
     """The rule's recipe of a random method, its learning rate and ridge up to four times larger or smaller."""
     method = methods[int(stream.integers(len(methods)))]
-    found = linear_rule(method, len(rows), rows.features + 1, rows.classes, mu)
+    found = linear_rule(method, len(rows), sphere.size, rows.classes, mu)
     factors = 4.0 ** stream.uniform(-1, 1, 2)
     return replace(found, learning_rate=found.learning_rate * factors[0], ridge=found.ridge * factors[1])

@@ -16,7 +16,7 @@ from sfumato.privacy.releases import Release, tally_of
 
 FIRST_ORDER = ("sgd", "adam", "lamb")
 METHODS = ("ls", "newton", "fc", "means", *FIRST_ORDER)
-ADJUSTABLE = {"ls": (), "means": (), "newton": ("steps", "learning_rate", "clip_norm"),
+ADJUSTABLE = {"ls": ("per_class",), "means": (), "newton": ("steps", "learning_rate", "clip_norm", "per_class"),
               "fc": ("steps", "learning_rate", "clip_norm", "batch"),
               **dict.fromkeys(FIRST_ORDER, ("steps", "learning_rate", "momentum", "clip_norm", "batch"))}  # fmt: skip
 """What a user may set of each method; all else follows the rule."""
@@ -29,7 +29,7 @@ LARGEST_GRAM = 4096
 class LinearRecipe:
     """mean_share, curvature_share: of mu^2. steps: T. ridge: see `linear.noise_ridge`. learning_rate: of a step. clip_norm:
     of a gradient. sampling: probability with which an example takes part in a gradient step (fc: but the first).
-    per_class: a Hessian for each class instead of a shared one (newton). momentum: of the first-order methods.
+    per_class: second moments (ls) or a Hessian (newton) for each class, not shared. momentum: of the first-order methods.
     """
 
     method: str

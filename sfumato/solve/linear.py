@@ -6,7 +6,7 @@ private mean and brought to norm 1 before everything else, eigenvalues cleaned o
 
 All of them start with the release of the mean. Then, with G the curvature at W = 0 (the Gram matrix) and g a gradient,
 
-    ls       one release of (G, g):                   W = -L (G + ridge)^-1 g
+    ls       one release of (G, g):                   W = -L (G + ridge)^-1 g     (or a matrix per class, see mixed_moments)
     newton   T releases of (H, g) at the current W:   W <- W - r (H + ridge)^-1 g
     fc       one release of (G, g), T - 1 of g:       W <- W - r (G + ridge)^-1 g
     means    one release of the label sums:           W = the class means
@@ -16,6 +16,7 @@ Least squares is the first Newton step: at W = 0 the softmax loss has Hessian G 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -29,11 +30,17 @@ from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.models.layers import Linear
 from sfumato.privacy.releases import Release
 from sfumato.solve.budget import FIRST_ORDER, METHODS, LinearRecipe
-from sfumato.solve.quadratic import Balance, gradient, least_clip, quadratic
+from sfumato.solve.quadratic import Balance, Kind, gradient, least_clip, moment_scales, quadratic
 from sfumato.solve.rows import Rows, mean_of, mean_sum
 from sfumato.solve.sequence import Stage, Stages, State
 from sfumato.solve.spectrum import Spectrum
 from sfumato.solve.symmetric import unpack_host
+
+CLASS_MIX = 0.1
+"""Weight of a class's own second moments against those of all rows, where least squares uses both."""
+
+FLAT = 40.0
+"""Effective rank from which on the ridge of fc is that of the rule; with fewer directions it is smaller."""
 
 
 def solver(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Release, ...]) -> Stages:
@@ -92,13 +99,14 @@ class _Problem:
         """(G, g) at W = 0."""
         share = self.recipe.curvature_share / (self.recipe.curvature_share + self.recipe.gradient_share / self.recipe.steps)
         balance = Balance(share, least_clip(self.rows.classes))
+        kind: Kind = "moments" if self.recipe.per_class else "shared"
 
         def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
-            return quadratic(self.rows, self.centred(state), state["weight"], balance)
+            return quadratic(self.rows, self.centred(state), state["weight"], balance, kind)
 
         def absorb(state: State, released: PyTree) -> State:
             inverses, slope = self._solved(released, balance, release.noise_multiplier)
-            return {**state, "inverse": inverses[0], "weight": -self.recipe.learning_rate * inverses[0] @ slope}
+            return {**state, "inverse": inverses[0], "weight": -self.recipe.learning_rate * steps_of(inverses, slope)}
 
         return Stage(release, measure, absorb)
 
@@ -111,14 +119,13 @@ class _Problem:
 
     def newton(self, release: Release) -> Stage:
         balance = Balance(self.recipe.curvature_share, self.recipe.clip_norm)
+        kind: Kind = "hessians" if self.recipe.per_class else "shared"
 
         def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
-            return quadratic(self.rows, self.centred(state), state["weight"], balance, self.recipe.per_class)
+            return quadratic(self.rows, self.centred(state), state["weight"], balance, kind)
 
         def absorb(state: State, released: PyTree) -> State:
-            inverses, slope = self._solved(released, balance, release.noise_multiplier)
-            columns = slope.T if self.recipe.per_class else [slope]
-            step = jnp.column_stack([inverse @ column for inverse, column in zip(inverses, columns, strict=True)])
+            step = steps_of(*self._solved(released, balance, release.noise_multiplier))
             return {**state, "weight": state["weight"] - self.recipe.learning_rate * step}
 
         return Stage(release, measure, absorb)
@@ -144,11 +151,32 @@ class _Problem:
     def _solved(
         self, released: PyTree, balance: Balance, noise: float
     ) -> tuple[list[Float[Array, "d d"]], Float[Array, "d c"]]:
-        """Inverses of the released curvature matrices, ridge included, and the released gradient."""
+        """Inverses of the released curvature matrices (one, or one per class), ridge included, and the released gradient."""
         matrices = unpack_host(np.asarray(released["curvature"]) / np.float32(balance.alpha), self.sphere.size)
-        ridge = noise_ridge(noise / balance.beta, self.sphere.size, self.rows.classes, self.recipe.ridge)
-        inverses = [Spectrum.of(each, noise / balance.alpha).inverse(ridge) for each in matrices]
-        return inverses, project(released["gradient"] / balance.beta)
+        deviation = noise / balance.alpha
+        if len(matrices) > self.rows.classes:
+            matrices, deviation = mixed_moments(matrices, deviation)
+        spectra = [Spectrum.of(each, deviation) for each in matrices]
+        factor = self.recipe.ridge * (flatness(spectra[0]) if self.recipe.method == "fc" else 1)
+        ridge = noise_ridge(noise / balance.beta, self.sphere.size, self.rows.classes, factor)
+        return [each.inverse(ridge) for each in spectra], project(released["gradient"] / balance.beta)
+
+
+def steps_of(inverses: Sequence[Float[Array, "d d"]], slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
+    """Every class's slope by its own inverse, or all by the same."""
+    columns = [slope] if len(inverses) == 1 else slope.T
+    return jnp.column_stack([inverse @ column for inverse, column in zip(inverses, columns, strict=True)])
+
+
+def mixed_moments(
+    matrices: Float[np.ndarray, "m d d"], noise: float
+) -> tuple[Float[np.ndarray, "c d d"], float]:
+    """Released moments of all rows and of each class (see `quadratic.py`) -> for every class A_c + alpha G, scaled so that it
+    is G where the classes are alike; and the deviation of its noise. Mehta et al. 2022, Alg. 1, with alpha = (1 - MIX) / L MIX.
+    """
+    classes = len(matrices) - 1
+    common, own = np.array([1 - CLASS_MIX, CLASS_MIX * classes], np.float32) / moment_scales(classes)[:2]
+    return common * matrices[:1] + own * matrices[1:], noise * math.hypot(common, own)
 
 
 def noise_ridge(noise: float, d: int, classes: int, factor: float) -> float:
@@ -156,6 +184,15 @@ def noise_ridge(noise: float, d: int, classes: int, factor: float) -> float:
     weight of one example. Where the data say less than that, the ridge keeps the weights small.
     """
     return factor * noise * (math.sqrt(d) + math.sqrt(classes)) + 1
+
+
+def flatness(spectrum: Spectrum) -> float:
+    """Effective rank over FLAT, between 1/4 and 1: a few strong directions, as in scattering features, hide classes in
+    the weak ones, which a large ridge would leave unlearnt; where all are alike, those of noise would be learnt instead.
+
+    It comes from what was released, so it costs nothing.
+    """
+    return min(max(spectrum.effective_rank / FLAT, 0.25), 1.0)
 
 
 def project(slope: Float[Array, "d c"]) -> Float[Array, "d c"]:

@@ -6,13 +6,16 @@ Gradient. d loss / d W = z (p - e_y)^T, of norm |z| |p - e_y|, all classes toget
 W = 0 it is z (1/L - e_y)^T, of norm at most sqrt(1 - 1/L), and minus the sum is the label sum that least squares needs. A
 sum of terms clipped at C has sensitivity C.
 
-Curvature. The Hessian is (diag(p) - p p^T) (x) z z^T. Two views of it, both d x d per matrix, |z z^T|_F = |z|^2 <= 1:
+Curvature. The Hessian is (diag(p) - p p^T) (x) z z^T. Views of it, d x d per matrix, |z z^T|_F = |z|^2 <= 1, so that numbers
+omega_m for matrices m move all of them together by at most the root of sum_m omega_m^2:
 * shared: one matrix, sum of omega z z^T, omega = (1 - |p|^2) / (1 - 1/L), the mean curvature over the L - 1 directions in
   which scores can differ, relative to that at W = 0. |p|^2 >= 1/L, so 0 <= omega <= 1: sensitivity 1. At W = 0 omega is 1
   and the matrix is the Gram matrix.
 * per class: L matrices, sum of omega_c z z^T with omega_c = p_c (1 - p_c) / B. p (1 - p)^2 <= 4/27 (at p = 1/3), so
   sum_c p_c^2 (1 - p_c)^2 <= 4/27 sum_c p_c = 4/27; for two classes it is 2 (p (1 - p))^2 <= 1/8. With B the root of that, all
   L matrices together have sensitivity 1.
+* moments, for least squares: the Gram matrix sqrt(1 - a) sum z z^T and that of each class, sqrt(a) sum_{y = c} z z^T. A row
+  is in its own class alone, so 1 + L matrices have sensitivity sqrt((1 - a) + a) = 1.
 
 Joint. (alpha curvature, beta gradient) moves by at most sqrt(alpha^2 + beta^2 C^2); alpha and beta make that 1. One Gaussian
 release of the pair with noise s is exactly as private as two releases, of the curvature with noise multiplier s / alpha and
@@ -22,11 +25,12 @@ of the gradient with s / (beta C), and needs one pass over the rows instead of t
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Float32, Int, Shaped
 
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.clip.engine import check_clip_norm
@@ -37,6 +41,10 @@ from sfumato.solve.symmetric import pack_host
 
 PER_CLASS_BOUND = {True: math.sqrt(1 / 8), False: math.sqrt(4 / 27)}
 """B above, by whether there are just two classes."""
+
+Kind = Literal["shared", "hessians", "moments"]
+CLASS_MOMENTS = 0.5
+"""a above."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,13 @@ def gradient(rows: Rows, sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm
 
 
 def quadratic(
-    rows: Rows, sphere: Sphere, weight: Float[Array, "k1 c"], balance: Balance, per_class: bool = False
+    rows: Rows, sphere: Sphere, weight: Float[Array, "k1 c"], balance: Balance, kind: Kind = "shared"
 ) -> BoundedSum:
     """{"curvature": matrices x packed, "gradient": k1 x c}, scaled by alpha and beta. Sensitivity 1, together."""
-    d, matrices = sphere.size, weight.shape[1] if per_class else 1
+    d, matrices = sphere.size, {"shared": 1, "hessians": weight.shape[1], "moments": 1 + weight.shape[1]}[kind]
     curvature, slope = np.zeros((matrices, d, d)), np.zeros(weight.shape)
     for part in rows.chunks():
-        rooted, part_slope = _quadratic(sphere, weight, balance.clip_norm, per_class, *part)
+        rooted, part_slope = _quadratic(sphere, weight, balance.clip_norm, kind, *part)
         for matrix, each in zip(curvature, rooted, strict=True):
             matrix += _gram(each)
         slope += np.asarray(part_slope)
@@ -101,13 +109,13 @@ def _gradient(
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _quadratic(
-    sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float, per_class: bool, rows: Shaped[Array, "b d"],
+    sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float, kind: Kind, rows: Shaped[Array, "b d"],
     labels: Labels, weights: Weights,
 ) -> tuple[list[Float[Array, "b k1"]], Float[Array, "k1 c"]]:  # fmt: skip
     """For every matrix, the rows times sqrt(omega w), whose Gram matrix is the sum; and the gradient."""
     points, weights = on_sphere(sphere, rows, weights)
     chances = jax.nn.softmax(points @ weight)
-    omega = curvatures(chances, per_class) * weights[:, None]
+    omega = curvatures(chances, labels, kind) * weights[:, None]
     omega = jnp.where(jnp.isfinite(omega), omega, 0.0)
     rooted = [points * jnp.sqrt(each)[:, None] for each in omega.T]
     return rooted, _clipped(points, chances, clip_norm, labels, weights)
@@ -121,12 +129,20 @@ def _gram(rows: Float[Array, "b k1"]) -> Float[np.ndarray, "k1 k1"]:
     return np.asarray(jnp.matmul(rows.T, rows, precision=EXACT))
 
 
-def curvatures(chances: Float[Array, "b c"], per_class: bool) -> Float[Array, "b m"]:
-    """omega of every row: one number, or one per class; the squares of a row's numbers sum to at most 1."""
-    if per_class:
+def curvatures(chances: Float[Array, "b c"], labels: Labels, kind: Kind) -> Float[Array, "b m"]:
+    """omega of every row, a number for each matrix; the squares of a row's numbers sum to at most 1."""
+    if kind == "moments":
+        own = jax.nn.one_hot(labels, chances.shape[1])
+        return jnp.column_stack([jnp.full(len(labels), 1.0), own]) * moment_scales(chances.shape[1])
+    if kind == "hessians":
         return chances * (1 - chances) / PER_CLASS_BOUND[chances.shape[1] == 2] * (1 - 1e-6)
     flat = 1 - 1 / chances.shape[1]
     return jnp.clip((1 - (chances * chances).sum(1, keepdims=True)) / flat, 0.0, 1.0)
+
+
+def moment_scales(classes: int) -> Float32[np.ndarray, " m"]:
+    """sqrt(1 - a), and sqrt(a) for every class; a hair below, so that rounding does not pass the bound."""
+    return np.sqrt([1 - CLASS_MOMENTS, *[CLASS_MOMENTS] * classes]).astype(np.float32) * np.float32(1 - 1e-6)
 
 
 def _clipped(

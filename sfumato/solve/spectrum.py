@@ -55,6 +55,13 @@ class Spectrum:
         values, vectors = np.linalg.eigh(noisy)
         return cls(cleaned(values.astype(np.float64), noise).astype(np.float32), vectors)
 
+    @property
+    def effective_rank(self) -> float:
+        """(sum of l)^2 / sum of l^2: how many directions the data fill; d for a matrix of nothing."""
+        largest = max(float(self.values.max()), 1e-30)
+        shares = self.values.astype(np.float64) / largest
+        return float(shares.sum() ** 2 / (shares**2).sum()) if shares.any() else float(len(shares))
+
     def inverse(self, ridge: float) -> Float[Array, "d d"]:
         """(A + ridge)^-1, for ridge > 0."""
         return jnp.asarray((self.vectors / (self.values + ridge)) @ self.vectors.T, jnp.float32)
