@@ -37,15 +37,19 @@ class Features:
     data: tyro.conf.OmitArgPrefixes[DataConfig]
     out: Path
     """Directory to create, or to continue if it was stopped."""
-    model: str = "patches+scattering"
-    """patches+scattering | patches | scattering | scatternet."""
+    model: str = "auto"
+    """patches+scattering | patches | scattering | scatternet [the first; with --weights the network they are for]."""
+    weights: str | None = None
+    """Public weights: a file or a name; the rows are what their network's head would see."""
+    size: int | None = None
+    """With --weights: side in pixels to which the network resizes its images [as the weights say]."""
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
 
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.features(FeaturesConfig(self.data, self.out, self.model, self.dtype, self.log))
+        commands.features(FeaturesConfig(self.data, self.out, self.model, self.weights, self.size, self.dtype, self.log))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from sfumato.core.checks import choice, fraction, positive, whole
 from sfumato.core.errors import ArgumentError, RunError
 
 METHODS = ("auto", "dp-fc", "dp-sgd", "fc", "ls", "newton", "sgd", "adam", "lamb", "means")
+OPTIMISERS = ("sgd", "momentum", "adam", "lamb")
 Log = Literal["bar", "json", "quiet"]
 
 
@@ -51,11 +52,21 @@ class MethodConfig:
     """auto | dp-fc (descent on fixed features, whitened in blocks) | dp-sgd | linear heads on fixed features: fc (feature
     covariance) | ls (least squares) | newton | sgd | adam | lamb | means."""
     model: str = "auto"
-    """Fixed features: patches+scattering | patches | scattering | scatternet. Trained end to end: cnn | wrn-16-4 | wrn-D-W."""
+    """Fixed features: patches+scattering | patches | scattering | scatternet. Trained end to end: cnn | wrn-16-4 | wrn-D-W.
+    With --weights: the network they are for, where they do not say so themselves."""
+    weights: str | None = None
+    """Public weights: a file, or a name such as timm/vit_base_patch16_224.augreg_in21k. They are not learnt privately, so what
+    they were learnt from must be public."""
+    train: str | None = None
+    """With --weights: head (on features computed once) | last:K (blocks) | norms | bias | lora:R | all [head]."""
+    size: int | None = None
+    """With --weights: side in pixels to which the network resizes its images [as the weights say]."""
     batch: int | None = None
     """Expected batch size; dp-sgd, fc and the first-order heads."""
     steps: int | None = None
     """Number of steps."""
+    optimiser: str | None = None
+    """dp-sgd: sgd | momentum | adam | lamb [sgd]."""
     learning_rate: float | None = None
     momentum: float | None = None
     """0 is none; dp-sgd, sgd, adam, lamb."""
@@ -93,7 +104,9 @@ class FeaturesConfig:
 
     data: DataConfig
     out: Path
-    model: str = "patches+scattering"
+    model: str = "auto"
+    weights: str | None = None
+    size: int | None = None
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
 
@@ -113,7 +126,9 @@ class TrainConfig:
         fraction("validation", self.data.validation)
         fraction("test_fraction", self.data.test_fraction)
         choice("method", self.method.method, METHODS)
-        for name in ("batch", "steps", "physical"):
+        if self.method.optimiser is not None:
+            choice("optimiser", self.method.optimiser, OPTIMISERS)
+        for name in ("batch", "steps", "physical", "size"):
             if (value := getattr(self.method, name)) is not None:
                 whole(name, value)
         for name in ("learning_rate", "clip_norm"):

@@ -17,7 +17,7 @@ from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.models import registry
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.report import write_report
-from sfumato.runs import images
+from sfumato.runs import images, pretrained
 from sfumato.runs.config import DataConfig, Log, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import Job, build
@@ -82,6 +82,8 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
         write_report(directory.path)
         return directory
     plan = Plan.from_json(files.read_json(directory.file("plan.json")))
+    if plan.weights is not None:
+        pretrained.verify(plan.weights)
     key = SecretKey.load(directory.key_file)
     splits = open_splits(config)
     began = directory.began()
@@ -236,13 +238,15 @@ def _counted(info: DataInfo, splits: Splits) -> DataInfo:
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """So that `resume` finds the data from any working directory."""
-    where = config.data
+    """So that `resume` finds data and weights from any working directory."""
+    where, weights = config.data, config.method.weights
     named = where.data in data.names()
+    if weights is not None and Path(weights).expanduser().exists():
+        weights = str(Path(weights).expanduser().resolve())
     return replace(config, data=replace(
         where, data=where.data if named else str(Path(where.data).expanduser().resolve()),
         data_dir=None if where.data_dir is None else where.data_dir.expanduser().resolve(),
-    ))  # fmt: skip
+    ), method=replace(config.method, weights=weights))  # fmt: skip
 
 
 def _environment() -> str:

@@ -1,0 +1,97 @@
+"""Public weights in a run: looked up once, before anything is planned, and known by the hash of their file ever after."""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from sfumato.core.errors import ArgumentError, RunError
+from sfumato.models import registry
+from sfumato.models.feature_map import FeatureMap
+from sfumato.models.input import Input, Prepared
+from sfumato.models.layers import Linear
+from sfumato.models.registry import Shape
+from sfumato.runs.config import MethodConfig
+
+
+@dataclass(frozen=True)
+class Public:
+    """source: a file, or a name that `sfumato.weights.load` knows. sha256: of the file. model: the architecture they are for.
+    input: how the network wants its image.
+    """
+
+    source: str
+    sha256: str
+    model: str
+    input: Input
+
+    @property
+    def name(self) -> str:
+        """For a reader: a file's name without its folders."""
+        return self.source.rsplit("/", 1)[-1] if self.source.startswith(("/", ".", "~")) else self.source
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> "Public":
+        return cls(**facts | {"input": Input.from_json(facts["input"])})
+
+
+def find(config: MethodConfig) -> Public | None:
+    """The public weights a configuration names; None if it names none. Raises WeightsError, ArgumentError."""
+    if config.weights is None:
+        for name in ("train", "size"):
+            if getattr(config, name) is not None:
+                raise ArgumentError(name, getattr(config, name), "is for public weights: name them by --weights")
+        return None
+    model = None if config.model == "auto" else config.model
+    if model is not None and registry.is_features(model):
+        raise ArgumentError("model", model, "with --weights give the network they are for, or leave it out")
+    found = _load(config.weights, model)
+    own = found.input if config.size is None else replace(found.input, size=config.size)
+    return Public(config.weights, found.sha256, found.architecture.name, own)
+
+
+@lru_cache(maxsize=2)
+def _load(source: str, model: str | None) -> Any:
+    from sfumato import weights
+
+    return weights.load(source, model)
+
+
+def verify(public: Public) -> Any:
+    """The weights. Raises RunError if the file is no longer the one of the plan."""
+    found = _load(public.source, public.model)
+    if found.sha256 != public.sha256:
+        raise RunError(f"weights={public.source!r}: their SHA-256 is {found.sha256}, the run began with {public.sha256}; "
+                       "restore them or start a new run")
+    return found
+
+
+def prepared(public: Public, shape: Shape, classes: int) -> Prepared:
+    """The network with these weights and a head of zeros (Mehta et al. 2022, Sec. 4). Raises as `verify`."""
+    found = verify(public)
+    blank = registry.network(public.model, shape, classes, jax.random.key(0), public.input)
+    network = found.into(blank.network, head="new")
+    head = Linear.zeros(network.size, classes)
+    return Prepared(eqx.tree_at(lambda tree: tree.head, network, head), public.input)
+
+
+def abstract(model: str, shape: Shape, classes: int, public: Public | None) -> Prepared:
+    """The shapes of the network, nothing computed or read."""
+    given = None if public is None else public.input
+    return eqx.filter_eval_shape(registry.network, model, shape, classes, jax.random.key(0), given)
+
+
+def feature_map(model: str, shape: Shape, public: Public | None) -> FeatureMap:
+    """The fixed feature map: of the network with public weights, or the one of that name."""
+    if public is None:
+        return registry.features(model, shape)
+    return registry.frozen(public.model, prepared(public, shape, 1))
+
+
+def feature_count(model: str, shape: Shape, public: Public | None) -> int:
+    """d, the length of its rows."""
+    if public is None:
+        return registry.feature_size(model, shape)
+    return abstract(public.model, shape, 1, public).network.size
