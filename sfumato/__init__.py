@@ -28,12 +28,13 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = ["data", *sorted(_HOME_OF)]
+_ROOMS = ("data", "weights")
+__all__ = [*_ROOMS, *sorted(_HOME_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "data":
-        return import_module("sfumato.data")
+    if name in _ROOMS:
+        return import_module(f"sfumato.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'sfumato' has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

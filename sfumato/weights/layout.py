@@ -19,6 +19,7 @@ from sfumato.models.backbone import Backbone
 
 Arrays = Mapping[str, np.ndarray]
 _SHOWN = 5
+_STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -38,34 +39,81 @@ parameter (such as num_batches_tracked); `unused` of `fill` are those.
 """
 
 
+def is_parameter(leaf: Any) -> bool:
+    """An array of floating-point numbers, or the description of one (jax.ShapeDtypeStruct)."""
+    return eqx.is_inexact_array(leaf) or (isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def outlined(network: Backbone) -> Backbone:
+    """The parameters of a network, which may be described by `jax.ShapeDtypeStruct`s only; None for all else."""
+    return eqx.filter(network, is_parameter)
+
+
 def fill(network: Backbone, arrays: Arrays, layout: Layout, unused: Callable[[str], bool], keep_head: bool) -> Backbone:
     """The network with the file's arrays in it. keep_head=False leaves the network's own head and ignores the file's.
 
-    Raises WeightsError, with their names, for arrays that are missing, left over or of another shape.
+    The network may be abstract (`eqx.filter_eval_shape`), so that no random weights are drawn to be thrown away. Raises
+    WeightsError, with their names, for arrays that are missing, left over, of another shape or not finite.
     """
-    own, static = eqx.partition(network, eqx.is_inexact_array)
+    own, static = eqx.partition(network, is_parameter)
+    found = _converted(own, arrays, layout(network), unused, keep_head)
+    named = zip(leaf_names(own), jax.tree.leaves(own), strict=True)
+    filled = [jnp.asarray(found[name], leaf.dtype) if name in found else leaf for name, leaf in named]
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(own), filled), static)
+
+
+def fits(network: Backbone, arrays: Arrays, layout: Layout, unused: Callable[[str], bool]) -> bool:
+    """Would `fill` take arrays of these names and shapes, whatever their head?"""
+    hollow = {name: np.broadcast_to(np.float32(1), array.shape) for name, array in arrays.items()}
+    try:
+        _converted(outlined(network), hollow, layout(network), unused, keep_head=False)
+    except WeightsError:
+        return False
+    return True
+
+
+def _converted(
+    own: Backbone, arrays: Arrays, layout: Iterable[Entry], unused: Callable[[str], bool], keep_head: bool
+) -> dict[str, np.ndarray]:
+    """Our leaf -> its array, for all leaves (but the head's)."""
     leaves = dict(zip(leaf_names(own), jax.tree.leaves(own), strict=True))
-    entries = {entry.ours: entry for entry in layout(network)}
+    entries = {entry.ours: entry for entry in layout}
     used = {name for entry in entries.values() for name in entry.theirs}
-    heads = {name for name in leaves if name.startswith("head/")} if not keep_head else set()
+    heads = set() if keep_head else {name for name in leaves if name.startswith("head/")}
     wanted = {ours: entry for ours, entry in entries.items() if ours not in heads}
     missing = sorted({name for entry in wanted.values() for name in entry.theirs if name not in arrays})
     left_over = sorted(name for name in arrays if name not in used and not unused(name))
+    if any(name.endswith(_STATISTICS) for name in left_over):
+        raise WeightsError(f"weights do not fit: they have BatchNorm statistics ({_listed(left_over)}), for which the network "
+                           "has no place; choose a model that folds them (such as resnet50), or other weights")
     _refuse("the file lacks", missing)
     _refuse("the network has no place for", left_over)
-    found = {ours: np.asarray(entry.convert(*(arrays[name] for name in entry.theirs))) for ours, entry in wanted.items()}
-    wrong = [f"{ours} {array.shape} where the network has {leaves[ours].shape}" for ours, array in found.items()
-             if array.shape != leaves[ours].shape]  # fmt: skip
+    _refuse("nothing in the file makes", [name for name in leaves if name not in entries and name not in heads])
+    found, wrong = {}, []
+    for ours, entry in wanted.items():
+        given = [arrays[name] for name in entry.theirs]
+        try:
+            found[ours] = np.asarray(entry.convert(*given))
+        except WeightsError:
+            raise
+        except (ValueError, TypeError, IndexError):  # of another number of dimensions than the conversion's
+            wrong.append(f"{entry.theirs[0]} {given[0].shape} for {ours} {leaves[ours].shape}")
+            continue
+        if found[ours].shape != leaves[ours].shape:
+            wrong.append(f"{ours} {found[ours].shape} where the network has {leaves[ours].shape}")
     _refuse("of another shape:", wrong)
-    filled = [jnp.asarray(found[name], leaf.dtype) if name in found else leaf for name, leaf in leaves.items()]
-    return eqx.combine(jax.tree.unflatten(jax.tree.structure(own), filled), static)
+    _refuse("not finite:", [name for name, array in found.items() if not np.isfinite(array).all()])
+    return found
 
 
 def _refuse(problem: str, names: list[str]) -> None:
     if names:
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        raise WeightsError(f"weights do not fit: {problem} {', '.join(names[:_SHOWN])}{more}; choose the model they were "
-                           "made for")
+        raise WeightsError(f"weights do not fit: {problem} {_listed(names)}; choose the model they were made for")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"{', '.join(names[:_SHOWN])}{more}"
 
 
 # -- conversions

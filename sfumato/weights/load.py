@@ -1,0 +1,183 @@
+"""Public weights by name or path -> networks."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import equinox as eqx
+import numpy as np
+
+from sfumato.core.checks import choice, whole
+from sfumato.core.errors import ArgumentError, WeightsError
+from sfumato.models import catalogue
+from sfumato.models.architecture import Architecture
+from sfumato.models.backbone import Backbone
+from sfumato.models.cost import outline
+from sfumato.models.input import Input, Prepared
+from sfumato.models.layers import Linear
+from sfumato.weights import files, own, places
+from sfumato.weights.configs import read_config
+from sfumato.weights.layout import Arrays, fill, fits
+
+LAYOUTS = {
+    "convnext": ("timm_convnext",),
+    "mobilenet": ("timm_mobilenet", "folded_mobilenet"),
+    "nfnet": ("timm_nfnet",),
+    "resnet": ("timm_resnet", "hf_resnet"),
+    "resnetv2": ("timm_resnetv2",),
+    "vit": ("timm_vit", "hf_vit", "flax_vit"),
+}
+"""Family of networks -> modules of `sfumato.weights` with `layout` and `unused`; `own` serves every family."""
+
+Head = Literal["keep", "new"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """arrays: by the file's own names, with the head. architecture: whose they are. input: how the network wants its image.
+    classes: the names of the head's outputs, as far as the configuration says them. source: what the user named. sha256: of
+    the file.
+    """
+
+    arrays: dict[str, np.ndarray]
+    architecture: str
+    input: Input
+    classes: tuple[str, ...]
+    source: str
+    sha256: str
+
+    def into(self, network: Backbone, head: Head = "keep") -> Backbone:
+        """The network (which may be abstract) with these weights; head="new" leaves the network's own head.
+
+        Raises WeightsError, naming what is missing, left over or of another shape, and the model that would fit.
+        """
+        choice("head", head, ("keep", "new"))
+        expected = self._outline(1)
+        if type(network) is not type(expected):
+            raise WeightsError(f"{self.source}: weights of {self.architecture} do not fit a {type(network).__name__}; choose "
+                               f"model={self.architecture!r}")
+        layout = _best_layout(self._family, network, self.arrays)
+        theirs, ours = _outputs(layout, network, self.arrays), network.head.bias.shape[0]
+        if head == "keep" and theirs != ours:
+            raise WeightsError(f"{self.source}: its head has {theirs or 'no'} outputs, the network's {ours}; take a new head "
+                               "(head='new', or a number of classes)")
+        try:
+            return fill(network, self.arrays, layout.layout, layout.unused, head == "keep")
+        except WeightsError as error:
+            raise WeightsError(f"{self.source}: {error}{_suggestion(self.arrays, self._family)}") from None
+
+    def prepared(self, classes: int | None = None, size: int | None = None) -> Prepared:
+        """The network behind its input. classes: of a new head of zeros; None keeps the weights' own head. size: another
+        side of the image than the weights', in pixels. Raises ArgumentError, WeightsError.
+        """
+        given = self.input if size is None else replace(self.input, size=whole("size", size))
+        if classes is None:
+            network = self._outline(1, given)
+            outputs = _outputs(_best_layout(self._family, network, self.arrays), network, self.arrays)
+            if outputs == 0:
+                raise WeightsError(f"{self.source}: the file has no head; give a number of classes for a new one")
+            return Prepared(self.into(self._outline(outputs, given), "keep"), given)
+        network = self._outline(whole("classes", classes), given)
+        network = eqx.tree_at(lambda network: network.head, network, Linear.zeros(network.size, classes))
+        return Prepared(self.into(network, "new"), given)
+
+    @property
+    def _family(self) -> str:
+        return catalogue.find(self.architecture).family
+
+    def _outline(self, classes: int, given: Input | None = None) -> Backbone:
+        return outline(catalogue.find(self.architecture), _shape(given or self.input), classes)
+
+
+def load(name_or_path: str | Path, model: str | None = None, cache_dir: Path | None = None) -> Weights:
+    """Public weights from a file (.safetensors, .npz, .pth, .pt, .bin), from a directory as the hub lays it out, or from the
+    hub by OWNER/NAME, which is downloaded to the hub's cache (`cache_dir`) when there is a network and it is not there yet.
+
+    model: the architecture, for files that do not say. Behind the name, @sha256:DIGEST has only that file accepted; so has
+    a FILE.sha256 beside it. Raises ArgumentError for an unknown model, and WeightsError.
+    """
+    wanted = None if model is None else catalogue.find(model)
+    place = places.find(str(name_or_path), None if cache_dir is None else Path(cache_dir))
+    raw = files.read(place.file, place.sha256)
+    try:
+        facts = own.facts(raw) or read_config(place.config, place.preprocessor)
+    except WeightsError as error:
+        raise WeightsError(f"{place.source}: {error}") from None
+    architecture = wanted or _known(facts.architecture or place.file.name.split(".")[0])
+    if architecture is None:
+        why = f"made for {facts.architecture!r}, which is not here" if facts.architecture else "the file does not say its model"
+        raise WeightsError(f"{place.source}: {why}; name one of `sfumato models` (model=...){_suggestion(raw.arrays)}")
+    if wanted and (said := _known(facts.architecture)) and said.name != wanted.name:
+        raise WeightsError(f"{place.source}: made for {said.name}, not for {wanted.name}; choose that model, or none")
+    return Weights(raw.arrays, architecture.name, facts.input or architecture.input, facts.classes, place.source, raw.sha256)
+
+
+def pretrained(
+    name_or_path: str | Path, classes: int | None = None, size: int | None = None, model: str | None = None,
+    cache_dir: Path | None = None,
+) -> Prepared:  # fmt: skip
+    """A network with public weights, behind its input: image, pixels in [0, 1] -> class scores.
+
+    classes: of a new head of zeros; None keeps the weights' own. size: another side of the image than the weights', in pixels
+    (position embeddings are interpolated). The rest as for `load`.
+    """
+    return load(name_or_path, model, cache_dir).prepared(classes, size)
+
+
+def _known(name: str | None) -> Architecture | None:
+    try:
+        return None if name is None else catalogue.find(name)
+    except ArgumentError:
+        return None
+
+
+def _shape(given: Input) -> tuple[int, int, int]:
+    if given.size is None:
+        raise ArgumentError("size", None, "these weights do not say the size of their images; give it")
+    return given.size, given.size, given.colours or 3
+
+
+# -- layouts
+
+
+def _layouts(family: str) -> Iterable[ModuleType]:
+    return [import_module(f"sfumato.weights.{name}") for name in (*LAYOUTS.get(family, ()), "own")]
+
+
+def _best_layout(family: str, network: Backbone, arrays: Arrays) -> ModuleType:
+    """The one of whose names the most are in the file, and the fewest are not. Those that are not for this kind of network
+    raise WeightsError.
+    """
+
+    def match(module: ModuleType) -> int:
+        try:
+            names = {name for entry in module.layout(network) for name in entry.theirs}
+        except WeightsError:
+            return -len(arrays)
+        return 2 * sum(name in arrays for name in names) - len(names)
+
+    return max(_layouts(family), key=match)
+
+
+def _outputs(module: ModuleType, network: Backbone, arrays: Arrays) -> int:
+    """Outputs of the file's head; 0 if it has none."""
+    bias = next(entry for entry in module.layout(network) if entry.ours == "head/bias")
+    if any(name not in arrays for name in bias.theirs):
+        return 0
+    return int(np.asarray(bias.convert(*(arrays[name] for name in bias.theirs))).size)
+
+
+def _suggestion(arrays: Arrays, family: str | None = None) -> str:
+    """"; they fit ...": the networks of the catalogue (of one family) whose names and shapes are those of the file."""
+    fitting = [each.name for each in catalogue.architectures().values()
+               if family in (None, each.family) and _fits(each, arrays)]  # fmt: skip
+    return f"; they fit {', '.join(fitting)}" if fitting else ""
+
+
+def _fits(architecture: Architecture, arrays: Arrays) -> bool:
+    given = architecture.input
+    network = outline(architecture, (given.size or 32, given.size or 32, given.colours or 3), 1)
+    return any(fits(network, arrays, each.layout, each.unused) for each in _layouts(architecture.family))
