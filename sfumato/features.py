@@ -33,8 +33,8 @@ def bounded(row: Float[Array, " d"]) -> Float[Array, " d"]:
 
 
 def rows_of(feature_map: FeatureMap) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:
-    """The map for a batch of images, compiled, its rows bounded. Its arrays are arguments of the compiled program, since those of a
-    large network would be too much as a part of it.
+    """The map for a batch of images, compiled, its rows bounded. Its arrays are arguments of the program: a large network's
+    would be too much as constants in it.
     """
     compiled = eqx.filter_jit(lambda each, images: jax.vmap(lambda image: bounded(each(image)))(images))
     return lambda images: compiled(feature_map, images)

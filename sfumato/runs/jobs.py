@@ -200,7 +200,7 @@ def _network(plan: Plan, seed: int) -> tuple[Backbone, Input, PyTree]:
     if plan.weights is None:
         start = registry.network(plan.model, plan.shape, len(plan.classes), key)
     else:
-        start = prepared(plan.weights, plan.shape, len(plan.classes))
+        start = prepared(plan.weights, len(plan.classes))
     network, mask = select(start.network, plan.trains or "all", key)
     return network, start.input, mask
 

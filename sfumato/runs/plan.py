@@ -148,7 +148,7 @@ def resolve(config: MethodConfig, public: Public | None = None) -> tuple[str, st
     if model == "auto":
         model = "patches+scattering" if method == "dp-fc" else "scattering" if method in LINEAR else "cnn"
     if method in LINEAR and not registry.is_features(model):
-        raise ArgumentError("model", model, f"method {method} needs --weights or fixed features: {', '.join(registry.FEATURES)}")
+        raise ArgumentError("model", model, f"{method} needs --weights, or fixed features: {', '.join(registry.FEATURES)}")
     if method == "dp-fc" and not (registry.is_features(model) and model != "scatternet"):
         raise ArgumentError("model", model, "method dp-fc needs fixed features: patches+scattering, patches or scattering")
     return method, model, None

@@ -4,14 +4,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import equinox as eqx
-import jax
-
 from sfumato.core.errors import ArgumentError, RunError
-from sfumato.models import registry
+from sfumato.models import catalogue, registry
+from sfumato.models.cost import outline
 from sfumato.models.feature_map import FeatureMap
 from sfumato.models.input import Input, Prepared
-from sfumato.models.layers import Linear
 from sfumato.models.registry import Shape
 from sfumato.runs.config import MethodConfig
 
@@ -49,7 +46,7 @@ def find(config: MethodConfig) -> Public | None:
         raise ArgumentError("model", model, "with --weights give the network they are for, or leave it out")
     found = _load(config.weights, model)
     own = found.input if config.size is None else replace(found.input, size=config.size)
-    return Public(config.weights, found.sha256, found.architecture.name, own)
+    return Public(config.weights, found.sha256, found.architecture, own)
 
 
 @lru_cache(maxsize=2)
@@ -68,30 +65,21 @@ def verify(public: Public) -> Any:
     return found
 
 
-def prepared(public: Public, shape: Shape, classes: int) -> Prepared:
-    """The network with these weights and a head of zeros (Mehta et al. 2022, Sec. 4). Raises as `verify`."""
-    found = verify(public)
-    blank = registry.network(public.model, shape, classes, jax.random.key(0), public.input)
-    network = found.into(blank.network, head="new")
-    head = Linear.zeros(network.size, classes)
-    return Prepared(eqx.tree_at(lambda tree: tree.head, network, head), public.input)
-
-
-def abstract(model: str, shape: Shape, classes: int, public: Public | None) -> Prepared:
-    """The shapes of the network, nothing computed or read."""
-    given = None if public is None else public.input
-    return eqx.filter_eval_shape(registry.network, model, shape, classes, jax.random.key(0), given)
+def prepared(public: Public, classes: int) -> Prepared:
+    """The network with these weights and a new head of zeros (Mehta et al. 2022, Sec. 4). Raises as `verify`."""
+    network: Prepared = verify(public).prepared(classes, public.input.size)
+    return network
 
 
 def feature_map(model: str, shape: Shape, public: Public | None) -> FeatureMap:
     """The fixed feature map: of the network with public weights, or the one of that name."""
     if public is None:
         return registry.features(model, shape)
-    return registry.frozen(public.model, prepared(public, shape, 1))
+    return registry.frozen(public.model, prepared(public, 1))
 
 
 def feature_count(model: str, shape: Shape, public: Public | None) -> int:
     """d, the length of its rows."""
     if public is None:
         return registry.feature_size(model, shape)
-    return abstract(public.model, shape, 1, public).network.size
+    return outline(catalogue.find(public.model), public.input.shape(shape), 1).size
