@@ -4,10 +4,10 @@ import re
 from functools import cache
 
 from sfumato.core.errors import ArgumentError
-from sfumato.models import cnn, wrn
+from sfumato.models import cnn, nfnet, resnet, resnetv2, wrn
 from sfumato.models.architecture import Architecture
 
-_FAMILIES = (cnn, wrn)
+_FAMILIES = (cnn, resnet, resnetv2, nfnet, wrn)
 
 
 @cache

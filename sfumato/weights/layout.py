@@ -33,8 +33,8 @@ class Entry:
     convert: Callable[..., Any]
 
 
-Layout = Callable[[Backbone], Iterable[Entry]]
-"""The entries for all leaves of a network of the layout's family, head included. May leave out names that hold no
+Layout = Callable[[Any], Iterable[Entry]]
+"""The entries for all leaves of a network (Backbone) of the layout's family, head included. May leave out names that hold no
 parameter (such as num_batches_tracked); `unused` of `fill` are those.
 """
 
