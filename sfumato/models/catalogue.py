@@ -4,10 +4,10 @@ import re
 from functools import cache
 
 from sfumato.core.errors import ArgumentError
-from sfumato.models import cnn, nfnet, resnet, resnetv2, wrn
+from sfumato.models import cnn, convnext, mobilenet, nfnet, resnet, resnetv2, vit, wrn
 from sfumato.models.architecture import Architecture
 
-_FAMILIES = (cnn, resnet, resnetv2, nfnet, wrn)
+_FAMILIES = (cnn, wrn, resnet, resnetv2, nfnet, mobilenet, convnext, vit)
 
 
 @cache

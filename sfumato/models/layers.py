@@ -119,15 +119,16 @@ def max_pool(image: Float[Array, "h w d"], size: int, stride: int) -> Float[Arra
 
 # -- layers of residual networks, padded as in PyTorch
 
-Padding = Literal["symmetric", "SAME"]
+Padding = Literal["same", "symmetric"]
+"""Where a convolution of stride 2 puts its zeros: TensorFlow's "SAME" (fewer before than after) or PyTorch's (alike)."""
 
 
 def convolve_padded(
     image: Float[Array, "h w d"], kernel: Float[Array, "kh kw e p"], stride: int = 1, groups: int = 1,
     padding: Padding = "symmetric",
 ) -> Float[Array, "a b p"]:  # fmt: skip
-    """Cross-correlation; d = groups * e. "symmetric": (size - 1) / 2 zeros on every side; "SAME" may put fewer before."""
-    sides = [(size // 2, size // 2) for size in kernel.shape[:2]] if padding == "symmetric" else padding
+    """Cross-correlation; d = groups * e. "symmetric": (size - 1) / 2 zeros on every side; "same" may put fewer before."""
+    sides = [(size // 2, size // 2) for size in kernel.shape[:2]] if padding == "symmetric" else "SAME"
     return lax.conv_general_dilated(
         image[None], kernel, (stride, stride), sides, dimension_numbers=_NHWC, feature_group_count=groups
     )[0]
@@ -253,3 +254,73 @@ class SqueezeExcite(eqx.Module):
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "h w d"]:
         return image * jax.nn.sigmoid(self.excite(jax.nn.relu(self.squeeze(image.mean((0, 1))))))
+
+
+class Dense(eqx.Module):
+    """x @ weight + bias over the last axis: a 1 x 1 convolution of an image, a linear map of every token."""
+
+    weight: Float[Array, "d p"]
+    bias: Float[Array, " p"]
+
+    @classmethod
+    def random(cls, inputs: int, outputs: int, key: PRNGKeyArray, gain: float = 1.0) -> "Dense":
+        return cls(fan_in_normal(key, (inputs, outputs), inputs, gain), jnp.zeros(outputs))
+
+    def __call__(self, array: Float[Array, "*n d"]) -> Float[Array, "*n p"]:
+        return array @ self.weight + self.bias
+
+
+def pads(length: int, size: int, stride: int, padding: Padding) -> tuple[int, int]:
+    """Zeros before and after an axis of `length` pixels for an odd kernel of `size`; the output has ceil(length / stride)."""
+    if padding == "symmetric":
+        return size // 2, size // 2
+    total = max((-(-length // stride) - 1) * stride + size - length, 0)
+    return total // 2, total - total // 2
+
+
+class Depthwise(eqx.Module):
+    """Convolution of every channel with its own kernel, with bias.
+
+    A sum of shifted, scaled images, which XLA makes one loop of: on a CPU eight times as fast as its grouped convolution.
+    """
+
+    kernel: Float[Array, "k k d"]
+    bias: Float[Array, " d"]
+    stride: int = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True)
+
+    def __init__(self, channels: int, size: int, key: PRNGKeyArray, stride: int = 1, padding: Padding = "symmetric",
+                 gain: float = 1.0):  # fmt: skip
+        self.kernel = fan_in_normal(key, (size, size, channels), size * size, gain)
+        self.bias = jnp.zeros(channels)
+        self.stride, self.padding = stride, padding
+
+    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b d"]:
+        size, step, channels = self.kernel.shape[0], self.stride, image.shape[2]
+        height, width = (-(-length // step) for length in image.shape[:2])
+        rows, columns = (pads(length, size, step, self.padding) for length in image.shape[:2])
+        image = jnp.pad(image, (rows, columns, (0, 0)))
+        total = jnp.broadcast_to(self.bias, (height, width, channels))
+        for i in range(size):
+            for j in range(size):
+                last = (i + step * (height - 1) + 1, j + step * (width - 1) + 1, channels)
+                total = total + lax.slice(image, (i, j, 0), last, (step, step, 1)) * self.kernel[i, j]
+        return total
+
+
+class LayerNorm(eqx.Module):
+    """Layer normalisation (Ba et al. 2016) over the last axis: of every token, or of the channels of every pixel."""
+
+    scale: Float[Array, " d"]
+    shift: Float[Array, " d"]
+    epsilon: float = eqx.field(static=True)
+
+    def __init__(self, channels: int, epsilon: float = 1e-6):
+        self.scale = jnp.ones(channels)
+        self.shift = jnp.zeros(channels)
+        self.epsilon = epsilon
+
+    def __call__(self, array: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
+        centred = array - array.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return centred * lax.rsqrt(variance + self.epsilon) * self.scale + self.shift

@@ -35,7 +35,7 @@ class Plan:
     pool, or with `deep` four 3 x 3. narrow: width inside a block over outside. extra: a second 3 x 3 convolution. group: the
     channels that a 3 x 3 convolution sees at once, 0 for all. excite: squeeze-and-excite at a block's end. final: channels of
     a last 1 x 1 convolution, 0 for none. deepmind: as in the public NFNet weights, gamma stands behind the nonlinearity,
-    padding is "SAME", and a learned scalar that starts at 0 ends each block (SkipInit); else the last gain starts at 0.
+    padding is "same", and a learned scalar that starts at 0 ends each block (SkipInit); else the last gain starts at 0.
     """
 
     depths: tuple[int, ...]
@@ -53,7 +53,7 @@ class Plan:
     def conv(self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1, group: int = 0) -> ScaledConv:
         gamma = 1.0 if self.deepmind else GAMMA[self.nonlinearity]
         return ScaledConv(inputs, outputs, size, key, stride, inputs // group if group else 1, gamma,
-                          "SAME" if self.deepmind else "symmetric")  # fmt: skip
+                          "same" if self.deepmind else "symmetric")  # fmt: skip
 
     def activate(self, maps: Float[Array, "h w d"]) -> Float[Array, "h w d"]:
         active = jax.nn.relu(maps) if self.nonlinearity == "relu" else jax.nn.gelu(maps, approximate=False)

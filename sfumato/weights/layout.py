@@ -128,6 +128,16 @@ def kernel(array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 3, 1, 0)
 
 
+def pointwise(array: np.ndarray) -> np.ndarray:
+    """OI11 -> IO."""
+    return array[:, :, 0, 0].T
+
+
+def depthwise(array: np.ndarray) -> np.ndarray:
+    """O1HW -> HWO."""
+    return array[:, 0].transpose(1, 2, 0)
+
+
 def transposed(array: np.ndarray) -> np.ndarray:
     """(out, in) -> (in, out)."""
     return array.T
@@ -138,11 +148,12 @@ def stacked(convert: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.nda
     return lambda *layers: np.stack([convert(each) for each in layers])
 
 
-def folded_kernel(epsilon: float) -> Callable[..., np.ndarray]:
-    """(kernel OIHW, BatchNorm's weight, variance) -> HWIO kernel of convolution and norm together, in float64."""
+def folded_kernel(epsilon: float, convert: Callable[[np.ndarray], np.ndarray] = kernel) -> Callable[..., np.ndarray]:
+    """(kernel OIHW, BatchNorm's weight, variance) -> the kernel of convolution and norm together, in float64, converted."""
 
     def fold(array: np.ndarray, scale: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return kernel(array.astype(np.float64)) * (scale / np.sqrt(variance.astype(np.float64) + epsilon))
+        factor = scale / np.sqrt(variance.astype(np.float64) + epsilon)
+        return convert(array.astype(np.float64) * factor[:, None, None, None])
 
     return fold
 
