@@ -12,7 +12,16 @@ from typing import Annotated, Literal
 import tyro
 
 from sfumato.core.errors import ArgumentError, SfumatoError
-from sfumato.runs.config import DataConfig, FeaturesConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
+from sfumato.runs.config import (
+    DataConfig,
+    FeaturesConfig,
+    Log,
+    MethodConfig,
+    PrivacyConfig,
+    Published,
+    RunConfig,
+    TrainConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +32,34 @@ class Train:
     privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
     method: tyro.conf.OmitArgPrefixes[MethodConfig]
     run: tyro.conf.OmitArgPrefixes[RunConfig]
+    recipe: str | None = None
+    """Settings of a published result, NAME or NAME:EPSILON of `sfumato recipes`; with --dry-run, what it costs at full size."""
+    scale: float | None = None
+    """With --recipe: share of its images, batch and steps."""
+    device_memory: float = 80.0
+    """For a recipe's --dry-run: GB."""
+    device_flops: float = 1e14
+    """For a recipe's --dry-run: floating-point operations per second, sustained."""
 
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run))
+        published = None
+        if self.recipe is not None:
+            published = Published(self.recipe, self.scale, self.device_memory, self.device_flops)
+        elif self.scale is not None:
+            raise ArgumentError("scale", self.scale, "is for a --recipe")
+        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run), published)
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Published results whose settings `sfumato train --recipe` follows, with their accuracies."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import recipes
+
+        print(recipes.listing())
 
 
 @dataclass(frozen=True)
@@ -309,6 +341,7 @@ class Data:
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Recipes, tyro.conf.subcommand("recipes")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Features, tyro.conf.subcommand("features")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]

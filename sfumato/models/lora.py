@@ -13,21 +13,21 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.core.errors import ArgumentError
 from sfumato.models.backbone import Backbone
-from sfumato.models.layers import Linear, fan_in_normal
+from sfumato.models.layers import Dense, Linear, fan_in_normal
 
 
 class LowRank(eqx.Module):
     """x @ (weight + down @ up) + bias. The leading axis of layers is there where a network scans over them."""
 
-    linear: Linear
+    linear: Linear | Dense
     down: Float[Array, "*layers d r"]
     up: Float[Array, "*layers r p"]
 
     def __call__(self, row: Float[Array, "*rows d"]) -> Float[Array, "*rows p"]:
         return self.linear(row) + (row @ self.down) @ self.up
 
-    def merged(self) -> Linear:
-        """The one linear layer that computes the same."""
+    def merged(self) -> Linear | Dense:
+        """The one layer that computes the same."""
         return eqx.tree_at(lambda linear: linear.weight, self.linear, self.linear.weight + self.down @ self.up)
 
 
@@ -46,9 +46,9 @@ def adapt(network: Backbone, rank: int, key: PRNGKeyArray) -> Backbone:
     return eqx.tree_at(linear_layers, network, wrapped)
 
 
-def linear_layers(network: Backbone) -> list[Linear]:
+def linear_layers(network: Backbone) -> list[Linear | Dense]:
     """All but the head."""
-    return [layer for layer in _of_kind(network, Linear) if layer is not network.head]
+    return [layer for layer in _of_kind(network, (Linear, Dense)) if layer is not network.head]
 
 
 def updates(network: Backbone) -> list[Any]:
@@ -64,11 +64,11 @@ def merge(network: Backbone) -> Backbone:
     return eqx.tree_at(lambda tree: _of_kind(tree, LowRank), network, [layer.merged() for layer in layers])
 
 
-def _beside(layer: Linear, rank: int, key: PRNGKeyArray) -> LowRank:
+def _beside(layer: Linear | Dense, rank: int, key: PRNGKeyArray) -> LowRank:
     *layers, inputs, outputs = layer.weight.shape
     return LowRank(layer, fan_in_normal(key, (*layers, inputs, rank), inputs), jnp.zeros((*layers, rank, outputs)))
 
 
-def _of_kind(tree: Any, kind: type) -> list[Any]:
+def _of_kind(tree: Any, kind: type | tuple[type, ...]) -> list[Any]:
     found = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
     return [node for node in found if isinstance(node, kind)]

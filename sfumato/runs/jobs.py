@@ -165,14 +165,7 @@ def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, se
     views = Views(settings.views, shift, flip=plan.shape[2] == 3, seed=views_seed)
 
     def clipped(params: PyTree, examples: PyTree, mask: Array, frozen: PyTree) -> BoundedSum:
-        rest = eqx.combine(frozen, static)
-
-        def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
-            """Mean cross entropy over the views of one example (augmentation multiplicity: average, then clip)."""
-            images, label = example
-            scores = jax.vmap(Prepared(eqx.combine(params, rest), own))(images)
-            return optax.softmax_cross_entropy_with_integer_labels(scores, jnp.broadcast_to(label, scores.shape[:1])).mean()
-
+        loss = loss_of(eqx.combine(frozen, static), own)
         return clipped_grad(loss, settings.clip_norm, normalised=True)(params, examples, mask)
 
     procedure = DPSGD(
@@ -194,11 +187,24 @@ def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, se
     return Job(procedure, classifier, None if held_out is None else counts)
 
 
+def loss_of(rest: PyTree, own: Input) -> Callable[[PyTree, tuple[Array, Array]], Float[Array, ""]]:
+    """(trained part, (views, label)) -> mean cross entropy over the views of one example (augmentation multiplicity: average,
+    then clip). rest: what the trained part lacks to be the network. own: what the network does to an image first.
+    """
+
+    def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
+        images, label = example
+        scores = jax.vmap(Prepared(eqx.combine(params, rest), own))(images)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, jnp.broadcast_to(label, scores.shape[:1])).mean()
+
+    return loss
+
+
 def _network(plan: Plan, seed: int) -> tuple[Backbone, Input, PyTree]:
     """(network, what it does to an image first, which leaves are trained)."""
     key = jax.random.key(int(public_stream(seed, "initial weights").integers(2**31)))
     if plan.weights is None:
-        start = registry.network(plan.model, plan.shape, len(plan.classes), key)
+        start = registry.network(plan.model, plan.shape, len(plan.classes), key, plan.input)
     else:
         start = prepared(plan.weights, len(plan.classes))
     network, mask = select(start.network, plan.trains or "all", key)
@@ -206,7 +212,7 @@ def _network(plan: Plan, seed: int) -> tuple[Backbone, Input, PyTree]:
 
 
 def _spec(plan: Plan, head: str | None) -> Spec:
-    return Spec(plan.model, head, plan.shape, plan.classes, None if plan.weights is None else plan.weights.input)
+    return Spec(plan.model, head, plan.shape, plan.classes, plan.input)
 
 
 def _sgd(plan: Plan) -> SGDSettings:

@@ -13,6 +13,7 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.registry import names as data_names
 from sfumato.data.source import DataInfo
 from sfumato.models import registry, trainable
+from sfumato.models.input import Input
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import Tally
 from sfumato.privacy.ledger import RELATION
@@ -35,7 +36,8 @@ Settings = Recipe | LinearRecipe | SGDSettings
 class Plan:
     """The run in numbers. n: training examples. settings: a Recipe (dp-fc), a LinearRecipe (fc, ls, ...) or
     SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta). weights: the public ones it starts from. trains: which
-    part of the network, as `models/trainable.py` has it; None where all of it is, or only a head on fixed features.
+    part of the network, as `models/trainable.py` has it; None where all of it is, or only a head on fixed features. size: side
+    of what the network sees, None for its own.
     """
 
     name: str
@@ -59,6 +61,12 @@ class Plan:
     not_covered: tuple[str, ...] = ()
     weights: Public | None = None
     trains: str | None = None
+    size: int | None = None
+
+    @property
+    def input(self) -> Input | None:
+        """How the network wants its image, None as its architecture says."""
+        return pretrained.input_of(self.model, self.size, self.weights)
 
     @property
     def tally(self) -> Tally:
@@ -115,9 +123,10 @@ def make_plan(config: TrainConfig, info: DataInfo, public: Public | None = None)
     if min(shape[:2]) < 8 and model != registry.GIVEN:
         raise DataError(f"data={config.data.data!r}: images of {shape[0]}x{shape[1]} pixels; give --resize 8 or more")
     mu = calibration.gaussian_mu_for(epsilon, delta)
+    given = pretrained.input_of(model, config.method.size, public)
     fixed = trains is None and (registry.is_features(model) or public is not None)
     features = pretrained.feature_count(model, shape, public) if fixed else None
-    parameters = features * len(info.classes) if features else trained_size(model, shape, len(info.classes), public, trains)
+    parameters = features * len(info.classes) if features else trained_size(model, shape, len(info.classes), given, trains)
     method = automatic(method, features or 0)
     kind = "features" if fixed else "fine-tuning" if trains is not None else "cnn" if model == "cnn" else "network"
     budget = _Budget(kind, n, features or parameters, len(info.classes), epsilon, delta, mu)
@@ -129,6 +138,7 @@ def make_plan(config: TrainConfig, info: DataInfo, public: Public | None = None)
         mu=mu, settings=settings, releases=releases, sampler=sampler, parameters=parameters, features=features,
         insecure=config.privacy.insecure_seed is not None,
         not_covered=_positions(config, info) + _given(model, info.unit) + _learnt(public), weights=public, trains=trains,
+        size=None if given is None else given.size,
     )  # fmt: skip
 
 
@@ -192,7 +202,8 @@ def _learnt(public: Public | None) -> tuple[str, ...]:
 def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
     """What removing an image means for arrays of which some were held out."""
     folder = not config.data.data.endswith(".npz") and config.data.data not in data_names()
-    if folder or (config.data.validation == 0 and config.data.data != "digits" and not config.data.data.endswith(".npz")):
+    whole = config.data.validation == 0 and config.data.share == 1
+    if folder or (whole and config.data.data != "digits" and not config.data.data.endswith(".npz")):
         return ()
     return (f"The order of the {info.unit}s. Who is held out is decided by each {info.unit}'s position in the data set, so "
             f"removing one means leaving its position empty, not moving the later ones up.",)
@@ -268,10 +279,9 @@ def _sgd_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
     return settings, (releases(sigma),), {"kind": kind, "rate": rate, "expected_batch_size": settings.batch}
 
 
-def trained_size(model: str, shape: tuple[int, int, int], classes: int, public: Public | None, trains: str | None) -> int:
+def trained_size(model: str, shape: tuple[int, int, int], classes: int, given: Input | None, trains: str | None) -> int:
     """Trained parameters, by abstract evaluation: nothing is computed."""
     def trained(key: PRNGKeyArray) -> PyTree:
-        given = None if public is None else public.input
         network = registry.network(model, shape, classes, key, given).network
         return eqx.filter(*trainable.select(network, trains or "all", key))
 

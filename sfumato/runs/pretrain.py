@@ -40,12 +40,13 @@ class PretrainConfig:
 def pretrain(config: PretrainConfig) -> None:
     """Train, write the weights, print the accuracy. The same command continues a training that was stopped."""
     config.settings.check()
+    config.data.check()
     if config.out.suffix != ".safetensors":
         raise ArgumentError("out", str(config.out), "give a file name that ends in .safetensors")
     refuse_existing(config.out)
     where = config.data
     options = data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                               test_fraction=where.test_fraction, seed=config.settings.seed)  # fmt: skip
+                               test_fraction=where.test_fraction, share=where.share, seed=config.settings.seed)  # fmt: skip
     splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=options)
     training = Pretraining(_network(config, splits.train), splits.train, config.settings)
     print(f"sfumato: {WARNING}", file=sys.stderr)

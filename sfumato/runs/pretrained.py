@@ -34,12 +34,20 @@ class Public:
         return cls(**facts | {"input": Input.from_json(facts["input"])})
 
 
+def input_of(model: str, size: int | None, public: Public | None) -> Input | None:
+    """How the network wants its image; None as its architecture says, or if it is none. Raises ArgumentError."""
+    if public is not None or size is None:
+        return None if public is None else public.input
+    if registry.is_features(model):
+        raise ArgumentError("size", size, f"{model} has a size of its own; --resize the images, or give --weights or a network")
+    return replace(catalogue.find(model).input, size=size)
+
+
 def find(config: MethodConfig) -> Public | None:
     """The public weights a configuration names; None if it names none. Raises WeightsError, ArgumentError."""
     if config.weights is None:
-        for name in ("train", "size"):
-            if getattr(config, name) is not None:
-                raise ArgumentError(name, getattr(config, name), "is for public weights: name them by --weights")
+        if config.train is not None:
+            raise ArgumentError("train", config.train, "is for public weights: name them by --weights")
         return None
     model = None if config.model == "auto" else config.model
     if model is not None and registry.is_features(model):

@@ -47,8 +47,9 @@ def write_store(config: FeaturesConfig) -> Store:
     if public is None and config.model not in registry.FEATURES:
         raise ArgumentError("model", config.model, f"fixed features are {', '.join(registry.FEATURES)}; or give --weights")
     where = config.data
+    where.check()
     options = data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                               test_fraction=where.test_fraction)  # fmt: skip
+                               test_fraction=where.test_fraction, share=where.share)  # fmt: skip
     splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=options)
     sources = {"train": splits.train} | ({"test": splits.test} if splits.test is not None else {})
     model = config.model if public is None else public.model
@@ -80,7 +81,8 @@ def _plan(
 ) -> tuple[Store, FeatureMap]:
     train, where = sources["train"], config.data
     preprocessing: dict[str, Any] = {"shape": list(train.shape), "resize": where.resize, "grey": where.grey,
-                     "validation": where.validation, "test_fraction": where.test_fraction}  # fmt: skip
+                     "validation": where.validation, "test_fraction": where.test_fraction,
+                                     "share": where.share}  # fmt: skip
     if public is not None:
         preprocessing |= {"weights": public.sha256, "size": public.input.size}
     feature_map = pretrained.feature_map(model, train.shape, public)

@@ -45,7 +45,8 @@ def describe(config: TrainConfig) -> DataInfo:
             raise
         facts = data.published(where.data)  # not on this machine: what is published is enough for a plan
         held = round(where.validation * facts.counts["train"])
-        counts = {**facts.counts, "train": facts.counts["train"] - held} | ({"validation": held} if held else {})
+        used = round(where.share * (facts.counts["train"] - held))
+        counts = {**facts.counts, "train": used} | ({"validation": held} if held else {})
         return DataInfo(where.data, facts.address, facts.classes, facts.shape, counts)
 
 
@@ -227,7 +228,7 @@ def open_splits(config: TrainConfig) -> Splits:
 def read_options(config: TrainConfig) -> data.ReadOptions:
     where = config.data
     return data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                            test_fraction=where.test_fraction, seed=config.run.seed)
+                            test_fraction=where.test_fraction, share=where.share, seed=config.run.seed)
 
 
 def _counted(info: DataInfo, splits: Splits) -> DataInfo:
