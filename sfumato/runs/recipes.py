@@ -80,10 +80,11 @@ def load(name: str) -> Recipe:
     data, weights = content["data"], content.get("weights")
     settings = content["method"] | ({} if weights is None else {"size": weights["size"]})
     delta, facts = content["delta"], Facts(**data | {"shape": tuple(data["shape"])})
+    told = {name: content[name] for name in ("title", "paper", "source", "recalled")}
     return Recipe(
-        name, content["title"], content["paper"], content["source"], content["recalled"], tuple(content.get("assumed", ())), delta,
-        content.get("published_delta", delta), facts, None if weights is None else weights["learnt_from"], settings,
-        tuple(_point(each) for each in content["point"]),
+        name=name, **told, assumed=tuple(content.get("assumed", ())), delta=delta, data=facts, settings=settings,
+        published_delta=content.get("published_delta", delta), weights=None if weights is None else weights["learnt_from"],
+        points=tuple(_point(each) for each in content["point"]),
     )  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def listing() -> str:
     for recipe in map(load, names()):
         numbers = ", ".join(f"{point.epsilon:g}: {'?' if point.accuracy is None else f'{point.accuracy:g} %'}"
                             for point in recipe.points)  # fmt: skip
-        lines = [recipe.name, f"  {recipe.title}", f"  published accuracy by epsilon, delta {recipe.published_delta:g}: {numbers}",
+        lines = [recipe.name, f"  {recipe.title}", f"  published by epsilon, delta {recipe.published_delta:g}: {numbers}",
                  f"  {recipe.paper}; {recipe.source}"]  # fmt: skip
         if recipe.recalled:
             lines.append("  from memory in part: see the comments in the file before you quote it")
@@ -148,7 +149,7 @@ def scaled(recipe: Recipe, config: TrainConfig, scale: float, n: int) -> tuple[T
     method, told = config.method, [f"{recipe.data.n:,} -> {n:,} images"]
     if method.batch is not None:
         batch = max(1, round(method.batch * n / recipe.data.n))
-        told.append(f"batch {method.batch:,} -> {batch:,} (q = {method.batch / recipe.data.n:.4g} as published)")
+        told.append(f"batch {method.batch:,} -> {batch:,} (the same sampling rate q)")
         method = replace(method, batch=batch)
     if method.steps is not None:
         steps = max(min(SMALLEST_STEPS, method.steps), round(scale * method.steps))

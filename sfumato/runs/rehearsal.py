@@ -93,8 +93,8 @@ def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
                          f"{sampler['expected_batch_size']:,}")]  # fmt: skip
     for each in plan.releases:
         lines.append(("release", f"{each.count:,} x {each.name}, noise multiplier {each.noise_multiplier:.6g}"))
-    lines.append(("privacy", f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}; Rényi, the papers' accountant, gives "
-                             f"{renyi.epsilon(plan.tally, delta):.4g}"))  # fmt: skip
+    by_renyi = f"{renyi.epsilon(plan.tally, delta):.4g} by Rényi, the papers' accountant"
+    lines.append(("privacy", f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}; {by_renyi}"))
     if len(plan.releases) == 1:
         (release,) = plan.releases
         lines.append(("noise", f"for epsilon {plan.epsilon:g}: {release.noise_multiplier:.4f} by {_exact(plan)}, "
