@@ -12,7 +12,16 @@ from typing import Annotated, Literal
 import tyro
 
 from sfumato.core.errors import ArgumentError, SfumatoError
-from sfumato.runs.config import DataConfig, FeaturesConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
+from sfumato.runs.config import (
+    DataConfig,
+    FeaturesConfig,
+    Log,
+    MethodConfig,
+    PrivacyConfig,
+    Published,
+    RunConfig,
+    TrainConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +32,61 @@ class Train:
     privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
     method: tyro.conf.OmitArgPrefixes[MethodConfig]
     run: tyro.conf.OmitArgPrefixes[RunConfig]
+    recipe: str | None = None
+    """Settings of a published result, NAME or NAME:EPSILON of `sfumato recipes`; with --dry-run, what it costs at full size."""
+    scale: float | None = None
+    """With --recipe: share of its images, batch and steps."""
+    device_memory: float = 80.0
+    """For a recipe's --dry-run: GB."""
+    device_flops: float = 1e14
+    """For a recipe's --dry-run: floating-point operations per second, sustained."""
 
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run))
+        published = None
+        if self.recipe is not None:
+            published = Published(self.recipe, self.scale, self.device_memory, self.device_flops)
+        elif self.scale is not None:
+            raise ArgumentError("scale", self.scale, "is for a --recipe")
+        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run), published)
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """Published results whose settings `sfumato train --recipe` follows, with their accuracies."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import recipes
+
+        print(recipes.listing())
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train a network on PUBLIC images, without any privacy, and write weights that `sfumato train --weights` takes."""
+
+    data: tyro.conf.OmitArgPrefixes[DataConfig]
+    out: Path
+    """The .safetensors file to write."""
+    model: str = "wrn-16-4"
+    """A network: cnn | wrn-DEPTH-WIDTH | any of `sfumato models`."""
+    epochs: int = 30
+    batch: int = 128
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    size: int | None = None
+    """Side in pixels to which the network resizes its images [its own]."""
+    seed: int = 0
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import pretrain
+        from sfumato.train.pretrain import PretrainSettings
+
+        settings = PretrainSettings(self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed)
+        pretrain.pretrain(pretrain.PretrainConfig(self.data, self.model, self.out, settings, self.size, self.log))
 
 
 @dataclass(frozen=True)
@@ -37,15 +96,19 @@ class Features:
     data: tyro.conf.OmitArgPrefixes[DataConfig]
     out: Path
     """Directory to create, or to continue if it was stopped."""
-    model: str = "patches+scattering"
-    """patches+scattering | patches | scattering | scatternet."""
+    model: str = "auto"
+    """patches+scattering | patches | scattering | scatternet [the first; with --weights the network they are for]."""
+    weights: str | None = None
+    """Public weights: a file or a name; the rows are what their network's head would see."""
+    size: int | None = None
+    """With --weights: side in pixels to which the network resizes its images [as the weights say]."""
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
 
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.features(FeaturesConfig(self.data, self.out, self.model, self.dtype, self.log))
+        commands.features(FeaturesConfig(self.data, self.out, self.model, self.weights, self.size, self.dtype, self.log))
 
 
 @dataclass(frozen=True)
@@ -311,6 +374,8 @@ class Models:
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Recipes, tyro.conf.subcommand("recipes")]
+    | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Features, tyro.conf.subcommand("features")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
     | Annotated[Sweep, tyro.conf.subcommand("sweep")]

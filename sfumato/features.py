@@ -7,6 +7,7 @@ pixel that is not finite becomes a row of zeros.
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +33,11 @@ def bounded(row: Float[Array, " d"]) -> Float[Array, " d"]:
 
 
 def rows_of(feature_map: FeatureMap) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:
-    """The map for a batch of images, compiled, its rows bounded."""
-    return jax.jit(jax.vmap(lambda image: bounded(feature_map(image))))
+    """The map for a batch of images, compiled, its rows bounded. Its arrays are arguments of the program: a large network's
+    would be too much as constants in it.
+    """
+    compiled = eqx.filter_jit(lambda each, images: jax.vmap(lambda image: bounded(each(image)))(images))
+    return lambda images: compiled(feature_map, images)
 
 
 def extract(

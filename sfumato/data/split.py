@@ -31,19 +31,23 @@ class ReadOptions:
     grey             one channel instead of three
     skip_unreadable  leave unreadable files out (and name them) instead of stopping
     test_fraction    share held out as test where a data set has no test split of its own
-    seed             public; fixes who is held out
+    share            share of the training images that is used at all
+    seed             public; fixes who is held out and who is used
     """
 
     resize: int | None = None
     grey: bool = False
     skip_unreadable: bool = False
     test_fraction: float = 0.2
+    share: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.resize is not None and not 1 <= self.resize <= 4096:
             raise ArgumentError("resize", self.resize, "give a side of 1 to 4096 pixels")
         check_fraction("test_fraction", self.test_fraction)
+        if not 0 < self.share <= 1:
+            raise ArgumentError("share", self.share, "give a share of the training images greater than 0 and at most 1")
 
 
 def check_fraction(argument: str, value: float) -> None:
@@ -74,15 +78,17 @@ def partition(
     """
     is_test = held_out(names, 0.0 if has_test else options.test_fraction, options.seed, "test")
     is_validation = held_out(names, validation, options.seed, "validation") & ~is_test
-    sides = {"train": np.flatnonzero(~is_test & ~is_validation)}
+    is_used = held_out(names, options.share, options.seed, "share")
+    sides = {"train": np.flatnonzero(~is_test & ~is_validation & is_used)}
     if validation > 0:
         sides["validation"] = np.flatnonzero(is_validation)
     if not has_test and options.test_fraction > 0:
         sides["test"] = np.flatnonzero(is_test)
     for side, indices in sides.items():
         if len(indices) == 0:
-            argument = "validation" if side == "validation" else "test_fraction"
-            value = validation if side == "validation" else options.test_fraction
+            given = {"validation": validation, "test_fraction": options.test_fraction, "share": options.share}
+            argument = "validation" if side == "validation" else "share" if options.share < 1 else "test_fraction"
+            value = given[argument]
             raise ArgumentError(argument, value, f"no image falls on the {side} side; {len(names)} images are too few "
                                 "for this share")
     return sides

@@ -1,7 +1,7 @@
 """How a network wants its image: the size, the range of its pixels. Public numbers, which come with public weights."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -24,6 +24,11 @@ class Input:
     std: tuple[float, ...] = (0.25,)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     colours: int | None = None
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> "Input":
+        """The inverse of `dataclasses.asdict`, also after JSON has made lists of tuples."""
+        return cls(**facts | {name: tuple(facts[name]) for name in ("mean", "std")})
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The shape of what the network sees of an image of this shape. Raises ArgumentError for a wrong number of channels."""

@@ -10,8 +10,9 @@ from jaxtyping import PRNGKeyArray
 from sfumato.core.errors import ArgumentError
 from sfumato.models import catalogue
 from sfumato.models.feature_map import FeatureMap, Given, Joined
+from sfumato.models.frozen import Frozen
 from sfumato.models.heads import OnFeatures, Sphere, SphereLinear, WhitenedLinear
-from sfumato.models.input import Prepared
+from sfumato.models.input import Input, Prepared
 from sfumato.models.layers import Linear
 from sfumato.models.patches import Patches
 from sfumato.models.scattering import PlainScattering, Scattering
@@ -56,20 +57,34 @@ def feature_size(name: str, shape: Shape) -> int:
     return jax.eval_shape(features(name, shape), jax.ShapeDtypeStruct(shape, jnp.float32)).size
 
 
-def network(name: str, shape: Shape, classes: int, key: PRNGKeyArray) -> Prepared:
-    """A network with random initial weights: image -> class scores."""
+def network(name: str, shape: Shape, classes: int, key: PRNGKeyArray, given: Input | None = None) -> Prepared:
+    """A network with random initial weights: image -> class scores. given: in place of the architecture's own input."""
     found = catalogue.find(name)
-    return Prepared(found.make(found.input.shape(shape), classes, key), found.input)
+    own = given or found.input
+    return Prepared(found.make(own.shape(shape), classes, key), own)
 
 
-def skeleton(name: str, head: str | None, shape: Shape, classes: int) -> eqx.Module:
-    """An image -> scores model of the right structure, to be filled with saved arrays."""
-    if not is_features(name):
-        return network(name, shape, classes, jax.random.key(0))
-    fixed = features(name, shape)
+def frozen(name: str, prepared: Prepared) -> Frozen:
+    """The feature map of a network of that name."""
+    return Frozen(prepared, catalogue.find(name).rectified)
+
+
+def skeleton(name: str, head: str | None, shape: Shape, classes: int, given: Input | None = None) -> eqx.Module:
+    """An image -> scores model of the right structure, to be filled with saved arrays. Without a head of its own kind it is
+    a network; its arrays, and those of a frozen one, are shapes only.
+    """
+    fixed: FeatureMap
+    if is_features(name):
+        fixed = features(name, shape)
+    else:
+        abstract = eqx.filter_eval_shape(network, name, shape, classes, jax.random.key(0), given)
+        if head is None:
+            return abstract
+        fixed = frozen(name, abstract)
+    d = fixed.size
     if head is not None and head.startswith("sphere"):
-        sphere = Sphere.shaped(head, feature_size(name, shape))
+        sphere = Sphere.shaped(head, d)
         return OnFeatures(fixed, SphereLinear(sphere, Linear.zeros(sphere.size, classes)))
     if head == "whitened":
         return OnFeatures(fixed, WhitenedLinear.zeros(fixed.groups, classes))
-    return OnFeatures(fixed, Linear.zeros(feature_size(name, shape), classes))
+    return OnFeatures(fixed, Linear.zeros(d, classes))

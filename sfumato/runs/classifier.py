@@ -21,6 +21,7 @@ from sfumato.data.decode import decode
 from sfumato.data.rows import read_features
 from sfumato.data.split import ReadOptions
 from sfumato.models import registry
+from sfumato.models.input import Input
 from sfumato.models.registry import GIVEN
 
 _FORMAT = 1
@@ -29,14 +30,15 @@ _CHUNK = 128
 
 @dataclass(frozen=True)
 class Spec:
-    """What model.json says of the structure. head: "whitened", "linear" or a `Sphere.kind` for a model on fixed features,
-    else None.
+    """What model.json says of the structure. head: "whitened", "linear" or a `Sphere.kind` for a model on fixed features (which
+    a frozen network may compute), else None. input: how the network wants its image, if not as its architecture says.
     """
 
     model: str
     head: str | None
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
+    input: Input | None = None
 
 
 class Classifier:
@@ -102,14 +104,16 @@ class Classifier:
         try:
             facts = read_json(directory / "model.json")
             arrays = load((directory / "model.safetensors").read_bytes())
-            spec = Spec(facts["model"], facts["head"], tuple(facts["shape"]), tuple(facts["classes"]))
+            given = facts.get("input")
+            spec = Spec(facts["model"], facts["head"], tuple(facts["shape"]), tuple(facts["classes"]),
+                        None if given is None else Input.from_json(given))  # fmt: skip
             probe = np.asarray(facts["probe"], np.float32)
         except FileNotFoundError as error:
             raise RunError(f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
                            f"complete? try `sfumato resume {directory}`") from None
         except (ValueError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(f"{directory}: the model files are damaged ({error}); restore them or train again") from error
-        skeleton = registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes))
+        skeleton = registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes), spec.input)
         classifier = cls(spec, _fill(skeleton, arrays, directory))
         if not np.allclose(classifier.predict_proba(classifier._probe())[0], probe, atol=1e-3):
             raise RunError(f"{directory}: this version of sfumato computes {spec.model} differently from the one that trained "
@@ -121,7 +125,7 @@ class Classifier:
 
 
 def _fill(skeleton: eqx.Module, arrays: dict[str, np.ndarray], directory: Path) -> eqx.Module:
-    own, static = eqx.partition(skeleton, eqx.is_array)
+    own, static = eqx.partition(skeleton, lambda leaf: isinstance(leaf, jax.Array | jax.ShapeDtypeStruct))
     leaves, structure = jax.tree.flatten(own)
     for name, leaf in zip(leaf_names(own), leaves, strict=True):
         found = arrays.get(name)

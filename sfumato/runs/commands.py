@@ -14,24 +14,49 @@ from sfumato.models import registry
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
 from sfumato.report.intervals import clopper_pearson
+from sfumato.runs import recipes
 from sfumato.runs import sweep as curves
 from sfumato.runs import train as runs
 from sfumato.runs import tune as tuning
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import FeaturesConfig, Log, TrainConfig
+from sfumato.runs.config import FeaturesConfig, Log, Published, TrainConfig
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.estimate import Estimate, estimate
 from sfumato.runs.plan import Plan
+from sfumato.runs.recipes import Recipe
+from sfumato.runs.rehearsal import Device, rehearse
 from sfumato.runs.store import PRIVATE, write_store
 from sfumato.train.evaluate import confusion
 
 
-def train(config: TrainConfig) -> None:
+def train(config: TrainConfig, published: Published | None = None) -> None:
+    """published: the recipe that the configuration fills up, if any."""
+    if published is not None:
+        recipe, point = recipes.find(published.recipe)
+        config = recipes.configured(recipe, point, config)
+        if config.run.dry_run and published.scale is None:
+            print(rehearse(config, recipe, point, Device(published.device_memory, published.device_flops)))
+            return
+        config = _from_recipe(config, recipe, published.scale)
     if config.run.dry_run:
         plan = runs.plan_for(config)
         _print_plan(plan, estimate(plan), as_json=config.run.log == "json")
         return
     _print_result(runs.train(config), config.run.log)
+
+
+def _from_recipe(config: TrainConfig, recipe: Recipe, scale: float | None) -> TrainConfig:
+    """Ready to run on the data that are at hand; says what was scaled."""
+    if recipe.weights is not None and config.method.weights is None:
+        raise ArgumentError("weights", None, f"{recipe.name} fine-tunes a {config.method.model}; give its public weights")
+    if scale is None:
+        return config
+    n = runs.describe(replace(config, method=replace(config.method, weights=None))).counts["train"]
+    config = replace(config, data=replace(config.data, share=recipes.share_of(recipe, scale, n)))
+    config, told = recipes.scaled(recipe, config, scale, runs.describe(config).counts["train"])
+    if config.run.log == "bar":
+        print(f"recipe    {recipe.name}, {told}")
+    return config
 
 
 def features(config: FeaturesConfig) -> None:

@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from sfumato.core.checks import choice, fraction, positive, whole
+from sfumato.core.checks import choice, fraction, positive, probability, whole
 from sfumato.core.errors import ArgumentError, RunError
 
 METHODS = ("auto", "dp-fc", "dp-sgd", "fc", "ls", "newton", "sgd", "adam", "lamb", "means")
+OPTIMISERS = ("sgd", "momentum", "adam", "lamb")
 Log = Literal["bar", "json", "quiet"]
 
 
@@ -15,7 +16,7 @@ Log = Literal["bar", "json", "quiet"]
 class DataConfig:
     """Which images."""
 
-    data: str
+    data: str = ""
     """A named data set (see `sfumato data list`), a folder with one sub-folder of images per class, or a .npz file."""
     data_dir: Path | None = None
     """Where named data sets lie or are downloaded to [$SFUMATO_DATA, or the user's cache]."""
@@ -23,12 +24,22 @@ class DataConfig:
     """Share of the training images held out for tuning. The run is then evaluated on them and the test set stays unseen."""
     test_fraction: float = 0.2
     """Share held out as test set where a data set has none of its own."""
+    share: float = 1.0
+    """Share of the training images that is used at all."""
     resize: int | None = None
     """Shorter side in pixels; the centre square is kept."""
     grey: bool = False
     """Read images as one grey channel."""
     skip_unreadable: bool = False
     """Leave unreadable files out instead of stopping."""
+
+    def check(self) -> None:
+        """Raise ArgumentError for values that no data set could make right."""
+        if not self.data:
+            raise ArgumentError("data", self.data, "name a data set (`sfumato data list`), a folder or a .npz file")
+        fraction("validation", self.validation)
+        fraction("test_fraction", self.test_fraction)
+        probability("share", self.share)
 
 
 @dataclass(frozen=True)
@@ -51,11 +62,21 @@ class MethodConfig:
     """auto | dp-fc (descent on fixed features, whitened in blocks) | dp-sgd | linear heads on fixed features: fc (feature
     covariance) | ls (least squares) | newton | sgd | adam | lamb | means."""
     model: str = "auto"
-    """Fixed features: patches+scattering | patches | scattering | scatternet. Trained end to end: cnn | wrn-16-4 | wrn-D-W."""
+    """Fixed features: patches+scattering | patches | scattering | scatternet. Trained end to end: cnn | wrn-16-4 | wrn-D-W.
+    With --weights: the network they are for, where they do not say so themselves."""
+    weights: str | None = None
+    """Public weights: a file, or a name such as timm/vit_base_patch16_224.augreg_in21k. They are not learnt privately, so what
+    they were learnt from must be public."""
+    train: str | None = None
+    """With --weights: head (on features computed once) | last:K (blocks) | norms | bias | lora:R | all [head]."""
+    size: int | None = None
+    """Side in pixels to which a network resizes its images [its own, or as the weights say]."""
     batch: int | None = None
     """Expected batch size; dp-sgd, fc and the first-order heads."""
     steps: int | None = None
     """Number of steps."""
+    optimiser: str | None = None
+    """dp-sgd: sgd | momentum | adam | lamb [sgd]."""
     learning_rate: float | None = None
     momentum: float | None = None
     """0 is none; dp-sgd, sgd, adam, lamb."""
@@ -94,12 +115,26 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class Published:
+    """A published result to follow: recipe as `runs/recipes.py` reads it. scale: of images, batch and steps. device_memory: GB.
+    device_flops: floating-point operations per second, sustained.
+    """
+
+    recipe: str
+    scale: float | None
+    device_memory: float
+    device_flops: float
+
+
+@dataclass(frozen=True)
 class FeaturesConfig:
     """What `sfumato features` is asked for."""
 
     data: DataConfig
     out: Path
-    model: str = "patches+scattering"
+    model: str = "auto"
+    weights: str | None = None
+    size: int | None = None
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
 
@@ -116,10 +151,11 @@ class TrainConfig:
     def check(self) -> None:
         """Raise ArgumentError for values that no data set could make right."""
         positive("epsilon", self.privacy.epsilon)
-        fraction("validation", self.data.validation)
-        fraction("test_fraction", self.data.test_fraction)
+        self.data.check()
         choice("method", self.method.method, METHODS)
-        for name in ("batch", "steps", "physical"):
+        if self.method.optimiser is not None:
+            choice("optimiser", self.method.optimiser, OPTIMISERS)
+        for name in ("batch", "steps", "physical", "size"):
             if (value := getattr(self.method, name)) is not None:
                 whole(name, value)
         for name in ("learning_rate", "clip_norm"):

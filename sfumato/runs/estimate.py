@@ -9,11 +9,11 @@ import numpy as np
 from sfumato.clip.microbatch import program_memory
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import Source
-from sfumato.models import registry
+from sfumato.features import CHUNK
 from sfumato.runs.jobs import build
 from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Quiet
-from sfumato.solve.statistics import CHUNK
+from sfumato.solve.statistics import CHUNK as ROWS
 from sfumato.train.feed import physical_batches
 
 _BASE_MEMORY = 0.6e9
@@ -28,7 +28,7 @@ class Estimate:
 
 def estimate(plan: Plan) -> Estimate:
     """Time a small copy of the plan on random images (nobody's) and scale it up."""
-    return _features(plan) if registry.is_features(plan.model) else _network(plan)
+    return _network(plan) if plan.features is None else _features(plan)
 
 
 def _random_images(plan: Plan, n: int) -> Source:
@@ -40,7 +40,7 @@ def _random_images(plan: Plan, n: int) -> Source:
 
 def _features(plan: Plan) -> Estimate:
     assert plan.features is not None
-    source = _random_images(plan, 512)
+    source = _random_images(plan, 512 if plan.weights is None else CHUNK)
     build(plan, source, None, 0, _key(), Quiet())  # compile
     began = time.monotonic()
     job = build(replace(plan, n=len(source)), source, None, 0, _key(), Quiet())
@@ -48,7 +48,7 @@ def _features(plan: Plan) -> Estimate:
     rows_bytes = 4.0 * plan.features
     # A step reads every row it samples once and multiplies it by the weights twice: bound by memory, 4 GB/s is modest.
     per_step = plan.sampler["expected_batch_size"] * rows_bytes / 4e9
-    fixed = _seconds(lambda: job.procedure.measure(job.procedure.start(), 0, _key())) * plan.n / CHUNK
+    fixed = _seconds(lambda: job.procedure.measure(job.procedure.start(), 0, _key())) * plan.n / ROWS
     seconds = per_image * (plan.n + plan.n_test) + per_step * job.procedure.steps + 2 * fixed + 15
     return Estimate(seconds, _BASE_MEMORY + rows_bytes * (plan.n + plan.n_test) * 1.15)
 
@@ -70,11 +70,13 @@ def _step_memory(procedure: Any, state: dict[str, Any]) -> float:
     """Bytes of the compiled gradient of one physical batch."""
     import jax
 
-    def clipped_sum(params: Any, examples: Any, mask: Any) -> Any:
-        return procedure.clipped(params, examples, mask).value
+    def clipped_sum(arrays: Any, examples: Any, mask: Any) -> Any:
+        params, constants = arrays
+        return procedure.clipped(params, examples, mask, *constants).value
 
     batch = next(physical_batches(procedure.fetch, np.arange(procedure.physical), 0, procedure.physical))
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state["params"], *batch))
+    arrays = ((state["params"], procedure.constants), *batch)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
     return float(program_memory(clipped_sum, shapes, procedure.physical))
 
 

@@ -11,18 +11,22 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int64, PyTree
 
-from sfumato.clip import clipped_grad
+from sfumato.clip import BoundedSum, clipped_grad
 from sfumato.core.keys import SecretKey, public_stream
 from sfumato.data.source import Source
 from sfumato.data.views import Views
 from sfumato.features import extract
 from sfumato.models import registry
+from sfumato.models.backbone import Backbone
 from sfumato.models.feature_map import Given
 from sfumato.models.heads import OnFeatures
+from sfumato.models.input import Input, Prepared
 from sfumato.models.layers import Linear
+from sfumato.models.trainable import finished, select
 from sfumato.noise import Gaussian
 from sfumato.runs.classifier import Classifier, Spec
 from sfumato.runs.plan import Plan
+from sfumato.runs.pretrained import feature_map, prepared
 from sfumato.runs.progress import Progress
 from sfumato.runs.public import sphere_for
 from sfumato.sampling import Poisson
@@ -59,9 +63,9 @@ def build(
 
     For fixed features this computes them, for both sources, which is most of the work.
     """
-    if not registry.is_features(plan.model):
+    if plan.features is None:
         return _on_images(plan, train, held_out, seed, key)
-    features = registry.features(plan.model, plan.shape)
+    features = feature_map(plan.model, plan.shape, plan.weights)
     if isinstance(plan.settings, LinearRecipe):
         return _linear(plan, plan.settings, features, train, held_out, progress)
     rows = [_rows(features, source, name, progress) for source, name in ((train, "features"), (held_out, "test features"))]
@@ -85,7 +89,7 @@ def _covariance(
     plan: Plan, recipe: Recipe, features: Any, train: Labelled, rows: np.ndarray | None, held_out: Source | None
 ) -> Job:
     procedure = FeatureCovariance(*train, len(plan.classes), features.groups, plan.mu, recipe, overwrite=True)
-    spec = Spec(plan.model, "whitened", plan.shape, plan.classes)
+    spec = _spec(plan, "whitened")
     white: list[np.ndarray] = []
 
     def counts(state: State) -> Confusion:
@@ -105,7 +109,7 @@ def _linear(
     matrix, shown = matrices(features, train, held_out, progress)
     rows, sphere = Rows(matrix, train.labels, len(plan.classes)), sphere_for(plan.public, matrix.shape[1], plan.rooted)
     procedure = solver(rows, sphere, recipe, plan.releases)
-    spec = Spec(plan.model, sphere.kind, plan.shape, plan.classes)
+    spec = _spec(plan, sphere.kind)
 
     def counts(state: State) -> Confusion:
         assert shown is not None and held_out is not None
@@ -140,7 +144,7 @@ def _on_rows(
         fetch=lambda indices, step: (matrix[indices], labels[indices]),
         **_common(plan, settings),
     )
-    spec = Spec(plan.model, "linear", plan.shape, plan.classes)
+    spec = _spec(plan, "linear")
 
     def counts(state: State) -> Confusion:
         assert rows is not None and held_out is not None
@@ -155,36 +159,64 @@ def _on_rows(
 
 def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, secret: SecretKey) -> Job:
     settings = _sgd(plan)
-    key = jax.random.key(int(public_stream(seed, "initial weights").integers(2**31)))
-    params, static = eqx.partition(registry.network(plan.model, plan.shape, len(plan.classes), key), eqx.is_inexact_array)
+    network, own, mask = _network(plan, seed)
+    params, static = eqx.partition(network, mask)
+    frozen, static = eqx.partition(static, eqx.is_array)
     # Views are told apart by position in the training set, so they must be secret: a public seed would give every later image
     # other views once one image is removed, and neighbouring sums would differ in more than one term. Secret and independent,
     # their law for the other images is the same with and without the removed one, and one term is all that differs.
     shift, views_seed = max(1, min(plan.shape[:2]) // 8), int(secret.stream("views").integers(2**63))
     views = Views(settings.views, shift, flip=plan.shape[2] == 3, seed=views_seed)
 
-    def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
-        """Mean cross entropy over the views of one example (augmentation multiplicity: average, then clip)."""
-        images, label = example
-        scores = jax.vmap(eqx.combine(params, static))(images)
-        return optax.softmax_cross_entropy_with_integer_labels(scores, jnp.broadcast_to(label, scores.shape[:1])).mean()
+    def clipped(params: PyTree, examples: PyTree, mask: Array, frozen: PyTree) -> BoundedSum:
+        loss = loss_of(eqx.combine(frozen, static), own)
+        return clipped_grad(loss, settings.clip_norm, normalised=True)(params, examples, mask)
 
     procedure = DPSGD(
         params=params,
-        clipped=clipped_grad(loss, settings.clip_norm, normalised=True),
+        clipped=clipped,
+        frozen=frozen,
         fetch=lambda indices, step: (views(train.images(indices), indices, step), train.labels[indices]),
         **_common(plan, settings),
     )
-    spec = Spec(plan.model, None, plan.shape, plan.classes)
+    spec = _spec(plan, None)
 
     def classifier(state: State) -> Classifier:
-        return Classifier(spec, eqx.combine(state["ema"], static))
+        return Classifier(spec, Prepared(finished(eqx.combine(state["ema"], frozen, static)), own))
 
     def counts(state: State) -> Confusion:
         assert held_out is not None
         return confusion(classifier(state).predict_proba, held_out)
 
     return Job(procedure, classifier, None if held_out is None else counts)
+
+
+def loss_of(rest: PyTree, own: Input) -> Callable[[PyTree, tuple[Array, Array]], Float[Array, ""]]:
+    """(trained part, (views, label)) -> mean cross entropy over the views of one example (augmentation multiplicity: average,
+    then clip). rest: what the trained part lacks to be the network. own: what the network does to an image first.
+    """
+
+    def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
+        images, label = example
+        scores = jax.vmap(Prepared(eqx.combine(params, rest), own))(images)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, jnp.broadcast_to(label, scores.shape[:1])).mean()
+
+    return loss
+
+
+def _network(plan: Plan, seed: int) -> tuple[Backbone, Input, PyTree]:
+    """(network, what it does to an image first, which leaves are trained)."""
+    key = jax.random.key(int(public_stream(seed, "initial weights").integers(2**31)))
+    if plan.weights is None:
+        start = registry.network(plan.model, plan.shape, len(plan.classes), key, plan.input)
+    else:
+        start = prepared(plan.weights, len(plan.classes))
+    network, mask = select(start.network, plan.trains or "all", key)
+    return network, start.input, mask
+
+
+def _spec(plan: Plan, head: str | None) -> Spec:
+    return Spec(plan.model, head, plan.shape, plan.classes, plan.input)
 
 
 def _sgd(plan: Plan) -> SGDSettings:
@@ -196,7 +228,7 @@ def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
     return {
         "sampler": Poisson(plan.sampler["rate"], settings.steps, plan.n),
         "noise": Gaussian(plan.releases[0].noise_multiplier),
-        "optimiser": settings.optimiser(),
+        "optimiser": settings.transformation(),
         "physical": settings.physical,
         "ema_decay": settings.ema,
     }

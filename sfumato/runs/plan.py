@@ -4,23 +4,30 @@ import dataclasses
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import equinox as eqx
+import jax
+from jaxtyping import PRNGKeyArray, PyTree
+
 from sfumato.core.checks import privacy_target
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.registry import names as data_names
 from sfumato.data.source import DataInfo
-from sfumato.models import registry
+from sfumato.models import registry, trainable
+from sfumato.models.input import Input
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import Tally
 from sfumato.privacy.ledger import RELATION
 from sfumato.privacy.releases import Release, tally_of
+from sfumato.runs import pretrained
 from sfumato.runs.config import MethodConfig, TrainConfig, refuse
+from sfumato.runs.pretrained import PublicWeights
 from sfumato.runs.public import PublicRows, describe_public
 from sfumato.solve.budget import ADJUSTABLE, LinearRecipe, automatic, linear_rule, releases_for
 from sfumato.solve.budget import METHODS as LINEAR
 from sfumato.solve.recipe import Recipe, rule
 from sfumato.train.settings import SGDSettings, default_settings
 
-SGD_ONLY = ("batch", "steps", "learning_rate", "momentum", "clip_norm", "views", "ema", "physical")
+SGD_ONLY = ("batch", "steps", "optimiser", "learning_rate", "momentum", "clip_norm", "views", "ema", "physical")
 
 
 Settings = Recipe | LinearRecipe | SGDSettings
@@ -29,7 +36,9 @@ Settings = Recipe | LinearRecipe | SGDSettings
 @dataclass(frozen=True)
 class Plan:
     """The run in numbers. n: training examples. settings: a Recipe (dp-fc), a LinearRecipe (fc, ls, ...) or
-    SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta). rooted, public: of the row map of linear heads.
+    SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta). rooted, public: of the row map of linear heads. weights:
+    the public ones it starts from. trains: which part of the network, as `models/trainable.py` has it; None where all of it is,
+    or only a head on fixed features. size: side of what the network sees, None for its own.
     """
 
     name: str
@@ -53,6 +62,14 @@ class Plan:
     not_covered: tuple[str, ...] = ()
     rooted: bool = False
     public: PublicRows | None = None
+    weights: PublicWeights | None = None
+    trains: str | None = None
+    size: int | None = None
+
+    @property
+    def input(self) -> Input | None:
+        """How the network wants its image, None as its architecture says."""
+        return pretrained.input_of(self.model, self.size, self.weights)
 
     @property
     def tally(self) -> Tally:
@@ -71,66 +88,103 @@ class Plan:
             "mechanism": "Gaussian",
             "accountant": accountants.describe(self.tally),
             "clip_norm": self.settings.clip_norm,
-            "public_facts": [] if self.public is None else [self.public.fact],  # beyond those that every report names
+            "public_facts": self._public_facts(),
             "not_covered": list(self.not_covered),
         }
+
+    def _public_facts(self) -> list[str]:
+        """Beyond those that every report names."""
+        facts = [] if self.public is None else [self.public.fact]
+        if self.weights is not None:
+            trained = "the head alone" if self.trains is None else f"{self.trains}, {self.parameters:,} parameters"
+            facts.append(f"the public weights {self.weights.name} (SHA-256 {self.weights.sha256}), of which was trained: "
+                         f"{trained}")
+        return facts
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Plan":
         """The inverse of `to_json`."""
-        own = {each.name: value[each.name] for each in dataclasses.fields(cls)}
+        own = {each.name: value[each.name] for each in dataclasses.fields(cls) if each.name in value}
         settings: Any = Recipe if own["method"] == "dp-fc" else LinearRecipe if own["method"] in LINEAR else SGDSettings
         return cls(**own | {
             "classes": tuple(own["classes"]), "shape": tuple(own["shape"]), "not_covered": tuple(own["not_covered"]),
             "releases": tuple(Release(**each) for each in own["releases"]), "settings": settings(**own["settings"]),
             "public": None if own["public"] is None else PublicRows(**own["public"]),
+            "weights": None if own["weights"] is None else PublicWeights.from_json(own["weights"]),
         })  # fmt: skip
 
 
-def make_plan(config: TrainConfig, info: DataInfo) -> Plan:
-    """Resolve everything that was left open and calibrate the noise. Raises ArgumentError, DataError."""
+def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None = None) -> Plan:
+    """Resolve everything that was left open and calibrate the noise. Raises ArgumentError, DataError, WeightsError.
+
+    weights: the public ones, where they are known without looking.
+    """
     config.check()
+    weights = weights or pretrained.find(config.method)
     n, shape = info.counts.get("train", 0), info.shape
     if n < 1 or shape is None:
         raise DataError(f"data={config.data.data!r}: no readable training images; give at least one per class")
     epsilon, delta = privacy_target(config.privacy.epsilon, config.privacy.delta, n)
-    method, model = resolve(config.method)
+    method, model, trains = resolve(config.method, weights)
     if min(shape[:2]) < 8 and model != registry.GIVEN:
         raise DataError(f"data={config.data.data!r}: images of {shape[0]}x{shape[1]} pixels; give --resize 8 or more")
     mu = calibration.gaussian_mu_for(epsilon, delta)
-    parameters, features = _sizes(model, shape, len(info.classes))
+    given = pretrained.input_of(model, config.method.size, weights)
+    fixed = trains is None and (registry.is_features(model) or weights is not None)
+    features = pretrained.feature_count(model, shape, weights) if fixed else None
     public = _public(config.method, method, features, n, mu)
-    d = features or parameters
-    if public is not None:
-        d, parameters = public.directions, public.directions * len(info.classes)
-    method = automatic(method, d)
-    budget = _Budget(n, d, len(info.classes), epsilon, delta, mu)
+    d = features if public is None else public.directions
+    parameters = d * len(info.classes) if d else trained_size(model, shape, len(info.classes), given, trains)
+    method = automatic(method, d or 0)
+    kind = "features" if fixed else "fine-tuning" if trains is not None else "cnn" if model == "cnn" else "network"
+    budget = _Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu)
     make = _covariance_plan if method == "dp-fc" else _linear_plan if method in LINEAR else _sgd_plan
     settings, releases, sampler = make(replace(config.method, method=method), model, budget)
     return Plan(
         name=info.name, n=n, n_validation=info.counts.get("validation", 0), n_test=info.counts.get("test", 0),
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
         mu=mu, settings=settings, releases=releases, sampler=sampler, parameters=parameters, features=features,
-        insecure=config.privacy.insecure_seed is not None, not_covered=_positions(config, info) + _given(model, info.unit),
-        rooted=config.method.rooted, public=public,
+        insecure=config.privacy.insecure_seed is not None,
+        not_covered=_positions(config, info) + _given(model, info.unit) + _learnt(weights), rooted=config.method.rooted,
+        public=public, weights=weights, trains=trains, size=None if given is None else given.size,
     )  # fmt: skip
 
 
-def resolve(config: MethodConfig) -> tuple[str, str]:
-    """`auto` -> names. Without public weights at hand, fixed features and DP-FC; a network name asks for DP-SGD."""
+def resolve(config: MethodConfig, weights: PublicWeights | None = None) -> tuple[str, str, str | None]:
+    """`auto` -> (method, model, which part of the network is trained, None for all or for a head on fixed features).
+
+    Without public weights, fixed features and DP-FC; a network name asks for DP-SGD.
+    """
+    if weights is not None:
+        return _resolve_weights(config, weights)
     model = config.model if config.model == "auto" else registry.check(config.model)
     method = config.method
     if model == registry.GIVEN:
-        return _for_rows(method), model
+        return _for_rows(method), model, None
     if method == "auto":
         method = "dp-fc" if model == "auto" or registry.is_features(model) else "dp-sgd"
     if model == "auto":
         model = "patches+scattering" if method == "dp-fc" else "scattering" if method in LINEAR else "cnn"
     if method in LINEAR and not registry.is_features(model):
-        raise ArgumentError("model", model, f"method {method} needs fixed features: {', '.join(registry.FEATURES)}")
+        raise ArgumentError("model", model, f"{method} needs --weights, or fixed features: {', '.join(registry.FEATURES)}")
     if method == "dp-fc" and not (registry.is_features(model) and model != "scatternet"):
         raise ArgumentError("model", model, "method dp-fc needs fixed features: patches+scattering, patches or scattering")
-    return method, model
+    return method, model, None
+
+
+def _resolve_weights(config: MethodConfig, weights: PublicWeights) -> tuple[str, str, str | None]:
+    """A head on frozen features by a linear method, or more than the head by DP-SGD."""
+    mode, method = config.train or "head", config.method
+    kind, _ = trainable.parse(mode)
+    if method == "dp-fc":
+        raise ArgumentError("method", method, "is for features in groups; with public weights take fc")
+    if kind == "head":
+        if config.views is not None:
+            raise ArgumentError("views", config.views, "features are computed once per image; leave it out, or train last:1")
+        return method, weights.model, None
+    if method not in ("auto", "dp-sgd"):
+        raise ArgumentError("method", method, f"trains a head on fixed features; with --train {mode} take dp-sgd")
+    return "dp-sgd", weights.model, mode
 
 
 def _public(config: MethodConfig, method: str, features: int | None, n: int, mu: float) -> PublicRows | None:
@@ -159,10 +213,17 @@ def _given(model: str, unit: str) -> tuple[str, ...]:
             f"standardised by the training set's own mean), or their map was trained on these {unit}s, that is not covered.",)
 
 
+def _learnt(public: Public | None) -> tuple[str, ...]:
+    if public is None:
+        return ()
+    return (f"Whatever the public weights {public.name} were learnt from, and whoever chose them by looking at these images.",)
+
+
 def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
     """What removing an image means for arrays of which some were held out."""
     folder = not config.data.data.endswith(".npz") and config.data.data not in data_names()
-    if folder or (config.data.validation == 0 and config.data.data != "digits" and not config.data.data.endswith(".npz")):
+    whole = config.data.validation == 0 and config.data.share == 1
+    if folder or (whole and config.data.data != "digits" and not config.data.data.endswith(".npz")):
         return ()
     return (f"The order of the {info.unit}s. Who is held out is decided by each {info.unit}'s position in the data set, so "
             f"removing one means leaving its position empty, not moving the later ones up.",)
@@ -173,8 +234,11 @@ Made = tuple[Settings, tuple[Release, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class _Budget:
-    """Public facts that recipes depend on. d: features, or parameters of a network."""
+    """Public facts that recipes depend on. kind: what is trained, as `train/settings.py` has it. d: features, or parameters of
+    a network.
+    """
 
+    kind: str
     n: int
     d: int
     classes: int
@@ -221,9 +285,8 @@ def _covariance_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
 
 def _sgd_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
     n, epsilon = budget.n, budget.epsilon
-    settings = default_settings(model, n, epsilon, budget.mu)
     given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
-    settings = replace(settings, **given)
+    settings = default_settings(budget.kind, n, epsilon, budget.mu).adjusted(**given)
     if settings.batch > n:
         raise ArgumentError("batch", settings.batch, f"there are only n={n} training images; give at most that many")
     rate = settings.batch / n
@@ -237,13 +300,11 @@ def _sgd_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
     return settings, (releases(sigma),), {"kind": kind, "rate": rate, "expected_batch_size": settings.batch}
 
 
-def _sizes(model: str, shape: tuple[int, int, int], classes: int) -> tuple[int, int | None]:
-    """Trained parameters and, for fixed features, their number; by abstract evaluation, nothing is computed."""
-    import equinox as eqx
-    import jax
+def trained_size(model: str, shape: tuple[int, int, int], classes: int, given: Input | None, trains: str | None) -> int:
+    """Trained parameters, by abstract evaluation: nothing is computed."""
+    def trained(key: PRNGKeyArray) -> PyTree:
+        network = registry.network(model, shape, classes, key, given).network
+        return eqx.filter(*trainable.select(network, trains or "all", key))
 
-    if registry.is_features(model):
-        d = registry.feature_size(model, shape)
-        return d * classes, d
-    abstract = eqx.filter_eval_shape(registry.network, model, shape, classes, jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(abstract)), None
+    leaves = jax.tree.leaves(eqx.filter_eval_shape(trained, jax.random.key(0)))
+    return sum(leaf.size for leaf in leaves)

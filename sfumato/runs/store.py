@@ -11,8 +11,9 @@ it; only the owner can read it (mode 0600, directory 0700), and the manifest say
 import hashlib
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -27,7 +28,9 @@ from sfumato.data.source import Source
 from sfumato.features import CHUNK, extract
 from sfumato.models import registry
 from sfumato.models.feature_map import FeatureMap
-from sfumato.runs.config import FeaturesConfig
+from sfumato.runs import pretrained
+from sfumato.runs.config import FeaturesConfig, MethodConfig
+from sfumato.runs.pretrained import PublicWeights
 from sfumato.runs.progress import Progress, make_progress
 
 PRIVATE = ("These rows are as private as the images they were computed from: no noise was added. Keep them where the images "
@@ -38,15 +41,19 @@ _SAVE_SECONDS = 5.0
 
 def write_store(config: FeaturesConfig) -> Store:
     """Compute what is still missing and return the manifest. Raises RunError if the directory holds something else."""
-    if config.model not in registry.FEATURES:
-        raise ArgumentError("model", config.model, f"fixed features are {', '.join(registry.FEATURES)}")
+    public = pretrained.find(MethodConfig(model=config.model, weights=config.weights, size=config.size))
+    if public is None and config.model == "auto":
+        config = replace(config, model=registry.FEATURES[0])
+    if public is None and config.model not in registry.FEATURES:
+        raise ArgumentError("model", config.model, f"fixed features are {', '.join(registry.FEATURES)}; or give --weights")
     where = config.data
+    where.check()
     options = data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                               test_fraction=where.test_fraction)  # fmt: skip
+                               test_fraction=where.test_fraction, share=where.share)  # fmt: skip
     splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=options)
     sources = {"train": splits.train} | ({"test": splits.test} if splits.test is not None else {})
-    feature_map = registry.features(config.model, splits.train.shape)
-    planned = _plan(config, sources, feature_map)
+    model = config.model if public is None else public.model
+    planned, feature_map = _plan(config, model, sources, public)
     store = _begin(config.out, planned)
     progress = make_progress(config.log)
     try:
@@ -69,13 +76,20 @@ def hash_of(feature_map: FeatureMap, name: str) -> str:
     return found.hexdigest()
 
 
-def _plan(config: FeaturesConfig, sources: dict[str, Source], feature_map: FeatureMap) -> Store:
+def _plan(
+    config: FeaturesConfig, model: str, sources: dict[str, Source], public: PublicWeights | None
+) -> tuple[Store, FeatureMap]:
     train, where = sources["train"], config.data
-    preprocessing = {"shape": list(train.shape), "resize": where.resize, "grey": where.grey,
-                     "validation": where.validation, "test_fraction": where.test_fraction}  # fmt: skip
-    size = registry.feature_size(config.model, train.shape)
-    return Store(train.name, config.model, hash_of(feature_map, config.model), preprocessing, "image", train.class_names, size,
-                 config.dtype, {split: len(source) for split, source in sources.items()}, {})  # fmt: skip
+    preprocessing: dict[str, Any] = {"shape": list(train.shape), "resize": where.resize, "grey": where.grey,
+                     "validation": where.validation, "test_fraction": where.test_fraction,
+                                     "share": where.share}  # fmt: skip
+    if public is not None:
+        preprocessing |= {"weights": public.sha256, "size": public.input.size}
+    feature_map = pretrained.feature_map(model, train.shape, public)
+    size = pretrained.feature_count(model, train.shape, public)
+    counts = {split: len(source) for split, source in sources.items()}
+    return Store(train.name, model, hash_of(feature_map, model), preprocessing, "image", train.class_names, size, config.dtype,
+                 counts, {}), feature_map  # fmt: skip
 
 
 def _begin(out: Path, planned: Store) -> Store:

@@ -17,7 +17,7 @@ from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.models import registry
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.report import write_report
-from sfumato.runs import images
+from sfumato.runs import images, pretrained
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import DataConfig, Log, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
@@ -46,7 +46,8 @@ def describe(config: TrainConfig) -> DataInfo:
             raise
         facts = data.published(where.data)  # not on this machine: what is published is enough for a plan
         held = round(where.validation * facts.counts["train"])
-        counts = {**facts.counts, "train": facts.counts["train"] - held} | ({"validation": held} if held else {})
+        used = round(where.share * (facts.counts["train"] - held))
+        counts = {**facts.counts, "train": used} | ({"validation": held} if held else {})
         return DataInfo(where.data, facts.address, facts.classes, facts.shape, counts)
 
 
@@ -87,6 +88,8 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
         raise RunError(f"{path}: a stopped `sfumato tune` leaves nothing that could be continued; start a new one (nothing was "
                        "released)")
     plan = Plan.from_json(planned)
+    if plan.weights is not None:
+        pretrained.verify(plan.weights)
     key = SecretKey.load(directory.key_file)
     splits = open_splits(config)
     began = directory.began()
@@ -240,7 +243,7 @@ def open_splits(config: TrainConfig) -> Splits:
 def read_options(config: TrainConfig) -> data.ReadOptions:
     where = config.data
     return data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                            test_fraction=where.test_fraction, seed=config.run.seed)
+                            test_fraction=where.test_fraction, share=where.share, seed=config.run.seed)
 
 
 def _counted(info: DataInfo, splits: Splits) -> DataInfo:
@@ -251,13 +254,15 @@ def _counted(info: DataInfo, splits: Splits) -> DataInfo:
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """So that `resume` finds the data from any working directory."""
-    where = config.data
+    """So that `resume` finds data and weights from any working directory."""
+    where, weights, public = config.data, config.method.weights, config.method.public
     named = where.data in data.names()
+    if weights is not None and Path(weights).expanduser().exists():
+        weights = str(Path(weights).expanduser().resolve())
     return replace(config, data=replace(
         where, data=where.data if named else str(Path(where.data).expanduser().resolve()),
         data_dir=None if where.data_dir is None else where.data_dir.expanduser().resolve(),
-    ), method=replace(config.method, public=config.method.public and config.method.public.expanduser().resolve()))  # fmt: skip
+    ), method=replace(config.method, weights=weights, public=public and public.expanduser().resolve()))  # fmt: skip
 
 
 def _environment() -> str:

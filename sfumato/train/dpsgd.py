@@ -25,7 +25,8 @@ from sfumato.privacy.events import Event
 from sfumato.sampling import Sampler
 from sfumato.train.feed import Fetch, physical_batches
 
-Sum = Callable[[PyTree, PyTree, jax.Array], BoundedSum]
+Sum = Callable[..., BoundedSum]
+"""(params, examples, mask) -> the clipped sum, and a fourth argument if there are frozen arrays."""
 
 
 @dataclass
@@ -34,6 +35,7 @@ class DPSGD:
 
     fetch: (indices, step) -> the tree of examples, a function of its arguments only. physical: examples on the device at
     once. ema_decay: mu above; 0 turns averaging off. The state is a dict of params, ema, optimiser state.
+    frozen: arrays that `clipped` takes as a fourth argument; closed over, they would become part of the compiled program.
     """
 
     params: PyTree
@@ -45,12 +47,13 @@ class DPSGD:
     physical: int = 256
     ema_decay: float = 0.0
     name: str = "dp-sgd"
+    frozen: PyTree = None
 
     def __post_init__(self) -> None:
         clipped = self.clipped
 
-        def add(total: PyTree, params: PyTree, examples: PyTree, mask: jax.Array) -> BoundedSum:
-            part = clipped(params, examples, mask)
+        def add(total: PyTree, params: PyTree, examples: PyTree, mask: jax.Array, *frozen: PyTree) -> BoundedSum:
+            part = clipped(params, examples, mask, *frozen)
             return BoundedSum(jax.tree.map(jnp.add, total, part.value), part.sensitivity)
 
         self._add = jax.jit(add, donate_argnums=0)
@@ -60,6 +63,11 @@ class DPSGD:
     @property
     def steps(self) -> int:
         return self.sampler.steps
+
+    @property
+    def constants(self) -> tuple[PyTree, ...]:
+        """What `clipped` takes after the mask."""
+        return () if self.frozen is None else (self.frozen,)
 
     def start(self) -> dict[str, Any]:
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
@@ -76,7 +84,7 @@ class DPSGD:
         value = jax.tree.map(jnp.zeros_like, state["params"])
         sensitivity = None
         for examples, mask in physical_batches(self.fetch, indices, step, self.physical):
-            part = self._add(value, state["params"], examples, mask)
+            part = self._add(value, state["params"], examples, mask, *self.constants)
             value, sensitivity = part.value, part.sensitivity
         return BoundedSum(value, sensitivity or self._claimed(state["params"]))
 
@@ -95,5 +103,5 @@ class DPSGD:
         """The sensitivity of a sum over nobody: found from the shapes of one example, without computing anything."""
         if self._sensitivity is None:
             examples, mask = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical))
-            self._sensitivity = jax.eval_shape(self._add, params, params, examples, mask).sensitivity
+            self._sensitivity = jax.eval_shape(self._add, params, params, examples, mask, *self.constants).sensitivity
         return self._sensitivity

@@ -1,0 +1,40 @@
+"""The accountant of the papers of 2022, Rényi differential privacy (Mironov 2017), at the library's own orders: for comparison
+with published numbers only. What this house promises is computed in `accountants.py`.
+"""
+
+from scipy.optimize import brentq
+
+from sfumato.core.errors import ArgumentError
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally, tally
+from sfumato.privacy.releases import Release
+
+
+def epsilon(events: Tally, delta: float) -> float:
+    """Epsilon of Gaussian and Poisson-sampled Gaussian events. Raises ArgumentError for others."""
+    import dp_accounting
+    from dp_accounting import rdp
+
+    accountant = rdp.RdpAccountant()
+    for event, count in events.items():
+        match event:
+            case GaussianEvent(noise):
+                accountant.compose(dp_accounting.GaussianDpEvent(noise), count)
+            case PoissonSampledEvent(rate, GaussianEvent(noise)):
+                accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise)), count)
+            case _:
+                raise ArgumentError("event", event, "the papers' accountant is for Gaussian releases")
+    return float(accountant.get_epsilon(delta))
+
+
+def noise_multiplier(release: Release, target_epsilon: float, delta: float) -> float:
+    """The noise multiplier that this accountant would ask for, to 1e-4; its search begins at the release's own."""
+
+    def excess(sigma: float) -> float:
+        return epsilon(tally((with_noise(release, sigma).event, release.count)), delta) - target_epsilon
+
+    return float(brentq(excess, release.noise_multiplier * 0.9, release.noise_multiplier * 2, xtol=1e-4))
+
+
+def with_noise(release: Release, sigma: float) -> Release:
+    """The same release with another noise multiplier."""
+    return Release(release.name, release.count, sigma, release.rate, release.what)
