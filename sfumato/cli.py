@@ -122,6 +122,22 @@ class RowMap:
 
 
 @dataclass(frozen=True)
+class RowSource:
+    """Rows to fit heads on: given ones, or those of a data set under fixed features."""
+
+    features: Path | None = None
+    """Rows as for `sfumato fit`; or else give --data."""
+    data: str | None = None
+    data_dir: Path | None = None
+    model: str = "auto"
+    """With --data: patches+scattering | patches | scattering | scatternet [scattering; with --weights their network]."""
+    weights: str | None = None
+    """With --data: public weights, a file or a name."""
+    size: int | None = None
+    """With --weights: side in pixels to which the network resizes its images [as the weights say]."""
+
+
+@dataclass(frozen=True)
 class Fit:
     """Train a private linear classifier on rows of features: a run directory as `sfumato train` makes it."""
 
@@ -158,13 +174,8 @@ class Sweep:
 
     out: Path
     """Directory to create."""
-    features: Path | None = None
-    """Rows as for `sfumato fit`; or else give --data and --model."""
-    data: str | None = None
-    data_dir: Path | None = None
+    source: tyro.conf.OmitArgPrefixes[RowSource] = field(default_factory=RowSource)
     rows: tyro.conf.OmitArgPrefixes[RowMap] = field(default_factory=RowMap)
-    model: str = "scattering"
-    """With --data: patches+scattering | patches | scattering | scatternet."""
     epsilon: str = "0.1,1,3,8"
     """Comma-separated."""
     method: str = "ls,fc,newton,sgd"
@@ -177,7 +188,7 @@ class Sweep:
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        base = _on_rows(self.features, self.data, self.data_dir, self.model, self.rows)
+        base = _on_rows(self.source, self.rows)
         base = replace(base, privacy=PrivacyConfig(delta=self.delta))
         commands.sweep(base, self.epsilon, self.method, self.out, self.repeats, self.log)
 
@@ -188,12 +199,8 @@ class Tune:
 
     out: Path
     """Run directory to create, like that of `sfumato fit`, with the settings chosen in tune.json."""
-    features: Path | None = None
-    """Rows as for `sfumato fit`; or else give --data and --model."""
-    data: str | None = None
-    data_dir: Path | None = None
+    source: tyro.conf.OmitArgPrefixes[RowSource] = field(default_factory=RowSource)
     rows: tyro.conf.OmitArgPrefixes[RowMap] = field(default_factory=RowMap)
-    model: str = "scattering"
     method: str = "fc,ls"
     """Comma-separated, of fc, ls, newton, sgd, adam, lamb, means."""
     epsilon: float = 3.0
@@ -208,21 +215,21 @@ class Tune:
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        base = _on_rows(self.features, self.data, self.data_dir, self.model, self.rows)
+        base = _on_rows(self.source, self.rows)
         base = replace(base, data=replace(base.data, validation=self.validation),
                        privacy=PrivacyConfig(self.epsilon, self.delta))  # fmt: skip
         commands.tune(base, self.method, self.fits, self.out, self.log)
 
 
-def _on_rows(
-    features: Path | None, name: str | None, data_dir: Path | None, model: str, rows: RowMap
-) -> TrainConfig:
+def _on_rows(source: RowSource, rows: RowMap) -> TrainConfig:
     """Rows from a file or from a data set and a fixed model."""
-    if (features is None) == (name is None):
-        raise ArgumentError("features", features, "give either --features or --data")
-    where = DataConfig(str(features) if features is not None else str(name), data_dir)
-    method = MethodConfig("fc", model if features is None else "rows", public=rows.public, rooted=rows.rooted)
-    return TrainConfig(where, method=method)
+    if (source.features is None) == (source.data is None):
+        raise ArgumentError("features", source.features, "give either --features or --data")
+    if source.features is not None:
+        method = MethodConfig("fc", "rows", public=rows.public, rooted=rows.rooted)
+        return TrainConfig(DataConfig(str(source.features)), method=method)
+    method = MethodConfig("fc", source.model, weights=source.weights, size=source.size, public=rows.public, rooted=rows.rooted)
+    return TrainConfig(DataConfig(str(source.data), source.data_dir), method=method)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def _covariance(
     plan: Plan, recipe: Recipe, features: Any, train: Labelled, rows: np.ndarray | None, held_out: Source | None
 ) -> Job:
     procedure = FeatureCovariance(*train, len(plan.classes), features.groups, plan.mu, recipe, overwrite=True)
-    spec = _spec(plan, "whitened")
+    spec = spec_of(plan, "whitened")
     white: list[np.ndarray] = []
 
     def counts(state: State) -> Confusion:
@@ -109,7 +109,7 @@ def _linear(
     matrix, shown = matrices(features, train, held_out, progress)
     rows, sphere = Rows(matrix, train.labels, len(plan.classes)), sphere_for(plan.public, matrix.shape[1], plan.rooted)
     procedure = solver(rows, sphere, recipe, plan.releases)
-    spec = _spec(plan, sphere.kind)
+    spec = spec_of(plan, sphere.kind)
 
     def counts(state: State) -> Confusion:
         assert shown is not None and held_out is not None
@@ -144,7 +144,7 @@ def _on_rows(
         fetch=lambda indices, step: (matrix[indices], labels[indices]),
         **_common(plan, settings),
     )
-    spec = _spec(plan, "linear")
+    spec = spec_of(plan, "linear")
 
     def counts(state: State) -> Confusion:
         assert rows is not None and held_out is not None
@@ -179,7 +179,7 @@ def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, se
         fetch=lambda indices, step: (views(train.images(indices), indices, step), train.labels[indices]),
         **_common(plan, settings),
     )
-    spec = _spec(plan, None)
+    spec = spec_of(plan, None)
 
     def classifier(state: State) -> Classifier:
         return Classifier(spec, Prepared(finished(eqx.combine(state["ema"], frozen, static)), own))
@@ -215,7 +215,7 @@ def _network(plan: Plan, seed: int) -> tuple[Backbone, Input, PyTree]:
     return network, start.input, mask
 
 
-def _spec(plan: Plan, head: str | None) -> Spec:
+def spec_of(plan: Plan, head: str | None) -> Spec:
     return Spec(plan.model, head, plan.shape, plan.classes, plan.input)
 
 

@@ -213,10 +213,10 @@ def _given(model: str, unit: str) -> tuple[str, ...]:
             f"standardised by the training set's own mean), or their map was trained on these {unit}s, that is not covered.",)
 
 
-def _learnt(public: Public | None) -> tuple[str, ...]:
-    if public is None:
+def _learnt(weights: PublicWeights | None) -> tuple[str, ...]:
+    if weights is None:
         return ()
-    return (f"Whatever the public weights {public.name} were learnt from, and whoever chose them by looking at these images.",)
+    return (f"Whatever the public weights {weights.name} were learnt from, and whoever chose them by looking at these images.",)
 
 
 def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from sfumato.core.checks import choice, positive, whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source
-from sfumato.models import registry
 from sfumato.models.heads import Sphere
 from sfumato.privacy import accountants
 from sfumato.privacy.ledger import Ledger
@@ -25,6 +24,7 @@ from sfumato.runs.config import Log, PrivacyConfig, TrainConfig
 from sfumato.runs.directory import refuse_existing
 from sfumato.runs.jobs import matrices
 from sfumato.runs.plan import Plan, make_plan
+from sfumato.runs.pretrained import feature_map
 from sfumato.runs.progress import Progress, make_progress
 from sfumato.runs.public import sphere_for
 from sfumato.runs.train import open_splits
@@ -106,7 +106,7 @@ def _plan(base: TrainConfig, info: DataInfo, method: str, epsilon: float) -> Pla
 
 
 def _rows(plan: Plan, train: Source, held_out: Source, progress: Progress) -> Table:
-    features = registry.features(plan.model, plan.shape)
+    features = feature_map(plan.model, plan.shape, plan.weights)
     matrix, shown = matrices(features, train, held_out, progress)
     assert shown is not None
     return Table(Rows(matrix, train.labels, len(plan.classes)), shown, held_out.labels, held_out.split)

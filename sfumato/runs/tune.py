@@ -26,11 +26,12 @@ from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release
 from sfumato.report import write_report
-from sfumato.runs.classifier import Classifier, Spec
+from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import Log, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
-from sfumato.runs.jobs import matrices
+from sfumato.runs.jobs import matrices, spec_of
 from sfumato.runs.plan import Plan, make_plan
+from sfumato.runs.pretrained import feature_map
 from sfumato.runs.progress import Progress, make_progress
 from sfumato.runs.public import sphere_for
 from sfumato.runs.sweep import fit_once
@@ -121,7 +122,7 @@ def _run(
 ) -> Winner:  # fmt: skip
     began, held_out = time.monotonic(), splits.validation
     assert held_out is not None
-    features = registry.features(plan.model, plan.shape)
+    features = feature_map(plan.model, plan.shape, plan.weights)
     matrix, shown = matrices(features, splits.train, held_out, progress)
     assert shown is not None
     featured, sphere = time.monotonic(), sphere_for(plan.public, matrix.shape[1], plan.rooted)
@@ -132,7 +133,7 @@ def _run(
     evaluation = write_evaluation(directory, held_out, winner.confusion)
     directory.append_metric({"step": 1, "seconds": trained - began, "epsilon": ledger.epsilon(),
                              "accuracy": evaluation["accuracy"]})  # fmt: skip
-    spec = Spec(plan.model, winner.head.sphere.kind, plan.shape, plan.classes)
+    spec = spec_of(plan, winner.head.sphere.kind)
     save_model(directory, Classifier(spec, OnFeatures(features, winner.head)), plan, ledger)
     files.write_json(directory.file("tune.json"), {"recipe": asdict(winner.recipe), "fits_on_average": config.fits})
     write_result(directory, ledger, {"features": featured - began, "training": trained - featured,
