@@ -19,7 +19,7 @@ from sfumato.privacy.ledger import Ledger
 from sfumato.runs.plan import Plan
 
 COMMANDS = ("train", "features", "fit", "sweep", "tune", "resume", "evaluate", "predict", "report", "calibrate", "account",
-            "data", "data list", "data info", "models")
+            "data", "data list", "data info", "models", "pretrain", "recipes")
 
 
 # -- help
@@ -91,7 +91,7 @@ def test_bad_values_are_refused(tmp_path: Path, arguments: tuple[str, ...], says
 def test_settings_of_another_method_are_refused(tmp_path: Path, setting: tuple[str, float], method: str) -> None:
     name, value = setting
     refused(tmp_path, "train", "--data", "digits", "--method", method, "--model", "scattering", "--out", tmp_path / "run",
-            f"--{name.replace('_', '-')}", value, says=(f"{name}={value}", "dp-fc", "--method dp-sgd"))  # fmt: skip
+            f"--{name.replace('_', '-')}", value, says=(f"{name}={value}", "dp-fc", "another --method"))  # fmt: skip
 
 
 def test_dp_fc_needs_fixed_features(tmp_path: Path) -> None:
