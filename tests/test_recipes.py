@@ -96,5 +96,5 @@ def test_refusals(tmp_path: Path, more: tuple[str, ...], says: tuple[str, ...]) 
 def test_a_fine_tuning_recipe_takes_any_weights_of_ones_own(folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "w.safetensors"
     succeeds("pretrain", "--data", folder, "--model", "cnn", "--epochs", "1", "--batch", "8", "--log", "quiet", "--out", source)
-    own = ("--data", folder, "--weights", source, "--model", "cnn", "--size", "8", "--views", "0", "--scale", "1", "--steps", "2")
+    own = ("--data", folder, "--weights", source, "--model", "cnn", "--size", 8, "--views", 0, "--scale", 1, "--steps", 2)
     succeeds("train", "--recipe", "de2022-cifar10-finetune:8", *own, "--log", "quiet", "--out", tmp_path / "run")
