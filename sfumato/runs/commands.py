@@ -178,6 +178,8 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
                  f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} classes"),
         ("method", f"{plan.method} on {plan.model}: {plan.parameters:,} trained parameters"
                    + (f", {plan.features:,} features" if plan.features else "")),
+        *([("weights", f"{plan.weights.name}, SHA-256 {plan.weights.sha256}; trained: {plan.trains or 'head'}")]
+          if plan.weights else []),
         ("privacy", f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, add or remove one {plan.unit}"),
         ("sampler", f"{sampler['kind']}, q = {sampler['rate']:.6g}, expected batch {sampler['expected_batch_size']:,}"),
         *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
