@@ -22,7 +22,7 @@ from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.solve.budget import METHODS, LinearRecipe, automatic, linear_rule, releases_for
+from sfumato.solve.budget import METHODS, LinearRecipe, automatic, linear_rule, releases_for, weakness
 from sfumato.solve.linear import class_counts, solver
 from sfumato.solve.public import directions, public_sphere
 from sfumato.solve.rows import Rows, scores_of
@@ -31,8 +31,6 @@ from sfumato.train.loop import run
 COUNT_SHARE = 0.02
 """Of mu^2, for the class counts that class_weight="balanced" needs."""
 _FLOATS = (np.float64, np.float32, np.float16)
-WEAK = 3.0
-"""Below this ratio of the largest possible class sum, n / classes, to the noise in it, a fit cannot learn."""
 
 
 @dataclass(frozen=True)
@@ -160,13 +158,9 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         return procedure.classifier(final)
 
     def _warn_if_weak(self) -> None:
-        plan, classes = self.plan_, len(self.classes_)
-        if plan.n * plan.mu < WEAK * classes:
-            warnings.warn(
-                f"epsilon={plan.epsilon:g}: with n={plan.n} rows and {classes} classes the noise is larger than anything the "
-                "rows can say, so predictions will be little better than chance; give more rows or a larger epsilon",
-                stacklevel=3,
-            )
+        problem = weakness(self.plan_.epsilon, self.plan_.n, len(self.classes_), self.plan_.mu)
+        if problem:
+            warnings.warn(problem, stacklevel=3)
 
 
 def _resolve(method: str, size: int) -> str:
@@ -178,11 +172,13 @@ def _encode(y: np.ndarray, classes: Any) -> tuple[np.ndarray, np.ndarray]:
     """(classes, class number of each label)."""
     known = np.unique(y if classes is None else np.asarray(classes))
     if len(known) < 2:
-        raise ArgumentError("y", f"only one class, {known[0]!r}", "a classifier needs two or more; name all with classes=")
+        only = known.tolist()[0]
+        raise ArgumentError("y", f"only one class, {only!r}", "a classifier needs two or more; name all with classes=")
     places = np.searchsorted(known, y).clip(0, len(known) - 1)
     outside = known[places] != y
     if np.any(outside):
-        raise ArgumentError("y", y[outside][0], f"not one of the declared classes ({', '.join(map(str, known[:10]))})")
+        first, some = y[outside].tolist()[0], ", ".join(map(str, known[:10]))
+        raise ArgumentError("y", first, f"not one of the declared classes ({some})")
     return known, places.astype(np.int32)
 
 

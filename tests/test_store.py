@@ -252,6 +252,15 @@ def test_one_go_from_images_with_poisson_batches(folder: Path, tmp_path: Path) -
     assert Ledger.read(tmp_path / "run").releases == 2
 
 
+def test_a_vanishing_epsilon_is_told(tmp_path: Path) -> None:
+    rows, labels = toy()
+    np.savez(tmp_path / "toy.npz", X=rows, y=labels)
+    fit = ("fit", "--features", tmp_path / "toy.npz", "--method", "means", "--log", "quiet", "--out", tmp_path / "run")
+    assert "little better than chance" in succeeds(*fit, "--epsilon", 0.01)
+    assert "little better than chance" in succeeds(*fit, "--epsilon", 0.01, "--dry-run")
+    assert "warning" not in succeeds(*fit, "--epsilon", 8, "--dry-run")
+
+
 def test_wrong_settings_for_fit_are_named(tmp_path: Path) -> None:
     rows, labels = toy()
     np.savez(tmp_path / "toy.npz", X=rows, y=labels)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from sfumato.runs.plan import Plan
 from sfumato.runs.recipes import Recipe
 from sfumato.runs.rehearsal import Device, rehearse
 from sfumato.runs.store import PRIVATE, write_store
+from sfumato.solve.budget import weakness
 from sfumato.train.evaluate import confusion
 
 
@@ -190,6 +192,12 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
     ]  # fmt: skip
     for name, text in lines:
         print(f"{name:<9} {text}")
+    _print_weakness(plan.to_json())
+
+
+def _print_weakness(plan: dict[str, Any]) -> None:
+    if problem := weakness(plan["epsilon"], plan["n"], len(plan["classes"]), plan["mu"]):
+        print(f"warning   {problem}")
 
 
 def _print_result(directory: RunDirectory, log: str) -> None:
@@ -208,6 +216,7 @@ def _print_result(directory: RunDirectory, log: str) -> None:
               f"{evaluation['n']:,} {evaluation['split']} images)")
     else:
         print("accuracy  not measured: there are no evaluation images")
+    _print_weakness(files.read_json(directory.file("plan.json")))
     ledger = Ledger.read(directory.path)
     print(f"privacy   epsilon {spent['epsilon']:.6g}, delta {spent['delta']:g}  ({spent['releases']} releases; add or remove "
           f"one {ledger.unit} of the training set)")

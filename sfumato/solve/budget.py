@@ -21,6 +21,9 @@ ADJUSTABLE = {"ls": ("per_class",), "means": (), "newton": ("steps", "learning_r
               **dict.fromkeys(FIRST_ORDER, ("steps", "learning_rate", "momentum", "clip_norm", "batch"))}  # fmt: skip
 """What a user may set of each method; all else follows the rule."""
 
+WEAK = 3.0
+"""Below this ratio of the largest possible class sum, n / classes, to the noise in it, a fit cannot learn."""
+
 LARGEST_GRAM = 4096
 """Features beyond which "auto" does without a d x d matrix."""
 
@@ -72,6 +75,14 @@ def automatic(method: str, d: int) -> str:
     if method != "auto":
         return method
     return "fc" if d <= LARGEST_GRAM else "sgd"
+
+
+def weakness(epsilon: float, n: int, classes: int, mu: float) -> str:
+    """A warning where the budget mu leaves nothing to be learnt; otherwise nothing."""
+    if n * mu >= WEAK * classes:
+        return ""
+    return (f"epsilon={epsilon:g}: with n={n} rows and {classes} classes the noise is larger than anything the rows can say, "
+            "so predictions will be little better than chance; give more rows or a larger epsilon")  # fmt: skip
 
 
 def _noise(share: float, mu: float) -> float:

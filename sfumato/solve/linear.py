@@ -39,7 +39,7 @@ from sfumato.solve.symmetric import unpack_host
 CLASS_MIX = 0.1
 """Weight of a class's own second moments against those of all rows, where least squares uses both."""
 
-FLAT = 40.0
+FLAT = 90.0
 """Effective rank from which on the ridge of fc is that of the rule; with fewer directions it is smaller."""
 
 
@@ -187,12 +187,12 @@ def noise_ridge(noise: float, d: int, classes: int, factor: float) -> float:
 
 
 def flatness(spectrum: Spectrum) -> float:
-    """Effective rank over FLAT, between 1/4 and 1: a few strong directions, as in scattering features, hide classes in
+    """The root of effective rank / FLAT, between 1/4 and 1: a few strong directions, as in scattering features, hide classes in
     the weak ones, which a large ridge would leave unlearnt; where all are alike, those of noise would be learnt instead.
 
     It comes from what was released, so it costs nothing.
     """
-    return min(max(spectrum.effective_rank / FLAT, 0.25), 1.0)
+    return min(max(math.sqrt(spectrum.effective_rank / FLAT), 0.25), 1.0)
 
 
 def project(slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
