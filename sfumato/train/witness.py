@@ -28,8 +28,12 @@ class Witness:
         self._seen: dict[str, str] = {}
         complete = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
         for line in complete.splitlines():
-            record = json.loads(line)
-            self._seen[record["release"]] = record["sum"]
+            try:
+                record = json.loads(line)
+                self._seen[record["release"]] = record["sum"]
+            except (ValueError, KeyError, TypeError):
+                raise LedgerError(f"{path}: damaged, so it cannot tell whether a repeated release is the same: restore it or "
+                                  "start a new run") from None
         if path.exists():  # a line torn by a crash belongs to a sum that got no noise
             os.truncate(path, len(complete) + 1 if complete else 0)
 
