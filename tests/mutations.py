@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -199,6 +200,33 @@ MUTATIONS = (
         "test_keys_files.py::test_the_key_file_is_owner_only_whatever_the_umask_and_never_overwritten", "assert"),
 )  # fmt: skip
 BY_NAME = {each.name: each for each in MUTATIONS}
+
+
+# -- the client
+
+
+class Campaign:
+    """A server in a process of its own, to which requests are put one after the other."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+        self._server = subprocess.Popen([sys.executable, __file__], env=os.environ | {"PYTHONPATH": path}, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+
+    def ask(self, request: str) -> dict[str, Any]:
+        assert self._server.stdin is not None and self._server.stdout is not None
+        print(request, file=self._server.stdin, flush=True)
+        found = json.loads(self._server.stdout.readline())
+        assert not found["errors"], f"{request}: the test did not run: {found['errors']}"
+        return found
+
+    def __enter__(self) -> "Campaign":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
 
 
 # -- the server

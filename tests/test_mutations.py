@@ -1,38 +1,20 @@
 """Every planted bug is caught, by the test named for it and for the reason it should be; without the bug that test passes."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from mutations import BY_NAME, MUTATIONS
+from mutations import BY_NAME, MUTATIONS, Campaign
 
-HERE = Path(__file__).parent
 QUICK = ("no noise", "the same noise for every leaf", "the ledger is written after the release", "the test set is trained on")
 Ask = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
-    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    server = subprocess.Popen([sys.executable, HERE / "mutations.py"], env=os.environ | {"PYTHONPATH": path}, text=True,
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
-    assert server.stdin is not None and server.stdout is not None
-
-    def request(line: str) -> dict[str, Any]:
-        print(line, file=server.stdin, flush=True)
-        found = json.loads(server.stdout.readline())
-        assert not found["errors"], f"{line}: the test did not run: {found['errors']}"
-        return found
-
-    yield request
-    server.stdin.close()
-    server.wait()
+    with Campaign() as campaign:
+        yield campaign.ask
 
 
 def in_groups(names: list[str]) -> list[Any]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
-from sfumato.core.files import sync_directory, write_atomic
+from sfumato.core.files import parse_json, sync_directory, write_atomic
 from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import Event, Tally
 
@@ -263,7 +263,7 @@ def _parse(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         body = {name: value for name, value in record.items() if name != "hash"}
         if record["hash"] != _digest(body, previous) or body["kind"] != ("open" if number == 0 else "spend"):
             return None

@@ -16,6 +16,7 @@ import numpy as np
 
 from sfumato.clip import BoundedSum
 from sfumato.core.errors import LedgerError
+from sfumato.core.files import parse_json
 from sfumato.core.keys import SecretKey
 from sfumato.core.trees import leaf_names
 
@@ -29,7 +30,7 @@ class Witness:
         complete = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
         for line in complete.splitlines():
             try:
-                record = json.loads(line)
+                record = parse_json(line)
                 self._seen[record["release"]] = record["sum"]
             except (ValueError, KeyError, TypeError):
                 raise LedgerError(f"{path}: damaged, so it cannot tell whether a repeated release is the same: restore it or "
