@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BENCH_VENV ?= .venv-bench
 
-.PHONY: demo test test-all check bench bench-clip clean
+.PHONY: demo test test-all test-faults attacks check bench bench-clip clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
 	@rm -rf runs/demo
@@ -15,6 +15,12 @@ test: $(VENV)/.dev ## the fast tests
 
 test-all: test ## the fast tests, then the long statistical ones
 	$(BIN)/pytest -m slow
+
+test-faults: $(VENV)/.dev ## kill -9, full disks, damaged files, rivals: a campaign of some minutes
+	$(BIN)/pytest -s tests/test_faults.py
+
+attacks: $(VENV)/.dev ## plant every bug of tests/mutations.py and write the table of docs/attacks.md
+	$(BIN)/python tests/attacks.py
 
 check: $(VENV)/.dev ## style and types
 	$(BIN)/ruff check --output-format concise .

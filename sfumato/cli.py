@@ -1,6 +1,7 @@
 """The command line: parse -> config -> call. No logic, and nothing heavy is imported before a command runs."""
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -405,12 +406,18 @@ def main(arguments: list[str] | None = None) -> None:
     except SfumatoError as error:
         print(f"sfumato: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("sfumato: stopped; `sfumato resume` and the run's directory continue it if it had begun", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(f"sfumato: {error.filename or 'the disk'}: {error.strerror}; nothing is lost: make room or mend the permissions, "
+              "then `sfumato resume` the run, or begin it again if it has no directory yet", file=sys.stderr)  # fmt: skip
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("sfumato: stopped; `sfumato resume` and the run's directory continue it if it had begun", file=sys.stderr)
+        sys.exit(130)
 
 
 def _parse(arguments: list[str]) -> Callable[[], None]:
@@ -428,6 +435,8 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
         print(f"sfumato: {' '.join(problem.split())} (see `{where}`)", file=sys.stderr)
         sys.exit(2)
 
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 _ABOUT = "Differentially private image classification: from a folder of images to a private model and a report."
 

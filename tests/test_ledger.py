@@ -180,7 +180,7 @@ def test_authorising_one_plan_does_not_authorise_another(ledger):
 
 @pytest.mark.parametrize("epsilon", [float("nan"), float("inf")])
 def test_an_epsilon_that_is_no_number_refuses(ledger, monkeypatch, epsilon):
-    monkeypatch.setattr(accountants, "epsilon", lambda *_: epsilon)
+    monkeypatch.setattr(accountants, "epsilon", lambda *_, **__: epsilon)
     with pytest.raises(BudgetError):
         ledger.spend(G)
     assert ledger.releases == 0

@@ -39,7 +39,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return parse_json(path.read_text())
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Raises ValueError for anything that is not JSON, also for brackets nested without end."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def remove_directory(path: Path) -> None:

@@ -10,20 +10,24 @@ Two kinds of randomness must never be confused:
 A stream is a pure function of (key, name): `key.stream("noise", 17, "layers/0/weight")` is the same generator on every
 call, on every machine, after every crash. So a replayed step replays its batch and its noise and releases nothing new.
 Each stream is a Philox4x64-10 generator (Salmon et al. 2011) with its own 128-bit key, derived from the master by keyed
-BLAKE2b (a pseudo-random function), so streams of different names are independent for any feasible adversary.
+BLAKE2b (a pseudo-random function), so streams of different names are independent for any feasible adversary. Philox passes
+every statistical test known but was not designed against an adversary; ChaCha20 (Bernstein 2008), with 256-bit keys, was, and
+may be chosen in its place.
 """
 
 import hashlib
 import os
 import secrets
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from sfumato.core.errors import RunError
+from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import sync_directory
 
 Name = str | int | np.integer
+Rng = Literal["philox", "chacha"]
 
 
 def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
@@ -36,15 +40,26 @@ def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
     return digest.digest()
 
 
-def _generator(master: bytes, name: tuple[Name, ...]) -> np.random.Generator:
+def _generator(master: bytes, name: tuple[Name, ...], rng: Rng = "philox") -> np.random.Generator:
+    if rng == "chacha":
+        return np.random.Generator(_chacha()(key=int.from_bytes(_derive(master, name, 32), "big"), rounds=20))
     return np.random.Generator(np.random.Philox(key=int.from_bytes(_derive(master, name, 16), "big")))
+
+
+def _chacha() -> Any:
+    try:
+        from randomgen import ChaCha
+    except ImportError:
+        raise ArgumentError("noise_rng", "chacha", "needs the package randomgen: pip install 'sfumato[chacha]'") from None
+    return ChaCha
 
 
 class SecretKey:
     """256 secret bits and the streams derived from them. Its repr shows nothing of them."""
 
-    def __init__(self, master: bytes, insecure: bool = False, prefix: tuple[Name, ...] = ()):
+    def __init__(self, master: bytes, insecure: bool = False, prefix: tuple[Name, ...] = (), rng: Rng = "philox"):
         self._master = master
+        self.rng: Rng = rng
         self._prefix = prefix
         self.insecure = insecure
 
@@ -59,11 +74,17 @@ class SecretKey:
 
     def at(self, *name: Name) -> "SecretKey":
         """The same key, seen from under a name: `key.at("a").stream("b")` is `key.stream("a", "b")`."""
-        return SecretKey(self._master, self.insecure, self._prefix + name)
+        return SecretKey(self._master, self.insecure, self._prefix + name, self.rng)
+
+    def using(self, rng: Rng) -> "SecretKey":
+        """The same secret, its streams drawn by another generator. Raises ArgumentError if that is not installed."""
+        if rng == "chacha":
+            _chacha()
+        return SecretKey(self._master, self.insecure, self._prefix, rng)
 
     def stream(self, *name: Name) -> np.random.Generator:
         """The generator of this name; the same one, from its beginning, on every call."""
-        return _generator(self._master, self._prefix + name)
+        return _generator(self._master, self._prefix + name, self.rng)
 
     def mac(self, data: bytes) -> str:
         """A fingerprint of private data that tells nothing to whoever lacks the key."""

@@ -15,7 +15,8 @@ from typing import Any
 
 from sfumato.core.checks import positive, whole
 from sfumato.core.errors import ArgumentError
-from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, SelectedEvent, Tally
+from sfumato.privacy import relations
+from sfumato.privacy.events import Event, FixedSizeEvent, GaussianEvent, PoissonSampledEvent, SelectedEvent, Tally
 
 PLD_INTERVAL = 1e-4
 """Spacing of the discretised privacy loss; the library errs above the truth at any spacing (connect the dots)."""
@@ -36,9 +37,13 @@ def gaussian_mu(tally: Tally) -> float:
     return math.sqrt(math.fsum(terms))
 
 
-def epsilon(tally: Tally, delta: float, interval: float = PLD_INTERVAL) -> float:
-    """An epsilon such that the composition of `tally` is (epsilon, delta)-DP. An empty tally costs 0."""
+def epsilon(
+    tally: Tally, delta: float, interval: float = PLD_INTERVAL, relation: relations.Relation = relations.ADD_OR_REMOVE
+) -> float:
+    """An epsilon such that the composition of `tally` is (epsilon, delta)-DP under `relation`. An empty tally costs 0."""
     _check_delta(delta)
+    if relation != relations.ADD_OR_REMOVE or any(isinstance(event, relations.OTHER_EVENTS) for event in tally):
+        return relations.epsilon(tally, delta, relation, interval)
     selected = tuple(sorted((event, count) for event, count in tally.items() if isinstance(event, SelectedEvent) and count))
     mu, sampled = _canonical({event: count for event, count in tally.items() if not isinstance(event, SelectedEvent)})
     if selected:
@@ -53,7 +58,9 @@ def describe(tally: Tally) -> str:
     version = importlib.metadata.version("dp-accounting")
     if any(isinstance(event, SelectedEvent) for event in tally):
         return f"Rényi differential privacy with the bound of Papernot & Steinke 2022, by dp-accounting {version}"
-    if any(isinstance(event, PoissonSampledEvent) for event in tally):
+    if any(isinstance(event, FixedSizeEvent) for event in tally):
+        return f"Rényi differential privacy with the bound of Wang et al. 2019, by dp-accounting {version}"
+    if not all(isinstance(event, GaussianEvent) for event in tally):
         return f"PLD (privacy loss distribution) by dp-accounting {version}, discretised pessimistically at {PLD_INTERVAL:g}"
     return f"exact Gaussian composition, by dp-accounting {version}"
 

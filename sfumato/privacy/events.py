@@ -1,15 +1,17 @@
 """Events: frozen facts about what one release does to privacy. Nothing here computes an epsilon.
 
 Whoever samples and whoever adds noise state the event they may claim; the ledger stores it; accountants compose it.
-All events are for the add-or-remove-one relation: two data sets are neighbours when one has exactly one example more.
+Two data sets are neighbours when one has exactly one example more (add-or-remove-one), when one example of it contributes
+nothing (zero-out), or when one example of it is another (replace-one). An event is a fact about a mechanism, not about a
+relation: an accountant is told the relation and prices the same event accordingly (`privacy/relations.py`).
 """
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sfumato.core.checks import positive, probability
+from sfumato.core.checks import positive, probability, whole
 from sfumato.core.errors import ArgumentError, LedgerError
 
 
@@ -48,7 +50,52 @@ class SelectedEvent:
             raise ArgumentError("mean", self.mean, "give a mean number of runs greater than 1, of a GaussianEvent")
 
 
-Event = GaussianEvent | PoissonSampledEvent | SelectedEvent
+@dataclass(frozen=True, order=True)
+class TruncatedPoissonEvent:
+    """A Poisson sample of n examples, of which a uniformly random `maximum` is kept if it has more."""
+
+    rate: float
+    n: int
+    maximum: int
+    event: GaussianEvent
+
+    def __post_init__(self) -> None:
+        probability("rate", self.rate)
+        whole("maximum", self.maximum)
+        whole("n", self.n)
+
+
+@dataclass(frozen=True, order=True)
+class CyclicPoissonEvent:
+    """Examples stand in `cycle` fixed groups; `event` applied to a Poisson sample of group `phase` alone."""
+
+    rate: float
+    cycle: int
+    phase: int
+    event: GaussianEvent
+
+    def __post_init__(self) -> None:
+        probability("rate", self.rate)
+        if not 0 <= whole("phase", self.phase, at_least=0) < whole("cycle", self.cycle):
+            raise ArgumentError("phase", self.phase, f"give a group from 0 to {self.cycle - 1}")
+
+
+@dataclass(frozen=True, order=True)
+class FixedSizeEvent:
+    """`event` applied to a uniformly random subset of exactly `size` of n examples. n is public."""
+
+    size: int
+    n: int
+    event: GaussianEvent
+
+    def __post_init__(self) -> None:
+        if whole("size", self.size) > whole("n", self.n):
+            raise ArgumentError("size", self.size, f"give at most n={self.n}")
+
+
+Event = (
+    GaussianEvent | PoissonSampledEvent | SelectedEvent | TruncatedPoissonEvent | CyclicPoissonEvent | FixedSizeEvent
+)
 Tally = Mapping[Event, int]
 """How often each event happened. Composition of these events does not depend on their order."""
 
@@ -61,6 +108,9 @@ def to_json(event: Event) -> dict[str, Any]:
             return {"kind": "poisson", "rate": rate, "event": to_json(inner)}
         case SelectedEvent(inner, mean):
             return {"kind": "selected", "mean": mean, "event": to_json(inner)}
+        case TruncatedPoissonEvent() | CyclicPoissonEvent() | FixedSizeEvent():
+            own = {name: kind(getattr(event, name)) for name, kind in _numbers(type(event)).items()}
+            return {"kind": _KINDS[type(event)], **own, "event": to_json(event.event)}
 
 
 def from_json(value: Any) -> Event:
@@ -76,7 +126,23 @@ def from_json(value: Any) -> Event:
             event = from_json(inner)
             if isinstance(event, GaussianEvent):
                 return SelectedEvent(event, float(mean))
+        case {"kind": "truncated-poisson" | "cyclic-poisson" | "fixed-size" as name, "event": inner, **rest}:
+            event, made = from_json(inner), next(made for made in _KINDS if _KINDS[made] == name)
+            kinds = _numbers(made)
+            right = set(rest) == set(kinds) and all(type(rest[each]) in (int, kind) for each, kind in kinds.items())
+            if isinstance(event, GaussianEvent) and right:
+                return made(**{each: kind(rest[each]) for each, kind in kinds.items()}, event=event)
     raise LedgerError(f"event={value!r}: not an event this version can account for; use the version that wrote it")
+
+
+_KINDS: dict[Any, str] = {
+    TruncatedPoissonEvent: "truncated-poisson", CyclicPoissonEvent: "cyclic-poisson", FixedSizeEvent: "fixed-size",
+}  # fmt: skip
+
+
+def _numbers(event: Any) -> dict[str, Any]:
+    """The fields of an event but for the inner one, and their types."""
+    return {each.name: each.type for each in fields(event) if each.name != "event"}
 
 
 def tally(*parts: tuple[Event, int]) -> Counter[Event]:

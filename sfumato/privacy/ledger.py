@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfumato.core.checks import positive
+from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
-from sfumato.core.files import sync_directory, write_atomic
-from sfumato.privacy import accountants, events
+from sfumato.core.files import parse_json, sync_directory, write_atomic
+from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import Event, Tally
 
 FILE_NAME = "ledger.jsonl"
-RELATION = "add-or-remove-one"
+RELATION = relations.ADD_OR_REMOVE
 _FORMAT = 1
 _NO_HASH = "0" * 64
 
@@ -55,7 +55,7 @@ class Ledger:
         self.delta: float = opening["delta"]
         self.epsilon_max: float = opening["epsilon_max"]
         self.unit: str = opening["unit"]
-        self.relation: str = opening["relation"]
+        self.relation: relations.Relation = opening["relation"]
         self.context: str = opening["context"]
         self._hashes: list[str] = [record["hash"] for record in records]
         self._paid: dict[tuple[str, str], Event] = {}
@@ -68,16 +68,21 @@ class Ledger:
 
     @classmethod
     def create(
-        cls, directory: Path | str, *, delta: float, epsilon_max: float, unit: str = "image", context: str = ""
-    ) -> "Ledger":
-        """Begin a ledger in `directory`. context: a hash of what it is for. Raises RunError if there is one already."""
+        cls, directory: Path | str, *, delta: float, epsilon_max: float, unit: str = "image", context: str = "",
+        relation: relations.Relation = RELATION,
+    ) -> "Ledger":  # fmt: skip
+        """Begin a ledger in `directory`. context: a hash of what it is for. Raises RunError if there is one already.
+
+        relation: what neighbouring data sets are; every epsilon of this ledger is meant for it.
+        """
+        choice("relation", relation, relations.RELATIONS)
         positive("epsilon_max", epsilon_max)
         positive("delta", delta)
         path = Path(directory) / FILE_NAME
         path.parent.mkdir(parents=True, exist_ok=True)
         if delta >= 1:
             raise ArgumentError("delta", delta, "give a number below 1")
-        opening = {"kind": "open", "format": _FORMAT, "delta": delta, "epsilon_max": epsilon_max, "relation": RELATION,
+        opening = {"kind": "open", "format": _FORMAT, "delta": delta, "epsilon_max": epsilon_max, "relation": relation,
                    "unit": unit, "context": context, "time": _now()}
         # Written aside and linked into place: a ledger exists with its first line or not at all.
         aside = path.with_name(f".{FILE_NAME}.{os.getpid()}.tmp")
@@ -155,7 +160,7 @@ class Ledger:
 
     def epsilon(self) -> float:
         """The epsilon spent so far, at the ledger's delta."""
-        return accountants.epsilon(self.tally, self.delta)
+        return accountants.epsilon(self.tally, self.delta, relation=self.relation)
 
     def paid(self, release: str, key: str) -> bool:
         return (key, release) in self._paid
@@ -196,7 +201,7 @@ class Ledger:
         self._count(record)
 
     def _require(self, total: Tally) -> None:
-        needed = accountants.epsilon(total, self.delta)
+        needed = accountants.epsilon(total, self.delta, relation=self.relation)
         if not needed <= self.epsilon_max:  # written so that a NaN refuses
             raise BudgetError(f"epsilon={needed:.6g}: the release would pass the ledger's epsilon_max={self.epsilon_max:g} at "
                               f"delta={self.delta:g} ({self.epsilon():.6g} is spent); use fewer steps or more noise")
@@ -268,7 +273,7 @@ def _parse(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         body = {name: value for name, value in record.items() if name != "hash"}
         if record["hash"] != _digest(body, previous) or body["kind"] != ("open" if number == 0 else "spend"):
             return None
@@ -276,6 +281,7 @@ def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | Non
             return None
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
-    if number == 0 and (body["format"] != _FORMAT or body["relation"] != RELATION):
-        raise ArgumentError("format", body["format"], f"this version reads ledgers of format {_FORMAT} ({RELATION})")
+    if number == 0 and (body["format"] != _FORMAT or body["relation"] not in relations.RELATIONS):
+        raise ArgumentError("format", body["format"], f"this version reads ledgers of format {_FORMAT} "
+                            f"({', '.join(relations.RELATIONS)})")
     return record

@@ -1,12 +1,22 @@
 """`sfumato calibrate` and `sfumato account`, in words."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sfumato.core.checks import positive, privacy_target, whole
 from sfumato.core.errors import ArgumentError
-from sfumato.privacy import accountants, calibration
-from sfumato.privacy.events import Event, GaussianEvent, SelectedEvent, Tally
+from sfumato.privacy import accountants, calibration, relations
+from sfumato.privacy.events import (
+    CyclicPoissonEvent,
+    Event,
+    FixedSizeEvent,
+    GaussianEvent,
+    PoissonSampledEvent,
+    Tally,
+    TruncatedPoissonEvent,
+)
 from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.relations import Relation
 from sfumato.sampling import Poisson
 
 
@@ -33,22 +43,45 @@ def of_numbers(sigma: float | None, delta: float | None, n: int | None, batch: i
 
 
 def of_ledger(path: Path, delta: float | None) -> str:
-    """epsilon recomputed from the ledger alone, with what it is composed of."""
+    """epsilon recomputed from the ledger alone, with what it is composed of, by another accountant and for other relations."""
     ledger = Ledger.read(path)
     delta = ledger.delta if delta is None else positive("delta", delta)
-    spent = accountants.epsilon(ledger.tally, delta)
+    spent = accountants.epsilon(ledger.tally, delta, relation=ledger.relation)
     lines = [f"epsilon {spent:.6g} at delta {delta:g}   (budget {ledger.epsilon_max:g} at delta {ledger.delta:g}; "
              f"{ledger.relation}, unit: {ledger.unit}; {accountants.describe(ledger.tally)})"]
     lines += [f"  {count:>6} x {_in_words(event)}" for event, count in sorted(ledger.tally.items(), key=str)]
+    check = _attempt(relations.renyi_epsilon, ledger.tally, delta, ledger.relation)
+    lines += [f"  cross-check by Rényi divergences alone: {check}"]
+    lines += [f"  under {other}: {_attempt(_of_relation, ledger.tally, delta, other)}" for other in relations.RELATIONS
+              if other != ledger.relation]  # fmt: skip
     return "\n".join(lines)
+
+
+def _of_relation(tally: Tally, delta: float, relation: Relation) -> float:
+    return accountants.epsilon(tally, delta, relation=relation)
+
+
+def _attempt(find: Callable[[Tally, float, Relation], float], tally: Tally, delta: float, relation: Relation) -> str:
+    try:
+        return f"epsilon {find(tally, delta, relation):.6g}"
+    except ArgumentError as error:
+        return f"not known ({error.way_out})"
 
 
 def _in_words(event: Event) -> str:
     if isinstance(event, GaussianEvent):
         return f"Gaussian, noise multiplier {event.noise_multiplier:.6g}, all examples"
-    if isinstance(event, SelectedEvent):
-        return f"best of about {event.mean:g} fits, each Gaussian with noise multiplier {event.event.noise_multiplier:.6g}"
-    return f"Gaussian, noise multiplier {event.event.noise_multiplier:.6g}, Poisson sample with rate {event.rate:.6g}"
+    noise = f"Gaussian, noise multiplier {event.event.noise_multiplier:.6g}"
+    match event:
+        case PoissonSampledEvent(rate):
+            return f"{noise}, Poisson sample with rate {rate:.6g}"
+        case TruncatedPoissonEvent(rate, n, maximum):
+            return f"{noise}, Poisson sample with rate {rate:.6g} of {n}, cut to {maximum}"
+        case CyclicPoissonEvent(rate, cycle, phase):
+            return f"{noise}, Poisson sample with rate {rate:.6g} of group {phase} of {cycle}"
+        case FixedSizeEvent(size, n):
+            return f"{noise}, {size} of {n} examples"
+    return f"best of about {event.mean:g} fits, each {noise}"
 
 
 def _sampler(n: int, batch: int, steps: int) -> Poisson:

@@ -52,6 +52,10 @@ class PrivacyConfig:
     """[the largest power of ten below 1/n]"""
     insecure_seed: int | None = None
     """FOR TESTS: fixes the secret noise and sampling too, which voids the guarantee."""
+    noise: Literal["gaussian", "lattice"] = "gaussian"
+    """lattice: whole multiples of a public step, so that the last bits of a release tell nothing; slower."""
+    noise_rng: Literal["philox", "chacha"] = "philox"
+    """chacha: all secret randomness by ChaCha20, a cryptographic generator (needs the extra `sfumato[chacha]`)."""
 
 
 @dataclass(frozen=True)

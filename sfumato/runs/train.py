@@ -15,6 +15,7 @@ from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.models import registry
+from sfumato.noise import NOISES
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.report import write_report
 from sfumato.runs import images, pretrained
@@ -67,7 +68,7 @@ def train(config: TrainConfig) -> RunDirectory:
     splits = open_splits(config)
     plan = make_plan(config, _counted(info, splits))
     seed = config.privacy.insecure_seed
-    key = SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)
+    key = (SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)).using(config.privacy.noise_rng)
     began = {"fingerprint": splits.train.fingerprint(key.mac), "environment": _environment()}
     directory = RunDirectory.create(config.out, key, config.to_json(), plan.to_json(), began)
     return _execute(directory, config, plan, splits, key)
@@ -90,7 +91,7 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
     plan = Plan.from_json(planned)
     if plan.weights is not None:
         pretrained.verify(plan.weights)
-    key = SecretKey.load(directory.key_file)
+    key = SecretKey.load(directory.key_file).using(config.privacy.noise_rng)
     splits = open_splits(config)
     began = directory.began()
     if began.get("environment") != _environment():
@@ -126,7 +127,8 @@ def _fit(
     state, first = recorder.restore()
     progress.begin(plan.method, job.procedure.steps, "steps", done=first)
     witness = Witness(directory.work / "sums.jsonl", key)
-    state = run(job.procedure, ledger, key, state=state, first=first, witness=witness, after_step=recorder.after_step)
+    state = run(job.procedure, ledger, key, state=state, first=first, witness=witness, after_step=recorder.after_step,
+                noise=NOISES[config.privacy.noise])
     trained = time.monotonic()
     _evaluate(directory, config, plan, job, state, held_out)
     save_model(directory, job.classifier(state), plan, ledger)

@@ -74,7 +74,7 @@ class DPSGD:
         return {"params": params, "ema": params, "optimiser": self.optimiser.init(params)}
 
     def event(self, step: int) -> Event:
-        return self.sampler.event(self.noise.event)
+        return self.sampler.event(self.noise.event, step)
 
     def mechanism(self, step: int) -> Gaussian:
         return self.noise

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from sfumato.clip import BoundedSum
 from sfumato.core.errors import LedgerError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import Gaussian
+from sfumato.noise import NOISES, Gaussian, Mechanism
 from sfumato.privacy.events import Event, Tally
 from sfumato.privacy.ledger import Ledger
 from sfumato.train.witness import Witness
@@ -53,11 +53,14 @@ def run(
     first: int = 0,
     witness: Witness | None = None,
     after_step: Callable[[int, State], None] = lambda done, state: None,
+    noise: Callable[[Gaussian], Mechanism] = NOISES["gaussian"],
 ) -> State:
     """Run the procedure from step `first` (with the state it had then) to its end and return the last state.
 
     after_step(steps done, state): for checkpoints and progress. Raises BudgetError before the first step if the ledger
     does not allow all of them.
+
+    noise: the promised Gaussian -> the mechanism that keeps the promise, one of `noise.NOISES`.
 
     witness: for a computation that was stopped and goes on. Running a step again with the same key, state and data repeats
     its release exactly, so the ledger does not charge it again; the witness makes sure that it is the same. Without a
@@ -71,7 +74,7 @@ def run(
     state = procedure.start() if state is None else state
     for step in range(first, procedure.steps):
         name = release_name(procedure, step)
-        mechanism = procedure.mechanism(step)
+        mechanism = noise(procedure.mechanism(step))
         ledger.spend(procedure.event(step), name, key.fingerprint, replay=witness is not None)
         total = procedure.measure(state, step, key.at(procedure.name))
         if witness is not None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from sfumato.clip import BoundedSum
 from sfumato.core.errors import LedgerError
+from sfumato.core.files import parse_json
 from sfumato.core.keys import SecretKey
 from sfumato.core.trees import leaf_names
 
@@ -28,8 +29,12 @@ class Witness:
         self._seen: dict[str, str] = {}
         complete = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
         for line in complete.splitlines():
-            record = json.loads(line)
-            self._seen[record["release"]] = record["sum"]
+            try:
+                record = parse_json(line)
+                self._seen[record["release"]] = record["sum"]
+            except (ValueError, KeyError, TypeError):
+                raise LedgerError(f"{path}: damaged, so it cannot tell whether a repeated release is the same: restore it or "
+                                  "start a new run") from None
         if path.exists():  # a line torn by a crash belongs to a sum that got no noise
             os.truncate(path, len(complete) + 1 if complete else 0)
 

@@ -1,0 +1,304 @@
+"""Classic privacy bugs, planted one at a time into the code that ships, and the test that must fail for each.
+
+A bug is an edit of the source text of one function: the function's code object is replaced in place, so every module that
+imported it runs the buggy one. Run as a script this file is a server: it imports everything once and forks a child per
+request, so that no bug outlives its test and no child pays for imports.
+
+    request (a line on stdin)    the name of a mutation, or `control TEST`
+    answer (a line on stdout)    {"failed": bool, "seconds": s, "says": the failure, in one text}
+"""
+
+import ast
+import importlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Edit:
+    """In the function `module:qualified.name`, `old` (which occurs once) becomes `new`."""
+
+    where: str
+    old: str
+    new: str
+
+    def plant(self) -> None:
+        module, _, path = self.where.partition(":")
+        found: Any = reduce(getattr, path.split("."), importlib.import_module(f"sfumato.{module}"))
+        function = inspect.unwrap(found.fget if isinstance(found, property) else found)
+        source = textwrap.dedent(inspect.getsource(function))
+        assert source.count(self.old) == 1, f"{self.where}: {self.old!r} occurs {source.count(self.old)} times; update the edit"
+        tree = ast.parse(source.replace(self.old, self.new))
+        tree.body[0].decorator_list = []  # type: ignore[attr-defined]
+        made: dict[str, Any] = {}
+        exec(compile(tree, f"<{self.where}, mutated>", "exec"), function.__globals__, made)
+        code = made[function.__name__].__code__
+        assert code.co_freevars == function.__code__.co_freevars, f"{self.where}: an edit cannot reach other variables"
+        function.__code__ = code
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """caught_by: the test that fails. says: what it says, so that it fails for this reason and no other."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    caught_by: str
+    says: str
+
+
+def bug(name: str, where: str, old: str, new: str, caught_by: str, says: str) -> Mutation:
+    return Mutation(name, (Edit(where, old, new),), caught_by, says)
+
+
+GAUSSIAN, DRAW = "noise.gaussian:Gaussian.__call__", "key.stream(\"noise\", name).standard_normal(leaf.shape)"
+POISSON = "sampling:Poisson.indices"
+NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_event_claims"
+SAMPLER_LAW = "test_sampling_noise.py::test_poisson_batches_follow_the_poisson_law[40-0.2-2000]"
+CLIP_LAW = "test_clip_engine.py::test_an_example_is_clipped_as_the_slow_loop_would"
+BY_HAND = "test_training_loop.py::test_a_run_equals_the_published_algorithm_written_out"
+SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
+
+MUTATIONS = (
+    # -- noise
+    bug("no noise", GAUSSIAN, f"scale * {DRAW}", "np.zeros(leaf.shape)", NOISE_LAW, "wrong scale"),
+    bug("noise for the mean added to the sum (scaled by the batch size)", "train.dpsgd:DPSGD.mechanism", "self.noise",
+        "Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)", BY_HAND, "close"),
+    bug("noise before averaging: every device adds its own, then the mean is taken", GAUSSIAN, DRAW,
+        "key.stream(\"noise\", name).standard_normal((4, *leaf.shape)).mean(0)", NOISE_LAW, "wrong scale"),
+    bug("noise scaled without the sensitivity", GAUSSIAN, "self.multiplier * total.sensitivity.add_or_remove",
+        "self.multiplier", NOISE_LAW, "wrong scale"),
+    bug("the same noise in every step", "train.loop:run", "mechanism(total, key.at(name))",
+        "mechanism(total, key.at(procedure.name))", BY_HAND, "close"),
+    bug("the same noise for every class", GAUSSIAN, DRAW,
+        "np.broadcast_to(key.stream(\"noise\", name).standard_normal((*leaf.shape[:-1], 1)), leaf.shape)", NOISE_LAW,
+        "not normal|share noise"),
+    bug("the same noise on each of two devices", GAUSSIAN, DRAW,
+        "np.resize(key.stream(\"noise\", name).standard_normal(max(1, leaf.size // 2)), leaf.shape)",
+        "test_noise.py::test_no_two_numbers_of_a_release_share_noise", "share noise"),
+    bug("the same noise for every leaf", GAUSSIAN, "key.stream(\"noise\", name)", "key.stream(\"noise\")", NOISE_LAW,
+        "leaves share noise"),
+    bug("fresh noise when a release is repeated", GAUSSIAN, "key.stream(\"noise\", name)", "np.random.default_rng()",
+        "test_sampling_noise.py::test_noise_is_a_function_of_key_and_release_name", "array_equal"),
+    bug("noise from a seed of 31 bits", "core.keys:_generator", "int.from_bytes(_derive(master, name, 16), \"big\")",
+        "int.from_bytes(_derive(master, name, 4), \"big\") % 2**31",
+        "test_noise.py::test_every_stream_has_a_key_of_128_bits", "bits"),
+    # -- clipping
+    bug("clipped per view, not per image", "runs.jobs:_on_images",
+        "clipped=clipped_grad(loss, settings.clip_norm, normalised=True)",
+        "clipped=lambda p, e, m: clipped_grad(loss, settings.clip_norm, normalised=True)(p, (e[0].reshape(-1, 1, "
+        "*e[0].shape[2:]), jnp.repeat(e[1], e[0].shape[1])), jnp.repeat(m, e[0].shape[1]))",
+        f"{SHIPPED}[dp-sgd on images]", "one image moves the sum"),
+    bug("one leaf is not clipped", "clip.factors:Clipper.__call__", "[factors[group] for group in self.of_leaf]",
+        "[mask.astype(jnp.float32), *[factors[group] for group in self.of_leaf][1:]]",
+        f"{CLIP_LAW}[mlp-book_keeping-influence]", "contributes"),
+    bug("one leaf is left out of the norm", "clip.factors:Clipper.__call__",
+        "zip(self.of_leaf, squared_norms, strict=True)", "list(zip(self.of_leaf, squared_norms, strict=True))[1:]",
+        f"{CLIP_LAW}[mlp-book_keeping-influence]", "contributes"),
+    bug("norms in float16", "clip.factors:clip_factors", "jnp.sqrt(squared_norms)",
+        "jnp.sqrt(squared_norms).astype(jnp.float16).astype(jnp.float32)",
+        f"{CLIP_LAW}[mlp-book_keeping-influence]", "contributes"),
+    bug("every layer clipped at C", "clip.factors:make_clipper", "float(clip_norm) / math.sqrt(len(found))",
+        "float(clip_norm)",
+        "test_clip_engine.py::test_a_clip_norm_is_shared_equally_by_groups[two_layers-book_keeping-per_layer-parent-hard]",
+        "assert"),
+    Mutation("the NaN guard is off", (
+        Edit("clip.factors:Clipper.__call__", "mask & jnp.isfinite(sum(totals))", "mask"),
+        Edit("clip.factors:clip_factors", "mask & jnp.isfinite(squared_norms)", "mask"),
+    ), "test_training_loop.py::test_examples_of_nan_leave_the_model_finite_and_count_as_nothing", "isfinite"),
+    bug("the mask of padding is ignored", "clip.factors:Clipper.__call__", "mask & jnp.isfinite(sum(totals))",
+        "jnp.isfinite(sum(totals))", f"{CLIP_LAW}[mlp-book_keeping-the_mask]", "array_equal"),
+    bug("half the sensitivity is claimed", "clip.bounded_sum:Sensitivity.of_contribution", "add_or_remove=bound",
+        "add_or_remove=bound / 2", f"{SHIPPED}[ls]", "one image moves the sum"),
+    # -- sampling
+    bug("shuffled epochs accounted as Poisson", POISSON,
+        "size = int(stream.binomial(self.n, self.rate))\n    return _subset(stream, self.n, size)",
+        "size = max(1, round(self.rate * self.n))\n    epoch, place = divmod(step, self.n // size)\n"
+        "    return np.sort(key.stream('epoch', epoch).permutation(self.n)[place * size : (place + 1) * size])",
+        SAMPLER_LAW, "not binomial"),
+    bug("truncation that is not accounted", POISSON, "_subset(stream, self.n, size)",
+        "_subset(stream, self.n, min(size, round(1.2 * self.rate * self.n)))", SAMPLER_LAW, "not binomial"),
+    bug("a truncated sampler that claims to be Poisson", "sampling:TruncatedPoisson.event", "if self.maximum >= self.n:",
+        "if True:", "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]",
+        "another law|excludes"),
+    bug("a batch of fixed size that claims to be Poisson", "sampling:FixedSize.event",
+        "FixedSizeEvent(self.size, self.n, mechanism)", "PoissonSampledEvent(self.size / self.n, mechanism)",
+        "test_samplers.py::test_batches_follow_the_law_of_their_event[fixed size-4]", "another law"),
+    bug("truncation keeps the first examples", "sampling:TruncatedPoisson.indices",
+        "size = min(int(stream.binomial(self.n, self.rate)), self.maximum)\n    return _subset(stream, self.n, size)",
+        "return _subset(stream, self.n, int(stream.binomial(self.n, self.rate)))[:self.maximum]",
+        "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]", "another law"),
+    bug("noise of replace-one scaled for add-or-remove", "privacy.relations:_distance",
+        "2.0 if relation == REPLACE_ONE else 1.0", "1.0",
+        "test_relations.py::test_a_replaced_example_moves_a_gaussian_twice_as_far", "assert"),
+    bug("a cycle counts the average of its groups", "privacy.relations:simplified",
+        "max(groups.get(key, 0), count)  # the busiest group", "groups.get(key, 0) + count / cycle",
+        "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does", "assert|count"),
+    bug("batches with replacement", "sampling:_subset", "replace=False, shuffle=False", "replace=True", SAMPLER_LAW,
+        "replacement"),
+    bug("a resumed run redraws its batch", POISSON, "key.stream(\"sample\", step)", "np.random.default_rng()",
+        "test_sampling_noise.py::test_a_batch_is_a_function_of_key_and_step_alone", "array_equal"),
+    bug("half the sampling rate is claimed", "sampling:Poisson.event", "PoissonSampledEvent(self.rate,",
+        "PoissonSampledEvent(self.rate / 2,",
+        "test_sampling_noise.py::test_samplers_claim_the_event_of_their_law_and_divide_by_public_constants", "assert"),
+    bug("the divisor is the realised batch size", "train.dpsgd:DPSGD.measure", "BoundedSum(value,",
+        "BoundedSum(jax.tree.map(lambda leaf: leaf * self.sampler.expected_batch_size / max(len(indices), 1), value),",
+        BY_HAND, "close"),
+    # -- who sees what
+    bug("batch normalisation", "runs.jobs:_on_images", "(views(train.images(indices), indices, step), train.labels[indices])",
+        "((lambda v: (v - v.mean((0, 1))) / (v.std((0, 1)) + 1e-3))(views(train.images(indices), indices, step)), "
+        "train.labels[indices])", f"{SHIPPED}[dp-sgd on images]", "one image moves the sum"),
+    bug("features standardised by statistics of the private data", "runs.jobs:_rows",
+        "extract(features, source, progress=progress.advance)",
+        "(lambda rows: np.float32((rows - rows.mean(0)) / (rows.std(0) + 1e-6)))"
+        "(extract(features, source, progress=progress.advance))", f"{SHIPPED}[dp-fc]", "one image moves the sum"),
+    bug("the test set is trained on", "data.split:partition", "np.flatnonzero(~is_test & ~is_validation)",
+        "np.flatnonzero(~is_validation)", "test_data_source.py::test_partition_covers_everyone_exactly_once", "assert"),
+    bug("held out by position in a shuffled list", "data.split:held_out",
+        "np.fromiter((is_out(name) for name in names), bool)",
+        "(lambda n: np.random.default_rng(seed).permutation(n) < fraction * n)(len(list(names)))",
+        "test_data_source.py::test_nobody_changes_sides_when_another_joins_or_leaves", "assert"),
+    bug("augmentation from the public seed", "runs.jobs:_on_images", "secret.stream(\"views\")",
+        "public_stream(seed, \"views\")",
+        "test_augmentation.py::test_views_are_a_function_of_the_secret_key_and_not_of_the_public_seed", "array_equal"),
+    bug("the average of weights is kept without noise", "train.loop:run", "state = procedure.absorb(state, step, released)",
+        "state = {**procedure.absorb(state, step, released), \"ema\": procedure.absorb(state, step, total.value)[\"ema\"]}",
+        BY_HAND, "close"),
+    # -- the ledger
+    bug("the ledger is written after the release", "train.loop:run",
+        "ledger.spend(procedure.event(step), name, key.fingerprint, replay=witness is not None)\n"
+        "        total = procedure.measure(state, step, key.at(procedure.name))",
+        "total = procedure.measure(state, step, key.at(procedure.name))\n"
+        "        ledger.spend(procedure.event(step), name, key.fingerprint, replay=witness is not None)",
+        "test_ledger.py::test_every_release_is_paid_for_on_disk_before_data_is_measured", "before its payment"),
+    bug("payments are not flushed to the disk", "privacy.ledger:_append", "os.fsync(handle)", "pass",
+        "test_ledger.py::test_a_payment_is_flushed_to_the_disk_before_spend_returns", "assert"),
+    bug("a noise name may be paid for twice", "privacy.ledger:Ledger.spend", "if not replay:", "if False:",
+        "test_ledger.py::test_a_release_is_charged_once_per_key", "DID NOT RAISE"),
+    bug("repeated sums are not compared", "train.witness:Witness.check", "elif before != found:", "elif False:",
+        "test_training_loop.py::test_a_witness_refuses_a_repetition_on_other_data", "DID NOT RAISE"),
+    bug("two procedures share the key of their samples", "train.loop:run",
+        "procedure.measure(state, step, key.at(procedure.name))", "procedure.measure(state, step, key)",
+        "test_training_loop.py::test_two_procedures_under_one_key_sample_independently", "assert"),
+    bug("names of streams lose their prefix", "core.keys:SecretKey.at", "self._prefix + name", "name[:1]",
+        "test_keys_files.py::test_at_is_a_prefix_of_the_name", "assert"),
+    bug("a budget that is not a number passes", "privacy.ledger:Ledger._require", "not needed <= self.epsilon_max",
+        "needed > self.epsilon_max", "test_ledger.py::test_an_epsilon_that_is_no_number_refuses[nan]", "DID NOT RAISE"),
+    bug("the secret key may be read by others", "core.keys:SecretKey.save", "0o600", "0o644",
+        "test_keys_files.py::test_the_key_file_is_owner_only_whatever_the_umask_and_never_overwritten", "assert"),
+)  # fmt: skip
+BY_NAME = {each.name: each for each in MUTATIONS}
+
+
+# -- the client
+
+
+class Campaign:
+    """A server in a process of its own, to which requests are put one after the other."""
+
+    def __init__(self) -> None:
+        path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+        self._server = subprocess.Popen([sys.executable, __file__], env=os.environ | {"PYTHONPATH": path}, text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+
+    def ask(self, request: str) -> dict[str, Any]:
+        assert self._server.stdin is not None and self._server.stdout is not None
+        print(request, file=self._server.stdin, flush=True)
+        found = json.loads(self._server.stdout.readline())
+        assert not found["errors"], f"{request}: the test did not run: {found['errors']}"
+        return found
+
+    def __enter__(self) -> "Campaign":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+
+
+# -- the server
+
+
+class Listener:
+    """A pytest plugin that remembers why tests failed; an error outside a test's own code is no failure that counts."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.errors: list[str] = []
+        self.passed = 0
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            (self.failures if report.when == "call" else self.errors).append(report.longreprtext)
+        self.passed += report.when == "call" and report.passed
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.failed:
+            self.errors.append(report.longreprtext)
+
+
+def run_test(node: str) -> dict[str, Any]:
+    import pytest
+
+    listener = Listener()
+    began = time.perf_counter()
+    pytest.main([f"{HERE}/{node}", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-o", "addopts="], [listener])
+    return {"failed": bool(listener.failures), "passed": listener.passed, "errors": listener.errors,
+            "seconds": time.perf_counter() - began, "says": "\n".join(listener.failures)}
+
+
+def answer(request: str) -> dict[str, Any]:
+    """In a child: plant, test."""
+    if request.startswith("control "):
+        return run_test(request.removeprefix("control "))
+    mutation = BY_NAME[request]
+    for edit in mutation.edits:
+        edit.plant()
+    return run_test(mutation.caught_by)
+
+
+def in_child(request: str) -> str:
+    with tempfile.TemporaryFile("w+") as result:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                quiet = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(quiet, 1)
+                result.write(json.dumps(answer(request)))
+                result.flush()
+                code = 0
+            finally:
+                os._exit(code)
+        os.waitpid(child, 0)
+        result.seek(0)
+        return result.read() or json.dumps({"errors": ["the child died"]})
+
+
+def serve() -> None:
+    sys.path.insert(0, str(HERE))
+    import conftest  # noqa: F401  its import hook comes before all imports of sfumato
+
+    for module in ("cli", "runs.jobs", "runs.plan", "runs.train", "train.witness", "estimator", "clip", "data"):
+        importlib.import_module(f"sfumato.{module}")
+    for module in ("dp_accounting.pld", "dp_accounting.rdp", "scipy.stats", "hypothesis", "optax", "clip_registry"):
+        importlib.import_module(module)
+    for line in sys.stdin:
+        print(in_child(line.rstrip("\n")), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
