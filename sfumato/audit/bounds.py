@@ -1,0 +1,99 @@
+"""From counted guesses to a lower bound on epsilon. Three ways; each says what it takes for granted.
+
+A canary takes part or not; an attacker guesses which. Below, a guess is positive when it says "took part", f is the false
+positive rate, t the true positive rate, and "lower" and "upper" are exact binomial limits (Clopper & Pearson 1934).
+
+**Clopper-Pearson.** (epsilon, delta)-DP means t <= e^epsilon f + delta and, the two worlds exchanged,
+1 - f <= e^epsilon (1 - t) + delta (Kairouz, Oh & Viswanath 2015, Thm. 2.1). Upper limits of f and of 1 - t, each at half
+the error probability, hold together, and
+
+    epsilon >= max( log((lower(t) - delta) / upper(f)),  log((lower(1 - f) - delta) / upper(1 - t)) ).
+
+Nothing is assumed but that the guesses are independent. It cannot show more than about log(n / 4) with n guesses.
+
+**Known family.** Suppose that the releases are the Gaussians (subsampled as stated) that the ledger lists, but that every
+noise multiplier is s times what it should be, s unknown. Canaries take part by fair coins. Of two laws P and Q, each drawn
+with probability 1/2, no test names the right one more often than (1 + TV(P, Q)) / 2, and TV(P, Q) is delta(0), the privacy
+profile at epsilon = 0 (Kairouz et al. 2015; for one Gaussian of mu = 1 / sigma it is 2 Phi(mu / 2) - 1). So
+
+    lower(share of right guesses) <= (1 + TV_s) / 2,
+
+which fails for all s above some s*. Then s <= s*, and epsilon is at least what the accountant computes at s*. This is the
+Gaussian-DP audit of Nasr et al. 2023 (arXiv 2302.07956), with one binomial in place of two. One threshold suffices, at
+which both errors are frequent, so a few thousand guesses are enough for any epsilon.
+
+**One run.** Steinke, Nasr & Jagielski 2023 (arXiv 2305.08846), Thm. 5.2: of m canaries, each in the data set by a fair
+coin, the attacker guesses r and abstains from the others. If the training is (epsilon, delta)-DP, the number W of right
+guesses satisfies
+
+    P[W >= v] <= P[B >= v] + 2 m delta max_{i = 1 .. v} P[v - i <= B < v] / i,      B ~ Binomial(r, e^epsilon / (1 + e^epsilon)).
+
+Guesses may depend on each other in any way: all canaries may sit in one run. Nothing else is assumed.
+"""
+
+import math
+
+import numpy as np
+from scipy.stats import binom, binomtest
+
+from sfumato.core.checks import whole
+from sfumato.core.errors import ArgumentError
+
+_GRID = 0.005
+
+
+def lower_limit(successes: int, trials: int, confidence: float) -> float:
+    """The exact one-sided lower limit of a proportion."""
+    _check(successes, trials, confidence)
+    return float(binomtest(successes, trials, alternative="greater").proportion_ci(confidence, "exact").low)
+
+
+def upper_limit(successes: int, trials: int, confidence: float) -> float:
+    return 1 - lower_limit(trials - successes, trials, confidence)
+
+
+def clopper_pearson(
+    false_positives: int, nonmembers: int, false_negatives: int, members: int, delta: float, confidence: float
+) -> float:
+    """A lower bound on epsilon from errors counted on canaries that did not take part (nonmembers) and that did."""
+    each = (1 + confidence) / 2
+    false_positive = upper_limit(false_positives, nonmembers, each)
+    false_negative = upper_limit(false_negatives, members, each)
+    return max(0.0, _log_ratio(1 - false_negative - delta, false_positive),
+               _log_ratio(1 - false_positive - delta, false_negative))  # fmt: skip
+
+
+def _log_ratio(above: float, below: float) -> float:
+    return math.log(above / below) if above > 0 else 0.0
+
+
+def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
+    """A bound on the probability of `right` or more right guesses in one run that is (epsilon, delta)-DP."""
+    law = binom(guesses, 1 / (1 + math.exp(-epsilon)))
+    i = np.arange(1, right + 1)
+    below = np.cumsum(law.pmf(right - i))  # P[right - i <= B < right]
+    steepest = float((below / i).max(initial=0.0))
+    return min(1.0, float(law.sf(right - 1)) + 2 * canaries * delta * steepest)
+
+
+def one_run(canaries: int, guesses: int, right: int, delta: float, confidence: float) -> float:
+    """The lower bound on epsilon of one run: all smaller epsilons are refuted. To 0.005, from below.
+
+    canaries: m, each in the data set by a fair coin. guesses: r, fixed before the run was looked at.
+    """
+    whole("canaries", canaries)
+    _check(right, guesses, confidence)
+    if guesses > canaries:
+        raise ArgumentError("guesses", guesses, f"there are only {canaries} canaries")
+    steps = 0
+    while one_run_p_value(canaries, guesses, right, steps * _GRID, delta) <= 1 - confidence:
+        steps += 1
+    return max(0, steps - 1) * _GRID
+
+
+def _check(successes: int, trials: int, confidence: float) -> None:
+    whole("observations", trials)
+    if not 0 <= successes <= trials:
+        raise ArgumentError("right", successes, f"give a count from 0 to {trials}")
+    if not 0.5 < confidence < 1:
+        raise ArgumentError("confidence", confidence, "give a number between 0.5 and 1, such as 0.95")
