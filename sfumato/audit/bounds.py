@@ -26,7 +26,7 @@ which both errors are frequent, so a few thousand guesses are enough for any eps
 coin, the attacker guesses r and abstains from the others. If the training is (epsilon, delta)-DP, the number W of right
 guesses satisfies
 
-    P[W >= v] <= P[B >= v] + 2 m delta max_{i = 1 .. v} P[v - i <= B < v] / i,      B ~ Binomial(r, e^epsilon / (1 + e^epsilon)).
+    P[W >= v] <= P[B >= v] + 2 m delta max_{i = 1 .. v} P[v - i <= B < v] / i,    B ~ Binomial(r, e^epsilon / (1 + e^epsilon)).
 
 Guesses may depend on each other in any way: all canaries may sit in one run. Nothing else is assumed.
 """
@@ -34,18 +34,18 @@ Guesses may depend on each other in any way: all canaries may sit in one run. No
 import math
 
 import numpy as np
-from scipy.stats import binom, binomtest
+from scipy.stats import beta, binom
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 
-_GRID = 0.005
+_TOLERANCE = 1e-3
 
 
 def lower_limit(successes: int, trials: int, confidence: float) -> float:
-    """The exact one-sided lower limit of a proportion."""
+    """The exact one-sided lower limit of a proportion: the p at which P[Binomial(trials, p) >= successes] = 1 - confidence."""
     _check(successes, trials, confidence)
-    return float(binomtest(successes, trials, alternative="greater").proportion_ci(confidence, "exact").low)
+    return 0.0 if successes == 0 else float(beta.ppf(1 - confidence, successes, trials - successes + 1))
 
 
 def upper_limit(successes: int, trials: int, confidence: float) -> float:
@@ -77,18 +77,29 @@ def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, del
 
 
 def one_run(canaries: int, guesses: int, right: int, delta: float, confidence: float) -> float:
-    """The lower bound on epsilon of one run: all smaller epsilons are refuted. To 0.005, from below.
+    """The lower bound on epsilon of one run: the largest epsilon refuted. To 0.001, from below.
 
     canaries: m, each in the data set by a fair coin. guesses: r, fixed before the run was looked at.
+
+    Halving finds some epsilon that is refuted while a slightly larger one is not, which is enough: whoever refutes
+    (epsilon', delta)-DP refutes it for all epsilon < epsilon', and does so by counting v >= v(epsilon'); of two such
+    events one contains the other, so together they are no likelier than the likeliest.
     """
     whole("canaries", canaries)
     _check(right, guesses, confidence)
     if guesses > canaries:
         raise ArgumentError("guesses", guesses, f"there are only {canaries} canaries")
-    steps = 0
-    while one_run_p_value(canaries, guesses, right, steps * _GRID, delta) <= 1 - confidence:
-        steps += 1
-    return max(0, steps - 1) * _GRID
+
+    def refuted(epsilon: float) -> bool:
+        return one_run_p_value(canaries, guesses, right, epsilon, delta) <= 1 - confidence
+
+    low, high = 0.0, 1.0
+    while refuted(high):
+        low, high = high, 2 * high
+    while high - low > _TOLERANCE:
+        middle = (low + high) / 2
+        low, high = (middle, high) if refuted(middle) else (low, middle)
+    return low
 
 
 def _check(successes: int, trials: int, confidence: float) -> None:

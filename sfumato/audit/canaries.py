@@ -15,8 +15,6 @@ One run asks about as many canaries as there are parameters, at the price of one
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -24,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from sfumato.audit.alone import run_alone
 from sfumato.audit.result import AuditResult, Claim
 from sfumato.audit.verdicts import by_clopper_pearson, by_family, by_one_run
 from sfumato.clip import BoundedSum, ClippedGrad
@@ -31,11 +30,9 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
-from sfumato.privacy.ledger import Ledger
 from sfumato.sampling import FullBatch, Poisson
-from sfumato.train import loop
 from sfumato.train.dpsgd import DPSGD
-from sfumato.train.loop import Procedure, State
+from sfumato.train.loop import State
 
 ATTACK = "whitebox"
 IMAGE, ABSENT = -1, -2
@@ -63,14 +60,10 @@ class Canaries:
         if len(self.included) > size:
             raise ArgumentError("canaries", len(self.included), f"there are {size} parameters; take at most so many")
         self._places = self.stream.choice(size, len(self.included), replace=False)
-        self.scores = np.zeros(len(self.included))
+        self.name, self.scores = self.trainer.name, np.zeros(len(self.included))
         self._inner = with_canaries(self.trainer, np.where(self.included, self._places, ABSENT).astype(np.int32), self.images)
         self._known = None if self.images == 0 else _images_alone(self._inner)
         self._known_sum: Any = None
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
 
     @property
     def steps(self) -> int:
@@ -118,7 +111,7 @@ def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> 
 
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params))
     physical = max(1, min(trainer.physical if images else 4096, _MOST_FLOATS // size, images + len(slots)))
-    sampler = replace(_known_sampler(trainer), n=images + len(slots))
+    sampler: Any = replace(_known_sampler(trainer), n=images + len(slots))
     return replace(trainer, clipped=replace(clipped, loss=canary_loss), fetch=fetch, sampler=sampler, physical=physical)
 
 
@@ -154,14 +147,6 @@ def log_likelihood_ratio(seen: Float[np.ndarray, " m"], event: Event) -> Float[n
     if not isinstance(event, PoissonSampledEvent):
         return ratio
     return np.logaddexp(np.log1p(-event.rate), np.log(event.rate) + ratio)
-
-
-def run_alone(procedure: Procedure, claim: Claim, key: SecretKey) -> State:
-    """The shipped loop with a ledger of its own, which is thrown away afterwards."""
-    with TemporaryDirectory() as folder:
-        budget = claim.epsilon * (1 + 1e-9)
-        with Ledger.create(Path(folder), delta=claim.delta, epsilon_max=budget) as ledger:
-            return loop.run(procedure, ledger, key)
 
 
 def whitebox(

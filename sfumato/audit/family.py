@@ -59,7 +59,7 @@ def total_variation(tally: Tally) -> float:
 
 
 def true_positive_rate(tally: Tally, false_positive_rate: float) -> float:
-    """No attacker detects more members than this share at this false positive rate: t <= e^epsilon f + delta(epsilon), all epsilon."""
+    """No attacker detects a larger share of members at this rate f: t <= e^epsilon f + delta(epsilon) for every epsilon."""
     epsilons = np.linspace(0.0, 30.0, 601)
     return float(np.clip(np.min(np.exp(epsilons) * false_positive_rate + profile(tally, epsilons)), 0, 1))
 

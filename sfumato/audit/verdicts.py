@@ -23,8 +23,8 @@ def by_family(attack: str, scores: Scores, included: Coins, claim: Claim, second
     right = int(((scores > threshold) == included).sum())
     bound = family_epsilon(right, len(scores), claim.tally, claim.delta, CONFIDENCE)
     details = {"right": right / len(scores), "right at most": (1 + total_variation(claim.tally)) / 2}
-    return AuditResult(attack, "known family (f-DP)", claim.epsilon, claim.delta, bound, CONFIDENCE, FAMILY, len(scores), seconds,
-                       details)  # fmt: skip
+    return AuditResult(attack, "known family (f-DP)", claim.epsilon, claim.delta, bound, CONFIDENCE, FAMILY, len(scores),
+                       seconds, details)  # fmt: skip
 
 
 def by_clopper_pearson(attack: str, scores: Scores, included: Coins, claim: Claim, seconds: float) -> AuditResult:
@@ -36,8 +36,8 @@ def by_clopper_pearson(attack: str, scores: Scores, included: Coins, claim: Clai
     counts = (int((positive & ~member).sum()), int((~member).sum()), int((~positive & member).sum()), int(member.sum()))
     bound = clopper_pearson(*counts, claim.delta, CONFIDENCE)
     details = {"false positive rate": counts[0] / counts[1], "true positive rate": 1 - counts[2] / counts[3]}
-    return AuditResult(attack, "Clopper-Pearson", claim.epsilon, claim.delta, bound, CONFIDENCE, INDEPENDENT, len(member), seconds,
-                       details)  # fmt: skip
+    return AuditResult(attack, "Clopper-Pearson", claim.epsilon, claim.delta, bound, CONFIDENCE, INDEPENDENT, len(member),
+                       seconds, details)  # fmt: skip
 
 
 def by_one_run(attack: str, scores: Scores, included: Coins, claim: Claim, seconds: float) -> AuditResult:
