@@ -169,14 +169,14 @@ def test_all_verdicts_cover_the_gaussian_mechanism(eps):
     mu, stream = gaussian_mu_for(eps, DELTA), np.random.default_rng(3)
     claim = Claim(gaussian(mu), DELTA)
     found = []
-    for _ in range(100):
+    for _ in range(60):
         scores, included = gaussian_scores(stream, mu, 400)
         found.append([verdicts.by_family("x", scores, included, claim, 0.0, 0.0).lower_bound,
                       verdicts.by_clopper_pearson("x", scores, included, claim, 0.0).lower_bound,
                       verdicts.by_one_run("x", scores, included, claim, 0.0).lower_bound])  # fmt: skip
     for bound in np.array(found).T:
         assert not exceeds_too_often(bound, claim.epsilon)
-    louder = [verdicts.by_family("x", *gaussian_scores(stream, 1.5 * mu + 0.3, 400), claim, 0.0, 0.0) for _ in range(40)]
+    louder = [verdicts.by_family("x", *gaussian_scores(stream, 1.5 * mu + 0.3, 400), claim, 0.0, 0.0) for _ in range(20)]
     assert exceeds_too_often([each.lower_bound for each in louder], claim.epsilon)
     assert any(each.broken for each in louder)
 

@@ -34,6 +34,7 @@ Guesses may depend on each other in any way: all canaries may sit in one run. No
 import math
 
 import numpy as np
+from jaxtyping import Float, Int
 from scipy.stats import beta, binom
 
 from sfumato.core.checks import whole
@@ -56,15 +57,23 @@ def clopper_pearson(
     false_positives: int, nonmembers: int, false_negatives: int, members: int, delta: float, confidence: float
 ) -> float:
     """A lower bound on epsilon from errors counted on canaries that did not take part (nonmembers) and that did."""
+    _check(false_positives, nonmembers, confidence)
+    _check(false_negatives, members, confidence)
+    counts = np.array([false_positives]), np.array([false_negatives])
+    return float(clopper_pearson_each(counts[0], nonmembers, counts[1], members, delta, confidence)[0])
+
+
+def clopper_pearson_each(
+    false_positives: Int[np.ndarray, " k"], nonmembers: int, false_negatives: Int[np.ndarray, " k"], members: int,
+    delta: float, confidence: float,
+) -> Float[np.ndarray, " k"]:  # fmt: skip
+    """`clopper_pearson` for each of k thresholds, every one as if it were the only one."""
     each = (1 + confidence) / 2
-    false_positive = upper_limit(false_positives, nonmembers, each)
-    false_negative = upper_limit(false_negatives, members, each)
-    return max(0.0, _log_ratio(1 - false_negative - delta, false_positive),
-               _log_ratio(1 - false_positive - delta, false_negative))  # fmt: skip
-
-
-def _log_ratio(above: float, below: float) -> float:
-    return math.log(above / below) if above > 0 else 0.0
+    false_positive = np.nan_to_num(beta.ppf(each, false_positives + 1, nonmembers - false_positives), nan=1.0)
+    false_negative = np.nan_to_num(beta.ppf(each, false_negatives + 1, members - false_negatives), nan=1.0)
+    first = np.maximum(1 - false_negative - delta, false_positive) / false_positive
+    second = np.maximum(1 - false_positive - delta, false_negative) / false_negative
+    return np.log(np.maximum(first, second))
 
 
 def one_run_p_value(canaries: int, guesses: int, right: int, epsilon: float, delta: float) -> float:

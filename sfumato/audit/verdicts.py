@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import norm
 
-from sfumato.audit.bounds import clopper_pearson, lower_limit, one_run
+from sfumato.audit.bounds import clopper_pearson, clopper_pearson_each, lower_limit, one_run
 from sfumato.audit.family import family_epsilon, total_variation
 from sfumato.audit.result import CONFIDENCE, AuditResult, Claim
 from sfumato.core.errors import ArgumentError
@@ -80,8 +80,7 @@ def best_threshold(scores: Scores, included: Coins, delta: float) -> float:
         raise ArgumentError("canaries", len(scores), "too few to judge; take more")
     missed = np.searchsorted(members, tried, side="right")
     accused = len(nonmembers) - np.searchsorted(nonmembers, tried, side="right")
-    bounds = [clopper_pearson(int(a), len(nonmembers), int(b), len(members), delta, CONFIDENCE)
-              for a, b in zip(accused, missed, strict=True)]  # fmt: skip
+    bounds = clopper_pearson_each(accused, len(nonmembers), missed, len(members), delta, CONFIDENCE)
     return float(tried[int(np.argmax(bounds))])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from sfumato.audit.result import Audit, AuditResult
 from sfumato.report import words
 from sfumato.report.facts import printable
-from sfumato.report.figures import ACCENT, INK, MUTED, Plot, _draw
+from sfumato.report.figures import audit_plot
 
 LIMITS = (
     "An audit can only find too little privacy, never prove enough of it. A lower bound far below the claim says that these "
@@ -42,13 +42,16 @@ def verdict(audit: Audit) -> str:
     broken = [each for each in audit.results if each.broken]
     if broken:
         worst = max(broken, key=lambda each: each.lower_bound / each.epsilon)
-        return (f"THE CLAIM DOES NOT HOLD, or this is one of the audits in twenty that err: the attack {printable(worst.attack)} "
-                f"({printable(worst.method)}) measured ε of at least {worst.lower_bound:.2f} where {words.epsilon(worst.epsilon)} "
-                "is claimed. Repeat the audit. If it fails again, do not publish the model, and report the error.")
+        return (f"THE CLAIM DOES NOT HOLD, or this is one of the audits in twenty that err: {_measured(worst)} is claimed. "
+                "Repeat the audit. If it fails again, do not publish the model, and report the error.")
     best = max(audit.results, key=lambda each: each.lower_bound / each.epsilon)
-    return (f"No attack contradicts the claim. The strongest, {printable(best.attack)} ({printable(best.method)}), measured ε of "
-            f"at least {best.lower_bound:.2f} where {words.epsilon(best.epsilon)} is claimed: "
+    return (f"No attack contradicts the claim. The strongest: {_measured(best)} is claimed, so "
             f"{words.percent(best.lower_bound / best.epsilon, 0)} of it was seen at work.")
+
+
+def _measured(result: AuditResult) -> str:
+    return (f"the attack {printable(result.attack)} ({printable(result.method)}) measured ε of at least "
+            f"{result.lower_bound:.2f} where {words.epsilon(result.epsilon)}")
 
 
 def membership_sentence(result: AuditResult) -> str:
@@ -61,22 +64,3 @@ def membership_sentence(result: AuditResult) -> str:
     )  # fmt: skip
     return (f"Membership inference on this very model, by shadow models, tells training images from test images with an area "
             f"under the ROC curve of {found['AUC']:.3f} (0.5 is a guess); {rates}.")
-
-
-def audit_plot(results: tuple[AuditResult, ...]) -> Plot:
-    """A bar per result up to its lower bound, and a mark at the claim."""
-
-    def paint(figure: Any) -> None:
-        axes = figure.subplots()
-        for row, each in enumerate(results):
-            axes.barh(row, each.lower_bound, 0.6, color=INK if each.broken else ACCENT, linewidth=0)
-            axes.plot([each.epsilon] * 2, [row - 0.42, row + 0.42], color=MUTED, linewidth=1.6)
-        axes.set_yticks(range(len(results)), [f"{each.attack}, {each.method}" for each in results], color=INK)
-        most = max(max(each.epsilon, each.lower_bound) for each in results)
-        axes.set(ylim=(len(results) - 0.4, -0.6), xlim=(0, 1.05 * most), xlabel="ε measured (bar) and claimed (line)")
-        axes.grid(visible=False, axis="y")
-
-    alt = "Bar chart of empirical against claimed ε. " + " ".join(
-        f"{each.attack}, {each.method}: at least {each.lower_bound:.2f} of {each.epsilon:.2f} claimed." for each in results)
-    caption = "How much of the claimed ε each attack could demonstrate, with 95 % confidence. No bar may pass its line."
-    return Plot(_draw("audit", 0.7 + 0.32 * len(results), paint), alt, caption)

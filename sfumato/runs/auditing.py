@@ -123,8 +123,8 @@ def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
         canaries = min(size, parameters)
         runs = -(-size // canaries)
         subject.progress.begin("canaries", runs, "runs")
-        return whitebox(trainer, subject.claim, subject.stream, canaries=canaries, runs=runs, images=min(images, len(subject.train)),
-                        advance=subject.progress.advance)  # fmt: skip
+        return whitebox(trainer, subject.claim, subject.stream, canaries=canaries, runs=runs,
+                        images=min(images, len(subject.train)), advance=subject.progress.advance)  # fmt: skip
     having = subject.procedure(_with_noise_image(subject.train))
     subject.progress.begin("replay", trainer.steps, "steps")
     return replay(trainer, having, subject.claim, subject.stream, repeats=min(size, _REPLAYS), advance=subject.progress.advance)
@@ -185,15 +185,16 @@ def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
     n = min(len(subject.train) // 2, _RECORDS)
     first, second = (subject.train.subset(np.arange(part * n, (part + 1) * n), "train") for part in (0, 1))
     trainer = subject.procedure(second)
-    if registry.is_features(subject.plan.model) or not isinstance(trainer, DPSGD) or not isinstance(trainer.clipped, ClippedGrad):
+    if registry.is_features(subject.plan.model) or not isinstance(trainer, DPSGD):
         raise ArgumentError("attack", "blackbox", f"needs a network trained by dp-sgd, not {subject.plan.method} on "
                             f"{subject.plan.model}; use whitebox or one-run")
     others = subject.procedure(first)
-    assert isinstance(others, DPSGD)
-    params = pretrained(trainer.clipped.loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
+    assert isinstance(others, DPSGD) and isinstance(trainer.clipped, ClippedGrad)
+    loss = trainer.clipped.loss
+    params = pretrained(loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
     trainer = replace(trainer, params=params)
     image = jax.tree.map(lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0])
-    label = hardest_label(trainer.clipped.loss, params, image, len(subject.plan.classes))
+    label = hardest_label(loss, params, image, len(subject.plan.classes))
     subject.progress.begin("black box", size, "models")
     return blackbox(trainer, (image, np.int32(label)), subject.claim, subject.stream, models=size,
                     advance=subject.progress.advance)  # fmt: skip
