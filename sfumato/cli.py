@@ -292,6 +292,28 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """Attack a finished run's trainer: a lower bound on epsilon beside the one claimed, in audit.json and the report."""
+
+    run: tyro.conf.Positional[Path]
+    attack: Literal["whitebox", "one-run", "blackbox", "lira"] = "whitebox"
+    """whitebox: every release is seen, against known gradients | one-run: images with wrong labels, one training |
+    blackbox: many small models, the final one is seen | lira: membership inference on the run's own model."""
+    size: int | None = None
+    """Canaries, images, models or shadow models [a few minutes' worth for a small run]."""
+    images: int = 0
+    """whitebox: so many of the run's training images train along with the canaries."""
+    seed: int | None = None
+    """Fixes the attack's coins and its trainings' noise [the operating system's entropy]."""
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.audit(self.run, self.attack, self.size, self.images, self.seed, self.log)
+
+
+@dataclass(frozen=True)
 class Calibrate:
     """The noise multiplier that DP-SGD with Poisson sampling needs for a privacy budget."""
 
@@ -392,6 +414,7 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[Account, tyro.conf.subcommand("account")]
     | Annotated[Data, tyro.conf.subcommand("data")]

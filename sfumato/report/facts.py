@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sfumato.audit.result import FILE_NAME as AUDIT_FILE
+from sfumato.audit.result import Audit
 from sfumato.core.errors import RunError
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import reading
@@ -141,6 +143,7 @@ class RunFacts:
     evaluation: Evaluation | None = None
     metrics: tuple[Metric, ...] = ()
     images: tuple[Shown, ...] = ()
+    audit: Audit | None = None
 
     @classmethod
     def load(cls, run_dir: Path) -> "RunFacts":
@@ -156,6 +159,7 @@ class RunFacts:
             evaluation=_optional(Evaluation, run_dir / "evaluation.json"),
             metrics=reading.read_lines(Metric, run_dir / "metrics.jsonl"),
             images=_optional(tuple[Shown, ...], run_dir / "images.json") or (),
+            audit=_optional(Audit, run_dir / AUDIT_FILE),
         )
         for name, complaint in [*_contradictions(facts), *_ledger_faults(facts)]:
             raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sfumato.audit.result import AuditResult
 from sfumato.report.facts import Evaluation, Metric
 from sfumato.report.intervals import Score
 
@@ -113,6 +114,25 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, split: str) -> 
         alt += f" Accuracy goes from {100 * scored[0][1]:.1f} % to {100 * scored[-1][1]:.1f} %."
         caption = f"Above: accuracy on the {split} images as training went on. Below: {caption}"
     return Plot(_draw("curve", 3.5 if scored else 1.9, paint), alt, caption)
+
+
+def audit_plot(results: tuple[AuditResult, ...]) -> Plot:
+    """A bar per result up to its lower bound, and a mark at the claim."""
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        for row, each in enumerate(results):
+            axes.barh(row, each.lower_bound, 0.6, color=INK if each.broken else ACCENT, linewidth=0)
+            axes.plot([each.epsilon] * 2, [row - 0.42, row + 0.42], color=MUTED, linewidth=1.6)
+        axes.set_yticks(range(len(results)), [f"{each.attack}, {each.method}" for each in results], color=INK)
+        most = max(max(each.epsilon, each.lower_bound) for each in results)
+        axes.set(ylim=(len(results) - 0.4, -0.6), xlim=(0, 1.05 * most), xlabel="ε measured (bar) and claimed (line)")
+        axes.grid(visible=False, axis="y")
+
+    alt = "Bar chart of empirical against claimed ε. " + " ".join(
+        f"{each.attack}, {each.method}: at least {each.lower_bound:.2f} of {each.epsilon:.2f} claimed." for each in results)
+    caption = "How much of the claimed ε each attack could demonstrate, with 95 % confidence. No bar may pass its line."
+    return Plot(_draw("audit", 0.7 + 0.32 * len(results), paint), alt, caption)
 
 
 def class_plot(names: tuple[str, ...], scores: list[Score], split: str) -> Plot:

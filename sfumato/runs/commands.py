@@ -15,7 +15,7 @@ from sfumato.models import registry
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
 from sfumato.report.intervals import clopper_pearson
-from sfumato.runs import recipes
+from sfumato.runs import auditing, recipes
 from sfumato.runs import sweep as curves
 from sfumato.runs import train as runs
 from sfumato.runs import tune as tuning
@@ -133,6 +133,15 @@ def report(path: Path) -> None:
     written = write_report(path)
     print(as_text(privacy_statement(RunFacts.load(path))))
     print(f"\nreport: {written}")
+
+
+def audit(path: Path, attack: str, size: int | None, images: int, seed: int | None, log: Log) -> None:
+    found = auditing.audit(path, attack, size, images, seed, log)
+    if log == "json":
+        print(json.dumps({"event": "audit", "run": str(path), "results": auditing.as_json(found)}))
+        return
+    print(auditing.summary(found))
+    print(f"report    {path / 'report.html'}")
 
 
 def list_data() -> None:

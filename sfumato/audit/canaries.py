@@ -1,0 +1,174 @@
+"""Gradient canaries: examples made so that their clipped gradient is known, in the trainer as it is shipped.
+
+Canary j has the loss C 1000 w_j for one parameter w_j of its own, so its gradient is clipped to C e_j: as much as an example
+may contribute, and orthogonal to all other canaries (Nasr et al. 2023, Sec. 5, "Dirac canaries"). Everything else is the
+trainer's own: sampler, feed, clipping engine, noise, loop, ledger, optimiser. The attacker sees every release, knows the
+training images and (more than is owed to it) which of *them* were sampled, so it subtracts their sum and is left with
+
+    o_t = [canary j took part in step t] + N(0, sigma^2)        in units of the sensitivity.
+
+Whether j is in the data set was a fair coin. If it is, it takes part with probability q. The attacker's score is the log
+likelihood ratio of all steps, sum_t log(1 - q + q exp((o_t - 1/2) / sigma^2)): the best there is (Neyman & Pearson 1933).
+One run asks about as many canaries as there are parameters, at the price of one run.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from sfumato.audit.alone import run_alone
+from sfumato.audit.result import AuditResult, Claim
+from sfumato.audit.verdicts import by_clopper_pearson, by_family, by_one_run
+from sfumato.clip import BoundedSum, ClippedGrad
+from sfumato.core.errors import ArgumentError
+from sfumato.core.keys import SecretKey
+from sfumato.noise import Gaussian
+from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
+from sfumato.sampling import FullBatch, Poisson
+from sfumato.train.dpsgd import DPSGD
+from sfumato.train.loop import State
+
+ATTACK = "whitebox"
+IMAGE, ABSENT = -1, -2
+"""Slots of what is no canary: a training image; a canary whose coin left it out of the data set."""
+_STEEP = 1e3
+_MOST_FLOATS = 2**26
+"""Canaries' gradients are held one by one while they are clipped; so many numbers at once."""
+
+
+@dataclass
+class Canaries:
+    """A DP-SGD procedure with canaries in its data set; it behaves as that procedure does, and keeps the attacker's scores.
+
+    images: of the procedure's data set, the first so many train along. included: the fair coins.
+    """
+
+    trainer: DPSGD
+    included: Bool[np.ndarray, " m"]
+    stream: np.random.Generator
+    images: int = 0
+
+    def __post_init__(self) -> None:
+        start = self.trainer.start()["params"]
+        size = sum(leaf.size for leaf in jax.tree.leaves(start))
+        if len(self.included) > size:
+            raise ArgumentError("canaries", len(self.included), f"there are {size} parameters; take at most so many")
+        self._places = self.stream.choice(size, len(self.included), replace=False)
+        self.name, self.scores = self.trainer.name, np.zeros(len(self.included))
+        self._inner = with_canaries(self.trainer, np.where(self.included, self._places, ABSENT).astype(np.int32), self.images)
+        self._known = None if self.images == 0 else _images_alone(self._inner)
+        self._known_sum: Any = None
+
+    @property
+    def steps(self) -> int:
+        return self._inner.steps
+
+    def start(self) -> State:
+        return self._inner.start()
+
+    def event(self, step: int) -> Event:
+        return self._inner.event(step)
+
+    def mechanism(self, step: int) -> Gaussian:
+        return self._inner.mechanism(step)
+
+    def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
+        total = self._inner.measure(state, step, key)
+        self._known_sum = None if self._known is None else self._known.measure(state, step, key).value
+        self._scale = total.sensitivity.add_or_remove
+        return total
+
+    def absorb(self, state: State, step: int, released: PyTree) -> State:
+        seen = _flat(released)[self._places]
+        if self._known_sum is not None:
+            seen = seen - _flat(self._known_sum)[self._places]
+        self.scores += log_likelihood_ratio(seen / self._scale, self.event(step))
+        return self._inner.absorb(state, step, released)
+
+
+def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> DPSGD:
+    """The trainer on its first `images` examples and then the canaries; slots: the parameter of each, or ABSENT."""
+    clipped = trainer.clipped
+    if not isinstance(clipped, ClippedGrad):
+        raise ArgumentError("clipped", type(clipped).__name__, "gradient canaries need the clipping engine; use a replay")
+    loss, steep = clipped.loss, _STEEP * float(np.max(np.asarray(_norms(clipped))))
+
+    def canary_loss(params: PyTree, example: tuple[PyTree, Array]) -> Float[Array, ""]:
+        own, slot = example
+        flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+        canary = jnp.where(slot >= 0, steep * flat[jnp.maximum(slot, 0)], 0.0)
+        return canary + jnp.where(slot == IMAGE, loss(params, own), 0.0) if images else canary
+
+    def fetch(indices: np.ndarray, step: int) -> PyTree:
+        slot = np.where(indices < images, IMAGE, slots[np.maximum(indices - images, 0)]).astype(np.int32)
+        return (trainer.fetch(np.minimum(indices, images - 1), step) if images else (), slot)
+
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params))
+    physical = max(1, min(trainer.physical if images else 4096, _MOST_FLOATS // size, images + len(slots)))
+    sampler: Any = replace(_known_sampler(trainer), n=images + len(slots))
+    return replace(trainer, clipped=replace(clipped, loss=canary_loss), fetch=fetch, sampler=sampler, physical=physical)
+
+
+def _norms(clipped: ClippedGrad) -> list[float]:
+    return [clipped.clip_norm] if isinstance(clipped.clip_norm, int | float) else list(clipped.clip_norm.values())
+
+
+def _known_sampler(trainer: DPSGD) -> Poisson | FullBatch:
+    if not isinstance(trainer.sampler, Poisson | FullBatch):
+        raise ArgumentError("sampler", type(trainer.sampler).__name__, "audits know Poisson sampling and full batches")
+    return trainer.sampler
+
+
+def _images_alone(trainer: DPSGD) -> DPSGD:
+    """The same steps, the canaries masked out."""
+    clipped = trainer.clipped
+
+    def without(params: PyTree, batch: PyTree, mask: Array) -> BoundedSum:
+        return clipped(params, batch, mask & (batch[1] == IMAGE))
+
+    return replace(trainer, clipped=without)
+
+
+def _flat(tree: PyTree) -> Float[np.ndarray, " d"]:
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
+
+
+def log_likelihood_ratio(seen: Float[np.ndarray, " m"], event: Event) -> Float[np.ndarray, " m"]:
+    """Of a release with the canary against one without; seen: its own number in units of the sensitivity."""
+    gaussian = event.event if isinstance(event, PoissonSampledEvent) else event
+    assert isinstance(gaussian, GaussianEvent)
+    ratio = (seen - 0.5) / gaussian.noise_multiplier**2
+    if not isinstance(event, PoissonSampledEvent):
+        return ratio
+    return np.logaddexp(np.log1p(-event.rate), np.log(event.rate) + ratio)
+
+
+def whitebox(
+    trainer: DPSGD, claim: Claim, stream: np.random.Generator, *, canaries: int = 2000, runs: int = 1, images: int = 0,
+    advance: Callable[[int], None] = lambda done: None,
+) -> list[AuditResult]:  # fmt: skip
+    """Train `runs` times with `canaries` gradient canaries, half of them included by coins, and bound epsilon in three ways.
+
+    claim: what the trainer says it spends. stream: for coins and places; noise and sampling have fresh keys drawn from it.
+    Raises ArgumentError for trainers that do not use the clipping engine, or more canaries than parameters.
+    """
+    began = time.monotonic()
+    scores, coins = [], []
+    for done in range(runs):
+        included = stream.random(canaries) < 0.5
+        audited = Canaries(trainer, included, stream, images)
+        run_alone(audited, claim, SecretKey(stream.bytes(32)))
+        scores.append(audited.scores)
+        coins.append(included)
+        advance(done + 1)
+    seconds = time.monotonic() - began
+    every, included = np.concatenate(scores), np.concatenate(coins)
+    return [by_family(ATTACK, every, included, claim, seconds, threshold=0.0),
+            by_clopper_pearson(ATTACK, every, included, claim, seconds),
+            by_one_run(ATTACK, scores[0], coins[0], claim, seconds)]  # fmt: skip

@@ -1,0 +1,68 @@
+"""What an audit says. Facts only: nothing here imports JAX, so that a report may read them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sfumato.core.files import write_json
+from sfumato.privacy import accountants
+from sfumato.privacy.events import Tally
+
+FILE_NAME = "audit.json"
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is audited: these releases are together (epsilon, delta)-DP."""
+
+    tally: Tally
+    delta: float
+
+    @property
+    def epsilon(self) -> float:
+        return accountants.epsilon(self.tally, self.delta)
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """One attack, one way of bounding. With probability `confidence`, epsilon is at least `lower_bound`, if `assumption` holds.
+
+    observations: independent guesses that the bound rests on. seconds: of the attack, shared by the results it yields.
+    details: further numbers of this method, by name.
+    """
+
+    attack: str
+    method: str
+    epsilon: float
+    delta: float
+    lower_bound: float
+    confidence: float
+    assumption: str
+    observations: int
+    seconds: float
+    details: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def broken(self) -> bool:
+        """More was measured than was claimed: the claim, or the assumption, is false (or this is the one audit in twenty)."""
+        return self.lower_bound > self.epsilon
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """audit.json: the latest results of each attack on one run."""
+
+    results: tuple[AuditResult, ...]
+
+    def joined(self, more: Sequence[AuditResult]) -> "Audit":
+        """With `more` in place of earlier results of the same attacks."""
+        again = {each.attack for each in more}
+        return Audit((*(each for each in self.results if each.attack not in again), *more))
+
+    def save(self, directory: Path) -> None:
+        write_json(directory / FILE_NAME, {"results": [each.to_json() for each in self.results]})

@@ -1,0 +1,229 @@
+"""`sfumato audit`: a finished run's plan, replayed under attack.
+
+The run's own key is destroyed, so nothing of that run can be replayed; an audit trains anew, with the same plan (settings,
+sampler, clip, noise multipliers) and fresh keys. What it finds holds for the program as it runs on this machine.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float
+
+from sfumato.audit.alone import run_alone
+from sfumato.audit.blackbox import blackbox, hardest_label, pretrained
+from sfumato.audit.canaries import whitebox
+from sfumato.audit.lira import lira
+from sfumato.audit.one_run import one_run_audit, wrong_labels
+from sfumato.audit.replay import replay
+from sfumato.audit.result import FILE_NAME, Audit, AuditResult, Claim
+from sfumato.clip import ClippedGrad
+from sfumato.core import files
+from sfumato.core.checks import choice, whole
+from sfumato.core.errors import ArgumentError, DataError, RunError
+from sfumato.core.keys import SecretKey, public_stream
+from sfumato.data.source import Source
+from sfumato.models import registry
+from sfumato.report import reading, write_report
+from sfumato.runs.classifier import Classifier
+from sfumato.runs.config import Log, TrainConfig
+from sfumato.runs.directory import RunDirectory
+from sfumato.runs.jobs import build
+from sfumato.runs.plan import Plan
+from sfumato.runs.progress import Progress, Quiet, make_progress
+from sfumato.runs.train import open_splits
+from sfumato.train.dpsgd import DPSGD
+from sfumato.train.loop import Procedure
+
+SIZES = {"whitebox": 10_000, "one-run": 200, "blackbox": 64, "lira": 16}
+"""What an attack takes if it is not told: gradient canaries or replays; images with wrong labels; models; shadow models."""
+
+_REPLAYS = 2000
+_RECORDS = 1000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A finished run: what an attack needs of it."""
+
+    plan: Plan
+    train: Source
+    test: Source | None
+    seed: int
+    stream: np.random.Generator
+    progress: Progress
+    path: Path
+
+    @property
+    def claim(self) -> Claim:
+        return Claim(self.plan.tally, self.plan.delta)
+
+    def procedure(self, source: Source) -> Procedure:
+        """The run's procedure on other training images."""
+        return build(self._plan(source), source, None, self.seed, self.fresh_key(), Quiet()).procedure
+
+    def retrain(self, source: Source) -> Classifier:
+        """The final model of the run's plan on other training images."""
+        job = build(self._plan(source), source, None, self.seed, self.fresh_key(), Quiet())
+        return job.classifier(run_alone(job.procedure, self.claim, self.fresh_key()))
+
+    def fresh_key(self) -> SecretKey:
+        return SecretKey(self.stream.bytes(32))
+
+    def _plan(self, source: Source) -> Plan:
+        return replace(self.plan, n=len(source))
+
+
+def audit(path: Path, attack: str, size: int | None, images: int, seed: int | None, log: Log) -> Audit:
+    """Attack a finished run; audit.json and the report are written anew. seed: None takes the system's entropy.
+
+    Raises ArgumentError, RunError (unfinished run, no model), DataError (the images are gone).
+    """
+    choice("attack", attack, tuple(SIZES))
+    directory = RunDirectory.open(path)
+    if not directory.complete:
+        raise RunError(f"{path}: the run is not complete; `sfumato resume {path}` finishes it")
+    size = whole("size", size if size is not None else SIZES[attack], at_least=8)
+    config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
+    plan = Plan.from_json(files.read_json(directory.file("plan.json")))
+    splits = open_splits(config)
+    if (len(splits.train), splits.train.class_names) != (plan.n, plan.classes):
+        raise DataError(f"data={config.data.data!r}: no longer the {plan.n} images of this run's plan; restore them")
+    progress = make_progress(log)
+    stream = np.random.default_rng(seed)
+    subject = Subject(plan, splits.train, splits.test, config.run.seed, stream, progress, directory.path)
+    attacks: dict[str, Callable[[Subject, int], list[AuditResult]]] = {
+        "whitebox": lambda subject, size: _whitebox(subject, size, images), "one-run": _one_run, "blackbox": _blackbox,
+        "lira": _lira,
+    }  # fmt: skip
+    try:
+        results = attacks[attack](subject, size)
+    finally:
+        progress.close()
+    found = load(directory.path).joined(results)
+    found.save(directory.path)
+    write_report(directory.path)
+    return found
+
+
+def load(path: Path) -> Audit:
+    """The audit of a run so far; an empty one if there was none."""
+    return reading.read(Audit, path / FILE_NAME) if (path / FILE_NAME).exists() else Audit(())
+
+
+def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
+    """Gradient canaries for trainers with the clipping engine; for others a replay of every step."""
+    trainer = subject.procedure(subject.train)
+    if isinstance(trainer, DPSGD) and isinstance(trainer.clipped, ClippedGrad):
+        parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params))
+        canaries = min(size, parameters)
+        runs = -(-size // canaries)
+        subject.progress.begin("canaries", runs, "runs")
+        return whitebox(trainer, subject.claim, subject.stream, canaries=canaries, runs=runs,
+                        images=min(images, len(subject.train)), advance=subject.progress.advance)  # fmt: skip
+    having = subject.procedure(_with_noise_image(subject.train))
+    subject.progress.begin("replay", trainer.steps, "steps")
+    return replay(trainer, having, subject.claim, subject.stream, repeats=min(size, _REPLAYS), advance=subject.progress.advance)
+
+
+def _with_noise_image(source: Source) -> Source:
+    """One image of public noise more, of the first class."""
+    image = public_stream(0, "audit").integers(0, 256, (1, *source.shape), np.uint8)
+    return _joined(source, source.raw(np.zeros(1, int)) if source.rows is not None else image, np.zeros(1, np.int32))
+
+
+def _joined(source: Source, images: np.ndarray, labels: np.ndarray) -> Source:
+    """The source and then these images, raw as it stores its own."""
+    n = len(source)
+    sample = source.raw(np.zeros(1, int))
+    stored = images if images.dtype == sample.dtype else (images / np.float32(255)).astype(sample.dtype)
+
+    def read(at: np.ndarray) -> np.ndarray:
+        own = source.raw(np.minimum(at, n - 1))
+        extra = stored[np.maximum(at - n, 0)]
+        return np.where((at < n).reshape(-1, 1, 1, 1), own, extra)
+
+    rows = None if source.rows is None else np.concatenate([source.rows, stored[:, 0, 0, :].astype(source.rows.dtype)])
+    return dataclasses.replace(source, labels=np.concatenate([source.labels, labels]), read=read, rows=rows)
+
+
+def _test(subject: Subject) -> Source:
+    if subject.test is None:
+        raise DataError(f"{subject.path}: this attack needs test images, and the data set has none")
+    return subject.test
+
+
+def _one_run(subject: Subject, size: int) -> list[AuditResult]:
+    others = _test(subject)
+    chosen = subject.stream.choice(len(others), min(size, len(others)), replace=False)
+    labels = wrong_labels(others.labels[chosen], len(others.class_names), subject.stream)
+    raw, pixels = others.raw(chosen), others.images(chosen)
+    subject.progress.begin("one run", 2, "trainings")
+    done: list[int] = []
+
+    def losses(included: Bool[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+        model = subject.retrain(_joined(subject.train, raw[included], labels[included]) if included.any() else subject.train)
+        done.append(1)
+        subject.progress.advance(len(done))
+        return -_log_odds(model.predict_proba(pixels), labels)
+
+    return one_run_audit(losses, len(chosen), subject.claim, subject.stream)
+
+
+def _log_odds(probabilities: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " n"]:
+    """log(p / (1 - p)) of the probability of the label."""
+    own = np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-12, 1 - 1e-7)
+    return np.log(own / (1 - own))
+
+
+def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
+    """One half of the training images (at most 1,000) is learnt without privacy first, another half are the records."""
+    n = min(len(subject.train) // 2, _RECORDS)
+    first, second = (subject.train.subset(np.arange(part * n, (part + 1) * n), "train") for part in (0, 1))
+    trainer = subject.procedure(second)
+    if registry.is_features(subject.plan.model) or not isinstance(trainer, DPSGD):
+        raise ArgumentError("attack", "blackbox", f"needs a network trained by dp-sgd, not {subject.plan.method} on "
+                            f"{subject.plan.model}; use whitebox or one-run")
+    others = subject.procedure(first)
+    assert isinstance(others, DPSGD) and isinstance(trainer.clipped, ClippedGrad)
+    loss = trainer.clipped.loss
+    params = pretrained(loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
+    trainer = replace(trainer, params=params)
+    image = jax.tree.map(lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0])
+    label = hardest_label(loss, params, image, len(subject.plan.classes))
+    subject.progress.begin("black box", size, "models")
+    return blackbox(trainer, (image, np.int32(label)), subject.claim, subject.stream, models=size,
+                    advance=subject.progress.advance)  # fmt: skip
+
+
+def _lira(subject: Subject, size: int) -> list[AuditResult]:
+    """The run's own final model: its training images against the test images."""
+    train, test = subject.train, _test(subject)
+    pool = _joined(train, test.raw(np.arange(len(test))), test.labels)
+    members = np.arange(len(pool)) < len(train)
+    pixels = pool.images(np.arange(len(pool)))
+
+    def shadow(inside: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        return _log_odds(subject.retrain(pool.subset(inside, "train")).predict_proba(pixels), pool.labels)
+
+    audited = _log_odds(Classifier.load(subject.path).predict_proba(pixels), pool.labels)
+    subject.progress.begin("shadows", size, "models")
+    return lira(shadow, audited, members, subject.claim, subject.stream, shadows=size, advance=subject.progress.advance)
+
+
+def summary(audit: Audit) -> str:
+    """For the terminal: a line per result."""
+    lines = []
+    for each in audit.results:
+        verdict = "EXCEEDS THE CLAIM" if each.broken else "within the claim"
+        lines.append(f"{each.attack:<9} {each.method:<20} epsilon >= {each.lower_bound:.3f} (claimed {each.epsilon:.3f}, "
+                     f"{100 * each.confidence:.0f} %, {each.observations:,} guesses, {each.seconds:.0f} s): {verdict}")
+    return "\n".join(lines)
+
+
+def as_json(audit: Audit) -> list[dict[str, Any]]:
+    return [each.to_json() | {"broken": each.broken} for each in audit.results]
