@@ -20,7 +20,12 @@ SLACK = 1e-5
 """Norms are summed in float32; a row that is scaled down is scaled this much further, so that none exceeds 1."""
 
 CHUNK = 64
-"""Images per compiled call: large enough for the convolutions, small enough that their responses stay in the cache."""
+"""Images per compiled call."""
+
+GROUP = 8
+"""Images at once within a call: large enough for the convolutions, small enough that their responses stay in the cache of a
+CPU. An accelerator takes all of them at once.
+"""
 
 
 def bounded(row: Float[Array, " d"]) -> Float[Array, " d"]:
