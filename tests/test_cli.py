@@ -18,8 +18,8 @@ from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs.plan import Plan
 
-COMMANDS = ("train", "recipes", "pretrain", "features", "fit", "sweep", "tune", "resume", "evaluate", "predict", "report", "calibrate", "account",
-            "data", "data list", "data info")
+COMMANDS = ("train", "recipes", "pretrain", "features", "fit", "sweep", "tune", "resume", "evaluate", "predict", "report",
+            "calibrate", "account", "data", "data list", "data info")
 
 
 # -- help
