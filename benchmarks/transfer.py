@@ -89,7 +89,8 @@ def main() -> None:
     head = "| CIFAR-10 | trained parameters | ε spent | test accuracy, % | minutes |\n|---|---|---|---|---|"
     intro = (f"`python benchmarks/transfer.py`: {options.model}, ε = {options.epsilon:g}, δ = 10⁻⁵, {100 * options.share:g} % "
              f"of the training images of both sets, fresh noise. Pre-training (not private): CIFAR-100, {options.epochs} "
-             f"epochs, {100 * public['accuracy']:.2f} % test accuracy there, {public['wall'] / 60:.1f} min. DP-SGD: batches of 1,024.")
+             f"epochs, {100 * public['accuracy']:.2f} % test accuracy there, {public['wall'] / 60:.1f} min. DP-SGD: batches of "
+             "1,024.")
     if not options.only_print:
         write_section(TITLE, "\n\n".join((intro, "\n".join((head, *rows)), f"On {machine()}.")))
 
