@@ -88,9 +88,9 @@ def main() -> None:
             print(rows[-1], flush=True)
     head = "| CIFAR-10 | trained parameters | ε spent | test accuracy, % | minutes |\n|---|---|---|---|---|"
     intro = (f"`python benchmarks/transfer.py`: {options.model}, ε = {options.epsilon:g}, δ = 10⁻⁵, {100 * options.share:g} % "
-             "of the training images of both sets, fresh noise. Pre-training: CIFAR-100, "
-             f"{options.epochs} epochs, not private, {100 * public['accuracy']:.2f} % test accuracy there, "
-             f"{public['wall'] / 60:.1f} min. DP-SGD: batches of 1,024.")
+             f"of the training images of both sets, fresh noise. Pre-training (not private): CIFAR-100, {options.epochs} "
+             f"epochs, {100 * public['accuracy']:.2f} % test accuracy there, {public['wall'] / 60:.1f} min. DP-SGD: batches of "
+             "1,024.")
     if not options.only_print:
         write_section(TITLE, "\n\n".join((intro, "\n".join((head, *rows)), f"On {machine()}.")))
 

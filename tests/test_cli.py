@@ -19,7 +19,7 @@ from sfumato.privacy.ledger import Ledger
 from sfumato.runs.plan import Plan
 
 COMMANDS = ("train", "features", "fit", "sweep", "tune", "resume", "evaluate", "predict", "report", "calibrate", "account",
-            "data", "data list", "data info", "models", "pretrain", "recipes")
+            "data", "data list", "data info", "models", "pretrain", "recipes", "audit")
 
 
 # -- help

@@ -1,6 +1,7 @@
 """Fine-tuning as a user runs it, from files of weights; every mode leaves what it freezes as it was, to the last bit."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,12 @@ def read(path: Path) -> Any:
 
 
 @pytest.mark.parametrize(("model", "mode", "trained"), [
-    ("wrn-10-1", "last:1", ("blocks/2", "norm/", "head/")), ("wrn-10-1", "norms", ("/scale", "/shift", "head/")),
-    ("wrn-10-1", "bias", ("/bias", "/shift", "head/")), ("wrn-10-1", "all", ("",)),
-    ("cnn", "lora:2", ("hidden/weight", "head/")),
+    ("cnn", "last:1", "hidden/|head/"), ("cnn", "bias", ".*/bias$|head/"), ("cnn", "all", ""),
+    ("cnn", "lora:2", "hidden/weight$|head/"), ("wrn-10-1", "last:1", "blocks/2/|norm/|head/"),
+    pytest.param("wrn-10-1", "norms", ".*/(scale|shift)$|head/", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_only_what_is_trained_changes(
-    folder: Path, public: dict[str, Path], tmp_path: Path, model: str, mode: str, trained: tuple[str, ...]
+    folder: Path, public: dict[str, Path], tmp_path: Path, model: str, mode: str, trained: str
 ) -> None:
     run = tmp_path / "run"
     succeeds("train", "--data", folder, "--weights", public[model], "--train", mode, *STEPS, "--out", run)
@@ -55,7 +56,7 @@ def test_only_what_is_trained_changes(
     after = {name.removeprefix("network/"): array for name, array in load_file(run / "model.safetensors").items()}
     assert set(after) == set(before)
     changed = {name for name in before if after[name].shape != before[name].shape or (after[name] != before[name]).any()}
-    assert changed == {name for name in before if any(part in name for part in trained)}
+    assert changed == {name for name in before if re.match(trained, name)}
     assert after["head/weight"].shape[1] == len(CLASSES)
     plan = read(run / "plan.json")
     assert plan["trains"] == mode and plan["method"] == "dp-sgd" and plan["model"] == model
@@ -139,17 +140,17 @@ def arguments(folder: Path, source: Path, run: Path) -> tuple[object, ...]:
 def test_resuming_ends_in_the_same_bits_and_refuses_other_weights(
     folder: Path, public: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = Path(shutil.copy(public["wrn-10-1"], tmp_path / "w.safetensors"))
+    source = Path(shutil.copy(public["cnn"], tmp_path / "w.safetensors"))
     whole, run = tmp_path / "whole", tmp_path / "run"
     succeeds(*arguments(folder, source, whole))
     interrupted(folder, source, run, monkeypatch)
     state = load_file(run / "work" / "checkpoint" / "state.safetensors")
-    assert not any("stem" in name or "blocks/0" in name for name in state)  # frozen leaves are not in the state
+    assert {name.split("/")[1] for name in state if name.startswith(("params", "ema"))} == {"hidden", "head"}  # nothing frozen
     pretrained._load.cache_clear()  # as in another process
-    write(source, "wrn-10-1", seed=1)
+    write(source, "cnn", seed=1)
     refused(run, "resume", run, says=("w.safetensors", "SHA-256", "restore"))
     pretrained._load.cache_clear()
-    shutil.copy(public["wrn-10-1"], source)
+    shutil.copy(public["cnn"], source)
     succeeds("resume", run)
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
