@@ -82,7 +82,8 @@ def black(seed: int, models: int, data_dir: Path | None) -> Iterator[tuple[str, 
     def advance(done: int) -> None:
         print(f"\r{done} of {models} models, {time.monotonic() - began:.0f} s", end="", flush=True)
 
-    for result in blackbox(trainer, (blank, np.int32(label)), claim, np.random.default_rng(seed), models=models, advance=advance):
+    stream = np.random.default_rng(seed)
+    for result in blackbox(trainer, (blank, np.int32(label)), claim, stream, models=models, advance=advance):
         yield f"fashion_mnist, cnn, full batch, {n} records, {steps} steps, {models} models", result
 
 
@@ -95,7 +96,8 @@ def main() -> None:
     given = parser.parse_args()
     found = [*(white(given.seed) if given.what != "blackbox" else ()),
              *(black(given.seed, given.models, given.data_dir) if given.what != "whitebox" else ())]  # fmt: skip
-    print("\n| trainer | attack | bound | ε claimed | ε at least | share | guesses | seconds |\n|---|---|---|---|---|---|---|---|")
+    print("\n| trainer | attack | bound | ε claimed | ε at least | share | guesses | seconds |")
+    print("|---" * 8 + "|")
     with OUT.open("a") as file:
         for name, each in found:
             print(f"| {name} | {each.attack} | {each.method} | {each.epsilon:.3f} | {each.lower_bound:.3f} | "
