@@ -106,12 +106,13 @@ def test_canaries_are_as_the_arithmetic_says_and_leave_the_images_alone():
     """A canary moves its own number by S, and nothing else; images train as they do without canaries."""
     claim = claim_of(8.0, 2)
     plain = trainer(claim)
-    audited = canaries.Canaries(plain, np.arange(60) < 30, stream(), images=N)
+    audited = canaries.Canaries(plain, 60, images=N)
+    audited.toss(stream())
     key = SecretKey.from_insecure_seed(3)
     total = canaries._flat(audited.measure(audited.start(), 0, key).value)
     own = canaries._flat(plain.measure(plain.start(), 0, key).value)
     expected = np.zeros(D * C + C)
-    expected[audited._places[:30]] = 1.0
+    expected[audited.places[audited.included]] = 1.0
     np.testing.assert_allclose(total - own, expected, atol=1e-4)
     np.testing.assert_allclose(canaries._flat(audited._known_sum), own, atol=1e-6)
 

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from sfumato.audit.alone import run_alone
 from sfumato.audit.result import AuditResult, Claim
@@ -46,24 +46,28 @@ _MOST_FLOATS = 2**26
 class Canaries:
     """A DP-SGD procedure with canaries in its data set; it behaves as that procedure does, and keeps the attacker's scores.
 
-    images: of the procedure's data set, the first so many train along. included: the fair coins.
+    images: of the procedure's data set, the first so many train along. `toss` before every run.
     """
 
     trainer: DPSGD
-    included: Bool[np.ndarray, " m"]
-    stream: np.random.Generator
+    canaries: int
     images: int = 0
 
     def __post_init__(self) -> None:
-        start = self.trainer.start()["params"]
-        size = sum(leaf.size for leaf in jax.tree.leaves(start))
-        if len(self.included) > size:
-            raise ArgumentError("canaries", len(self.included), f"there are {size} parameters; take at most so many")
-        self._places = self.stream.choice(size, len(self.included), replace=False)
-        self.name, self.scores = self.trainer.name, np.zeros(len(self.included))
-        self._inner = with_canaries(self.trainer, np.where(self.included, self._places, ABSENT).astype(np.int32), self.images)
+        self._size = sum(np.size(leaf) for leaf in jax.tree.leaves(self.trainer.params))
+        if self.canaries > self._size:
+            raise ArgumentError("canaries", self.canaries, f"there are {self._size} parameters; take at most so many")
+        self.name, self._slots = self.trainer.name, np.full(self.canaries, ABSENT, np.int32)
+        self._inner = with_canaries(self.trainer, self._slots, self.images)
         self._known = None if self.images == 0 else _images_alone(self._inner)
         self._known_sum: Any = None
+
+    def toss(self, stream: np.random.Generator) -> None:
+        """Decide by fair coins which canaries are in the data set, and give each a parameter of its own."""
+        self.included = stream.random(self.canaries) < 0.5
+        self.places = stream.choice(self._size, self.canaries, replace=False)
+        self.scores = np.zeros(self.canaries)
+        self._slots[:] = np.where(self.included, self.places, ABSENT)
 
     @property
     def steps(self) -> int:
@@ -85,15 +89,18 @@ class Canaries:
         return total
 
     def absorb(self, state: State, step: int, released: PyTree) -> State:
-        seen = _flat(released)[self._places]
+        seen = _flat(released)[self.places]
         if self._known_sum is not None:
-            seen = seen - _flat(self._known_sum)[self._places]
-        self.scores += log_likelihood_ratio(seen / self._scale, self.event(step))
+            seen = seen - _flat(self._known_sum)[self.places]
+        self.scores = self.scores + log_likelihood_ratio(seen / self._scale, self.event(step))
         return self._inner.absorb(state, step, released)
 
 
 def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> DPSGD:
-    """The trainer on its first `images` examples and then the canaries; slots: the parameter of each, or ABSENT."""
+    """The trainer on its first `images` examples and then the canaries.
+
+    slots: the parameter of each canary, or ABSENT. It is read whenever a batch is, so new slots need no new compilation.
+    """
     clipped = trainer.clipped
     if not isinstance(clipped, ClippedGrad):
         raise ArgumentError("clipped", type(clipped).__name__, "gradient canaries need the clipping engine; use a replay")
@@ -160,12 +167,12 @@ def whitebox(
     """
     began = time.monotonic()
     scores, coins = [], []
+    audited = Canaries(trainer, canaries, images)
     for done in range(runs):
-        included = stream.random(canaries) < 0.5
-        audited = Canaries(trainer, included, stream, images)
+        audited.toss(stream)
         run_alone(audited, claim, SecretKey(stream.bytes(32)))
         scores.append(audited.scores)
-        coins.append(included)
+        coins.append(audited.included)
         advance(done + 1)
     seconds = time.monotonic() - began
     every, included = np.concatenate(scores), np.concatenate(coins)
