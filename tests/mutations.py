@@ -18,6 +18,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import traceback
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -281,15 +282,14 @@ def in_child(request: str) -> str:
     with tempfile.TemporaryFile("w+") as result:
         child = os.fork()
         if child == 0:
-            code = 1
             try:
-                quiet = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(quiet, 1)
-                result.write(json.dumps(answer(request)))
-                result.flush()
-                code = 0
-            finally:
-                os._exit(code)
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+                said = answer(request)
+            except BaseException:  # such as an edit whose text is no longer there
+                said = {"errors": [traceback.format_exc()]}
+            result.write(json.dumps(said))
+            result.flush()
+            os._exit(0)
         os.waitpid(child, 0)
         result.seek(0)
         return result.read() or json.dumps({"errors": ["the child died"]})

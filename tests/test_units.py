@@ -83,7 +83,7 @@ def test_all_images_of_a_unit_together_move_the_sum_by_no_more_than_one_example_
         moved = np.linalg.norm(whole - sum_of(made))
         assert 0.04 < moved <= 0.05 * (1 + 1e-4)
     spoilt = ROWS.copy()
-    spoilt[[k for k, owner in enumerate(OWNERS) if owner == units.names[0]][0]] = np.nan
+    spoilt[OWNERS.index(units.names[0])] = np.nan
     assert np.linalg.norm(whole - sum_of(procedure(units, spoilt))) <= 0.05 * (1 + 1e-4), "a broken image spoils its unit only"
 
 
