@@ -179,7 +179,7 @@ def test_killed_at_a_hundred_random_moments(bench: Bench, reference: tuple[Path,
 @pytest.mark.parametrize("how", ["before", "half", "after"])
 def test_killed_at_file_operations(bench: Bench, reference: tuple[Path, dict[str, Any]], how: str) -> None:
     """Before, in the middle of and after operations spread over the run: ledger lines, checkpoints, renames, the end."""
-    stride = 7
+    stride = 15
     kills = 0
     for at in range(1 + len(how) % stride, reference[1]["operations"], stride):
         run = place(bench, f"{how}{at}")

@@ -101,8 +101,8 @@ def within(megabytes: int, code: str, *arguments: object) -> str:
     """Run code in a process that may grow by so much beyond its imports; its last line of output."""
     limited = (
         "import resource, sys; from pathlib import Path; import numpy; from sfumato import data; "
-        "from sfumato.core.errors import SfumatoError; from sfumato.data import ReadOptions; "
-        "import PIL.Image; PIL.Image.init()\n"
+        "from sfumato.core.errors import SfumatoError; from sfumato.data import ReadOptions; import PIL.Image\n"
+        "PIL.Image.init()\n"
         "now = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
         f"resource.setrlimit(resource.RLIMIT_AS, (now + {megabytes} * 2**20,) * 2)\n"
         f"try:\n    {code}\nexcept SfumatoError as error:\n    print('refused:', error)\n"

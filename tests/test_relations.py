@@ -226,6 +226,27 @@ def test_a_fixed_size_cannot_be_paid_for_in_a_ledger_of_add_or_remove(tmp_path):
     assert "50 of 1000 examples" in of_ledger(tmp_path / "b", None)
 
 
+@pytest.mark.parametrize("f", [0.001, 0.01])
+def test_what_an_attacker_can_achieve(f):
+    """Exact for Gaussians; for one Poisson sample, the best of all threshold tests comes close to the bound and not above."""
+    mu = math.sqrt(5) / 3
+    assert relations.true_positive_rate(tally((G, 5)), f) == pytest.approx(stats.norm.cdf(stats.norm.ppf(f) + mu))
+    rate, sigma = 0.3, 0.8
+    bound = relations.true_positive_rate(tally((PoissonSampledEvent(rate, GaussianEvent(sigma)), 1)), f)
+    threshold = stats.norm.isf(f, 0, sigma)
+    attained = (1 - rate) * f + rate * stats.norm.sf(threshold, 1, sigma)
+    assert attained <= bound < 1.05 * attained
+
+
+def test_account_tells_the_same_guarantee_in_other_words(tmp_path):
+    with Ledger.create(tmp_path, delta=1e-5, epsilon_max=9.0) as book:
+        for _ in range(5):
+            book.spend(G)
+    told = of_ledger(tmp_path, None)
+    assert f"mu = {math.sqrt(5) / 3:.6g}" in told and "false alarms" in told
+    assert f"{accountants.epsilon(tally((G, 5)), 1e-7):.4g} at 1e-07" in told
+
+
 def test_an_unknown_relation_is_refused(tmp_path):
     with pytest.raises(Exception, match="relation"):
         Ledger.create(tmp_path, delta=1e-4, epsilon_max=1.0, relation="user-level")

@@ -68,6 +68,22 @@ def delta(tally: Tally, at_epsilon: float, relation: Relation = ADD_OR_REMOVE, i
     return float(_pld(mu, parts, relation, interval).get_delta_for_epsilon(at_epsilon))
 
 
+def true_positive_rate(tally: Tally, false_positive_rate: float, relation: Relation = ADD_OR_REMOVE) -> float:
+    """No attacker who errs on so many non-members recognises a larger share of members. Dong, Roth & Su 2019, Prop. 2.5.
+
+    For plain Gaussians, which are mu-GDP, it is exact: Phi(Phi^-1(f) + mu); else min over epsilon of delta(epsilon) +
+    e^epsilon f, over a grid. Raises ArgumentError for events known by Rényi divergences only.
+    """
+    import numpy as np
+    from scipy.stats import norm
+
+    mu, parts = simplified(tally)
+    if not parts:
+        return float(norm.cdf(norm.ppf(false_positive_rate) + mu * _distance(relation)))
+    grid = np.linspace(0.0, -math.log(false_positive_rate), 200)
+    return float(min(1.0, *(delta(tally, each, relation) + math.exp(each) * false_positive_rate for each in grid)))
+
+
 def renyi_epsilon(tally: Tally, delta: float, relation: Relation = ADD_OR_REMOVE) -> float:
     """The same by Rényi differential privacy alone: larger, and found by other formulas, so a cross-check.
 

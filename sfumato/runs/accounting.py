@@ -19,6 +19,9 @@ from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.relations import Relation
 from sfumato.sampling import Poisson
 
+CURVE = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-9)
+FALSE_POSITIVE_RATES = (0.001, 0.01)
+
 
 def calibrate(epsilon: float, delta: float | None, n: int, batch: int, steps: int) -> str:
     """The least noise multiplier, with the numbers it was found for."""
@@ -52,9 +55,25 @@ def of_ledger(path: Path, delta: float | None) -> str:
     lines += [f"  {count:>6} x {_in_words(event)}" for event, count in sorted(ledger.tally.items(), key=str)]
     check = _attempt(relations.renyi_epsilon, ledger.tally, delta, ledger.relation)
     lines += [f"  cross-check by Rényi divergences alone: {check}"]
+    lines += _risks(ledger.tally, ledger.relation)
     lines += [f"  under {other}: {_attempt(_of_relation, ledger.tally, delta, other)}" for other in relations.RELATIONS
               if other != ledger.relation]  # fmt: skip
     return "\n".join(lines)
+
+
+def _risks(tally: Tally, relation: Relation) -> list[str]:
+    """The same guarantee seen otherwise: mu, epsilon at other deltas, what an attacker can achieve."""
+    curve = ", ".join(f"{accountants.epsilon(tally, delta, relation=relation):.4g} at {delta:g}" for delta in CURVE)
+    lines = [f"  epsilon at other deltas: {curve}"]
+    mu, parts = relations.simplified(tally)
+    if not parts:
+        lines += [f"  mu-GDP with mu = {mu * (2 if relation == relations.REPLACE_ONE else 1):.6g}"]
+    try:
+        rates = {f: relations.true_positive_rate(tally, f, relation) for f in FALSE_POSITIVE_RATES}
+    except ArgumentError:
+        return lines
+    told = ", ".join(f"{100 * rate:.3g} % at {100 * f:g} % false alarms" for f, rate in rates.items())
+    return [*lines, f"  no attacker recognises more members than {told}"]
 
 
 def _of_relation(tally: Tally, delta: float, relation: Relation) -> float:

@@ -1,0 +1,106 @@
+"""Units of several images: grouped whole, sampled whole, clipped once."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from sfumato.clip import clipped_grad
+from sfumato.core.errors import ArgumentError, DataError
+from sfumato.core.keys import SecretKey
+from sfumato.data.units import Units, column, owners_by_pattern
+from sfumato.noise import Gaussian
+from sfumato.sampling import Poisson
+from sfumato.train.dpsgd import DPSGD
+from sfumato.train.units import unit_loss
+
+KEY = SecretKey.from_insecure_seed(31)
+RNG = np.random.default_rng(3)
+OWNERS = [f"p{k}" for k in RNG.integers(0, 12, 60)]
+ROWS, LABELS = RNG.standard_normal((60, 4)).astype(np.float32), RNG.integers(0, 3, 60).astype(np.int32)
+PARAMS = {"w": RNG.standard_normal((4, 3)).astype(np.float32)}
+
+
+def entropy(params, example):
+    row, label = example
+    return optax.softmax_cross_entropy_with_integer_labels(row @ params["w"], label)
+
+
+def flat(value):
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(value)])
+
+
+def test_every_image_is_in_its_own_unit_and_in_no_other():
+    units = Units.of(OWNERS, most=20)
+    seen = [int(image) for at, here in zip(units.images, units.present, strict=True) for image in at[here]]
+    assert sorted(seen) == list(range(60)), "nobody is left out, nobody twice"
+    for name, at, here in zip(units.names, units.images, units.present, strict=True):
+        assert {OWNERS[image] for image in at} == {name}, "padding comes from the unit itself"
+        assert list(at[here]) == sorted(at[here])
+
+
+def test_a_unit_uses_no_more_images_than_allowed_and_the_choice_concerns_itself_alone():
+    units = Units.of(OWNERS, most=3)
+    assert units.images.shape == (len(set(OWNERS)), 3) and units.present.sum(1).max() == 3
+    kept = [k for k, owner in enumerate(OWNERS) if owner != units.names[0]]
+    fewer = Units.of([OWNERS[k] for k in kept], most=3)
+    again = [[kept[i] for i in at] for at in fewer.images]
+    assert fewer.names == units.names[1:] and again == units.images[1:].tolist(), "removing a unit changes no other"
+
+
+def test_units_come_from_file_names_or_a_column():
+    names = ["a/p1_x.png", "b/p1_y.png", "a/p22_x.png"]
+    assert owners_by_pattern(names, r"p(\d+)_") == ["1", "1", "22"]
+    assert owners_by_pattern(names, r"^p\d+") == ["p1", "p1", "p22"]
+    assert column(np.array([7, 7, 9])) == ["7", "7", "9"]
+    with pytest.raises(ArgumentError, match="matches nothing in"):
+        owners_by_pattern(names, "p1")
+    with pytest.raises(ArgumentError, match="no regular expression"):
+        owners_by_pattern(names, "(")
+    for wrong in (lambda: column(np.array([1.0, np.nan])), lambda: Units.of([], 2), lambda: Units.of(OWNERS, 0)):
+        with pytest.raises((DataError, ArgumentError)):
+            wrong()
+
+
+def procedure(units, rows=ROWS):
+    return DPSGD(PARAMS, clipped_grad(unit_loss(entropy), 0.05), Poisson(1.0, 1, len(units)), Gaussian(1.0), optax.sgd(1.0),
+                 units.fetch(lambda at: (rows[at], LABELS[at])), physical=5)  # fmt: skip
+
+
+def sum_of(made):
+    return flat(made.measure(made.start(), 0, KEY).value)
+
+
+def test_all_images_of_a_unit_together_move_the_sum_by_no_more_than_one_example_may():
+    units = Units.of(OWNERS, most=8)
+    whole = sum_of(procedure(units))
+    for gone in range(len(units)):
+        kept = [k for k, owner in enumerate(OWNERS) if owner != units.names[gone]]
+        rows, labels = ROWS[kept], LABELS[kept]
+        fewer = Units.of([OWNERS[k] for k in kept], most=8)
+        made = DPSGD(PARAMS, clipped_grad(unit_loss(entropy), 0.05), Poisson(1.0, 1, len(fewer)), Gaussian(1.0), optax.sgd(1.0),
+                     fewer.fetch(lambda at, rows=rows, labels=labels: (rows[at], labels[at])), physical=5)  # fmt: skip
+        moved = np.linalg.norm(whole - sum_of(made))
+        assert 0.04 < moved <= 0.05 * (1 + 1e-4)
+    spoilt = ROWS.copy()
+    spoilt[OWNERS.index(units.names[0])] = np.nan
+    assert np.linalg.norm(whole - sum_of(procedure(units, spoilt))) <= 0.05 * (1 + 1e-4), "a broken image spoils its unit only"
+
+
+def test_the_loss_of_a_unit_is_the_mean_over_its_images_whatever_the_padding():
+    units = Units.of(OWNERS, most=20)
+    fetched, present = units.fetch(lambda at: (ROWS[at], LABELS[at]))(np.arange(len(units)), 0)
+    for k in range(len(units)):
+        own = [entropy(PARAMS, (ROWS[i], LABELS[i])) for i in units.images[k][units.present[k]]]
+        found = unit_loss(entropy)(PARAMS, (jax.tree.map(lambda leaf: leaf[k], fetched), present[k]))  # noqa: B023
+        assert float(found) == pytest.approx(float(np.mean(own)), rel=1e-5)
+
+
+def test_mean_rows_stay_within_the_ball_and_take_the_commonest_class():
+    units = Units.of(OWNERS, most=8)
+    rows = ROWS / np.linalg.norm(ROWS, axis=1, keepdims=True)
+    mean, labels = units.mean_rows(rows, LABELS)
+    assert mean.shape == (len(units), 4) and np.linalg.norm(mean, axis=1).max() <= 1 + 1e-6
+    at = units.images[2][units.present[2]]
+    np.testing.assert_allclose(mean[2], rows[at].mean(0), rtol=1e-5)
+    assert labels[2] == np.bincount(LABELS[at]).argmax()
