@@ -109,7 +109,7 @@ def test_the_new_head_is_zero_and_the_images_are_resized(public: dict[str, Path]
     assert found is not None and found.input.size == 12 and found.model == "wrn-10-1"
     network = pretrained.prepared(found, 3)
     assert not network.network.head.weight.any() and network.network.head.weight.shape == (64, 3)
-    image = np.random.default_rng(0).random((16, 16, 1), np.float32)  # grey, of another size
+    image = jax.random.uniform(jax.random.key(0), (16, 16, 1))  # grey, of another size
     assert network(image).shape == (3,)
     row = pretrained.feature_map("wrn-10-1", (16, 16, 1), found)(image)
     assert row.shape == (64,) and abs(float(np.linalg.norm(row)) - 1) < 1e-4

@@ -63,8 +63,8 @@ def of_ledger(path: Path, delta: float | None) -> str:
 
 def _risks(tally: Tally, relation: Relation) -> list[str]:
     """The same guarantee seen otherwise: mu, epsilon at other deltas, what an attacker can achieve."""
-    curve = ", ".join(f"{accountants.epsilon(tally, delta, relation=relation):.4g} at {delta:g}" for delta in CURVE)
-    lines = [f"  epsilon at other deltas: {curve}"]
+    curve = [(relations.epsilon(tally, delta, relation, accountants.PLD_INTERVAL), delta) for delta in CURVE]
+    lines = ["  epsilon at other deltas: " + ", ".join(f"{epsilon:.4g} at {delta:g}" for epsilon, delta in curve)]
     mu, parts = relations.simplified(tally)
     if not parts:
         lines += [f"  mu-GDP with mu = {mu * (2 if relation == relations.REPLACE_ONE else 1):.6g}"]
