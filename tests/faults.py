@@ -92,8 +92,8 @@ def run_command(request: dict[str, Any]) -> int:
         os.setgid(65534)
         os.setuid(65534)
     if fault.get("how") == "clock":
-        began, real = time.time(), time.gmtime
-        time.time = lambda: 2 * began - time.monotonic() - 3e8  # type: ignore[assignment]
+        began, since, real = time.time(), time.monotonic(), time.gmtime
+        time.time = lambda: began - 3e8 - (time.monotonic() - since)  # type: ignore[assignment]
         time.gmtime = lambda seconds=None: real(time.time() if seconds is None else seconds)  # type: ignore[assignment]
     if "bytes" in fault:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -261,7 +261,8 @@ def test_a_damaged_file_is_refused_and_nothing_is_spent(
     if name == "work/sums.jsonl" and answer["status"] == 0:
         return check_same(run, reference[0])
     one_line(answer)
-    assert (run / "ledger.jsonl").read_bytes() == before
+    after = (run / "ledger.jsonl").read_bytes()
+    assert after in (before, before[: before.rfind(b"\n") + 1]), "a torn last line may go: it was never confirmed"
 
 
 def test_without_its_checkpoint_a_run_repeats_its_steps_and_pays_nothing_twice(
