@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 BENCH_VENV ?= .venv-bench
+PARITY_VENV ?= .venv-parity
 
-.PHONY: demo test test-all test-faults attacks check bench bench-clip clean
+.PHONY: demo test test-all test-faults test-parity attacks check bench bench-clip clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
 	@rm -rf runs/demo
@@ -18,6 +19,9 @@ test-all: test ## the fast tests, then the long statistical ones
 
 test-faults: $(VENV)/.dev ## kill -9, full disks, damaged files, rivals: a campaign of some minutes
 	$(BIN)/pytest -s tests/test_faults.py
+
+test-parity: $(PARITY_VENV)/.installed ## our networks against timm's and transformers', in an environment with torch
+	$(PARITY_VENV)/bin/pytest tests/test_parity_convs.py tests/test_parity_vits.py tests/test_weights_references.py
 
 attacks: $(VENV)/.dev ## plant every bug of tests/mutations.py and write the table of docs/attacks.md
 	$(BIN)/python tests/attacks.py
@@ -40,6 +44,12 @@ $(BENCH_VENV)/.installed: pyproject.toml benchmarks/clip/requirements.txt
 	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check -e . -r benchmarks/clip/requirements.txt
 	@touch $@
 
+$(PARITY_VENV)/.installed: pyproject.toml tests/parity-requirements.txt
+	$(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps $$(grep '^torch==' tests/parity-requirements.txt) "timm>=1.0.20,<1.1"
+	$(PARITY_VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[dev]" -r tests/parity-requirements.txt
+	@touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit('Sfumato needs Python 3.11 or newer, this is ' + sys.version.split()[0] + \
 	  '; name another with make PYTHON=...' if sys.version_info < (3, 11) else 0)"
@@ -54,4 +64,4 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) runs build *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) $(PARITY_VENV) runs build *.egg-info
