@@ -53,7 +53,7 @@ def agrees(theirs, name: str, layout: ModuleType, side: int, folder) -> None:
     answer = eqx.filter_jit(lambda model, x: jax.lax.map(model, x))
     scores = answer(filled, images)
     error = np.abs(scores - expected).max() / np.abs(expected).max()
-    print(f"{name} at {side}: {error:.1e}")
+    print(f"parity: {name} at {side} px with {layout.__name__.rsplit('.', 1)[-1]}: {error:.1e}")
     assert np.std(expected[0] - expected[1]) > 1e-3 * np.abs(expected).max()  # the image does matter
     assert error <= TOLERANCE
     again = through_our_file(filled, blank, folder / "ours.safetensors")

@@ -57,7 +57,9 @@ def check(ours: str, theirs: str, layout: ModuleType, size: int, file: Path, **o
     model = reference.timm_model(theirs, num_classes=7, **options)
     arrays = reference.saved(model, file)
     network = fill(blank(ours, size, 7), arrays, layout.layout, layout.unused, keep_head=True)
-    assert difference(network, images(size), reference.scores(model, images(size))) < TOLERANCE
+    error = difference(network, images(size), reference.scores(model, images(size)))
+    print(f"parity: {ours} at {size} px with {layout.__name__.rsplit('.', 1)[-1]}: {error:.1e}")
+    assert error < TOLERANCE
 
 
 @pytest.mark.parametrize("size", [64, 75])
