@@ -22,8 +22,8 @@ def main() -> None:
     found = _LINE.findall(done.stdout)
     rows = [f"| {name} | {side} | {layout} | {error} |" for name, side, layout, error in found]
     names = len({row[0] for row in found})
-    words = (f"`python benchmarks/parity.py`: {names} networks full of random weights and BatchNorm statistics, saved by timm or "
-             "transformers and read by us: largest difference of any score, relative to the largest score, in float32.")
+    words = (f"`python benchmarks/parity.py`: {names} networks full of random weights and BatchNorm statistics, saved by timm "
+             "or transformers and read by us: largest difference of any score, relative to the largest score, in float32.")
     table = "\n".join(("| network | pixels | layout of the file | difference |", "|---|---|---|---|", *rows))
     body = f"{words}\n\n{table}\n\nOn {machine()}."
     print(body)

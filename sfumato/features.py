@@ -23,8 +23,8 @@ CHUNK = 64
 """Images per compiled call."""
 
 GROUP = 8
-"""Images at once within a call: large enough for the convolutions, small enough that their responses stay in the cache of a
-CPU. An accelerator takes all of them at once.
+"""Images at once within a call, on a CPU: large enough for the convolutions, small enough that their responses stay in the
+cache. An accelerator takes all of them.
 """
 
 
@@ -41,8 +41,13 @@ def rows_of(feature_map: FeatureMap) -> Callable[[Float32[np.ndarray, "b h w c"]
     """The map for a batch of images, compiled, its rows bounded. Its arrays are arguments of the program: a large network's
     would be too much as constants in it.
     """
-    compiled = eqx.filter_jit(lambda each, images: jax.vmap(lambda image: bounded(each(image)))(images))
-    return lambda images: compiled(feature_map, images)
+    group = GROUP if jax.default_backend() == "cpu" else CHUNK
+
+    @eqx.filter_jit
+    def compiled(own: FeatureMap, images: Float32[Array, "b h w c"]) -> Float32[Array, "b d"]:
+        return jax.lax.map(lambda image: bounded(own(image)), images, batch_size=group)
+
+    return lambda images: compiled(feature_map, jnp.asarray(images))
 
 
 def extract(
