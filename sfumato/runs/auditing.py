@@ -42,8 +42,10 @@ from sfumato.train.loop import Procedure
 SIZES = {"whitebox": 10_000, "one-run": 200, "blackbox": 64, "lira": 16}
 """What an attack takes if it is not told: gradient canaries or replays; images with wrong labels; models; shadow models."""
 
-_REPLAYS = 2000
+_REPLAYS = 1000
 _RECORDS = 1000
+_PHYSICAL = 64
+"""Examples at once for each model of a stack: more of them fall out of a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
     assert isinstance(others, DPSGD) and isinstance(trainer.clipped, ClippedGrad)
     loss = trainer.clipped.loss
     params = pretrained(loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
-    trainer = replace(trainer, params=params)
+    trainer = replace(trainer, params=params, physical=min(trainer.physical, _PHYSICAL))
     image = jax.tree.map(lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0])
     label = hardest_label(loss, params, image, len(subject.plan.classes))
     subject.progress.begin("black box", size, "models")
