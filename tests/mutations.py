@@ -35,12 +35,17 @@ class Edit:
     old: str
     new: str
 
-    def plant(self) -> None:
+    def find(self) -> tuple[Any, str]:
+        """The function and its source, in which `old` occurs once."""
         module, _, path = self.where.partition(":")
         found: Any = reduce(getattr, path.split("."), importlib.import_module(f"sfumato.{module}"))
         function = inspect.unwrap(found.fget if isinstance(found, property) else found)
         source = textwrap.dedent(inspect.getsource(function))
         assert source.count(self.old) == 1, f"{self.where}: {self.old!r} occurs {source.count(self.old)} times; update the edit"
+        return function, source
+
+    def plant(self) -> None:
+        function, source = self.find()
         tree = ast.parse(source.replace(self.old, self.new))
         tree.body[0].decorator_list = []  # type: ignore[attr-defined]
         made: dict[str, Any] = {}
@@ -100,9 +105,9 @@ MUTATIONS = (
         "sensitivity / g", "test_noise.py::test_rounding_is_paid_for[10000000000]", "assert"),
     # -- clipping
     bug("clipped per view, not per image", "runs.jobs:_on_images",
-        "clipped=clipped_grad(loss, settings.clip_norm, normalised=True)",
-        "clipped=lambda p, e, m: clipped_grad(loss, settings.clip_norm, normalised=True)(p, (e[0].reshape(-1, 1, "
-        "*e[0].shape[2:]), jnp.repeat(e[1], e[0].shape[1])), jnp.repeat(m, e[0].shape[1]))",
+        "normalised=True)(params, examples, mask)",
+        "normalised=True)(params, (examples[0].reshape(-1, 1, *examples[0].shape[2:]), "
+        "jnp.repeat(examples[1], examples[0].shape[1])), jnp.repeat(mask, examples[0].shape[1]))",
         f"{SHIPPED}[dp-sgd on images]", "one image moves the sum"),
     bug("one leaf is not clipped", "clip.factors:Clipper.__call__", "[factors[group] for group in self.of_leaf]",
         "[mask.astype(jnp.float32), *[factors[group] for group in self.of_leaf][1:]]",
@@ -167,8 +172,8 @@ MUTATIONS = (
         "extract(features, source, progress=progress.advance)",
         "(lambda rows: np.float32((rows - rows.mean(0)) / (rows.std(0) + 1e-6)))"
         "(extract(features, source, progress=progress.advance))", f"{SHIPPED}[dp-fc]", "one image moves the sum"),
-    bug("the test set is trained on", "data.split:partition", "np.flatnonzero(~is_test & ~is_validation)",
-        "np.flatnonzero(~is_validation)", "test_data_source.py::test_partition_covers_everyone_exactly_once", "assert"),
+    bug("the test set is trained on", "data.split:partition", "~is_test & ~is_validation & is_used",
+        "~is_validation & is_used", "test_data_source.py::test_partition_covers_everyone_exactly_once", "assert"),
     bug("a unit is split over two examples", "data.units:Units.of", "np.asarray(owners, str)",
         "[f'{owner}/{k % 2}' for k, owner in enumerate(owners)]",
         "test_units.py::test_all_images_of_a_unit_together_move_the_sum_by_no_more_than_one_example_may", "assert"),

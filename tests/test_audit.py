@@ -236,6 +236,7 @@ def worst_case(claim, **change):
     return trainer(claim, params=start, **change), (image, np.int32(hardest_label(entropy, start, image, C)))
 
 
+@pytest.mark.slow
 def test_the_black_box_sees_most_of_the_claim_and_no_more():
     claim = claim_of(10.0, 3)
     family, exact = blackbox(*worst_case(claim), claim, stream(1), models=300, together=50)
@@ -243,6 +244,7 @@ def test_the_black_box_sees_most_of_the_claim_and_no_more():
     assert not exact.broken and exact.lower_bound > 0.5
 
 
+@pytest.mark.slow
 def test_control_the_black_box_finds_a_tenth_of_the_noise():
     claim = claim_of(1.0, 3)
     noise = TenTimesTooLittle(next(iter(claim.tally)).noise_multiplier)

@@ -23,6 +23,7 @@ def results(run):
     return json.loads((run / "audit.json").read_text())["results"]
 
 
+@pytest.mark.slow
 def test_a_white_box_audit_is_written_down_and_reported(run):
     said = succeeds("audit", run, "--size", 2000, "--seed", 0, "--log", "quiet")
     found = results(run)
@@ -39,6 +40,7 @@ def test_a_white_box_audit_is_written_down_and_reported(run):
     assert "never prove enough of it" in page and "noise multipliers times one unknown factor" in page
 
 
+@pytest.mark.slow
 def test_the_numbers_can_be_had_as_json_and_are_the_files(run):
     lines = succeeds("audit", run, "--size", 64, "--log", "json").splitlines()
     last = json.loads(lines[-1])

@@ -67,6 +67,7 @@ def test_only_blocks_that_keep_the_shape_have_a_skip() -> None:
         np.testing.assert_array_equal(silent(image), image if skips else jnp.zeros((6 // stride, 6 // stride, outputs)))
 
 
+@pytest.mark.slow
 def test_the_engine_clips_a_block_as_the_slow_twin_does() -> None:
     block = Block(3, 3, 2, 1, "symmetric", KEY)
     images, mask = jax.random.normal(KEY, (4, 5, 5, 3)), jnp.ones(4, bool)

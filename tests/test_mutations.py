@@ -38,5 +38,11 @@ def test_control_without_a_bug_the_test_passes(ask: Ask, test: str) -> None:
     assert found["passed"] and not found["failed"], found["says"]
 
 
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_the_line_that_a_bug_changes_is_there(name: str) -> None:
+    for edit in BY_NAME[name].edits:
+        edit.find()
+
+
 def test_names_of_bugs_are_all_different() -> None:
     assert len(BY_NAME) == len(MUTATIONS) >= 20

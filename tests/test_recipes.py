@@ -68,6 +68,7 @@ def test_figures_of_a_dry_run() -> None:
     assert "the published 10 gives" in told and "40 GB: room for" in told
 
 
+@pytest.mark.slow
 def test_runs_small_and_says_what_was_scaled(tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = ("train", "--recipe", "de2022-cifar10-wrn-16-4:8", "--data", "digits", "--scale", "0.004", "--model", "wrn-10-1",

@@ -30,7 +30,7 @@ def open_image(path: Path, formats: Sequence[str] = FORMATS) -> "Image":
     from PIL import Image
 
     if not path.is_file():  # a pipe would block for ever, a device never end
-        raise OSError("not a regular file")
+        raise OSError(f"{path} is not a regular file")
     Image.init()  # else Pillow knows only the decoders of the formats it met before
     return Image.open(path, formats=[name for name in formats if name in Image.OPEN])
 

@@ -159,7 +159,7 @@ def _renyi_event(event: Event, relation: Relation) -> Any:
         case FixedSizeEvent(size, n):
             return library.SampledWithoutReplacementDpEvent(n, size, gaussian)
         case SelectedEvent(_, mean):
-            return library.RepeatAndSelectDpEvent(gaussian, mean, 0)
+            return library.dp_event.RepeatAndSelectDpEvent(gaussian, mean, 0)
         case PoissonSampledEvent(rate):
             return library.PoissonSampledDpEvent(rate, gaussian)
     return library.UnsupportedDpEvent()
