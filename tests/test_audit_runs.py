@@ -99,7 +99,7 @@ def test_what_cannot_be_audited_is_refused(interrupted, run, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", ["one-run", "blackbox", "lira"])
 def test_every_attack_runs_on_a_network(run, attack):
-    succeeds("audit", run, "--attack", attack, "--size", 16, "--seed", 1, "--log", "quiet")
+    succeeds("audit", run, "--attack", attack, "--size", 8, "--seed", 1, "--log", "quiet")
     assert results(run) and all(each["attack"] == attack and each["lower_bound"] <= each["epsilon"] for each in results(run))
     assert "No attack contradicts the claim" in (run / "report.html").read_text()
 
