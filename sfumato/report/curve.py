@@ -27,7 +27,7 @@ def draw(points: Points, without_noise: float, title: str) -> bytes:
     axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
     axes.minorticks_off()
     axes.grid(color="0.9")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=True, framealpha=0.9, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
