@@ -147,8 +147,8 @@ def main() -> None:
     print(text)
     if not arguments.print:
         facts = f"`benchmarks/forward.py`; {machine()}, torch {torch.__version__}."
-        what = (f"Images per second, features of {IMAGES} images at a time, float32; the target is {TARGET} of torch's. Features are "
-                "extracted in groups (`sfumato/features.py`).")
+        what = (f"Images per second, features of {IMAGES} images at a time, float32; the target is {TARGET} of torch's. "
+                "Features are extracted in groups (`sfumato/features.py`).")
         write_section("Forward pass", f"{facts}\n\n{what}\n\n{text}")
 
 
