@@ -14,8 +14,8 @@ demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, del
 test: $(VENV)/.dev ## the fast tests
 	$(BIN)/pytest -m "not slow"
 
-test-all: test ## the fast tests, then the long statistical ones
-	$(BIN)/pytest -m slow
+test-all: test ## the fast tests, then the long statistical ones (but for the campaign of `make test-faults`)
+	$(BIN)/pytest -m slow --ignore tests/test_faults.py
 
 test-faults: $(VENV)/.dev ## kill -9, full disks, damaged files, rivals: a campaign of some minutes
 	$(BIN)/pytest -s tests/test_faults.py
