@@ -43,7 +43,7 @@ def rehearsed(name: str) -> str:
     told = succeeds("train", "--recipe", name, "--dry-run", "--device-memory", "40", "--device-flops", "1e13")
     recipe, point = recipes.find(name)
     assert recipe.title in told and ("?" if point.accuracy is None else f"{point.accuracy:g} %") in told + "?"
-    spent = float(re.search(r"epsilon ([\d.]+) at delta", told.split("privacy")[1])[1])  # type: ignore[index]
+    spent = float(re.search(r"^privacy +epsilon ([\d.]+) at delta", told, re.M)[1])  # type: ignore[index]
     assert 0.99 * point.epsilon < spent <= point.epsilon
     assert "by Rényi" in told and " parameters" in told and "1e+13 operations per second" in told
     return told
