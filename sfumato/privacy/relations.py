@@ -39,10 +39,13 @@ ZERO_OUT: Relation = "zero-out"
 REPLACE_ONE: Relation = "replace-one"
 RELATIONS: tuple[Relation, ...] = (ADD_OR_REMOVE, ZERO_OUT, REPLACE_ONE)
 
-OTHER_EVENTS = (TruncatedPoissonEvent, CyclicPoissonEvent, FixedSizeEvent)
 _RENYI_ONLY = (SelectedEvent, FixedSizeEvent)
-_ORDERS = [1 + k / 10 for k in range(1, 100)] + list(range(11, 64)) + [round(64 * 1.12**k) for k in range(30)]
+_ORDERS = [1 + k / 10 for k in range(1, 100)] + list(range(11, 64)) + [round(64 * 1.12**k) for k in range(45)]
+"""Rényi orders: any set is valid, more of them are tighter; up to 9,000 for small epsilon."""
+
 _ROOT_TOLERANCE = 1e-10
+"""The library finds epsilon of one Gaussian by a root search to 1e-12; this much is added so that we err above."""
+
 
 Parts = tuple[tuple[Event, int], ...]
 
@@ -56,8 +59,8 @@ def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> 
     if not parts:
         return _gaussian_epsilon(mu * _distance(relation), delta) if mu > 0 else 0.0
     if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
-        return renyi_epsilon(tally, delta, relation)
-    return _pld(mu, parts, relation, interval).get_epsilon_for_delta(delta)
+        return _renyi_epsilon(mu, parts, delta, relation)
+    return _pld_epsilon(mu, parts, delta, relation, interval)
 
 
 def delta(tally: Tally, at_epsilon: float, relation: Relation = ADD_OR_REMOVE, interval: float = 1e-4) -> float:
@@ -90,10 +93,14 @@ def renyi_epsilon(tally: Tally, delta: float, relation: Relation = ADD_OR_REMOVE
     Raises ArgumentError for truncated samples, for Poisson samples under replace-one and for samples of fixed size under
     add-or-remove-one: the library has no bound for them.
     """
+    return _renyi_epsilon(*simplified(tally), delta, relation)
+
+
+@lru_cache(maxsize=4096)
+def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) -> float:
     from dp_accounting import rdp
     from dp_accounting.privacy_accountant import UnsupportedEventError
 
-    mu, parts = simplified(tally)
     fixed = any(isinstance(event, FixedSizeEvent) for event, _ in parts)
     if fixed and relation == ZERO_OUT:
         relation = REPLACE_ONE
@@ -165,7 +172,12 @@ def _renyi_event(event: Event, relation: Relation) -> Any:
     return library.UnsupportedDpEvent()
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
+def _pld_epsilon(mu: float, parts: Parts, delta: float, relation: Relation, interval: float) -> float:
+    return float(_pld(mu, parts, relation, interval).get_epsilon_for_delta(delta))
+
+
+@lru_cache(maxsize=8)  # a distribution takes megabytes
 def _pld(mu: float, parts: Parts, relation: Relation, interval: float) -> Any:
     """The library's PLD accountant takes noise relative to C and knows the relations itself."""
     from dp_accounting.pld import privacy_loss_distribution as pld
@@ -186,7 +198,7 @@ def _pld(mu: float, parts: Parts, relation: Relation, interval: float) -> Any:
     return total
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def _gaussian_epsilon(mu: float, delta: float) -> float:
     from dp_accounting import get_epsilon_gaussian
 
