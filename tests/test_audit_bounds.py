@@ -7,12 +7,13 @@ import pytest
 from scipy.stats import binom, norm
 
 from sfumato.audit import bounds, verdicts
-from sfumato.audit.family import family_epsilon, profile, scaled, total_variation, true_positive_rate
+from sfumato.audit.family import family_epsilon, profile, scaled, total_variation
 from sfumato.audit.result import Audit, AuditResult, Claim
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy.accountants import epsilon
 from sfumato.privacy.calibration import gaussian_mu_for
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, SelectedEvent
+from sfumato.privacy.relations import true_positive_rate
 
 DELTA = 1e-5
 LEVEL = 0.95

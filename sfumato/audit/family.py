@@ -58,12 +58,6 @@ def total_variation(tally: Tally) -> float:
     return float(profile(tally, np.zeros(1))[0])
 
 
-def true_positive_rate(tally: Tally, false_positive_rate: float) -> float:
-    """No attacker detects a larger share of members at this rate f: t <= e^epsilon f + delta(epsilon) for every epsilon."""
-    epsilons = np.linspace(0.0, 30.0, 601)
-    return float(np.clip(np.min(np.exp(epsilons) * false_positive_rate + profile(tally, epsilons)), 0, 1))
-
-
 def family_epsilon(right: int, guesses: int, tally: Tally, delta: float, confidence: float) -> float:
     """The lower bound on epsilon from `right` of `guesses` about fair coins, if the noise is s times that of `tally`.
 

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import norm, rankdata
 
-from sfumato.audit.family import true_positive_rate
 from sfumato.audit.result import AuditResult, Claim
 from sfumato.audit.verdicts import by_clopper_pearson
+from sfumato.privacy.relations import true_positive_rate
 
 ATTACK = "lira"
 FALSE_POSITIVE_RATES = (0.001, 0.01)
