@@ -248,7 +248,7 @@ def test_the_black_box_sees_most_of_the_claim_and_no_more():
 def test_control_the_black_box_finds_a_tenth_of_the_noise():
     claim = claim_of(1.0, 3)
     noise = TenTimesTooLittle(next(iter(claim.tally)).noise_multiplier)
-    family, exact = blackbox(*worst_case(claim, noise=noise), claim, stream(1), models=100, together=50)
+    family, exact = blackbox(*worst_case(claim, noise=noise), claim, stream(1), models=400, together=50)
     assert family.broken and exact.broken
 
 

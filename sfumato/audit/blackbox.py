@@ -93,9 +93,11 @@ def blackbox(
 
 def _losses(trainer: DPSGD, params: PyTree, target: PyTree) -> Float[np.ndarray, " m"]:
     assert isinstance(trainer.clipped, ClippedGrad)
-    return np.asarray(jax.jit(jax.vmap(trainer.clipped.loss, (0, None)))(params, target), np.float64)
+    loss = trainer.clipped.loss_with(*trainer.constants)
+    return np.asarray(jax.jit(jax.vmap(loss, (0, None)))(params, target), np.float64)
 
 
 def hardest_label(loss: Loss, params: PyTree, image: PyTree, classes: int) -> int:
     """The label with the largest loss for this image."""
+    image = jax.tree.map(jnp.asarray, image)
     return int(np.argmax([float(loss(params, (image, jnp.int32(label)))) for label in range(classes)]))

@@ -106,11 +106,11 @@ def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> 
         raise ArgumentError("clipped", type(clipped).__name__, "gradient canaries need the clipping engine; use a replay")
     loss, steep = clipped.loss, _STEEP * float(np.max(np.asarray(_norms(clipped))))
 
-    def canary_loss(params: PyTree, example: tuple[PyTree, Array]) -> Float[Array, ""]:
+    def canary_loss(params: PyTree, example: tuple[PyTree, Array], *frozen: PyTree) -> Float[Array, ""]:
         own, slot = example
         flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
         canary = jnp.where(slot >= 0, steep * flat[jnp.maximum(slot, 0)], 0.0)
-        return canary + jnp.where(slot == IMAGE, loss(params, own), 0.0) if images else canary
+        return canary + jnp.where(slot == IMAGE, loss(params, own, *frozen), 0.0) if images else canary
 
     def fetch(indices: np.ndarray, step: int) -> PyTree:
         slot = np.where(indices < images, IMAGE, slots[np.maximum(indices - images, 0)]).astype(np.int32)
@@ -136,8 +136,8 @@ def _images_alone(trainer: DPSGD) -> DPSGD:
     """The same steps, the canaries masked out."""
     clipped = trainer.clipped
 
-    def without(params: PyTree, batch: PyTree, mask: Array) -> BoundedSum:
-        return clipped(params, batch, mask & (batch[1] == IMAGE))
+    def without(params: PyTree, batch: PyTree, mask: Array, *frozen: PyTree) -> BoundedSum:
+        return clipped(params, batch, mask & (batch[1] == IMAGE), *frozen)
 
     return replace(trainer, clipped=without)
 

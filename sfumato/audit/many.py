@@ -34,7 +34,11 @@ def train_many(
     clipped = trainer.clipped
     if not isinstance(clipped, ClippedGrad):
         raise ArgumentError("clipped", type(clipped).__name__, "many models at once need the clipping engine")
-    add = jax.jit(lambda total, *step: jax.tree.map(jnp.add, total, jax.vmap(lambda *own: clipped(*own).value)(*step)))
+
+    @jax.jit
+    def add(total: PyTree, frozen: tuple[PyTree, ...], *step: PyTree) -> PyTree:
+        return jax.tree.map(jnp.add, total, jax.vmap(lambda *own: clipped(*own, *frozen).value)(*step))
+
     parts = []
     for first in range(0, len(keys), together):
         chosen = [min(first + k, len(keys) - 1) for k in range(together)]  # a short last part repeats its last model
@@ -42,7 +46,7 @@ def train_many(
         for step in range(trainer.steps):
             totals = jax.tree.map(np.zeros_like, state["params"])
             for batch, mask in _batches(trainer, [(keys[k], present[k]) for k in chosen], step):
-                totals = add(totals, state["params"], batch, mask)
+                totals = add(totals, trainer.constants, state["params"], batch, mask)
             released = _released(trainer, jax.tree.map(np.asarray, totals), [keys[k] for k in chosen], step)
             state = jax.vmap(partial(trainer.absorb, step=step))(state, released=released)
         parts.append(jax.tree.map(np.asarray, state))

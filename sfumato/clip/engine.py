@@ -1,11 +1,11 @@
 """`clipped_grad`: from a loss of ONE example to the clipped gradient sum of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from sfumato.clip import _jax as J
 from sfumato.clip import book_keeping, materialise, two_pass
@@ -32,9 +32,9 @@ __all__ = ["CLIP_NORMS", "METHODS", "ClippedGrad", "check_clip_norm", "clipped_g
 
 @dataclass(frozen=True)
 class ClippedGrad:
-    """Callable `(params, batch, mask) -> BoundedSum`; may be jitted. Build it with `clipped_grad`."""
+    """Callable `(params, batch, mask, *frozen) -> BoundedSum`; may be jitted. Build it with `clipped_grad`."""
 
-    loss: Loss
+    loss: Callable[..., Float[Array, ""]]
     clip_norm: float | Mapping[str, float]
     method: str = "auto"
     groups: Grouping = "flat"
@@ -46,35 +46,45 @@ class ClippedGrad:
     def sensitivity(self) -> Sensitivity:
         return Sensitivity.of_contribution(1.0 if self.normalised else total_norm(self.clip_norm))
 
-    def __call__(self, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]) -> BoundedSum:
-        """The sum over the examples i with mask[i]; every leaf of `batch` has the example axis in front."""
+    def __call__(
+        self, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"], *frozen: PyTree
+    ) -> BoundedSum:
+        """The sum over the examples i with mask[i]; every leaf of `batch` has the example axis in front.
+
+        frozen: what the loss takes after the example, such as weights that are not trained: the same for all examples, not
+        differentiated. Given here and not closed over, it is an argument of a compiled program instead of a part of it.
+        """
         _check_batch(batch, mask)
         names = check_params(params)
         params = jax.tree.map(jnp.asarray, params)
         clipper = make_clipper(names, self.clip_norm, self.groups, self.clipping)
 
-        def clipped_sum(params: PyTree, batch: PyTree, mask: Array) -> PyTree:
-            return self._sum(clipper, params, batch, mask)
+        def clipped_sum(params: PyTree, batch: PyTree, mask: Array, *frozen: PyTree) -> PyTree:
+            return self._sum(self.loss_with(*frozen), clipper, params, batch, mask)
 
         size = self.microbatch
         if isinstance(size, str):
-            size = fitting(clipped_sum, (self.loss, self.method), params, batch, mask)
-        value = J.let_compiler_shard(lambda *args: in_microbatches(clipped_sum, size, *args), params, batch, mask)
+            size = fitting(clipped_sum, (self.loss, self.method), params, batch, mask, *frozen)
+        value = J.let_compiler_shard(lambda *args: in_microbatches(clipped_sum, size, *args), params, batch, mask, *frozen)
         if self.normalised:
             value = jax.tree.map(lambda leaf: leaf / total_norm(self.clip_norm), value)
         return BoundedSum(value, self.sensitivity)
 
-    def _sum(self, clipper: Clipper, params: PyTree, batch: PyTree, mask: Array) -> PyTree:
-        trace = trace_loss(self.loss, params, first_example(batch))
+    def loss_with(self, *frozen: PyTree) -> Loss:
+        """The loss as a function of parameters and example alone."""
+        return (lambda params, example: self.loss(params, example, *frozen)) if frozen else self.loss
+
+    def _sum(self, loss: Loss, clipper: Clipper, params: PyTree, batch: PyTree, mask: Array) -> PyTree:
+        trace = trace_loss(loss, params, first_example(batch))
         if self.method == "materialise":
-            return materialise.clipped_sum(self.loss, trace, clipper, params, batch, mask)
+            return materialise.clipped_sum(loss, trace, clipper, params, batch, mask)
         plan = make_plan(trace)
         passes = two_pass if plan.method(self.method) == "two_pass" else book_keeping
         return passes.clipped_sum(plan, clipper, params, batch, mask)
 
 
 def clipped_grad(
-    loss: Loss,
+    loss: Callable[..., Float[Array, ""]],
     clip_norm: float | Mapping[str, float],
     *,
     method: str = "auto",
@@ -87,7 +97,7 @@ def clipped_grad(
 
     loss: `loss(params, example) -> scalar` for ONE example (a tree of arrays without a batch axis). An example may hold
         several augmented views; a loss that averages over them is then clipped once per example (augmentation
-        multiplicity), not once per view.
+        multiplicity), not once per view. `loss(params, example, *frozen)` if it is called with frozen arguments.
     clip_norm: C > 0, in the unit of the gradient; or one for each group.
     method: "book_keeping" takes one forward and one backward pass and holds no per-example gradient but of single layers;
         "two_pass" takes a second pass in place of the memory for cotangents; "materialise" holds every example's gradient.

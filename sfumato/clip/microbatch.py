@@ -12,8 +12,8 @@ from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 
 Microbatch = int | str | None
-Sum = Callable[[PyTree, PyTree, Array], PyTree]
-"""(params, batch, mask) -> the tree of sums."""
+Sum = Callable[..., PyTree]
+"""(params, batch, mask, *frozen) -> the tree of sums."""
 
 SHARE = 0.8
 """Of the memory that is free, what a compiled program may take."""
@@ -31,11 +31,12 @@ def check_microbatch(microbatch: Microbatch) -> None:
 
 
 def in_microbatches(
-    clipped_sum: Sum, size: int | None, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
-) -> PyTree:
+    clipped_sum: Sum, size: int | None, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"],
+    *frozen: PyTree,
+) -> PyTree:  # fmt: skip
     """The sum over the batch, `size` examples at a time; the last examples of all may be masked padding."""
     if size is None or size >= len(mask):
-        return clipped_sum(params, batch, mask)
+        return clipped_sum(params, batch, mask, *frozen)
     count = -(-len(mask) // size)
 
     def split(leaf: Array) -> Array:
@@ -47,7 +48,7 @@ def in_microbatches(
         return jnp.moveaxis(padded.reshape((size, count, *leaf.shape[1:])), 1, 0)
 
     def step(total: PyTree, part: tuple[PyTree, Array]) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, total, clipped_sum(params, *part)), None
+        return jax.tree.map(jnp.add, total, clipped_sum(params, *part, *frozen)), None
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
     # On a CPU, XLA's gradients of convolutions are 6 to 50 times slower inside a loop than outside.
@@ -57,15 +58,17 @@ def in_microbatches(
 
 
 def fitting(
-    clipped_sum: Sum, name: Hashable, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
-) -> int:
+    clipped_sum: Sum, name: Hashable, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"],
+    *frozen: PyTree,
+) -> int:  # fmt: skip
     """The largest microbatch (or nearly) whose compiled program fits into the device's free memory.
 
     Found by compiling for the whole batch and, as long as that is too much, for a proportionally smaller one; nothing is
     run. The answer is kept for `name` and these shapes, so it does not change during a run.
     Raises ArgumentError if not even one example fits.
     """
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (params, batch, mask))
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
+                          (params, batch, mask, *frozen))  # fmt: skip
     key = (name, *jax.tree.leaves(shapes), jax.tree.structure(shapes))
     if key not in _found:
         free, size = SHARE * free_memory(), len(mask)
@@ -78,11 +81,11 @@ def fitting(
     return _found[key]
 
 
-def program_memory(clipped_sum: Sum, shapes: tuple[PyTree, PyTree, jax.ShapeDtypeStruct], size: int) -> int:
+def program_memory(clipped_sum: Sum, shapes: tuple[PyTree, ...], size: int) -> int:
     """Bytes that the compiled sum over `size` examples takes, its arguments included, by XLA's own analysis."""
-    params, *rest = shapes
-    part = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), rest)
-    found: Any = jax.jit(clipped_sum).lower(params, *part).compile().memory_analysis()
+    params, batch, mask, *frozen = shapes
+    part = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), (batch, mask))
+    found: Any = jax.jit(clipped_sum).lower(params, *part, *frozen).compile().memory_analysis()
     return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
 
 

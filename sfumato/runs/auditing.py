@@ -192,7 +192,7 @@ def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
                             f"{subject.plan.model}; use whitebox or one-run")
     others = subject.procedure(first)
     assert isinstance(others, DPSGD) and isinstance(trainer.clipped, ClippedGrad)
-    loss = trainer.clipped.loss
+    loss = trainer.clipped.loss_with(*trainer.constants)
     params = pretrained(loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
     trainer = replace(trainer, params=params, physical=min(trainer.physical, _PHYSICAL))
     image = jax.tree.map(lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0])

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int64, PyTree
 
-from sfumato.clip import BoundedSum, clipped_grad
+from sfumato.clip import clipped_grad
 from sfumato.core.keys import SecretKey, public_stream
 from sfumato.data.source import Source
 from sfumato.data.views import Views
@@ -168,13 +168,12 @@ def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, se
     shift, views_seed = max(1, min(plan.shape[:2]) // 8), int(secret.stream("views").integers(2**63))
     views = Views(settings.views, shift, flip=plan.shape[2] == 3, seed=views_seed)
 
-    def clipped(params: PyTree, examples: PyTree, mask: Array, frozen: PyTree) -> BoundedSum:
-        loss = loss_of(eqx.combine(frozen, static), own)
-        return clipped_grad(loss, settings.clip_norm, normalised=True)(params, examples, mask)
+    def loss(params: PyTree, example: tuple[Array, Array], frozen: PyTree) -> Float[Array, ""]:
+        return loss_of(eqx.combine(frozen, static), own)(params, example)
 
     procedure = DPSGD(
         params=params,
-        clipped=clipped,
+        clipped=clipped_grad(loss, settings.clip_norm, normalised=True),
         frozen=frozen,
         fetch=lambda indices, step: (views(train.images(indices), indices, step), train.labels[indices]),
         **_common(plan, settings),

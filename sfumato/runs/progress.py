@@ -71,11 +71,11 @@ class Bars:
             TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True),
             console=Console(file=sys.stderr),
         )  # fmt: skip
-        self._bars.start()
         self._task: Any = None
         self._began, self._before, self._unit = 0.0, 0, ""
 
     def begin(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+        self._bars.start()  # not before: an error may come first, and its message is one line
         self._task = self._bars.add_task(stage, total=total, completed=done, unit=unit, note="")
         self._began, self._unit = time.monotonic(), unit
 
@@ -91,7 +91,8 @@ class Bars:
         self._bars.console.print(text, highlight=False)
 
     def close(self) -> None:
-        self._bars.stop()
+        if self._task is not None:
+            self._bars.stop()
 
 
 def make_progress(kind: str) -> Progress:

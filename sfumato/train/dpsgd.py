@@ -35,7 +35,7 @@ class DPSGD:
 
     fetch: (indices, step) -> the tree of examples, a function of its arguments only. physical: examples on the device at
     once. ema_decay: mu above; 0 turns averaging off. The state is a dict of params, ema, optimiser state.
-    frozen: arrays that `clipped` takes as a fourth argument; closed over, they would become part of the compiled program.
+    frozen: arrays that `clipped` takes as a fourth argument and the loss as a third (see `ClippedGrad`).
     """
 
     params: PyTree
