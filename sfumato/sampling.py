@@ -21,9 +21,10 @@ from sfumato.privacy.events import (
     CyclicPoissonEvent,
     Event,
     FixedSizeEvent,
-    GaussianEvent,
+    Inner,
     PoissonSampledEvent,
     TruncatedPoissonEvent,
+    independent,
 )
 
 
@@ -37,7 +38,7 @@ class Sampler(Protocol):
     @property
     def expected_batch_size(self) -> float: ...
     def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]: ...
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event: ...
+    def event(self, mechanism: Inner, step: int = 0) -> Event: ...
 
 
 def _subset(stream: np.random.Generator, n: int, size: int) -> Int64[np.ndarray, "b"]:
@@ -71,8 +72,9 @@ class Poisson:
         size = int(stream.binomial(self.n, self.rate))
         return _subset(stream, self.n, size)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
-        return mechanism if self.rate == 1.0 else PoissonSampledEvent(self.rate, mechanism)
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
+        one = independent(mechanism)
+        return one if self.rate == 1.0 else PoissonSampledEvent(self.rate, one)
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,10 @@ class TruncatedPoisson:
         size = min(int(stream.binomial(self.n, self.rate)), self.maximum)
         return _subset(stream, self.n, size)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
         if self.maximum >= self.n:
             return Poisson(self.rate, self.steps, self.n).event(mechanism)
-        return TruncatedPoissonEvent(self.rate, self.n, self.maximum, mechanism)
+        return TruncatedPoissonEvent(self.rate, self.n, self.maximum, independent(mechanism))
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class CyclicPoisson:
         members = len(range(phase, self.n, self.cycle))
         return phase + self.cycle * Poisson(self.rate, self.steps, members).indices(key, step)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
         return CyclicPoissonEvent(self.rate, self.cycle, step % self.cycle, mechanism)
 
 
@@ -163,8 +165,8 @@ class FixedSize:
     def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]:
         return _subset(key.stream("sample", step), self.n, self.size)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
-        return FixedSizeEvent(self.size, self.n, mechanism)
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
+        return FixedSizeEvent(self.size, self.n, independent(mechanism))
 
 
 @dataclass(frozen=True)
@@ -185,5 +187,5 @@ class FullBatch:
     def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]:
         return np.arange(self.n)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
-        return mechanism
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
+        return independent(mechanism)

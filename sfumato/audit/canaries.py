@@ -28,7 +28,7 @@ from sfumato.audit.verdicts import by_clopper_pearson, by_family, by_one_run
 from sfumato.clip import BoundedSum, ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import Gaussian
+from sfumato.noise import Promised
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
 from sfumato.sampling import FullBatch, Poisson
 from sfumato.train.dpsgd import DPSGD
@@ -79,7 +79,7 @@ class Canaries:
     def event(self, step: int) -> Event:
         return self._inner.event(step)
 
-    def mechanism(self, step: int) -> Gaussian:
+    def mechanism(self, step: int) -> Promised:
         return self._inner.mechanism(step)
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:

@@ -10,7 +10,8 @@ replace-one         the sums differ by up to 2 C: plain Gaussians count with hal
 
 Truncated Poisson samples are accounted as the library does (arXiv 2508.15089): with the probability that truncation happens,
 one example may push another out of the batch, which moves the sum by 2 C. Cyclic samples: an example stands in one group and
-sees its group's releases only, so what counts is the busiest group (parallel composition). Samples of fixed size are known
+sees its group's releases only, so what counts is the busiest group (parallel composition), with correlated noise, too
+(`noise/banded.py`). Samples of fixed size are known
 under replace-one by their Rényi divergences (Wang et al. 2019, arXiv 1808.00087, Thm. 27), for sums that differ by 2 C;
 zero-out is the case in which the replacement contributes nothing.
 """
@@ -127,7 +128,7 @@ def simplified(tally: Tally) -> tuple[float, Parts]:
             case GaussianEvent(sigma) | PoissonSampledEvent(1.0, GaussianEvent(sigma)):
                 squares.append(count / sigma**2)
             case CyclicPoissonEvent(rate, cycle, _, inner):
-                key = (rate, cycle, inner)
+                key = (rate, cycle, inner)  # inner: correlated noise or not, the turns of one example do not overlap
                 groups[key] = max(groups.get(key, 0), count)  # the busiest group
             case FixedSizeEvent(size, n, GaussianEvent(sigma)) if size == n:
                 squares.append(count / sigma**2)
@@ -139,7 +140,7 @@ def simplified(tally: Tally) -> tuple[float, Parts]:
         if rate == 1.0:
             squares.append(count / inner.noise_multiplier**2)
         else:
-            rest[PoissonSampledEvent(rate, inner)] += count
+            rest[PoissonSampledEvent(rate, GaussianEvent(inner.noise_multiplier))] += count
     return math.sqrt(math.fsum(squares)), tuple(sorted(rest.items(), key=repr))
 
 
