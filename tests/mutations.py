@@ -80,8 +80,8 @@ SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_se
 MUTATIONS = (
     # -- noise
     bug("no noise", GAUSSIAN, f"scale * {DRAW}", "np.zeros(leaf.shape)", NOISE_LAW, "wrong scale"),
-    bug("noise for the mean added to the sum (scaled by the batch size)", "train.dpsgd:DPSGD.mechanism", "self.noise",
-        "Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)", BY_HAND, "close"),
+    bug("noise for the mean added to the sum (scaled by the batch size)", "train.dpsgd:DPSGD.mechanism", "return self.noise\n",
+        "return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)\n", BY_HAND, "close"),
     bug("noise before averaging: every device adds its own, then the mean is taken", GAUSSIAN, DRAW,
         "key.stream(\"noise\", name).standard_normal((4, *leaf.shape)).mean(0)", NOISE_LAW, "wrong scale"),
     bug("noise scaled without the sensitivity", GAUSSIAN, "self.multiplier * total.sensitivity.add_or_remove",
@@ -104,10 +104,19 @@ MUTATIONS = (
     bug("rounding to the lattice is not paid for", "noise.lattice:lattice", "sensitivity / g + math.sqrt(d)",
         "sensitivity / g", "test_noise.py::test_rounding_is_paid_for[10000000000]", "assert"),
     # -- clipping
+    bug("correlated noise with more bands than groups", "privacy.events:CyclicPoissonEvent.__post_init__",
+        "self.event.bands > self.cycle", "False", "test_noise_banded.py::test_bands_are_at_most_the_groups", "DID NOT RAISE"),
+    bug("correlated noise with coefficients of another length", "noise.banded:square_root_bands",
+        "product / np.linalg.norm(product)", "product / product[0]",
+        "test_noise_banded.py::test_a_run_pays_for_its_busiest_group", "norm 1"),
+    bug("correlated noise forgets its past when a run resumes", "noise.banded:BandedGaussian.unit_noise",
+        "self._past, self._next = [], 0", "self._past, self._next = [], step",
+        "test_noise_banded.py::test_a_stopped_run_goes_on_bit_by_bit[4]", "assert|equal"),
     bug("clipped per view, not per image", "runs.jobs:_on_images",
-        "normalised=True)(params, examples, mask)",
-        "normalised=True)(params, (examples[0].reshape(-1, 1, *examples[0].shape[2:]), "
-        "jnp.repeat(examples[1], examples[0].shape[1])), jnp.repeat(mask, examples[0].shape[1]))",
+        "clipped=clipped_grad(loss, settings.clip_norm, normalised=True),",
+        "clipped=lambda params, examples, mask, frozen: clipped_grad(loss, settings.clip_norm, normalised=True)("
+        "params, (examples[0].reshape(-1, 1, *examples[0].shape[2:]), jnp.repeat(examples[1], examples[0].shape[1])), "
+        "jnp.repeat(mask, examples[0].shape[1]), frozen),",
         f"{SHIPPED}[dp-sgd on images]", "one image moves the sum"),
     bug("one leaf is not clipped", "clip.factors:Clipper.__call__", "[factors[group] for group in self.of_leaf]",
         "[mask.astype(jnp.float32), *[factors[group] for group in self.of_leaf][1:]]",
@@ -142,7 +151,7 @@ MUTATIONS = (
         "if True:", "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]",
         "another law|excludes"),
     bug("a batch of fixed size that claims to be Poisson", "sampling:FixedSize.event",
-        "FixedSizeEvent(self.size, self.n, mechanism)", "PoissonSampledEvent(self.size / self.n, mechanism)",
+        "FixedSizeEvent(self.size, self.n,", "PoissonSampledEvent(self.size / self.n,",
         "test_samplers.py::test_batches_follow_the_law_of_their_event[fixed size-4]", "another law"),
     bug("truncation keeps the first examples", "sampling:TruncatedPoisson.indices",
         "size = min(int(stream.binomial(self.n, self.rate)), self.maximum)\n    return _subset(stream, self.n, size)",

@@ -192,6 +192,12 @@ def test_nothing_else_takes_correlated_noise(make):
         make(BandedGaussianEvent(1.0, 4))
 
 
+def test_bands_are_at_most_the_groups():
+    CyclicPoissonEvent(0.1, 4, 0, BandedGaussianEvent(1.0, 4))
+    with pytest.raises(ArgumentError, match="longer cycle"):
+        CyclicPoissonEvent(0.1, 3, 0, BandedGaussianEvent(1.0, 4))
+
+
 def test_events_survive_the_ledger():
     event = CyclicPoissonEvent(0.25, 4, 3, BandedGaussianEvent(1.5, 4))
     assert events.from_json(events.to_json(event)) == event
