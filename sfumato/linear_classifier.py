@@ -20,6 +20,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.privacy import accountants, calibration
+from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.solve.budget import METHODS, LinearRecipe, automatic, linear_rule, releases_for, weakness
@@ -100,8 +101,8 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         epsilon, delta = privacy_target(self.epsilon, self.delta, len(X))
         mu = calibration.gaussian_mu_for(epsilon, delta)
         balanced = isinstance(self.class_weight, str)
-        counts = Release("class counts", 1, 1 / (mu * math.sqrt(COUNT_SHARE)) * (1 + 1e-12), None,
-                         "how many examples each class has")  # fmt: skip
+        enough = GaussianEvent(1 / (mu * math.sqrt(COUNT_SHARE)) * (1 + 1e-12))
+        counts = Release("class counts", 1, enough, "how many examples each class has")
         left = mu * math.sqrt(1 - COUNT_SHARE) if balanced else mu
         sphere = self._sphere(len(X), left)
         recipe = linear_rule(_resolve(self.method, sphere.size), len(X), sphere.size, len(self.classes_), left)

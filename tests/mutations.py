@@ -157,7 +157,7 @@ MUTATIONS = (
         "size = min(int(stream.binomial(self.n, self.rate)), self.maximum)\n    return _subset(stream, self.n, size)",
         "return _subset(stream, self.n, int(stream.binomial(self.n, self.rate)))[:self.maximum]",
         "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]", "another law"),
-    bug("noise of replace-one scaled for add-or-remove", "privacy.relations:_distance",
+    bug("noise of replace-one scaled for add-or-remove", "privacy.relations:distance",
         "2.0 if relation == REPLACE_ONE else 1.0", "1.0",
         "test_relations.py::test_a_replaced_example_moves_a_gaussian_twice_as_far", "assert"),
     bug("a cycle counts the average of its groups", "privacy.relations:simplified",

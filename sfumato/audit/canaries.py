@@ -7,7 +7,8 @@ training images and (more than is owed to it) which of *them* were sampled, so i
 
     o_t = [canary j took part in step t] + N(0, sigma^2)        in units of the sensitivity.
 
-Whether j is in the data set was a fair coin. If it is, it takes part with probability q. The attacker's score is the log
+Whether j is in the data set was a fair coin. If it is, it takes part with probability q; in a cycle, when its group's turn
+comes. The attacker's score is the log
 likelihood ratio of all steps, sum_t log(1 - q + q exp((o_t - 1/2) / sigma^2)): the best there is (Neyman & Pearson 1933).
 One run asks about as many canaries as there are parameters, at the price of one run.
 """
@@ -29,8 +30,9 @@ from sfumato.clip import BoundedSum, ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Promised
-from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
-from sfumato.sampling import FullBatch, Poisson
+from sfumato.privacy import events
+from sfumato.privacy.events import CyclicPoissonEvent, Event, FixedSizeEvent, GaussianEvent
+from sfumato.sampling import moved
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import State
 
@@ -92,7 +94,8 @@ class Canaries:
         seen = _flat(released)[self.places]
         if self._known_sum is not None:
             seen = seen - _flat(self._known_sum)[self.places]
-        self.scores = self.scores + log_likelihood_ratio(seen / self._scale, self.event(step))
+        places = self.images + np.arange(self.canaries)
+        self.scores = self.scores + log_likelihood_ratio(seen / self._scale, self.event(step), places)
         return self._inner.absorb(state, step, released)
 
 
@@ -118,18 +121,12 @@ def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> 
 
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params))
     physical = max(1, min(trainer.physical if images else 4096, _MOST_FLOATS // size, images + len(slots)))
-    sampler: Any = replace(_known_sampler(trainer), n=images + len(slots))
+    sampler = moved(trainer.sampler, images + len(slots))
     return replace(trainer, clipped=replace(clipped, loss=canary_loss), fetch=fetch, sampler=sampler, physical=physical)
 
 
 def _norms(clipped: ClippedGrad) -> list[float]:
     return [clipped.clip_norm] if isinstance(clipped.clip_norm, int | float) else list(clipped.clip_norm.values())
-
-
-def _known_sampler(trainer: DPSGD) -> Poisson | FullBatch:
-    if not isinstance(trainer.sampler, Poisson | FullBatch):
-        raise ArgumentError("sampler", type(trainer.sampler).__name__, "audits know Poisson sampling and full batches")
-    return trainer.sampler
 
 
 def _images_alone(trainer: DPSGD) -> DPSGD:
@@ -146,14 +143,26 @@ def _flat(tree: PyTree) -> Float[np.ndarray, " d"]:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
-def log_likelihood_ratio(seen: Float[np.ndarray, " m"], event: Event) -> Float[np.ndarray, " m"]:
-    """Of a release with the canary against one without; seen: its own number in units of the sensitivity."""
-    gaussian = event.event if isinstance(event, PoissonSampledEvent) else event
-    assert isinstance(gaussian, GaussianEvent)
-    ratio = (seen - 0.5) / gaussian.noise_multiplier**2
-    if not isinstance(event, PoissonSampledEvent):
-        return ratio
-    return np.logaddexp(np.log1p(-event.rate), np.log(event.rate) + ratio)
+def log_likelihood_ratio(
+    seen: Float[np.ndarray, " m"], event: Event, places: Int[np.ndarray, " m"]
+) -> Float[np.ndarray, " m"]:
+    """Of a release with the canary against one without; seen: its own number in units of the sensitivity. places: of the
+    canaries in the data set.
+    """
+    ratio = (seen - 0.5) / events.noise_of(event) ** 2
+    rate = _rate(event)
+    if rate < 1:
+        ratio = np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
+    if isinstance(event, CyclicPoissonEvent):
+        return np.where(places % event.cycle == event.phase, ratio, 0.0)
+    return ratio
+
+
+def _rate(event: Any) -> float:
+    """With what probability an example takes part. A truncated sample holds it a little less often than its rate says."""
+    if isinstance(event, FixedSizeEvent):
+        return event.size / event.n
+    return 1.0 if isinstance(event, GaussianEvent) else float(event.rate)
 
 
 def whitebox(

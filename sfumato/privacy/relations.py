@@ -58,7 +58,7 @@ def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> 
     """
     mu, parts = simplified(tally)
     if not parts:
-        return _gaussian_epsilon(mu * _distance(relation), delta) if mu > 0 else 0.0
+        return _gaussian_epsilon(mu * distance(relation), delta) if mu > 0 else 0.0
     if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
         return _renyi_epsilon(mu, parts, delta, relation)
     return _pld_epsilon(mu, parts, delta, relation, interval)
@@ -83,7 +83,7 @@ def true_positive_rate(tally: Tally, false_positive_rate: float, relation: Relat
 
     mu, parts = simplified(tally)
     if not parts:
-        return float(norm.cdf(norm.ppf(false_positive_rate) + mu * _distance(relation)))
+        return float(norm.cdf(norm.ppf(false_positive_rate) + mu * distance(relation)))
     grid = np.linspace(0.0, -math.log(false_positive_rate), 200)
     return float(min(1.0, *(delta(tally, each, relation) + math.exp(each) * false_positive_rate for each in grid)))
 
@@ -144,7 +144,8 @@ def simplified(tally: Tally) -> tuple[float, Parts]:
     return math.sqrt(math.fsum(squares)), tuple(sorted(rest.items(), key=repr))
 
 
-def _distance(relation: Relation) -> float:
+def distance(relation: Relation) -> float:
+    """How far the sums of neighbours are apart, in units of C."""
     return 2.0 if relation == REPLACE_ONE else 1.0
 
 
@@ -160,7 +161,7 @@ def _renyi_event(event: Event, relation: Relation) -> Any:
     import dp_accounting as library
 
     sigma = (event if isinstance(event, GaussianEvent) else event.event).noise_multiplier
-    gaussian = library.GaussianDpEvent(sigma / _distance(relation))
+    gaussian = library.GaussianDpEvent(sigma / distance(relation))
     match event:
         case GaussianEvent():
             return gaussian

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from scipy.optimize import brentq
 
 from sfumato.core.errors import ArgumentError
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally, tally
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
 from sfumato.privacy.releases import Release
 
 
@@ -48,11 +48,6 @@ def noise_multiplier(release: Release, target_epsilon: float, delta: float) -> f
     """The noise multiplier that this accountant would ask for, to 1e-4; its search begins at the release's own."""
 
     def excess(sigma: float) -> float:
-        return epsilon(tally((with_noise(release, sigma).event, release.count)), delta) - target_epsilon
+        return epsilon(release.with_noise(sigma).tally, delta) - target_epsilon
 
     return float(brentq(excess, release.noise_multiplier * 0.9, release.noise_multiplier * 2, xtol=1e-4))
-
-
-def with_noise(release: Release, sigma: float) -> Release:
-    """The same release with another noise multiplier."""
-    return Release(release.name, release.count, sigma, release.rate, release.what)

@@ -40,6 +40,8 @@ class Sampler:
     kind: str
     rate: float
     expected_batch_size: float
+    maximum: int | None = None
+    cycle: int | None = None
 
     @property
     def is_full_batch(self) -> bool:

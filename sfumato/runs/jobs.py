@@ -29,7 +29,6 @@ from sfumato.runs.plan import Plan
 from sfumato.runs.pretrained import feature_map, prepared
 from sfumato.runs.progress import Progress
 from sfumato.runs.public import sphere_for
-from sfumato.sampling import Poisson
 from sfumato.solve.budget import LinearRecipe
 from sfumato.solve.fc import FIRST_GRADIENT, FeatureCovariance
 from sfumato.solve.linear import solver
@@ -225,7 +224,7 @@ def _sgd(plan: Plan) -> SGDSettings:
 
 def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
     return {
-        "sampler": Poisson(plan.sampler["rate"], settings.steps, plan.n),
+        "sampler": plan.sampler,
         "noise": Gaussian(plan.releases[0].noise_multiplier),
         "optimiser": settings.transformation(),
         "physical": settings.physical,
