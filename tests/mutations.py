@@ -110,7 +110,7 @@ MUTATIONS = (
         "product / np.linalg.norm(product)", "product / product[0]",
         "test_noise_banded.py::test_a_run_pays_for_its_busiest_group", "norm 1"),
     bug("correlated noise forgets its past when a run resumes", "noise.banded:BandedGaussian.unit_noise",
-        "self._past, self._next = [], 0", "self._past, self._next = [], step",
+        "self._past, self._next, self._owner = [], 0,", "self._past, self._next, self._owner = [], step,",
         "test_noise_banded.py::test_a_stopped_run_goes_on_bit_by_bit[4]", "assert|equal"),
     bug("clipped per view, not per image", "runs.jobs:_on_images",
         "clipped=clipped_grad(loss, settings.clip_norm, normalised=True),",

@@ -29,7 +29,7 @@ from sfumato.audit.verdicts import by_clopper_pearson, by_family, by_one_run
 from sfumato.clip import BoundedSum, ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import Promised
+from sfumato.noise import BandedGaussian, Promised
 from sfumato.privacy import events
 from sfumato.privacy.events import CyclicPoissonEvent, Event, FixedSizeEvent, GaussianEvent
 from sfumato.sampling import moved
@@ -68,7 +68,7 @@ class Canaries:
         """Decide by fair coins which canaries are in the data set, and give each a parameter of its own."""
         self.included = stream.random(self.canaries) < 0.5
         self.places = stream.choice(self._size, self.canaries, replace=False)
-        self.scores = np.zeros(self.canaries)
+        self._seen: list[Float[np.ndarray, " m"]] = []
         self._slots[:] = np.where(self.included, self.places, ABSENT)
 
     @property
@@ -94,9 +94,32 @@ class Canaries:
         seen = _flat(released)[self.places]
         if self._known_sum is not None:
             seen = seen - _flat(self._known_sum)[self.places]
-        places = self.images + np.arange(self.canaries)
-        self.scores = self.scores + log_likelihood_ratio(seen / self._scale, self.event(step), places)
+        self._seen.append(seen / self._scale)
+        if step == self.steps - 1:
+            self.scores = self._score(np.stack(self._seen))
         return self._inner.absorb(state, step, released)
+
+    def _score(self, seen: Float[np.ndarray, "t m"]) -> Float[np.ndarray, " m"]:
+        """Log likelihood ratios, summed over the steps; seen: each canary's own number in every release."""
+        places, noise = self.images + np.arange(self.canaries), self._inner.noise
+        if isinstance(noise, BandedGaussian):
+            seen, lengths = matched(seen, noise.coefficients)
+        else:
+            lengths = np.ones(len(seen))
+        return np.sum([log_likelihood_ratio(row, self.event(step), places, length)
+                       for step, (row, length) in enumerate(zip(seen, lengths, strict=True))], axis=0)  # fmt: skip
+
+
+def matched(
+    seen: Float[np.ndarray, "t m"], coefficients: Float[np.ndarray, " b"]
+) -> tuple[Float[np.ndarray, "t m"], Float[np.ndarray, " t"]]:
+    """What correlated noise leaves of each step: C times the releases has white noise, and an example of step t adds column t
+    of C to it, which is what is looked for. Of column t's squared length l (1, but for the last steps) the result has mean l if
+    the example is there, else 0, and the variance l sigma^2.
+    """
+    steps = len(seen)
+    matrix = sum(c * np.eye(steps, k=-j) for j, c in enumerate(coefficients))
+    return matrix.T @ (matrix @ seen), (matrix**2).sum(0)
 
 
 def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> DPSGD:
@@ -144,12 +167,12 @@ def _flat(tree: PyTree) -> Float[np.ndarray, " d"]:
 
 
 def log_likelihood_ratio(
-    seen: Float[np.ndarray, " m"], event: Event, places: Int[np.ndarray, " m"]
+    seen: Float[np.ndarray, " m"], event: Event, places: Int[np.ndarray, " m"], length: float = 1.0
 ) -> Float[np.ndarray, " m"]:
-    """Of a release with the canary against one without; seen: its own number in units of the sensitivity. places: of the
-    canaries in the data set.
+    """Of a release with the canary against one without; seen: its own number in units of the sensitivity, of mean `length` if
+    the canary is there and variance length sigma^2. places: of the canaries in the data set.
     """
-    ratio = (seen - 0.5) / events.noise_of(event) ** 2
+    ratio = (seen - length / 2) / events.noise_of(event) ** 2
     rate = _rate(event)
     if rate < 1:
         ratio = np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)

@@ -193,11 +193,18 @@ def noise_of(event: Event) -> float:
     return event.noise_multiplier if isinstance(event, GaussianEvent) else event.event.noise_multiplier
 
 
+def bands_of(event: Event) -> int:
+    """Over how many steps the noise inside is correlated; 1 if it is independent."""
+    inner = event if isinstance(event, GaussianEvent) else event.event
+    return inner.bands if isinstance(inner, BandedGaussianEvent) else 1
+
+
 def with_noise(event: Event, noise_multiplier: float) -> Event:
     """The same event, sampled or selected as it is, with another noise multiplier."""
     if isinstance(event, GaussianEvent):
         return replace(event, noise_multiplier=noise_multiplier)
-    return replace(event, event=replace(event.event, noise_multiplier=noise_multiplier))
+    inner: Any = replace(event.event, noise_multiplier=noise_multiplier)
+    return replace(event, event=inner)
 
 
 def tally(*parts: tuple[Event, int]) -> Counter[Event]:

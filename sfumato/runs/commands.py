@@ -15,7 +15,7 @@ from sfumato.models import registry
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
 from sfumato.report.intervals import clopper_pearson
-from sfumato.runs import auditing, recipes, samplers
+from sfumato.runs import auditing, correlated, recipes, samplers
 from sfumato.runs import sweep as curves
 from sfumato.runs import train as runs
 from sfumato.runs import tune as tuning
@@ -29,6 +29,7 @@ from sfumato.runs.rehearsal import Device, rehearse
 from sfumato.runs.store import PRIVATE, write_store
 from sfumato.solve.budget import weakness
 from sfumato.train.evaluate import confusion
+from sfumato.train.settings import SGDSettings
 
 
 def train(config: TrainConfig, published: Published | None = None) -> None:
@@ -193,6 +194,8 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
           if plan.weights else []),
         ("privacy", f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, {neighbour}"),
         ("sampler", samplers.describe(plan.sampler)),
+        *([("noise", correlated.describe(plan.releases[0], plan.settings, plan.sampler, plan.promise))]
+          if isinstance(plan.settings, SGDSettings) else []),
         *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
         ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items()
                                 if not isinstance(value, str))),

@@ -92,6 +92,9 @@ class MethodConfig:
     """--sampler truncated: the largest batch there can be [five standard deviations above the mean]."""
     cycle: int | None = None
     """--sampler cyclic: number of groups."""
+    noise_bands: int | None = None
+    """dp-sgd: correlated noise, each step takes back a part of that of the B - 1 steps before. Examples take turns, in B groups
+    or more (--sampler cyclic). Pays for small batches and a large epsilon: --dry-run tells how much."""
     optimiser: str | None = None
     """dp-sgd: sgd | momentum | adam | lamb [sgd]."""
     learning_rate: float | None = None
@@ -171,6 +174,11 @@ class TrainConfig:
         self.data.check()
         choice("relation", self.privacy.relation, RELATIONS)
         choice("method", self.method.method, METHODS)
+        if self.method.noise_bands is not None:
+            whole("noise_bands", self.method.noise_bands, at_least=2)
+            if self.privacy.noise == "lattice":
+                raise ArgumentError("noise", "lattice", "correlated noise is not drawn on a lattice; leave out --noise or "
+                                    "--noise-bands")  # fmt: skip
         if self.method.sampler is not None:
             choice("sampler", self.method.sampler, get_args(SamplerName))
         if self.method.optimiser is not None:

@@ -23,7 +23,7 @@ from sfumato.models.heads import OnFeatures
 from sfumato.models.input import Input, Prepared
 from sfumato.models.layers import Linear
 from sfumato.models.trainable import finished, select
-from sfumato.noise import Gaussian
+from sfumato.runs import correlated
 from sfumato.runs.classifier import Classifier, Spec
 from sfumato.runs.plan import Plan
 from sfumato.runs.pretrained import feature_map, prepared
@@ -225,7 +225,7 @@ def _sgd(plan: Plan) -> SGDSettings:
 def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
     return {
         "sampler": plan.sampler,
-        "noise": Gaussian(plan.releases[0].noise_multiplier),
+        "noise": correlated.noise(plan.releases[0], settings),
         "optimiser": settings.transformation(),
         "physical": settings.physical,
         "ema_decay": settings.ema,

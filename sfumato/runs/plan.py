@@ -18,7 +18,7 @@ from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import GaussianEvent, Tally
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.runs import pretrained, samplers
+from sfumato.runs import correlated, pretrained, samplers
 from sfumato.runs.config import MethodConfig, TrainConfig, refuse
 from sfumato.runs.pretrained import PublicWeights
 from sfumato.runs.public import PublicRows, describe_public
@@ -29,7 +29,7 @@ from sfumato.solve.recipe import Recipe, rule
 from sfumato.train.settings import SGDSettings, default_settings
 
 SGD_ONLY = ("batch", "steps", "optimiser", "learning_rate", "momentum", "clip_norm", "views", "ema", "physical")
-SAMPLING = ("sampler", "truncate", "cycle")
+SAMPLING = ("sampler", "truncate", "cycle", "noise_bands")
 
 
 Settings = Recipe | LinearRecipe | SGDSettings
@@ -74,6 +74,11 @@ class Plan:
     def input(self) -> Input | None:
         """How the network wants its image, None as its architecture says."""
         return pretrained.input_of(self.model, self.size, self.weights)
+
+    @property
+    def promise(self) -> tuple[float, float, Relation]:
+        """(epsilon, delta, relation)."""
+        return self.epsilon, self.delta, self.relation
 
     @property
     def tally(self) -> Tally:
@@ -301,14 +306,15 @@ def _covariance_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
 
 
 def _sgd_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
-    n, epsilon = budget.n, budget.epsilon
+    n, epsilon, event = budget.n, budget.epsilon, correlated.event_of(config)
+    config = correlated.with_groups(config)
     given = {"batch": n} if config.sampler == "full" else {}
     given |= {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
     settings = default_settings(budget.kind, n, epsilon, budget.mu).adjusted(**given)
     chosen = samplers.choose(config, settings.batch, settings.steps, n, budget.relation)
 
     def gradient(sigma: float) -> Release:
-        return Release("gradient", settings.steps, chosen.event(GaussianEvent(sigma)),
+        return Release("gradient", settings.steps, chosen.event(event(sigma)),
                        "the sum of the clipped gradients of a random batch of training images")
 
     sigma = calibration.noise_multiplier(lambda s: gradient(s).tally, epsilon, budget.delta, budget.relation)
