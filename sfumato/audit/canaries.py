@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from sfumato.audit.alone import run_alone
 from sfumato.audit.result import AuditResult, Claim
@@ -94,9 +94,16 @@ class Canaries:
         seen = _flat(released)[self.places]
         if self._known_sum is not None:
             seen = seen - _flat(self._known_sum)[self.places]
-        places = self.images + np.arange(self.canaries)
-        self.scores = self.scores + log_likelihood_ratio(seen / self._scale, self.event(step), places)
+        told = log_likelihood_ratio(seen / self._scale, self.event(step))
+        self.scores = self.scores + np.where(self._may_take_part(step), told, 0.0)
         return self._inner.absorb(state, step, released)
+
+    def _may_take_part(self, step: int) -> Bool[np.ndarray, " m"] | bool:
+        """Which canaries have their turn."""
+        event = self.event(step)
+        if not isinstance(event, CyclicPoissonEvent):
+            return True
+        return (self.images + np.arange(self.canaries)) % event.cycle == event.phase
 
 
 def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> DPSGD:
@@ -143,19 +150,10 @@ def _flat(tree: PyTree) -> Float[np.ndarray, " d"]:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
-def log_likelihood_ratio(
-    seen: Float[np.ndarray, " m"], event: Event, places: Int[np.ndarray, " m"]
-) -> Float[np.ndarray, " m"]:
-    """Of a release with the canary against one without; seen: its own number in units of the sensitivity. places: of the
-    canaries in the data set.
-    """
-    ratio = (seen - 0.5) / events.noise_of(event) ** 2
-    rate = _rate(event)
-    if rate < 1:
-        ratio = np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
-    if isinstance(event, CyclicPoissonEvent):
-        return np.where(places % event.cycle == event.phase, ratio, 0.0)
-    return ratio
+def log_likelihood_ratio(seen: Float[np.ndarray, " m"], event: Event) -> Float[np.ndarray, " m"]:
+    """Of a release with the canary against one without; seen: its own number in units of the sensitivity."""
+    rate, ratio = _rate(event), (seen - 0.5) / events.noise_of(event) ** 2
+    return ratio if rate == 1 else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
 
 
 def _rate(event: Any) -> float:

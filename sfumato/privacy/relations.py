@@ -183,20 +183,30 @@ def _pld(mu: float, parts: Parts, relation: Relation, interval: float) -> Any:
     """The library's PLD accountant takes noise relative to C and knows the relations itself."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    about: dict[str, Any] = {"value_discretization_interval": interval, "neighboring_relation": _neighbours(relation)}
     total = pld.identity(value_discretization_interval=interval)
     if mu > 0:
-        total = total.compose(pld.from_gaussian_mechanism(1 / mu, **about))
+        total = total.compose(pld.from_gaussian_mechanism(1 / mu, **_about(relation, interval)))
     for event, count in parts:
-        match event:
-            case PoissonSampledEvent(rate, GaussianEvent(sigma)):
-                one = pld.from_gaussian_mechanism(sigma, sampling_prob=rate, **about)
-            case TruncatedPoissonEvent(rate, n, maximum, GaussianEvent(sigma)):
-                one = pld.from_truncated_subsampled_gaussian_mechanism(n, rate, maximum, sigma, **about)
-            case _:
-                raise ArgumentError("event", event, "has no privacy loss distribution here")
-        total = total.compose(one.self_compose(count))
+        total = total.compose(_sampled_pld(event, relation, interval).self_compose(count))
     return total
+
+
+def _about(relation: Relation, interval: float) -> dict[str, Any]:
+    return {"value_discretization_interval": interval, "neighboring_relation": _neighbours(relation)}
+
+
+@lru_cache(maxsize=8)
+def _sampled_pld(event: Event, relation: Relation, interval: float) -> Any:
+    """Of one release; a run asks for it at every number of steps."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    about = _about(relation, interval)
+    match event:
+        case PoissonSampledEvent(rate, GaussianEvent(sigma)):
+            return pld.from_gaussian_mechanism(sigma, sampling_prob=rate, **about)
+        case TruncatedPoissonEvent(rate, n, maximum, GaussianEvent(sigma)):
+            return pld.from_truncated_subsampled_gaussian_mechanism(n, rate, maximum, sigma, **about)
+    raise ArgumentError("event", event, "has no privacy loss distribution here")
 
 
 @lru_cache(maxsize=4096)
