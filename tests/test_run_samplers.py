@@ -1,6 +1,7 @@
 """Every sampler and every relation of neighbourhood from the command line: plan, run, ledger, report and account agree."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,12 @@ def test_the_statement_says_who_takes_part_and_who_is_whose_neighbour(finished: 
     for words in NEIGHBOURS[relation][:2]:
         assert words in told
     assert ("which of two given images" in told) == (relation == REPLACE_ONE)
+
+
+def test_a_report_for_another_relation_than_the_ledgers_is_refused(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "plan.json").write_text(json.dumps(read(run / "plan.json") | {"relation": REPLACE_ONE}))
+    refused(tmp_path, "report", run, says=("plan.json", REPLACE_ONE, ADD_OR_REMOVE))
 
 
 # -- stopped and resumed

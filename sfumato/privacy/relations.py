@@ -15,8 +15,11 @@ under replace-one by their Rényi divergences (Wang et al. 2019, arXiv 1808.0008
 zero-out is the case in which the replacement contributes nothing.
 """
 
+import logging
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -104,15 +107,35 @@ def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) ->
     fixed = any(isinstance(event, FixedSizeEvent) for event, _ in parts)
     if fixed and relation == ZERO_OUT:
         relation = REPLACE_ONE
-    accountant = rdp.RdpAccountant(_ORDERS, _neighbours(relation))
     try:
-        if mu > 0:
-            accountant.compose(_renyi_event(GaussianEvent(1 / mu), relation))
-        for event, count in parts:
-            accountant.compose(_renyi_event(event, relation), count)
+        found = [count * _divergences(event, relation) for event, count in parts]
     except UnsupportedEventError:
         raise ArgumentError("event", [event for event, _ in parts], f"no Rényi bound for these under {relation}") from None
-    return float(accountant.get_epsilon(delta)) if mu > 0 or parts else 0.0
+    found += [_divergences(GaussianEvent(1 / mu), relation)] if mu > 0 else []
+    return float(rdp.compute_epsilon(_ORDERS, sum(found), delta)[0]) if found else 0.0
+
+
+@lru_cache(maxsize=64)
+def _divergences(event: Event, relation: Relation) -> Any:
+    """Of one release, at every order: some ten thousand terms, and a run asks for it at every number of steps."""
+    from dp_accounting import rdp
+
+    accountant = rdp.RdpAccountant(_ORDERS, _neighbours(relation))
+    with without_warnings():
+        accountant.compose(_renyi_event(event, relation))
+    return accountant.rdp
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """The library warns of every order that it leaves out, which only makes its epsilon larger."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def simplified(tally: Tally) -> tuple[float, Parts]:
