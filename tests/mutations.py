@@ -75,6 +75,8 @@ NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_eve
 SAMPLER_LAW = "test_sampling_noise.py::test_poisson_batches_follow_the_poisson_law[40-0.2-2000]"
 CLIP_LAW = "test_clip_engine.py::test_an_example_is_clipped_as_the_slow_loop_would"
 BY_HAND = "test_training_loop.py::test_a_run_equals_the_published_algorithm_written_out"
+END_TO_END = "test_run_samplers.py::test_plan_procedure_ledger_report_and_account_agree"
+AS_SAMPLED = "test_run_samplers.py::test_the_releases_of_a_plan_are_the_events_of_its_sampler"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
 MUTATIONS = (
@@ -163,6 +165,22 @@ MUTATIONS = (
     bug("a cycle counts the average of its groups", "privacy.relations:simplified",
         "max(groups.get(key, 0), count)  # the busiest group", "groups.get(key, 0) + count / cycle",
         "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does", "assert|count"),
+    bug("a plan that leaves truncation out of its price", "runs.plan:_sgd_plan", "chosen.event(GaussianEvent(sigma))",
+        "Poisson(chosen.rate, chosen.steps, chosen.n).event(GaussianEvent(sigma))",
+        f"{END_TO_END}[truncated-add-or-remove-one]", "epsilon_max"),
+    bug("a plan that counts all of a cycle in its first group", "privacy.releases:Release.event_at",
+        "(self.event.phase + k) % self.event.cycle", "self.event.phase", f"{AS_SAMPLED}[4-cyclic]", "assert"),
+    bug("a plan without the last, incomplete turn of a cycle", "privacy.releases:Release.tally",
+        "len(range(k, self.count, turns))", "self.count // turns", f"{AS_SAMPLED}[4-cyclic]", "assert"),
+    bug("noise calibrated for another relation than the run's", "runs.plan:_sgd_plan", "budget.delta, budget.relation)",
+        "budget.delta)", f"{END_TO_END}[full-replace-one]", "epsilon_max"),
+    bug("the ledger of a run forgets its relation", "runs.directory:RunDirectory.create", "relation=plan[\"relation\"]",
+        "relation=\"add-or-remove-one\"", f"{END_TO_END}[full-replace-one]", "assert"),
+    bug("account forgets the relation", "runs.accounting:of_ledger",
+        "accountants.epsilon(ledger.tally, delta, relation=ledger.relation)", "accountants.epsilon(ledger.tally, delta)",
+        f"{END_TO_END}[full-replace-one]", "assert"),
+    bug("a batch of fixed size where an example may be removed", "runs.samplers:choose", "relation == ADD_OR_REMOVE",
+        "False", "test_run_samplers.py::test_the_python_face_refuses_alike", "DID NOT RAISE"),
     bug("batches with replacement", "sampling:_subset", "replace=False, shuffle=False", "replace=True", SAMPLER_LAW,
         "replacement"),
     bug("a resumed run redraws its batch", POISSON, "key.stream(\"sample\", step)", "np.random.default_rng()",

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from sfumato.audit.alone import run_alone
 from sfumato.audit.result import AuditResult, Claim
@@ -101,13 +101,21 @@ class Canaries:
 
     def _score(self, seen: Float[np.ndarray, "t m"]) -> Float[np.ndarray, " m"]:
         """Log likelihood ratios, summed over the steps; seen: each canary's own number in every release."""
-        places, noise = self.images + np.arange(self.canaries), self._inner.noise
+        noise = self._inner.noise
         if isinstance(noise, BandedGaussian):
             seen, lengths = matched(seen, noise.coefficients)
         else:
             lengths = np.ones(len(seen))
-        return np.sum([log_likelihood_ratio(row, self.event(step), places, length)
-                       for step, (row, length) in enumerate(zip(seen, lengths, strict=True))], axis=0)  # fmt: skip
+        told = [np.where(self._may_take_part(step), log_likelihood_ratio(row, self.event(step), length), 0.0)
+                for step, (row, length) in enumerate(zip(seen, lengths, strict=True))]  # fmt: skip
+        return np.sum(told, axis=0)
+
+    def _may_take_part(self, step: int) -> Bool[np.ndarray, " m"] | bool:
+        """Which canaries have their turn."""
+        event = self.event(step)
+        if not isinstance(event, CyclicPoissonEvent):
+            return True
+        return (self.images + np.arange(self.canaries)) % event.cycle == event.phase
 
 
 def matched(
@@ -166,19 +174,12 @@ def _flat(tree: PyTree) -> Float[np.ndarray, " d"]:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
-def log_likelihood_ratio(
-    seen: Float[np.ndarray, " m"], event: Event, places: Int[np.ndarray, " m"], length: float = 1.0
-) -> Float[np.ndarray, " m"]:
+def log_likelihood_ratio(seen: Float[np.ndarray, " m"], event: Event, length: float = 1.0) -> Float[np.ndarray, " m"]:
     """Of a release with the canary against one without; seen: its own number in units of the sensitivity, of mean `length` if
-    the canary is there and variance length sigma^2. places: of the canaries in the data set.
+    the canary is there, and of variance length sigma^2.
     """
-    ratio = (seen - length / 2) / events.noise_of(event) ** 2
-    rate = _rate(event)
-    if rate < 1:
-        ratio = np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
-    if isinstance(event, CyclicPoissonEvent):
-        return np.where(places % event.cycle == event.phase, ratio, 0.0)
-    return ratio
+    rate, ratio = _rate(event), (seen - length / 2) / events.noise_of(event) ** 2
+    return ratio if rate == 1 else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
 
 
 def _rate(event: Any) -> float:

@@ -251,7 +251,7 @@ def _turns(chosen: Sampler, unit: str) -> tuple[str, ...]:
     """What removing an image means where its turn goes by its place."""
     if not isinstance(chosen, CyclicPoisson):
         return ()
-    return (f"Whose turn it is. The group in which an {unit} takes turns goes by its position in the training set, so "
+    return (f"Whose turn it is. The group with which one {unit} takes turns goes by its position in the training set, so "
             f"removing one means leaving its position empty, not moving the later ones up.",)
 
 
