@@ -1,5 +1,6 @@
 """DP-SGD and the loop: one compilation, the same result for any physical batch, resumed bit by bit, checkpoints whole."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from sfumato.clip import clipped_grad
+from sfumato.clip import BoundedSum, Sensitivity, clipped_grad
 from sfumato.core import files
 from sfumato.core.errors import LedgerError, RunError
 from sfumato.core.keys import SecretKey
@@ -323,6 +324,25 @@ def test_a_checkpoint_of_other_shapes_or_names_is_refused(tmp_path, like):
 
 
 # -- known holes: strict, so that mending one asks for its mark to be removed
+
+
+def test_a_checkpoint_whose_facts_were_changed_is_refused(tmp_path):
+    """Valid JSON, the old arrays: a wrong number of steps would go on from another place without a word."""
+    checkpoint.save(tmp_path / "c", OLD, {"step": 3})
+    file = tmp_path / "c" / "facts.json"
+    facts = json.loads(file.read_text())
+    for changed in (facts | {"step": 4}, {**facts, "more": 1}, [facts], {"step": 3}):
+        file.write_text(json.dumps(changed))
+        with pytest.raises(RunError, match="damaged"):
+            checkpoint.load(tmp_path / "c", OLD)
+
+
+def test_a_witness_has_its_file_and_entry_on_the_disk_before_the_noise(tmp_path, monkeypatch):
+    seen, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle)))
+    total = BoundedSum({"a": np.ones(3)}, Sensitivity.of_contribution(1.0))
+    Witness(tmp_path / "sums", KEY).check("r", total)
+    assert seen == [(tmp_path / "sums").stat().st_ino, tmp_path.stat().st_ino]
 
 
 def test_two_procedures_under_one_key_sample_independently(ledger):

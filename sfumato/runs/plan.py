@@ -30,6 +30,9 @@ from sfumato.train.settings import SGDSettings, default_settings
 SGD_ONLY = ("batch", "steps", "optimiser", "learning_rate", "momentum", "clip_norm", "views", "ema", "physical")
 
 
+MECHANISMS = {"gaussian": "Gaussian", "lattice": "discrete Gaussian"}
+"""What `--noise` adds, in words."""
+
 Settings = Recipe | LinearRecipe | SGDSettings
 
 
@@ -38,7 +41,8 @@ class Plan:
     """The run in numbers. n: training examples. settings: a Recipe (dp-fc), a LinearRecipe (fc, ls, ...) or
     SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta). rooted, public: of the row map of linear heads. weights:
     the public ones it starts from. trains: which part of the network, as `models/trainable.py` has it; None where all of it is,
-    or only a head on fixed features. size: side of what the network sees, None for its own.
+    or only a head on fixed features. size: side of what the network sees, None for its own. noise, noise_rng: by their names in
+    `PrivacyConfig`.
     """
 
     name: str
@@ -65,6 +69,8 @@ class Plan:
     weights: PublicWeights | None = None
     trains: str | None = None
     size: int | None = None
+    noise: str = "gaussian"
+    noise_rng: str = "philox"
 
     @property
     def input(self) -> Input | None:
@@ -85,7 +91,7 @@ class Plan:
         own = asdict(self)
         return own | {
             "relation": RELATION,
-            "mechanism": "Gaussian",
+            "mechanism": MECHANISMS[self.noise],
             "accountant": accountants.describe(self.tally),
             "clip_norm": self.settings.clip_norm,
             "public_facts": self._public_facts(),
@@ -147,6 +153,7 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         insecure=config.privacy.insecure_seed is not None,
         not_covered=_positions(config, info) + _given(model, info.unit) + _learnt(weights), rooted=config.method.rooted,
         public=public, weights=weights, trains=trains, size=None if given is None else given.size,
+        noise=config.privacy.noise, noise_rng=config.privacy.noise_rng,
     )  # fmt: skip
 
 
