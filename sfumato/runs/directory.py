@@ -21,6 +21,7 @@ from sfumato.core.errors import RunError
 from sfumato.core.files import (
     append_json,
     make_directory,
+    parse_json,
     read_json,
     remove_directory,
     sync_directory,
@@ -136,7 +137,7 @@ class RunDirectory:
         kept = []
         for line in self.metrics.read_bytes().splitlines() if self.metrics.exists() else []:
             try:
-                if json.loads(line)["step"] <= step:
+                if parse_json(line)["step"] <= step:
                     kept.append(line + b"\n")
             except (ValueError, KeyError, TypeError):
                 continue
