@@ -361,6 +361,22 @@ def test_two_procedures_under_one_key_sample_independently(ledger):
     assert all(batches["one", step] != batches["two", step] for step in range(STEPS))
 
 
+def test_two_procedures_under_one_key_have_noise_of_their_own(ledger):
+    streams = []
+
+    def noted(promised):
+        def mechanism(total, key):
+            streams.append(tuple(key.stream("noise", "w").integers(2**63, size=4)))
+            return promised(total, key)
+
+        return mechanism
+
+    for name in ("one", "two"):
+        loop.run(dpsgd(name=name), ledger, KEY, noise=noted)
+    assert len(streams) == 2 * STEPS
+    assert len(set(streams)) == len(streams), "releases share noise"
+
+
 def test_another_computation_under_a_paid_for_name_is_refused(ledger):
     loop.run(dpsgd(), ledger, KEY)
     with pytest.raises(LedgerError, match="made releases with this key"):
