@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from data_helpers import cifar_files, tar_gz, write_folder
 from hostile_helpers import EVERY_FILE, refused, spoilt, within
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -25,6 +26,7 @@ from sfumato.data.decode import decode, upright_size
 from sfumato.privacy import events
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.ledger import FILE_NAME, Ledger
+from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import TrainConfig
 from sfumato.train import checkpoint
 from sfumato.train.witness import Witness
@@ -268,6 +270,29 @@ def test_a_spoilt_checkpoint_is_the_old_one_or_refused(tmp_path: Path, seed: int
         return
     assert found is not None
     assert all(np.array_equal(found[0][name], state[name]) for name in state), "facts are guarded by the ledger's head"
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_spoilt_model_is_loaded_or_refused(tmp_path: Path, finished: Path, name: str, seed: int) -> None:
+    for each in ("model.json", "model.safetensors"):
+        shutil.copy(finished / each, tmp_path)
+    (tmp_path / name).write_bytes(spoilt((finished / name).read_bytes(), np.random.default_rng(seed)))
+    try:
+        Classifier.load(tmp_path)
+    except SfumatoError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("changes", [
+    {"shape": [10**6, 10**6, 3]}, {"shape": [8, 8]}, {"shape": [8, 8, -1]}, {"shape": "8x8"}, {"classes": [1, 2, 3]},
+    {"input": [1]}, {"probe": {}}, {"model": "cnn2"}, {"head": "sphere"},
+])  # fmt: skip
+def test_a_model_that_says_impossible_things_is_refused(tmp_path: Path, finished: Path, changes: dict[str, object]) -> None:
+    shutil.copy(finished / "model.safetensors", tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(json.loads((finished / "model.json").read_text()) | changes))
+    refused(lambda: Classifier.load(tmp_path))
 
 
 NAMES = st.text(max_size=10) | st.sampled_from(["data", "epsilon", "steps", "out", "noise"])
