@@ -24,7 +24,7 @@ from typing import Any
 
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
-from sfumato.core.files import parse_json, sync_directory, write_atomic
+from sfumato.core.files import append, make_directory, parse_json, sync_directory, write_atomic
 from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import Event, Tally
 
@@ -78,7 +78,7 @@ class Ledger:
         positive("epsilon_max", epsilon_max)
         positive("delta", delta)
         path = Path(directory) / FILE_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         if delta >= 1:
             raise ArgumentError("delta", delta, "give a number below 1")
         opening = {"kind": "open", "format": _FORMAT, "delta": delta, "epsilon_max": epsilon_max, "relation": relation,
@@ -229,6 +229,9 @@ def _lock(handle: int, path: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise LedgerError(f"{path}: another process is using this ledger; wait for it to end") from None
+    except OSError as error:
+        raise LedgerError(f"{path}: this file system does not lock files ({error.strerror}), so two processes could spend at "
+                          "once; choose a local directory") from None
 
 
 def _digest(body: dict[str, Any], previous: str) -> str:
@@ -244,15 +247,12 @@ def _seal(body: dict[str, Any], previous: str) -> dict[str, Any]:
 
 
 def _append(handle: int, record: dict[str, Any], path: Path) -> None:
-    """Append one line and flush it to the disk; on a full disk, take back what was half written and raise."""
-    line = _canonical(record) + b"\n"
-    size = os.fstat(handle).st_size
+    """One line, on the disk when this returns. Raises LedgerError where it cannot be, or where nobody would ever read it."""
+    if os.fstat(handle).st_nlink == 0:
+        raise LedgerError(f"{path}: was removed or replaced while it was in use; nothing was released: restore it")
     try:
-        if os.write(handle, line) != len(line):
-            raise OSError("the disk is full")
-        os.fsync(handle)
+        append(handle, _canonical(record) + b"\n")
     except OSError as error:
-        os.ftruncate(handle, size)
         raise LedgerError(f"{path}: could not be written ({error}); nothing was released") from error
 
 

@@ -74,6 +74,8 @@ class Plan:
     public_facts: tuple[str, ...]
     not_covered: tuple[str, ...]
     features: int | None = None
+    noise: str = "gaussian"
+    noise_rng: str = "philox"
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,8 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
     plan, spent, found = facts.plan, facts.spent, []
     if plan.n < 1 or len(plan.classes) < 1 or not plan.releases:
         found.append(("plan.json", "n, classes and releases must not be empty"))
+    if plan.noise not in ("gaussian", "lattice") or plan.noise_rng not in ("philox", "chacha"):
+        found.append(("plan.json", f"noise={plan.noise!r} by {plan.noise_rng!r} is unknown to this version"))
     if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
         found.append(("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is no privacy guarantee"))
     if spent.epsilon < 0 or not 0 <= spent.delta < 1 or spent.releases < 0:

@@ -9,7 +9,7 @@ false positive rate f and true positive rate t, an (ε, δ) guarantee between ne
 import math
 from dataclasses import dataclass
 
-from sfumato.report import words
+from sfumato.report import noise, words
 from sfumato.report.facts import Release, RunFacts, printable
 
 FALSE_POSITIVE_RATES = (0.001, 0.01)
@@ -143,8 +143,10 @@ def describe_release(release: Release) -> str:
 
 def _method(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
+    generator = noise.GENERATORS[plan.noise_rng].name
     origin = ("drawn from a fixed seed that anyone can know" if facts.insecure else
-              "drawn with a key from the operating system’s entropy, which is destroyed when training is complete,")
+              f"drawn by {generator} with a key from the operating system’s entropy, which is destroyed when training is "
+              "complete,")
     text = (
         f"{_sampling(facts)} What one {plan.unit} can add to a sum is bounded (a gradient is clipped to norm "
         f"{words.number(plan.clip_norm)}), the contributions are summed, and {plan.mechanism} noise {origin} is added before "
@@ -174,8 +176,7 @@ def _not_covered(facts: RunFacts) -> Paragraph:
         "What is true of people in general. If the model shows that an illness leaves a mark, it does so whether or "
         "not a given person took part.",
         "Side channels: running time, memory, the sizes of files, and whoever can read this computer.",
-        "Floating point. The noise approximates a Gaussian law with machine numbers; attacks on their lowest bits are "
-        "known and not yet defended against.",
+        *noise.limits(plan),
         *plan.not_covered,
     )
     return Paragraph("What is not covered", "A guarantee is only as good as its borders. Not protected are:", items)

@@ -3,7 +3,7 @@
 See `noise/banded.py` for the mechanism and its price.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +18,13 @@ from sfumato.privacy.releases import Release
 from sfumato.runs.config import MethodConfig
 from sfumato.sampling import Poisson, Sampler
 from sfumato.train.settings import SGDSettings
+
+
+def mechanism(noise: str, releases: Iterable[Release]) -> str:
+    """What `--noise` and `--noise-bands` add, in words before "noise"."""
+    if any(events.bands_of(each.event) > 1 for each in releases):
+        return "correlated Gaussian"
+    return {"gaussian": "Gaussian", "lattice": "discrete Gaussian"}[noise]
 
 
 def with_groups(config: MethodConfig) -> MethodConfig:

@@ -41,7 +41,7 @@ class Plan:
     SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta) under `relation`. sampler: of the gradient steps. rooted,
     public: of the row map of linear heads. weights: the public ones it starts from. trains: which part of the network, as
     `models/trainable.py` has it; None where all of it is, or only a head on fixed features. size: side of what the network
-    sees, None for its own.
+    sees, None for its own. noise, noise_rng: by their names in `PrivacyConfig`.
     """
 
     name: str
@@ -69,6 +69,8 @@ class Plan:
     trains: str | None = None
     size: int | None = None
     relation: Relation = ADD_OR_REMOVE
+    noise: str = "gaussian"
+    noise_rng: str = "philox"
 
     @property
     def input(self) -> Input | None:
@@ -99,7 +101,7 @@ class Plan:
         return own | {
             "releases": [each.to_json() for each in self.releases],
             "sampler": samplers.to_json(self.sampler),
-            "mechanism": "Gaussian",
+            "mechanism": correlated.mechanism(self.noise, self.releases),
             "accountant": accountants.describe(self.tally),
             "clip_norm": self.settings.clip_norm,
             "public_facts": self._public_facts(),
@@ -165,6 +167,7 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         not_covered=_positions(config, info) + _turns(chosen, info.unit) + _given(model, info.unit) + _learnt(weights),
         rooted=config.method.rooted,
         public=public, weights=weights, trains=trains, size=None if given is None else given.size, relation=relation,
+        noise=config.privacy.noise, noise_rng=config.privacy.noise_rng,
     )  # fmt: skip
 
 
