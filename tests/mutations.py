@@ -163,7 +163,7 @@ MUTATIONS = (
     bug("a cycle counts the average of its groups", "privacy.relations:simplified",
         "max(groups.get(key, 0), count)  # the busiest group", "groups.get(key, 0) + count / cycle",
         "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does", "assert|count"),
-    bug("a plan that leaves truncation out of its price", "runs.plan:_sgd_plan", "chosen.event(GaussianEvent(sigma))",
+    bug("a plan that leaves truncation out of its price", "runs.plan:_sgd_plan", "chosen.event(event(sigma))",
         "Poisson(chosen.rate, chosen.steps, chosen.n).event(GaussianEvent(sigma))",
         f"{END_TO_END}[truncated-add-or-remove-one]", "epsilon_max"),
     bug("a plan that counts all of a cycle in its first group", "privacy.releases:Release.event_at",
