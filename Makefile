@@ -15,10 +15,10 @@ test: $(VENV)/.dev ## the fast tests
 	$(BIN)/pytest -m "not slow"
 
 test-all: test ## the fast tests, then the long statistical ones (but for the campaign of `make test-faults`)
-	$(BIN)/pytest -m slow --ignore tests/test_faults.py
+	$(BIN)/pytest -m slow --ignore-glob 'tests/test_faults*'
 
-test-faults: $(VENV)/.dev ## kill -9, full disks, damaged files, rivals: a campaign of some minutes
-	$(BIN)/pytest -s tests/test_faults.py
+test-faults: $(VENV)/.dev ## kill -9, power cuts, full disks, damaged files, rivals: a campaign of some 20 minutes
+	$(BIN)/pytest -s tests/test_faults.py tests/test_faults_everywhere.py
 
 test-parity: $(PARITY_VENV)/.installed ## our networks against timm's and transformers', in an environment with torch
 	$(PARITY_VENV)/bin/pytest tests/test_parity_convs.py tests/test_parity_vits.py tests/test_weights_references.py

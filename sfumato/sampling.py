@@ -8,8 +8,8 @@ set only through n, which is public, and on the secret coin flips, but dividing 
 Memory and time are those of the batch at any n, as long as it holds less than a fiftieth of all examples.
 """
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -32,9 +32,10 @@ from sfumato.privacy.events import (
 class Sampler(Protocol):
     """What a procedure needs of a sampler. event: what the release of this step costs."""
 
-    n: int
-    steps: int
-
+    @property
+    def n(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
     @property
     def expected_batch_size(self) -> float: ...
     def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]: ...
@@ -159,6 +160,10 @@ class FixedSize:
             raise ArgumentError("size", self.size, f"give at most n={self.n}")
 
     @property
+    def rate(self) -> float:
+        return self.size / self.n
+
+    @property
     def expected_batch_size(self) -> float:
         return float(self.size)
 
@@ -189,3 +194,18 @@ class FullBatch:
 
     def event(self, mechanism: Inner, step: int = 0) -> Event:
         return independent(mechanism)
+
+
+def moved(sampler: Any, n: int) -> Any:
+    """The same sampler for n examples: the same rate (of a fixed size, rounded down), and batches are cut no more often.
+
+    For an audit, whose claim is that of the sampler it began with.
+    """
+    match sampler:
+        case TruncatedPoisson(maximum=maximum):  # each example more can fill one place more
+            return replace(sampler, n=n, maximum=maximum + max(0, n - sampler.n))
+        case CyclicPoisson(cycle=cycle):
+            return replace(sampler, n=n, cycle=min(cycle, n))
+        case FixedSize(size):
+            return replace(sampler, n=n, size=max(1, size * n // sampler.n))
+    return replace(sampler, n=n)

@@ -5,10 +5,12 @@ change or flush something below the run's directory. What a child releases it no
 outside of that directory that no fault touches: so the ledger can be held against what really happened.
 
     request    {"arguments": [...], "root": directory, "notes": file, "fault": null or {...}, "seconds": null or number}
-    answer     {"status": exit status (negative: killed), "err": stderr, "operations": count, "seconds": s}
+    answer     {"status": exit status (negative: killed), "err": stderr, "operations": ["write ledger.jsonl", ...],
+                "seconds": s}
 
-A fault {"at": k, "how": h} strikes at operation k: kill before or after it, or (half) with half of a write done; or an
-error by its errno name, from then on. "nobody": the process runs as an unprivileged user. "clock": time runs backwards.
+A fault {"at": k, "how": h} strikes at operation k: kill before it, or (half) with half of a write done; "power": kill before it
+and leave on the disk only what was flushed; or an error by its errno name, from then on. "nobody": the process runs as an
+unprivileged user. "clock": the clock leaps by "leap" seconds and then runs backwards.
 """
 
 import errno
@@ -16,7 +18,9 @@ import importlib
 import json
 import os
 import resource
+import shutil
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -25,48 +29,106 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-OPERATIONS = ("write", "fsync", "replace", "rename", "link", "unlink", "ftruncate", "truncate", "mkdir", "open")
+OPERATIONS = ("write", "fsync", "replace", "rename", "link", "unlink", "ftruncate", "truncate", "mkdir", "rmdir", "chmod",
+              "open")  # fmt: skip
+REMOVING = ("unlink", "rmdir")
+"""Always possible on a full disk."""
+
+
+class Disk:
+    """What a power cut leaves below `root`, at its worst: of a file the bytes it had when it was last flushed, of a directory
+    the entries it had when it was flushed itself. What is there in the beginning was flushed.
+    """
+
+    def __init__(self, root: str):
+        self.root, self.bytes, self.entries = root, {}, {}  # by inode
+        self._open: list[int] = []  # held, so that no inode number comes twice
+        for folder, _, files in os.walk(root):
+            for path in (folder, *(os.path.join(folder, name) for name in files)):
+                self.flushed(path)
+
+    def flushed(self, path: str) -> None:
+        handle = os.open(path, os.O_RDONLY)
+        self._open.append(handle)
+        found = os.fstat(handle)
+        if stat.S_ISDIR(found.st_mode):
+            self.entries[found.st_ino] = {each.name: (each.inode(), each.is_dir()) for each in os.scandir(path)}
+        else:
+            self.bytes[found.st_ino] = os.pread(handle, found.st_size, 0)
+
+    def cut(self) -> None:
+        """Make it so."""
+        for each in os.scandir(self.root):
+            shutil.rmtree(each) if each.is_dir() else os.unlink(each)
+        self._leave(os.stat(self.root).st_ino, self.root)
+
+    def _leave(self, inode: int, path: str) -> None:
+        for name, (own, is_folder) in self.entries.get(inode, {}).items():
+            place = os.path.join(path, name)
+            if is_folder:
+                os.mkdir(place)
+                self._leave(own, place)
+            else:
+                Path(place).write_bytes(self.bytes.get(own, b""))
 
 
 class Strike:
-    """Wraps the calls of module `os` that change files below `root`; counts them, and strikes at one."""
+    """Wraps the calls of module `os` that change files below `root`; notes them, and strikes at one."""
 
     def __init__(self, root: str, fault: dict[str, Any] | None):
-        self.root, self.fault, self.count = root, fault or {}, 0
+        self.root, self.fault, self.seen = root, fault or {}, []
+        self.disk = Disk(root) if self.fault.get("how") == "power" else None
+        self.real = {name: getattr(os, name) for name in OPERATIONS}
         for name in OPERATIONS:
-            setattr(os, name, self.wrapped(name, getattr(os, name)))
+            setattr(os, name, self.wrapped(name))
 
-    def below(self, name: str, arguments: tuple[Any, ...]) -> bool:
+    def where(self, name: str, arguments: tuple[Any, ...], settings: dict[str, Any]) -> str | None:
+        """The path that a call changes, if that lies below the root."""
         if name == "open" and not arguments[1] & (os.O_WRONLY | os.O_RDWR):
-            return False
-        first = arguments[0]
+            return None
+        first, folder = arguments[0], settings.get("dir_fd")
         try:
-            path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else os.path.abspath(os.fspath(first))
+            path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else os.fspath(first)
+            path = os.path.abspath(path) if folder is None else os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
         except (OSError, TypeError):
-            return False
-        return path.startswith(self.root)
+            return None
+        return path if path.startswith(self.root) else None
 
-    def wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(self, name: str) -> Callable[..., Any]:
+        real = self.real[name]
+
         def call(*arguments: Any, **settings: Any) -> Any:
-            if not self.below(name, arguments):
+            path = self.where(name, arguments, settings)
+            if path is None:
                 return real(*arguments, **settings)
-            self.count += 1
-            how = self.fault.get("how", "")
-            if how.startswith("E") and self.count >= self.fault["at"] and name != "unlink":
-                raise OSError(getattr(errno, how), os.strerror(getattr(errno, how)), str(arguments[0]))
-            if self.count != self.fault.get("at"):
-                return real(*arguments, **settings)
-            if how == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if how == "half" and name == "write":
-                real(arguments[0], arguments[1][: len(arguments[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
+            self.seen.append(f"{name} {os.path.basename(path)}")
+            if len(self.seen) >= self.fault.get("at", 1e9):
+                self.strike(name, arguments)
             result = real(*arguments, **settings)
-            if how in ("after", "half"):
-                os.kill(os.getpid(), signal.SIGKILL)
+            if self.disk is not None and name == "fsync" and not self.forgotten(path):
+                self.disk.flushed(path)
             return result
 
         return call
+
+    def strike(self, name: str, arguments: tuple[Any, ...]) -> None:
+        how = self.fault["how"]
+        if how.startswith("E"):
+            if name not in REMOVING:
+                raise OSError(getattr(errno, how), os.strerror(getattr(errno, how)), str(arguments[0]))
+            return
+        for changed, real in self.real.items():
+            setattr(os, changed, real)
+        if how == "half" and name == "write":
+            os.write(arguments[0], arguments[1][: len(arguments[1]) // 2])
+        if self.disk is not None:
+            self.disk.cut()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def forgotten(self, path: str) -> bool:
+        """For controls: flushes that a program without them would not have made."""
+        which = {"directories": os.path.isdir(path), "ledger": path.endswith("ledger.jsonl")}
+        return which.get(self.fault.get("forget", ""), False)
 
 
 def note_releases(path: str) -> None:
@@ -93,7 +155,7 @@ def run_command(request: dict[str, Any]) -> int:
         os.setuid(65534)
     if fault.get("how") == "clock":
         began, since, real = time.time(), time.monotonic(), time.gmtime
-        time.time = lambda: began - 3e8 - (time.monotonic() - since)  # type: ignore[assignment]
+        time.time = lambda: began + fault["leap"] - (time.monotonic() - since)  # type: ignore[assignment]
         time.gmtime = lambda seconds=None: real(time.time() if seconds is None else seconds)  # type: ignore[assignment]
     if "bytes" in fault:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -105,7 +167,7 @@ def run_command(request: dict[str, Any]) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     finally:
-        print(f"operations={strike.count}", file=sys.stderr)
+        print(f"operations={json.dumps(strike.seen)}", file=sys.stderr)
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -133,8 +195,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             timer.cancel()
             timer.join()
         err.seek(0)
-        said, _, count = err.read().partition("operations=")
-    return {"status": os.waitstatus_to_exitcode(status), "err": said, "operations": int(count or 0),
+        said, _, operations = err.read().partition("operations=")
+    return {"status": os.waitstatus_to_exitcode(status), "err": said, "operations": json.loads(operations or "[]"),
             "seconds": time.monotonic() - began}  # fmt: skip
 
 

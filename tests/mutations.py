@@ -75,6 +75,8 @@ NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_eve
 SAMPLER_LAW = "test_sampling_noise.py::test_poisson_batches_follow_the_poisson_law[40-0.2-2000]"
 CLIP_LAW = "test_clip_engine.py::test_an_example_is_clipped_as_the_slow_loop_would"
 BY_HAND = "test_training_loop.py::test_a_run_equals_the_published_algorithm_written_out"
+END_TO_END = "test_run_samplers.py::test_plan_procedure_ledger_report_and_account_agree"
+AS_SAMPLED = "test_run_samplers.py::test_the_releases_of_a_plan_are_the_events_of_its_sampler"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
 MUTATIONS = (
@@ -110,13 +112,11 @@ MUTATIONS = (
         "product / np.linalg.norm(product)", "product / product[0]",
         "test_noise_banded.py::test_a_run_pays_for_its_busiest_group", "norm 1"),
     bug("correlated noise forgets its past when a run resumes", "noise.banded:BandedGaussian.unit_noise",
-        "self._past, self._next = [], 0", "self._past, self._next = [], step",
+        "self._past, self._next, self._owner = [], 0,", "self._past, self._next, self._owner = [], step,",
         "test_noise_banded.py::test_a_stopped_run_goes_on_bit_by_bit[4]", "assert|equal"),
-    bug("clipped per view, not per image", "runs.jobs:_on_images",
-        "clipped=clipped_grad(loss, settings.clip_norm, normalised=True),",
-        "clipped=lambda params, examples, mask, frozen: clipped_grad(loss, settings.clip_norm, normalised=True)("
-        "params, (examples[0].reshape(-1, 1, *examples[0].shape[2:]), jnp.repeat(examples[1], examples[0].shape[1])), "
-        "jnp.repeat(mask, examples[0].shape[1]), frozen),",
+    bug("clipped per view, not per image", "train.dpsgd:DPSGD.__post_init__", "clipped(params, examples, mask, *frozen)",
+        "clipped(params, (examples[0].reshape(-1, 1, *examples[0].shape[2:]), "
+        "jnp.repeat(examples[1], examples[0].shape[1])), jnp.repeat(mask, examples[0].shape[1]), *frozen)",
         f"{SHIPPED}[dp-sgd on images]", "one image moves the sum"),
     bug("one leaf is not clipped", "clip.factors:Clipper.__call__", "[factors[group] for group in self.of_leaf]",
         "[mask.astype(jnp.float32), *[factors[group] for group in self.of_leaf][1:]]",
@@ -157,12 +157,28 @@ MUTATIONS = (
         "size = min(int(stream.binomial(self.n, self.rate)), self.maximum)\n    return _subset(stream, self.n, size)",
         "return _subset(stream, self.n, int(stream.binomial(self.n, self.rate)))[:self.maximum]",
         "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]", "another law"),
-    bug("noise of replace-one scaled for add-or-remove", "privacy.relations:_distance",
+    bug("noise of replace-one scaled for add-or-remove", "privacy.relations:distance",
         "2.0 if relation == REPLACE_ONE else 1.0", "1.0",
         "test_relations.py::test_a_replaced_example_moves_a_gaussian_twice_as_far", "assert"),
     bug("a cycle counts the average of its groups", "privacy.relations:simplified",
         "max(groups.get(key, 0), count)  # the busiest group", "groups.get(key, 0) + count / cycle",
         "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does", "assert|count"),
+    bug("a plan that leaves truncation out of its price", "runs.plan:_sgd_plan", "chosen.event(event(sigma))",
+        "Poisson(chosen.rate, chosen.steps, chosen.n).event(GaussianEvent(sigma))",
+        f"{END_TO_END}[truncated-add-or-remove-one]", "epsilon_max"),
+    bug("a plan that counts all of a cycle in its first group", "privacy.releases:Release.event_at",
+        "(self.event.phase + k) % self.event.cycle", "self.event.phase", f"{AS_SAMPLED}[4-cyclic]", "assert"),
+    bug("a plan without the last, incomplete turn of a cycle", "privacy.releases:Release.tally",
+        "len(range(k, self.count, turns))", "self.count // turns", f"{AS_SAMPLED}[4-cyclic]", "assert"),
+    bug("noise calibrated for another relation than the run's", "runs.plan:_sgd_plan", "budget.delta, budget.relation)",
+        "budget.delta)", f"{END_TO_END}[full-replace-one]", "epsilon_max"),
+    bug("the ledger of a run forgets its relation", "runs.directory:RunDirectory.create", "relation=plan[\"relation\"]",
+        "relation=\"add-or-remove-one\"", f"{END_TO_END}[full-replace-one]", "assert"),
+    bug("account forgets the relation", "runs.accounting:of_ledger",
+        "accountants.epsilon(ledger.tally, delta, relation=ledger.relation)", "accountants.epsilon(ledger.tally, delta)",
+        f"{END_TO_END}[full-replace-one]", "assert"),
+    bug("a batch of fixed size where an example may be removed", "runs.samplers:choose", "relation == ADD_OR_REMOVE",
+        "False", "test_run_samplers.py::test_the_python_face_refuses_alike", "DID NOT RAISE"),
     bug("batches with replacement", "sampling:_subset", "replace=False, shuffle=False", "replace=True", SAMPLER_LAW,
         "replacement"),
     bug("a resumed run redraws its batch", POISSON, "key.stream(\"sample\", step)", "np.random.default_rng()",
@@ -205,10 +221,19 @@ MUTATIONS = (
         "total = procedure.measure(state, step, key.at(procedure.name))\n"
         "        ledger.spend(procedure.event(step), name, key.fingerprint, replay=witness is not None)",
         "test_ledger.py::test_every_release_is_paid_for_on_disk_before_data_is_measured", "before its payment"),
-    bug("payments are not flushed to the disk", "privacy.ledger:_append", "os.fsync(handle)", "pass",
+    bug("payments are not flushed to the disk", "core.files:append", "os.fsync(handle)", "pass",
         "test_ledger.py::test_a_payment_is_flushed_to_the_disk_before_spend_returns", "assert"),
     bug("a noise name may be paid for twice", "privacy.ledger:Ledger.spend", "if not replay:", "if False:",
         "test_ledger.py::test_a_release_is_charged_once_per_key", "DID NOT RAISE"),
+    bug("a new run's directory is not flushed into its parent", "runs.directory:_rename_new", "sync_directory(path.parent)",
+        "pass", "test_runs.py::test_of_two_runs_that_begin_at_once_one_is_refused", "on the disk"),
+    bug("one key for two procedures: their releases share noise", "train.loop:run", "key.at(name))",
+        "key.at(name.rpartition('/')[2]))",
+        "test_training_loop.py::test_two_procedures_under_one_key_have_noise_of_their_own", "share noise"),
+    bug("every run has the same key", "core.keys:SecretKey.from_entropy", "secrets.token_bytes(32)", "bytes(32)",
+        "test_keys_files.py::test_entropy_keys_are_256_bits_secure_and_all_different", "assert"),
+    bug("the lattice is stated and Gaussian noise is drawn", "runs.train:_fit", "NOISES[config.privacy.noise]",
+        "NOISES['gaussian']", "test_noise.py::test_a_run_on_the_lattice_from_the_command_line", "another mechanism"),
     bug("repeated sums are not compared", "train.witness:Witness.check", "elif before != found:", "elif False:",
         "test_training_loop.py::test_a_witness_refuses_a_repetition_on_other_data", "DID NOT RAISE"),
     bug("two procedures share the key of their samples", "train.loop:run",

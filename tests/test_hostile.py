@@ -3,9 +3,8 @@
 import io
 import json
 import os
+import shutil
 import struct
-import subprocess
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_helpers import cifar_files, tar_gz, write_folder
+from hostile_helpers import EVERY_FILE, refused, spoilt, within
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,20 +26,12 @@ from sfumato.data.decode import decode, upright_size
 from sfumato.privacy import events
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.ledger import FILE_NAME, Ledger
+from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import TrainConfig
 from sfumato.train import checkpoint
 from sfumato.train.witness import Witness
 
 ALL = ReadOptions(test_fraction=0.0)
-EVERY_FILE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def refused(action) -> str:
-    """In one line, by an error of ours."""
-    with pytest.raises(SfumatoError) as error:
-        action()
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 # -- pictures
@@ -60,22 +52,8 @@ PICTURES = {kind: picture(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP")}
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_spoilt_picture_decodes_to_bounded_pixels_or_is_refused(tmp_path: Path, kind: str, seed: int) -> None:
     """Bytes changed, cut out, repeated, appended: never a crash, never more pixels than a header of 16 x 12 may grow to."""
-    stream, content = np.random.default_rng(seed), bytearray(PICTURES[kind])
-    for _ in range(stream.integers(1, 6)):
-        at = int(stream.integers(0, len(content)))
-        match stream.integers(0, 4):
-            case 0:
-                content[at] ^= int(stream.integers(1, 256))
-            case 1:
-                del content[at : at + int(stream.integers(1, 40))]
-            case 2:
-                content[at:at] = content[: int(stream.integers(1, 40))]
-            case 3:
-                content[at : at + 4] = stream.integers(0, 256, 4, np.uint8).tobytes()
-        if not content:
-            break
     path = tmp_path / "spoilt.img"
-    path.write_bytes(bytes(content))
+    path.write_bytes(spoilt(PICTURES[kind], np.random.default_rng(seed)))
     try:
         size = upright_size(path)
         if size[0] * size[1] > 10**6:
@@ -95,21 +73,6 @@ def png_of_size(width: int, height: int, body: bytes = b"") -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
-
-
-def within(megabytes: int, code: str, *arguments: object) -> str:
-    """Run code in a process that may grow by so much beyond its imports; its last line of output."""
-    limited = (
-        "import resource, sys; from pathlib import Path; import numpy; from sfumato import data; "
-        "from sfumato.core.errors import SfumatoError; from sfumato.data import ReadOptions; import PIL.Image\n"
-        "PIL.Image.init()\n"
-        "now = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
-        f"resource.setrlimit(resource.RLIMIT_AS, (now + {megabytes} * 2**20,) * 2)\n"
-        f"try:\n    {code}\nexcept SfumatoError as error:\n    print('refused:', error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", limited, *map(str, arguments)], capture_output=True, text=True, timeout=20)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 @pytest.mark.parametrize("size", [(60_000, 60_000), (2**31 - 1, 2**31 - 1), (2**31 - 1, 1)])
@@ -307,6 +270,29 @@ def test_a_spoilt_checkpoint_is_the_old_one_or_refused(tmp_path: Path, seed: int
         return
     assert found is not None
     assert all(np.array_equal(found[0][name], state[name]) for name in state), "facts are guarded by the ledger's head"
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_spoilt_model_is_loaded_or_refused(tmp_path: Path, finished: Path, name: str, seed: int) -> None:
+    for each in ("model.json", "model.safetensors"):
+        shutil.copy(finished / each, tmp_path)
+    (tmp_path / name).write_bytes(spoilt((finished / name).read_bytes(), np.random.default_rng(seed)))
+    try:
+        Classifier.load(tmp_path)
+    except SfumatoError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("changes", [
+    {"shape": [10**6, 10**6, 3]}, {"shape": [8, 8]}, {"shape": [8, 8, -1]}, {"shape": "8x8"}, {"classes": [1, 2, 3]},
+    {"input": [1]}, {"probe": {}}, {"model": "cnn2"}, {"head": "sphere"},
+])  # fmt: skip
+def test_a_model_that_says_impossible_things_is_refused(tmp_path: Path, finished: Path, changes: dict[str, object]) -> None:
+    shutil.copy(finished / "model.safetensors", tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(json.loads((finished / "model.json").read_text()) | changes))
+    refused(lambda: Classifier.load(tmp_path))
 
 
 NAMES = st.text(max_size=10) | st.sampled_from(["data", "epsilon", "steps", "out", "noise"])

@@ -147,6 +147,14 @@ def test_destroy_overwrites_then_removes_and_may_be_repeated(tmp_path):
     assert set(twin.read_bytes()) == {0}
 
 
+def test_destroy_bears_that_another_process_is_quicker(tmp_path, monkeypatch):
+    path, fsync = tmp_path / "key", os.fsync
+    KEY.save(path)
+    monkeypatch.setattr(os, "fsync", lambda handle: (path.unlink(missing_ok=True), fsync(handle)))
+    destroy(path)
+    assert not path.exists()
+
+
 # -- files
 
 
@@ -180,6 +188,56 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, 
 def test_write_atomic_gives_the_mode_asked_for(tmp_path):
     write_atomic(tmp_path / "f", "x", mode=0o600)
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o600
+
+
+def flushed(monkeypatch):
+    """What is flushed from here on, by inode."""
+    seen, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle)))
+    return seen
+
+
+def test_new_directories_are_entries_of_flushed_parents(tmp_path, monkeypatch):
+    seen = flushed(monkeypatch)
+    for _ in range(2):
+        files.make_directory(tmp_path / "a" / "b" / "c")
+    assert set(seen) == {each.stat().st_ino for each in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")} and len(seen) == 3
+
+
+def test_an_appended_line_is_flushed_and_so_is_a_new_file_s_entry(tmp_path, monkeypatch):
+    seen, path = flushed(monkeypatch), tmp_path / "lines"
+    files.append_json(path, {"a": 1})
+    assert seen == [path.stat().st_ino, tmp_path.stat().st_ino]
+    files.append_json(path, {"a": 2})
+    assert seen[2:] == [path.stat().st_ino]
+    assert path.read_text() == '{"a": 1}\n{"a": 2}\n'
+
+
+def test_a_half_written_line_is_taken_back(tmp_path, monkeypatch):
+    path, write = tmp_path / "lines", os.write
+    files.append_json(path, {"a": 1})
+
+    def short(handle, line):
+        monkeypatch.setattr(os, "write", fail)
+        return write(handle, line[:3])
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", short)
+    with pytest.raises(OSError, match="No space"):
+        files.append_json(path, {"a": 2})
+    assert path.read_text() == '{"a": 1}\n'
+
+
+def test_what_a_killed_write_left_can_be_swept_away(tmp_path, monkeypatch):
+    left, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda aside, path: (left.append(aside), replace(aside, path)))
+    write_atomic(tmp_path / "f", "new")
+    (tmp_path / "f").rename(left[0])  # as if killed before the rename
+    (tmp_path / "kept.tmp").touch()
+    files.remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == ["kept.tmp"]
 
 
 def test_json_round_trips_and_refuses_nan(tmp_path):

@@ -129,8 +129,6 @@ def test_killed_while_it_is_created_there_is_no_ledger_or_a_whole_one(tmp_path, 
     for name in ("write", "fsync", "replace", "link"):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(os, name, killed)
-            if name == "write":
-                patch.setattr("sfumato.privacy.ledger.write_atomic", killed)
             Ledger.create(tmp_path / name, delta=1e-5, epsilon_max=1.0)
         Ledger.create(tmp_path / name, delta=1e-5, epsilon_max=1.0).close()
         assert [each.name for each in (tmp_path / name).iterdir()] == [FILE_NAME]
@@ -366,9 +364,13 @@ def test_a_full_disk_takes_the_half_written_line_back_and_releases_nothing(ledge
     def fail(*_):
         raise OSError(28, "No space left on device")
 
+    def short(handle, line):
+        patch.setattr(os, "write", fail)  # as the kernel does: what fits, and then the error
+        return write(handle, line[:40])
+
     with monkeypatch.context() as patch:
         if broken == "short write":
-            patch.setattr(os, "write", lambda handle, line: write(handle, line[:40]))
+            patch.setattr(os, "write", short)
         else:
             patch.setattr(os, "write" if broken == "no space" else "fsync", fail)
         with pytest.raises(LedgerError, match="nothing was released"):
@@ -377,6 +379,35 @@ def test_a_full_disk_takes_the_half_written_line_back_and_releases_nothing(ledge
     assert not ledger.paid("r", "k")
     ledger.spend(G, "r", "k")  # space again
     assert Ledger.read(ledger.path).tally[G] == 2
+
+
+def test_a_line_that_the_kernel_takes_in_pieces_is_written_whole(ledger, monkeypatch):
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda handle, line: write(handle, line[:40]))
+        ledger.spend(G, "r", "k")
+    assert Ledger.read(ledger.path).tally[G] == 1
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_payment_that_nobody_could_read_is_refused(ledger, how):
+    """The open handle would go on taking lines, into a file that is gone once the process ends."""
+    content = ledger.path.read_bytes()
+    ledger.path.unlink()
+    if how == "replaced":
+        ledger.path.write_bytes(content)
+    with pytest.raises(LedgerError, match="removed or replaced"):
+        ledger.spend(G, "r", "k")
+    assert not ledger.paid("r", "k")
+
+
+def test_a_file_system_without_locks_is_refused(tmp_path, written, monkeypatch):
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.raises(LedgerError, match="does not lock files"):
+        opened(tmp_path, written)
 
 
 def test_no_ledger_and_one_too_many_are_told_apart(tmp_path):

@@ -160,6 +160,10 @@ def test_a_run_on_the_lattice_from_the_command_line(tmp_path):
     assert models[0] != models[1], "another mechanism"
     told = [succeeds("account", tmp_path / noise) for noise in NOISES]
     assert told[0] == told[1], "the same promise"
+    statements = [succeeds("report", tmp_path / noise) for noise in NOISES]
+    assert ["lowest bits are known and were not defended" in each for each in statements] == [True, False]
+    assert ["whole multiple of a public step" in each for each in statements] == [False, True]
+    assert "discrete Gaussian, on a lattice, by Philox4x64-10" in (tmp_path / "lattice" / "report.html").read_text()
 
 
 # -- another generator

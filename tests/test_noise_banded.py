@@ -1,18 +1,23 @@
 """Correlated noise: it is white after C, its price is that of its cyclic samples, and no other sampler takes it."""
 
 import dataclasses
+import json
 import math
 
 import numpy as np
 import optax
 import pytest
 from jaxtyping import TypeCheckError
+from run_helpers import NETWORK, refused, succeeds, write_dataset
+from run_helpers import N as N_IMAGES
 from scipy import stats
 from test_training_loop import KEY, N, dpsgd, equal
 
+from sfumato.audit import canaries
+from sfumato.audit.result import Claim
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError
-from sfumato.noise import NOISES, BandedGaussian, Gaussian
+from sfumato.noise import NOISES, BandedGaussian, Gaussian, banded
 from sfumato.noise.banded import error_of_sums, square_root_bands
 from sfumato.privacy import events, relations
 from sfumato.privacy.accountants import epsilon
@@ -285,3 +290,60 @@ def test_the_noise_left_in_the_parameters_is_what_was_predicted():
 def test_it_is_not_drawn_on_a_lattice():
     with pytest.raises(ArgumentError, match="lattice"):
         NOISES["lattice"](trainer().mechanism(0))
+
+
+# -- audits
+
+
+def audited():
+    """4,000 guesses about canaries that take part in every turn of theirs."""
+    procedure = trainer(CyclicPoisson(1.0, STEPS, N, CYCLE), params={"w": np.zeros((500, 1), np.float32)})
+    claim = Claim(loop.tally(procedure), 1e-5)
+    return claim, canaries.whitebox(procedure, claim, np.random.default_rng(0), canaries=500, runs=8)[0]
+
+
+def test_an_audit_of_correlated_noise_sees_most_of_what_is_claimed_and_no_more():
+    claim, found = audited()
+    assert 0.75 * claim.epsilon < found.lower_bound <= claim.epsilon
+
+
+def test_control_an_audit_finds_half_of_the_noise(monkeypatch):
+    fresh = banded._fresh
+    monkeypatch.setattr(banded, "_fresh", lambda total, key: [z / 2 for z in fresh(total, key)])
+    claim, found = audited()
+    assert found.lower_bound > claim.epsilon
+
+
+# -- from the command line
+
+
+BATCH = N_IMAGES // 4
+BANDED = (*NETWORK, "--steps", "5", "--batch", str(BATCH), "--noise-bands", "2", "--epsilon", "8", "--delta", "0.001")
+
+
+def test_a_run_with_correlated_noise_and_its_account_and_resume(tmp_path):
+    images = write_dataset(tmp_path / "images")
+    shown = succeeds("train", "--data", images, *BANDED, "--dry-run")
+    assert "correlated over 2 steps" in shown and "2 groups in turn" in shown
+    out = tmp_path / "run"
+    succeeds("train", "--data", images, *BANDED, "--log", "quiet", "--out", out)
+    lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    inner = [line["event"]["event"] for line in lines if "event" in line]
+    assert len(inner) == 5 and {(each["kind"], each["bands"]) for each in inner} == {("banded-gaussian", 2)}
+    sigma = inner[0]["noise_multiplier"]
+    spent = epsilon({PoissonSampledEvent(0.5, GaussianEvent(sigma)): 3}, 0.001)
+    assert spent <= 8 and f"{spent:.4g}"[:4] in succeeds("account", out / "ledger.jsonl")
+
+
+@pytest.mark.parametrize(("given", "says"), [
+    (("--noise-bands", "1"), ("noise_bands", "at least 2")),
+    (("--noise-bands", "2", "--noise", "lattice"), ("noise", "lattice")),
+    (("--noise-bands", "2", "--sampler", "poisson"), ("sampler", "take turns")),
+    (("--noise-bands", "3", "--cycle", "2", "--sampler", "cyclic"), ("cycle", "at least as many")),
+    (("--noise-bands", "8"), ("cycle", "groups")),
+    (("--noise-bands", "2", "--method", "dp-fc", "--model", "auto"), ("noise_bands", "no such setting")),
+])  # fmt: skip
+def test_what_correlated_noise_cannot_do_is_refused_in_a_line(tmp_path, given, says):
+    images = write_dataset(tmp_path / "images")
+    settings = ("--batch", str(BATCH), "--steps", "4") if "dp-fc" not in given else ()
+    refused(tmp_path, "train", "--data", images, *NETWORK, *settings, *given, "--out", tmp_path / "run", says=says)

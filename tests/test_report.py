@@ -83,7 +83,9 @@ def agreeing_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     def read(run_dir: Path) -> SimpleNamespace:
         spent = json.loads((run_dir / "result.json").read_text())["spent"]
-        return SimpleNamespace(epsilon=lambda: spent["epsilon"], delta=spent["delta"], releases=spent["releases"])
+        relation = json.loads((run_dir / "plan.json").read_text())["relation"]
+        return SimpleNamespace(epsilon=lambda: spent["epsilon"], delta=spent["delta"], releases=spent["releases"],
+                               relation=relation)  # fmt: skip
 
     monkeypatch.setattr("sfumato.report.facts.Ledger", SimpleNamespace(read=read))
 
@@ -178,6 +180,24 @@ def test_true_positive_rate_bound(epsilon_spent: float, delta: float) -> None:
         assert t <= math.exp(min(epsilon_spent, 700)) * f / 1000 + delta + 1e-12
         assert 1 - f / 1000 <= math.exp(min(epsilon_spent, 700)) * (1 - t) + delta + 1e-9 or epsilon_spent > 30
         assert t >= f / 1000 - 1e-12
+
+
+def test_the_statement_names_the_noise_that_was_drawn(tmp_path: Path) -> None:
+    """Each noise has its own defence and its own limits; where nothing is said, it is the default."""
+    def said(**noise: str) -> str:
+        return statement(make_run(tmp_path, plan=noise))
+
+    assert said() == said(noise="gaussian", noise_rng="philox")
+    bits, time = "were not defended against in this run (--noise lattice does)", "The time that the noise took"
+    assert bits in said() and time not in said()
+    lattice = said(noise="lattice", mechanism="discrete Gaussian")
+    assert bits not in lattice and time in lattice and "whole multiple of a public step" in lattice
+    assert "discrete Gaussian noise drawn by Philox4x64-10" in lattice and "Rounding before the noise" in lattice
+    assert "was not made to withstand" in said() and "was not made to withstand" not in said(noise_rng="chacha")
+    assert "drawn by ChaCha20" in said(noise_rng="chacha") and "Philox" not in said(noise_rng="chacha")
+    assert "one patient more in a sum" in said(unit="patient")
+    assert "discrete Gaussian, on a lattice, by ChaCha20" in page(
+        make_run(tmp_path, plan={"noise": "lattice", "noise_rng": "chacha"}))  # fmt: skip
 
 
 def test_true_positive_rate_known_values() -> None:
@@ -357,6 +377,8 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: bytes) -
     ("plan.json", {"n": "many"}, "n must be int, not str"),
     ("plan.json", {"insecure": 0}, "insecure must be bool"),
     ("plan.json", {"epsilon": -1.0}, "no privacy guarantee"),
+    ("plan.json", {"noise": "laplace"}, "unknown to this version"),
+    ("plan.json", {"noise_rng": "mersenne"}, "unknown to this version"),
     ("plan.json", {"sampler": {"kind": "Poisson"}}, "sampler.rate is missing"),
     ("plan.json", {"releases": [{"name": "g", "count": True}]}, r"releases\[0\].count must be int, not bool"),
     ("result.json", {"spent": None}, "spent must be an object"),

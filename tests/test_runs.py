@@ -1,8 +1,10 @@
 """A whole run: what lies in its directory, and that all that is said of it agrees."""
 
 import json
+import os
 import shutil
 import stat
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,11 @@ from run_helpers import CLASSES, FILES, FULL_BATCH, NETWORK, N, sfumato, succeed
 from safetensors.numpy import load_file
 
 from sfumato import data
+from sfumato.core.errors import RunError
+from sfumato.core.keys import SecretKey
 from sfumato.data.source import Source
+from sfumato.privacy.ledger import Ledger
+from sfumato.runs.directory import RunDirectory
 
 
 def read(path: Path) -> Any:
@@ -172,6 +178,55 @@ def test_a_finished_run_that_still_holds_its_key_loses_it_when_it_is_next_opened
     (run / "work").mkdir()
     succeeds("report", run)
     assert not (run / "secret.key").exists() and not (run / "work").exists()
+
+
+def test_a_run_killed_while_it_tidied_up_is_tidied_when_it_is_next_opened(finished: Path, tmp_path: Path) -> None:
+    """The key had gone, the temporary files had not."""
+    run = shutil.copytree(finished, tmp_path / "copy")
+    (run / "work").mkdir()
+    (run / "work" / "sums.jsonl").touch()
+    run.chmod(0o700)
+    succeeds("report", run)
+    assert not (run / "work").exists() and stat.S_IMODE(run.stat().st_mode) == 0o755
+
+
+def test_of_a_complete_run_the_owner_s_permissions_are_left_alone(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "copy")
+    run.chmod(0o750)
+    succeeds("resume", run)
+    assert stat.S_IMODE(run.stat().st_mode) == 0o750
+
+
+def test_a_run_that_another_process_ends_first_is_not_run_again(
+    interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends between the look at the directory and the lock, and takes its key and temporary files with it."""
+    run, real = shutil.copytree(interrupted, tmp_path / "copy"), Ledger.open
+
+    def late(path: Path) -> Ledger:
+        monkeypatch.setattr(Ledger, "open", real)
+        succeeds("resume", run, "--log", "quiet")
+        model.append((run / "model.safetensors").stat().st_mtime_ns)
+        return real(path)
+
+    model: list[int] = []
+    monkeypatch.setattr(Ledger, "open", late)
+    succeeds("resume", run, "--log", "quiet")
+    assert model == [(run / "model.safetensors").stat().st_mtime_ns] and not (run / "work").exists()
+
+
+def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other's directory appears after this one had looked."""
+    plan = {"delta": 1e-5, "epsilon": 1.0, "unit": "image"}
+    monkeypatch.setattr("sfumato.runs.directory.refuse_existing", lambda path: None)
+    make = partial(RunDirectory.create, tmp_path / "run", SecretKey.from_entropy(), {}, plan, {})
+    seen, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle)))
+    make()
+    assert seen[-1] == tmp_path.stat().st_ino, "the new name is on the disk"
+    with pytest.raises(RunError, match="exists already"):
+        make()
+    assert os.listdir(tmp_path) == ["run"]
 
 
 @pytest.mark.slow

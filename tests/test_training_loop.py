@@ -1,5 +1,6 @@
 """DP-SGD and the loop: one compilation, the same result for any physical batch, resumed bit by bit, checkpoints whole."""
 
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from sfumato.clip import clipped_grad
+from sfumato.clip import BoundedSum, Sensitivity, clipped_grad
 from sfumato.core import files
 from sfumato.core.errors import LedgerError, RunError
 from sfumato.core.keys import SecretKey
@@ -325,6 +326,25 @@ def test_a_checkpoint_of_other_shapes_or_names_is_refused(tmp_path, like):
 # -- known holes: strict, so that mending one asks for its mark to be removed
 
 
+def test_a_checkpoint_whose_facts_were_changed_is_refused(tmp_path):
+    """Valid JSON, the old arrays: a wrong number of steps would go on from another place without a word."""
+    checkpoint.save(tmp_path / "c", OLD, {"step": 3})
+    file = tmp_path / "c" / "facts.json"
+    facts = json.loads(file.read_text())
+    for changed in (facts | {"step": 4}, {**facts, "more": 1}, [facts], {"step": 3}):
+        file.write_text(json.dumps(changed))
+        with pytest.raises(RunError, match="damaged"):
+            checkpoint.load(tmp_path / "c", OLD)
+
+
+def test_a_witness_has_its_file_and_entry_on_the_disk_before_the_noise(tmp_path, monkeypatch):
+    seen, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle)))
+    total = BoundedSum({"a": np.ones(3)}, Sensitivity.of_contribution(1.0))
+    Witness(tmp_path / "sums", KEY).check("r", total)
+    assert seen == [(tmp_path / "sums").stat().st_ino, tmp_path.stat().st_ino]
+
+
 def test_two_procedures_under_one_key_sample_independently(ledger):
     """The accountant composes their subsampled releases as independent; with equal batches they cost more."""
     batches = {}
@@ -339,6 +359,22 @@ def test_two_procedures_under_one_key_sample_independently(ledger):
         fields = {f: getattr(plain, f) for f in plain.__dataclass_fields__}
         loop.run(Recording(**{**fields, "name": name}), ledger, KEY)
     assert all(batches["one", step] != batches["two", step] for step in range(STEPS))
+
+
+def test_two_procedures_under_one_key_have_noise_of_their_own(ledger):
+    streams = []
+
+    def noted(promised):
+        def mechanism(total, key):
+            streams.append(tuple(key.stream("noise", "w").integers(2**63, size=4)))
+            return promised(total, key)
+
+        return mechanism
+
+    for name in ("one", "two"):
+        loop.run(dpsgd(name=name), ledger, KEY, noise=noted)
+    assert len(streams) == 2 * STEPS
+    assert len(set(streams)) == len(streams), "releases share noise"
 
 
 def test_another_computation_under_a_paid_for_name_is_refused(ledger):

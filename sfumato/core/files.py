@@ -1,4 +1,9 @@
-"""Files that are either entirely there or not there at all, also after a power cut."""
+"""Files that are either entirely there or not there at all, also after a power cut.
+
+What a power cut leaves of a file is what was flushed (fsync) of it, and of a directory the entries it had when it was flushed
+itself. So bytes are flushed before the rename that shows them, and the directory after it; a new directory is an entry of its
+parent. All of it passes through `os`, where tests count the calls and strike at each (`tests/faults.py`).
+"""
 
 import json
 import os
@@ -16,21 +21,70 @@ def sync_directory(path: Path) -> None:
         os.close(handle)
 
 
+def make_directory(path: Path, mode: int = 0o777) -> None:
+    """Make a directory, and those above it, for good; it may be there already. mode: its own, within the umask."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(mode, parents=True, exist_ok=True)
+    for each in missing:
+        sync_directory(each.parent)
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """`os.write` may take a part at a time; on a disk that fills up it takes one and then raises."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def append(handle: int, line: bytes) -> None:
+    """Append a line to an open file (O_APPEND) and flush it. Raises OSError; what was half written is taken back first."""
+    size = os.fstat(handle).st_size
+    try:
+        write_all(handle, line)
+        os.fsync(handle)
+    except OSError:
+        os.ftruncate(handle, size)
+        raise
+
+
+def append_json(path: Path, record: Any) -> None:
+    """Append a line of JSON to a file, which is made if there is none, and flush both it and its entry."""
+    new = not path.exists()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        append(handle, json.dumps(record).encode() + b"\n")
+    finally:
+        os.close(handle)
+    if new:
+        sync_directory(path.parent)
+
+
 def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     """Write beside `path`, flush to disk, rename over it: a reader sees the old file or the new one, never half of one."""
     data = content.encode() if isinstance(content, str) else content
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_durably(aside, data, mode, os.O_TRUNC)
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def write_new(path: Path, content: str, mode: int) -> None:
+    """Write a file that must not be there yet, and flush it and its entry. Raises FileExistsError."""
+    _write_durably(path, content.encode(), mode, os.O_EXCL)
+    sync_directory(path.parent)
+
+
+def _write_durably(path: Path, data: bytes, mode: int, how: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode)
+    try:
+        write_all(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -48,6 +102,12 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what `write_atomic` left in a directory when it was killed."""
+    for path in directory.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def remove_directory(path: Path) -> None:

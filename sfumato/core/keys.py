@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sfumato.core.errors import ArgumentError, RunError
-from sfumato.core.files import sync_directory
+from sfumato.core.files import sync_directory, write_all, write_new
 
 Name = str | int | np.integer
 Rng = Literal["philox", "chacha"]
@@ -80,6 +80,11 @@ class SecretKey:
         """The same key, seen from under another last name: `key.at("a").beside("b")` is `key.at("b")`."""
         return SecretKey(self._master, self.insecure, (*self._prefix[:-1], name), self.rng)
 
+    @property
+    def name(self) -> tuple[Name, ...]:
+        """From under which it is seen."""
+        return self._prefix
+
     def using(self, rng: Rng) -> "SecretKey":
         """The same secret, its streams drawn by another generator. Raises ArgumentError if that is not installed."""
         if rng == "chacha":
@@ -101,12 +106,7 @@ class SecretKey:
 
     def save(self, path: Path) -> None:
         """Write the key to a new file readable by its owner only. Raises FileExistsError."""
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(("insecure " if self.insecure else "secret ") + self._master.hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(path.parent)
+        write_new(path, ("insecure " if self.insecure else "secret ") + self._master.hex() + "\n", 0o600)
 
     @classmethod
     def load(cls, path: Path) -> "SecretKey":
@@ -127,13 +127,20 @@ class SecretKey:
 
 
 def destroy(path: Path) -> None:
-    """Overwrite and remove a key file. (File systems and SSDs may keep old blocks: keep runs on encrypted disks.)"""
-    if not path.exists():
+    """Overwrite and remove a key file. (File systems and SSDs may keep old blocks: keep runs on encrypted disks.)
+
+    It may be gone already, also because another process is at the same.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY)
+    except FileNotFoundError:
         return
-    with open(path, "r+b", buffering=0) as file:
-        file.write(b"\0" * path.stat().st_size)
-        os.fsync(file.fileno())
-    path.unlink()
+    try:
+        write_all(handle, b"\0" * os.fstat(handle).st_size)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    path.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 

@@ -16,6 +16,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import UInt8
 
+from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import DataError
 from sfumato.data.pickles import PickledArray, read_batch
 from sfumato.data.registry import Published
@@ -101,7 +102,7 @@ def _members(form: _Form, path: Path) -> Iterator[Iterator[tuple[str, io.Buffere
             yield _from_folder(path, wanted)
         else:
             with tarfile.open(path, "r|gz") as archive:  # a stream: the archive is decompressed once
-                yield _from_archive(archive, wanted)
+                yield _from_archive(archive, wanted, most(path))
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read ({error}); the file is damaged, fetch it again") from None
 
@@ -112,8 +113,13 @@ def _from_folder(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, io.
             yield name, file, (path / name).stat().st_size
 
 
-def _from_archive(archive: tarfile.TarFile, wanted: tuple[str, ...]) -> Iterator[tuple[str, io.BufferedIOBase, int]]:
+def _from_archive(
+    archive: tarfile.TarFile, wanted: tuple[str, ...], left: int
+) -> Iterator[tuple[str, io.BufferedIOBase, int]]:
     for member in archive:
+        left -= member.size
+        if left < 0:
+            raise tarfile.ReadError(f"it unpacks to more than {GROWTH} times its size")
         name = PurePosixPath(member.name).name
         file = archive.extractfile(member) if member.isfile() and name in wanted else None
         if file is not None:
@@ -147,7 +153,7 @@ def _decode(form: _Form, file: io.BufferedIOBase, path: Path) -> Arrays:
     pickled, labels = _batch(form, file, path)
     try:
         return _from_planes(pickled.array()), np.array(labels, np.int32)
-    except (ValueError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: damaged ({error}); fetch the file again") from None
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from sfumato.core.archive import most
 from sfumato.core.errors import DataError
 from sfumato.data.registry import REGISTRY, Published
 from sfumato.data.shelf import Arrays, Held
 
 UINT8 = 8
-MOST_BYTES = 2**32  # more than any data set read whole; a damaged header must not allocate memory at will
 PARTS = {"train": "train", "test": "t10k"}
 
 
@@ -84,7 +84,7 @@ def _header(file: io.BufferedIOBase, path: Path, dimensions: int) -> tuple[int, 
     if len(raw) < 4 * dimensions:
         raise DataError(f"{path}: ends within its header; the file is truncated, fetch it again")
     sizes = tuple(int(size) for size in np.frombuffer(raw, ">u4"))
-    if math.prod(sizes) > MOST_BYTES or 0 in sizes:
+    if math.prod(sizes) > (most(path) if path.suffix == ".gz" else path.stat().st_size) or 0 in sizes:
         raise DataError(f"{path}: its header announces sizes {sizes}; the file is damaged, fetch it again")
     return sizes
 

@@ -5,7 +5,7 @@ tile order. Mosaics whose name begins with "test" are the test split. WebP is lo
 """
 
 import csv
-import gzip
+import io
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from sfumato.core.archive import gunzipped
 from sfumato.core.errors import DataError
 from sfumato.data.decode import THREADS, open_image
 from sfumato.data.registry import Published
@@ -49,16 +50,18 @@ def find_mosaic(row: Published, place: Path) -> Held | None:
 def _read_index(path: Path, column: str) -> dict[str, np.ndarray] | None:
     """Labels by mosaic name, in tile order."""
     try:
-        with gzip.open(path, "rt", newline="") as file:
-            reader = csv.DictReader(file)
-            if column not in (reader.fieldnames or ()) or "file" not in (reader.fieldnames or ()):
-                return None
-            labels: dict[str, list[int]] = {}
-            for line in reader:
-                labels.setdefault(line["file"], []).append(int(line[column]))
+        reader = csv.DictReader(io.StringIO(gunzipped(path).decode(), newline=""))
+        if column not in (reader.fieldnames or ()) or "file" not in (reader.fieldnames or ()):
+            return None
+        labels: dict[str, list[int]] = {}
+        for line in reader:
+            labels.setdefault(line["file"], []).append(int(line[column]))
     except (OSError, EOFError, zlib.error, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as an index ({error}); fetch it again") from None
-    return {name: np.array(numbers, np.int32) for name, numbers in labels.items()}
+    try:
+        return {name: np.array(numbers, np.int32) for name, numbers in labels.items()}
+    except OverflowError:
+        raise DataError(f"{path}: has a label that is no class number; fetch it again") from None
 
 
 def _mosaic_path(place: Path, name: str) -> Path:

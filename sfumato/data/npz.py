@@ -1,11 +1,12 @@
 """A NumPy archive with `x_train`, `y_train` and perhaps `x_test`, `y_test`."""
 
+import math
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from sfumato.core.archive import Archive
 from sfumato.core.errors import DataError, SfumatoError
 from sfumato.data.shelf import Arrays, Loaded, Shelf, positions
 from sfumato.data.source import from_arrays
@@ -16,7 +17,7 @@ WANTED = "expected x_train and y_train, and optionally x_test and y_test"
 def find_npz(path: Path) -> Shelf:
     """The data set in a .npz file; of the images only the header is read. Raises DataError."""
     parts = _parts(path)
-    labels = {part: _read(path, f"y_{part}") for part in parts}
+    labels = {part: read_member(path, f"y_{part}") for part in parts}
     shapes = {part: _image_shape(path, f"x_{part}") for part in parts}
     shape = shapes["train"]
     for part, (n, *_) in shapes.items():
@@ -29,7 +30,7 @@ def find_npz(path: Path) -> Shelf:
     classes = _classes(path, labels)
 
     def load() -> Loaded:
-        arrays: dict[str, Arrays] = {part: (_read(path, f"x_{part}"), labels[part]) for part in parts}
+        arrays: dict[str, Arrays] = {part: (read_member(path, f"x_{part}"), labels[part]) for part in parts}
         try:
             sources = {part: from_arrays(*arrays[part], classes, path.stem, part) for part in parts}
         except SfumatoError as error:
@@ -41,11 +42,7 @@ def find_npz(path: Path) -> Shelf:
 
 
 def _parts(path: Path) -> list[str]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            stored = {name.removesuffix(".npy") for name in archive.namelist()}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read as .npz ({error}); write it with numpy.savez") from None
+    stored = {name.removesuffix(".npy") for name in members(path)}
     parts = ["train", "test"] if stored & {"x_test", "y_test"} else ["train"]
     missing = [f"{kind}_{part}" for part in parts for kind in "xy" if f"{kind}_{part}" not in stored]
     if missing:
@@ -53,23 +50,48 @@ def _parts(path: Path) -> list[str]:
     return parts
 
 
-def _read(path: Path, key: str) -> np.ndarray:
+def members(path: Path) -> dict[str, int]:
+    """The sizes of an archive's members by name, which are not those of a bomb. Raises DataError."""
     try:
+        with Archive(path) as archive:
+            return {name: archive.size(name) for name in archive.names}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: cannot be read as .npz ({error}); write it with numpy.savez") from None
+
+
+def read_member(path: Path, key: str) -> np.ndarray:
+    """One array, whose header asks for no more memory than the archive holds bytes of it. Raises DataError."""
+    try:
+        _header(path, key)
         with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything
             return np.asarray(archive[key])
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: {key} cannot be read ({error}); store plain numeric or string arrays") from None
+    except Exception as error:  # zip, each compression and NumPy have their own
+        raise DataError(f"{path}: {key} cannot be read ({_said(error)}); store plain numeric or string arrays") from None
+
+
+def _header(path: Path, key: str) -> tuple[int, ...]:
+    """The shape that an array announces. Raises ValueError where its member is of another size."""
+    name = f"{key}.npy"
+    with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = reader(file)
+        bytes_left = archive.getinfo(name).file_size - file.tell()
+    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != bytes_left:
+        raise ValueError(f"it announces {dtype} {shape} and holds {bytes_left} bytes")
+    return shape
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _image_shape(path: Path, key: str) -> tuple[int, int, int, int]:
     """(n, h, w, c) from the array's header."""
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape = reader(file)[0]
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: {key} cannot be read ({error}); write it with numpy.savez") from None
+        shape = _header(path, key)
+    except Exception as error:  # as in read_member
+        raise DataError(f"{path}: {key} cannot be read ({_said(error)}); write it with numpy.savez") from None
     if len(shape) == 3:
         shape = (*shape, 1)
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:

@@ -7,6 +7,7 @@ shape and the bytes, so that asking for the number of images decodes none.
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sfumato.core.errors import DataError
+
+_MOST_TUPLES = 40
 
 
 class PickledArray:
@@ -44,36 +47,58 @@ class _PickledDtype:
         pass
 
 
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes into an old pickle: as a call that encodes a string."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
-    return text.encode("latin1")
-
-
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): PickledArray,
     ("numpy", "dtype"): _PickledDtype,
     ("numpy.core.multiarray", "_reconstruct"): PickledArray,
     ("numpy._core.multiarray", "_reconstruct"): PickledArray,
-    ("_codecs", "encode"): _encode,
 }
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, content: bytes):
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        self._left = len(content)
+
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return self._encode
         if (module, name) not in _STAND_INS:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no image batch needs")
         return _STAND_INS[module, name]
+
+    def _encode(self, text: str, encoding: str = "latin1") -> bytes:
+        """How Python 3 writes bytes into an old pickle: as a call that encodes a string, each string once."""
+        if encoding not in ("latin1", "latin-1"):
+            raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+        self._left -= len(text)
+        if self._left < 0:
+            raise pickle.UnpicklingError("it encodes more text than it holds")
+        return text.encode("latin1")
+
+
+def _refuse_bomb(content: bytes) -> None:
+    """Refuse what costs memory or time beyond the file's size before it is unpickled: a memo with gaps is given memory for all
+    of them, and the hash of a nest of tuples (as a key) may take for ever.
+    """
+    tuples = 0
+    for place, (operation, argument, _) in enumerate(pickletools.genops(content)):
+        tuples += operation.name.startswith("TUPLE")
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= place:
+            raise pickle.UnpicklingError("its memo has gaps")
+    if tuples > _MOST_TUPLES:
+        raise pickle.UnpicklingError(f"it has {tuples} tuples, of which an image batch needs few")
 
 
 def read_batch(file: io.BufferedIOBase, path: Path | str) -> dict[str, Any]:
     """A pickled dictionary of plain values and `PickledArray`s, keys as text. Raises DataError for anything else."""
     try:
-        value = _Unpickler(file, encoding="bytes").load()
+        content = file.read()
+        _refuse_bomb(content)
+        value = _Unpickler(content).load()
     except Exception as error:  # damaged opcodes surface as almost any exception
-        raise DataError(f"{path}: refused as a CIFAR batch ({type(error).__name__}: {error}); fetch the file again "
-                        "from its official address") from None
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise DataError(f"{path}: refused as a CIFAR batch ({said}); fetch the file again from its official address") from None
     if not isinstance(value, dict):
         raise DataError(f"{path}: holds a {type(value).__name__}, not the dictionary of a CIFAR batch; fetch it again")
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): item for key, item in value.items()}

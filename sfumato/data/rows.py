@@ -11,14 +11,16 @@ Labels are whole numbers or strings. Numbers 0 .. k become the classes "0" .. "k
 """
 
 import hashlib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import DataError
+from sfumato.core.files import read_json
+from sfumato.data.npz import members, read_member
 from sfumato.data.shelf import Loaded, Shelf, positions
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
@@ -30,6 +32,8 @@ PLAIN_NAMES = ("X", "y")
 ENDINGS = (".npy", ".npz", ".safetensors", ".parquet")
 
 Part = tuple[np.ndarray, np.ndarray]
+_KINDS = {"name": str, "model": str, "map_hash": str, "preprocessing": dict, "unit": str, "features": int, "dtype": str,
+          "counts": dict, "digests": dict}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,15 @@ def describe_rows(path: Path, validation: float, options: ReadOptions) -> DataIn
 
 def read_manifest(directory: Path) -> Store:
     try:
-        facts = json.loads((directory / MANIFEST).read_text())
+        facts = read_json(directory / MANIFEST)
         if facts.pop("format") != FORMAT:
             raise ValueError("another format")
         facts.pop("private")
-        return Store(**facts | {"classes": tuple(facts["classes"])})
+        store = Store(**facts | {"classes": tuple(facts["classes"])})
+        wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(store, name), kind)]
+        if wrong or "train" not in store.counts or not set(store.counts) <= set(NAMES):
+            raise ValueError(f"{wrong[0] if wrong else 'counts'} cannot be right")
+        return store
     except FileNotFoundError:
         raise DataError(f"{directory}: no feature store ({MANIFEST} is missing); `sfumato features` makes one") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -144,6 +152,8 @@ def _stored(directory: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
         if rows.shape != (count, store.features) or rows.dtype.name != store.dtype or labels.shape != (count,):
             raise DataError(f"{rows_file}: {rows.dtype} {rows.shape} is not the manifest's {store.dtype} "
                             f"({count}, {store.features}); make the store again")
+        if labels.dtype.kind not in "iu" or not np.all((labels >= 0) & (labels < len(store.classes))):
+            raise DataError(f"{labels_file}: holds more than the numbers of {len(store.classes)} classes; make the store again")
         if digest(rows, labels) != store.digests[split]:
             raise DataError(f"{rows_file}: its content is not what the manifest was written for; make the store again")
         parts[split] = (rows, np.asarray(labels))
@@ -165,8 +175,8 @@ def _read(path: Path, labelled: bool = True) -> dict[str, np.ndarray]:
         return {"X": _map(path), "y": _map(path.with_suffix(".labels.npy"))}
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
+            names = [name.removesuffix(".npy") for name in members(path) if name.endswith(".npy")]
+            return {name: read_member(path, name) for name in names}
         if path.suffix == ".safetensors":
             from safetensors.numpy import load_file
 
@@ -175,7 +185,8 @@ def _read(path: Path, labelled: bool = True) -> dict[str, np.ndarray]:
     except DataError:
         raise
     except Exception as error:  # each library has its own
-        raise DataError(f"{path}: cannot be read ({error}); restore it or write it again") from None
+        said = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: cannot be read ({said}); restore it or write it again") from None
 
 
 def _parquet(path: Path, labelled: bool) -> dict[str, np.ndarray]:
@@ -183,6 +194,10 @@ def _parquet(path: Path, labelled: bool) -> dict[str, np.ndarray]:
         from pyarrow import parquet
     except ImportError:
         raise DataError(f"{path}: reading parquet needs pyarrow (`pip install pyarrow`); or give the rows as .npy") from None
+    found = parquet.ParquetFile(path).metadata
+    if found.num_rows * found.num_columns * np.dtype(np.float32).itemsize > most(path):
+        raise DataError(f"{path}: {found.num_rows} rows of {found.num_columns} columns are more than {GROWTH} times its size; "
+                        "give the rows as .npy")
     table = parquet.read_table(path)
     if labelled and "label" not in table.column_names:
         raise DataError(f"{path}: has no column called label; rename the one that holds the classes")

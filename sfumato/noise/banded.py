@@ -73,6 +73,7 @@ class BandedGaussian:
     _past: list[list[np.ndarray]] = field(default_factory=list, init=False, repr=False)
     """Noise of the steps before `_next`, the latest first; one array per leaf."""
     _next: int = field(default=0, init=False, repr=False)
+    _owner: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         positive("multiplier", self.multiplier)
@@ -89,9 +90,13 @@ class BandedGaussian:
         return BandedStep(self, step, name_of)
 
     def unit_noise(self, step: int, total: PyTree, key_of: Callable[[int], SecretKey]) -> list[np.ndarray]:
-        """y_step for sigma S = 1, a float64 array per leaf of `total`. A function of the key, whatever was asked for before."""
-        if step != self._next:
-            self._past, self._next = [], 0
+        """y_step for sigma S = 1, a float64 array per leaf of `total`. A function of the key, whatever was asked for before.
+
+        key_of: step -> the key of its release.
+        """
+        owner = (key_of(0).fingerprint, key_of(0).name)
+        if (step, owner) != (self._next, self._owner):
+            self._past, self._next, self._owner = [], 0, owner
         for each in range(self._next, step + 1):
             fresh = _fresh(total, key_of(each))
             for c, earlier in zip(self.coefficients[1:], self._past, strict=False):

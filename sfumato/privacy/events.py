@@ -8,7 +8,7 @@ relation: an accountant is told the relation and prices the same event according
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sfumato.core.checks import positive, probability, whole
@@ -186,6 +186,25 @@ _KINDS: dict[Any, str] = {
 def _numbers(event: Any) -> dict[str, Any]:
     """The fields of an event but for the inner one, and their types."""
     return {each.name: each.type for each in fields(event) if each.name != "event"}
+
+
+def noise_of(event: Event) -> float:
+    """The noise multiplier of the Gaussian inside."""
+    return event.noise_multiplier if isinstance(event, GaussianEvent) else event.event.noise_multiplier
+
+
+def bands_of(event: Event) -> int:
+    """Over how many steps the noise inside is correlated; 1 if it is independent."""
+    inner = event if isinstance(event, GaussianEvent) else event.event
+    return inner.bands if isinstance(inner, BandedGaussianEvent) else 1
+
+
+def with_noise(event: Event, noise_multiplier: float) -> Event:
+    """The same event, sampled or selected as it is, with another noise multiplier."""
+    if isinstance(event, GaussianEvent):
+        return replace(event, noise_multiplier=noise_multiplier)
+    inner: Any = replace(event.event, noise_multiplier=noise_multiplier)
+    return replace(event, event=inner)
 
 
 def tally(*parts: tuple[Event, int]) -> Counter[Event]:

@@ -24,12 +24,11 @@ from typing import Any
 
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
-from sfumato.core.files import parse_json, sync_directory, write_atomic
+from sfumato.core.files import append, make_directory, parse_json, sync_directory, write_atomic
 from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import Event, Tally
 
 FILE_NAME = "ledger.jsonl"
-RELATION = relations.ADD_OR_REMOVE
 _FORMAT = 1
 _NO_HASH = "0" * 64
 
@@ -55,7 +54,7 @@ class Ledger:
         self.delta: float = opening["delta"]
         self.epsilon_max: float = opening["epsilon_max"]
         self.unit: str = opening["unit"]
-        self.relation: relations.Relation = opening["relation"]
+        self.relation: relations.Relation = opening.get("relation", relations.ADD_OR_REMOVE)
         self.context: str = opening["context"]
         self._hashes: list[str] = [record["hash"] for record in records]
         self._paid: dict[tuple[str, str], Event] = {}
@@ -69,7 +68,7 @@ class Ledger:
     @classmethod
     def create(
         cls, directory: Path | str, *, delta: float, epsilon_max: float, unit: str = "image", context: str = "",
-        relation: relations.Relation = RELATION,
+        relation: relations.Relation = relations.ADD_OR_REMOVE,
     ) -> "Ledger":  # fmt: skip
         """Begin a ledger in `directory`. context: a hash of what it is for. Raises RunError if there is one already.
 
@@ -79,7 +78,7 @@ class Ledger:
         positive("epsilon_max", epsilon_max)
         positive("delta", delta)
         path = Path(directory) / FILE_NAME
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         if delta >= 1:
             raise ArgumentError("delta", delta, "give a number below 1")
         opening = {"kind": "open", "format": _FORMAT, "delta": delta, "epsilon_max": epsilon_max, "relation": relation,
@@ -117,9 +116,12 @@ class Ledger:
 
     @classmethod
     @contextmanager
-    def temporary(cls, delta: float, epsilon_max: float) -> Iterator["Ledger"]:
+    def temporary(
+        cls, delta: float, epsilon_max: float, relation: relations.Relation = relations.ADD_OR_REMOVE
+    ) -> Iterator["Ledger"]:
         """A ledger for as long as the `with` block runs, for computations whose payments nobody will look up."""
-        with tempfile.TemporaryDirectory() as directory, cls.create(directory, delta=delta, epsilon_max=epsilon_max) as ledger:
+        about: Any = {"delta": delta, "epsilon_max": epsilon_max, "relation": relation}
+        with tempfile.TemporaryDirectory() as directory, cls.create(directory, **about) as ledger:
             yield ledger
 
     @classmethod
@@ -227,6 +229,9 @@ def _lock(handle: int, path: Path) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise LedgerError(f"{path}: another process is using this ledger; wait for it to end") from None
+    except OSError as error:
+        raise LedgerError(f"{path}: this file system does not lock files ({error.strerror}), so two processes could spend at "
+                          "once; choose a local directory") from None
 
 
 def _digest(body: dict[str, Any], previous: str) -> str:
@@ -242,15 +247,12 @@ def _seal(body: dict[str, Any], previous: str) -> dict[str, Any]:
 
 
 def _append(handle: int, record: dict[str, Any], path: Path) -> None:
-    """Append one line and flush it to the disk; on a full disk, take back what was half written and raise."""
-    line = _canonical(record) + b"\n"
-    size = os.fstat(handle).st_size
+    """One line, on the disk when this returns. Raises LedgerError where it cannot be, or where nobody would ever read it."""
+    if os.fstat(handle).st_nlink == 0:
+        raise LedgerError(f"{path}: was removed or replaced while it was in use; nothing was released: restore it")
     try:
-        if os.write(handle, line) != len(line):
-            raise OSError("the disk is full")
-        os.fsync(handle)
+        append(handle, _canonical(record) + b"\n")
     except OSError as error:
-        os.ftruncate(handle, size)
         raise LedgerError(f"{path}: could not be written ({error}); nothing was released") from error
 
 
@@ -281,7 +283,7 @@ def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | Non
             return None
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
-    if number == 0 and (body["format"] != _FORMAT or body["relation"] not in relations.RELATIONS):
+    if number == 0 and (body["format"] != _FORMAT or body.get("relation", relations.ADD_OR_REMOVE) not in relations.RELATIONS):
         raise ArgumentError("format", body["format"], f"this version reads ledgers of format {_FORMAT} "
                             f"({', '.join(relations.RELATIONS)})")
     return record

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sfumato.audit.result import Audit, AuditResult
-from sfumato.report import words
-from sfumato.report.facts import printable
+from sfumato.report import noise, words
+from sfumato.report.facts import Plan, printable
 from sfumato.report.figures import audit_plot
 
 LIMITS = (
@@ -28,13 +28,14 @@ class Row:
     assumption: str
 
 
-def section(audit: Audit) -> dict[str, Any]:
+def section(audit: Audit, plan: Plan) -> dict[str, Any]:
     """Everything that the template shows."""
     rows = [Row(each.attack, each.method, each.lower_bound, each.epsilon, each.observations, words.duration(each.seconds),
                 each.assumption) for each in audit.results]  # fmt: skip
     membership = [membership_sentence(each) for each in audit.results if "AUC" in each.details]
     return {"broken": any(each.broken for each in audit.results), "verdict": verdict(audit), "rows": rows,
-            "plot": audit_plot(audit.results), "membership": membership, "limits": LIMITS}  # fmt: skip
+            "plot": audit_plot(audit.results), "membership": membership,
+            "limits": LIMITS + noise.audited_otherwise(plan)}  # fmt: skip
 
 
 def verdict(audit: Audit) -> str:

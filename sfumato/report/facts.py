@@ -40,6 +40,8 @@ class Sampler:
     kind: str
     rate: float
     expected_batch_size: float
+    maximum: int | None = None
+    cycle: int | None = None
 
     @property
     def is_full_batch(self) -> bool:
@@ -72,6 +74,8 @@ class Plan:
     public_facts: tuple[str, ...]
     not_covered: tuple[str, ...]
     features: int | None = None
+    noise: str = "gaussian"
+    noise_rng: str = "philox"
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,8 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
     plan, spent, found = facts.plan, facts.spent, []
     if plan.n < 1 or len(plan.classes) < 1 or not plan.releases:
         found.append(("plan.json", "n, classes and releases must not be empty"))
+    if plan.noise not in ("gaussian", "lattice") or plan.noise_rng not in ("philox", "chacha"):
+        found.append(("plan.json", f"noise={plan.noise!r} by {plan.noise_rng!r} is unknown to this version"))
     if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
         found.append(("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is no privacy guarantee"))
     if spent.epsilon < 0 or not 0 <= spent.delta < 1 or spent.releases < 0:
@@ -206,8 +212,10 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
 
 
 def _ledger_faults(facts: RunFacts) -> list[tuple[str, str]]:
-    """Where result.json claims other than the ledger shows; the ledger is recomputed, not believed."""
+    """Where the files claim other than the ledger shows; the ledger is recomputed, not believed."""
     ledger, spent = Ledger.read(facts.run_dir), facts.spent
+    if ledger.relation != facts.plan.relation:
+        return [("plan.json", f"says {facts.plan.relation}, the ledger was kept for {ledger.relation}")]
     found = ledger.epsilon()
     if ledger.releases != spent.releases or abs(found - spent.epsilon) > 1e-6 * max(found, 1) or ledger.delta != spent.delta:
         return [("result.json", f"says epsilon={spent.epsilon:.6g} at delta={spent.delta:g} in {spent.releases} releases, the "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.files import write_atomic
-from sfumato.report import accuracy, audit, figures, words
+from sfumato.report import accuracy, audit, figures, noise, words
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts, printable
 from sfumato.report.statement import privacy_statement, warnings
@@ -65,7 +65,8 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         "settings": _settings(facts.config),
         "timings": [(name, words.duration(s)) for name, s in facts.result.seconds.items() if s is not None],
         "memory": None if facts.result.peak_memory_bytes is None else words.size(facts.result.peak_memory_bytes),
-        "audit": None if facts.audit is None else audit.section(facts.audit),
+        "audit": None if facts.audit is None else audit.section(facts.audit, facts.plan),
+        "noise": noise.name(facts.plan),
         "recheck": f"sfumato account {shlex.quote(facts.run_dir.resolve().name + '/ledger.jsonl')}",
     }
 

@@ -4,6 +4,7 @@ model.safetensors holds every array (also the fixed filters), model.json the nam
 read an image, and the privacy statement in numbers.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32
 
-from sfumato.core.errors import DataError, RunError
+from sfumato.core.errors import DataError, RunError, SfumatoError
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
 from sfumato.core.trees import leaf_names
@@ -26,6 +27,8 @@ from sfumato.models.registry import GIVEN
 
 _FORMAT = 1
 _CHUNK = 128
+_MOST_NUMBERS = 1 << 24
+"""In an image."""
 
 
 @dataclass(frozen=True)
@@ -98,30 +101,40 @@ class Classifier:
 
         The last is found out by a probe, an image of public noise whose probabilities are stored with the model.
         """
-        from safetensors import SafetensorError
         from safetensors.numpy import load
 
         try:
             facts = read_json(directory / "model.json")
             arrays = load((directory / "model.safetensors").read_bytes())
-            given = facts.get("input")
-            spec = Spec(facts["model"], facts["head"], tuple(facts["shape"]), tuple(facts["classes"]),
-                        None if given is None else Input.from_json(given))  # fmt: skip
-            probe = np.asarray(facts["probe"], np.float32)
+            spec = _spec(facts)
+            skeleton = registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes), spec.input)
+            classifier = cls(spec, _fill(skeleton, arrays, directory))
+            same = np.allclose(classifier.predict_proba(classifier._probe())[0], np.asarray(facts["probe"], float), atol=1e-3)
         except FileNotFoundError as error:
             raise RunError(f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
                            f"complete? try `sfumato resume {directory}`") from None
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise RunError(f"{directory}: the model files are damaged ({error}); restore them or train again") from error
-        skeleton = registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes), spec.input)
-        classifier = cls(spec, _fill(skeleton, arrays, directory))
-        if not np.allclose(classifier.predict_proba(classifier._probe())[0], probe, atol=1e-3):
+        except SfumatoError:
+            raise
+        except Exception as error:  # networks of shapes that cannot be fail in many ways
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise RunError(f"{directory}: the model files are damaged ({said}); restore them or train again") from error
+        if not same:
             raise RunError(f"{directory}: this version of sfumato computes {spec.model} differently from the one that trained "
                            "the model; predict with that version, or train again")
         return classifier
 
     def _probe(self) -> Float32[np.ndarray, "1 h w c"]:
         return public_stream(0, "probe").random((1, *self.spec.shape), np.float32)
+
+
+def _spec(facts: dict[str, Any]) -> Spec:
+    """Raises ValueError, KeyError or TypeError; a shape may not ask for more memory than images do."""
+    shape, classes, given = tuple(facts["shape"]), tuple(facts["classes"]), facts.get("input")
+    if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) > _MOST_NUMBERS:
+        raise ValueError(f"shape {shape}")
+    if not all(isinstance(name, str) for name in classes):
+        raise ValueError("names of classes that are no text")
+    return Spec(facts["model"], facts["head"], shape, classes, None if given is None else Input.from_json(given))
 
 
 def _fill(skeleton: eqx.Module, arrays: dict[str, np.ndarray], directory: Path) -> eqx.Module:

@@ -8,6 +8,7 @@
     evaluation.json result.json report.html model_card.md
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,16 @@ from typing import Any
 
 from sfumato.core import keys
 from sfumato.core.errors import RunError
-from sfumato.core.files import read_json, remove_directory, write_atomic, write_json
+from sfumato.core.files import (
+    append_json,
+    make_directory,
+    parse_json,
+    read_json,
+    remove_directory,
+    sync_directory,
+    write_atomic,
+    write_json,
+)
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.ledger import Ledger
 
@@ -57,7 +67,7 @@ class RunDirectory:
         """
         refuse_existing(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(path.parent)
         except OSError as error:
             raise RunError(f"out={str(path)!r}: cannot be created ({error.strerror}); choose another --out") from None
         aside = cls(path.with_name(f".{path.name}.{os.getpid()}.new"))
@@ -70,9 +80,10 @@ class RunDirectory:
             write_json(aside.file("plan.json"), plan)
             write_json(aside.work / _BEGAN, began)
             Ledger.create(
-                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], unit=plan["unit"], context=aside.context()
+                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], unit=plan["unit"], relation=plan["relation"],
+                context=aside.context(),
             ).close()
-            aside.path.rename(path)
+            _rename_new(aside.path, path)
         except BaseException:
             remove_directory(aside.path)
             raise
@@ -85,8 +96,8 @@ class RunDirectory:
         if not (path / "config.json").exists() or not (path / "plan.json").exists():
             raise RunError(f"{path}: not a run directory (no config.json and plan.json); `sfumato train` makes one")
         directory = cls(path)
-        if directory.complete and directory.key_file.exists():  # killed while it tidied up
-            directory.finish()
+        if directory.complete:
+            directory.finish()  # it may have been killed while it tidied up
         return directory
 
     @property
@@ -111,27 +122,42 @@ class RunDirectory:
         return found if isinstance(found, dict) else {}
 
     def finish(self) -> None:
-        """Destroy the key, then what only the running run needed; only then may others look."""
-        keys.destroy(self.key_file)
-        remove_directory(self.work)
-        self.path.chmod(0o755)
+        """Destroy the key, then let others look (without the key nothing here is secret), then remove what only the running
+        run needed: the sign that this was done to its end. A second time nothing is touched.
+        """
+        if self.key_file.exists() or self.work.exists():
+            keys.destroy(self.key_file)
+            self.path.chmod(0o755)
+            remove_directory(self.work)
 
     def append_metric(self, record: dict[str, Any]) -> None:
-        with open(self.metrics, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        append_json(self.metrics, record)
 
     def drop_metrics_after(self, step: int) -> None:
         """Forget progress beyond the checkpoint that a run is resumed from, and a line torn by a crash."""
         kept = []
-        for line in self.metrics.read_text().splitlines() if self.metrics.exists() else []:
+        for line in self.metrics.read_bytes().splitlines() if self.metrics.exists() else []:
             try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
+                if parse_json(line)["step"] <= step:
+                    kept.append(line + b"\n")
             except (ValueError, KeyError, TypeError):
                 continue
-        write_atomic(self.metrics, "".join(kept))
+        write_atomic(self.metrics, b"".join(kept))
+
+
+def _rename_new(aside: Path, path: Path) -> None:
+    """Show the directory under its name, for good. Raises RunError if another process was quicker."""
+    try:
+        aside.rename(path)
+    except OSError as error:
+        raise (_taken(path) if error.errno in (errno.EEXIST, errno.ENOTEMPTY) else error) from None
+    sync_directory(path.parent)
 
 
 def refuse_existing(path: Path) -> None:
     if path.exists():
-        raise RunError(f"out={str(path)!r}: exists already; choose another --out, or `sfumato resume {path}`")
+        raise _taken(path)
+
+
+def _taken(path: Path) -> RunError:
+    return RunError(f"out={str(path)!r}: exists already; choose another --out, or `sfumato resume {path}`")

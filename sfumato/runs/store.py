@@ -9,6 +9,7 @@ it; only the owner can read it (mode 0600, directory 0700), and the manifest say
 """
 
 import hashlib
+import io
 import os
 import time
 from dataclasses import asdict, replace
@@ -95,7 +96,7 @@ def _plan(
 def _begin(out: Path, planned: Store) -> Store:
     """The store as far as it has come; a new directory if there is none."""
     if not out.exists():
-        out.mkdir(parents=True, mode=0o700)
+        files.make_directory(out, 0o700)
         _save(out, planned)
         return planned
     if not (out / MANIFEST).exists():
@@ -120,6 +121,7 @@ def _fill(
     mode, shape = ("r+", None) if done else ("w+", (len(source), store.features))
     _private(rows_file)
     rows = np.lib.format.open_memmap(rows_file, mode=mode, dtype=np.dtype(store.dtype), shape=shape)
+    _reserve(rows_file)
     saved = time.monotonic()
 
     def after_chunk(count: int) -> None:
@@ -133,8 +135,7 @@ def _fill(
     progress.begin(f"{split} features", len(source), "images", done=done)
     extract(feature_map, source, after_chunk, rows, done)
     rows.flush()
-    _private(labels_file)
-    np.save(labels_file, source.labels)
+    files.write_atomic(labels_file, _npy(source.labels), mode=0o600)
     store.digests[split] = digest(rows, source.labels)
     _save(out, store)
     return store
@@ -145,6 +146,18 @@ def _done(out: Path) -> dict[str, int]:
         return dict(files.read_json(out / _PROGRESS))
     except (OSError, ValueError):
         return {}
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+def _reserve(path: Path) -> None:
+    """Take the whole file's room on the disk now: a disk that is full under a memory map kills the process. Raises OSError."""
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _private(path: Path) -> None:

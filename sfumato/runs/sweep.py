@@ -121,7 +121,7 @@ def _fits(
     releases = [each for plan in plans.values() for each in plan.releases * config.repeats]
     delta = next(iter(plans.values())).delta
     total = accountants.epsilon(tally_of(releases), delta)
-    config.out.mkdir(parents=True, mode=0o700)
+    files.make_directory(config.out, 0o700)
     progress.begin("fits", len(plans) * config.repeats, "fits")
     found: Found = {method: [] for method in config.methods}
     with Ledger.create(config.out, delta=delta, epsilon_max=total) as ledger:

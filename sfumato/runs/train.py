@@ -5,6 +5,7 @@ import json
 import platform
 import resource
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,19 +72,29 @@ def train(config: TrainConfig) -> RunDirectory:
     key = (SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)).using(config.privacy.noise_rng)
     began = {"fingerprint": splits.train.fingerprint(key.mac), "environment": _environment()}
     directory = RunDirectory.create(config.out, key, config.to_json(), plan.to_json(), began)
-    return _execute(directory, config, plan, splits, key)
+    with Ledger.open(directory.path) as ledger, closing(make_progress(config.run.log)) as progress:
+        _fit(directory, config, plan, splits, key, ledger, progress)
+    return _end(directory)
 
 
 def resume(path: Path, log: Log | None = None) -> RunDirectory:
     """Continue a run that was stopped; a complete one only gets its report anew."""
     directory = RunDirectory.open(path)
     _refuse_changed(directory)
+    if not directory.complete:
+        with Ledger.open(directory.path) as ledger:  # the lock: from here on this process alone works on the run
+            if not directory.complete:  # else another ended it just before
+                _continue(directory, log, ledger)
+    return _end(directory)
+
+
+def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
+    """Go on from the last checkpoint, if everything that the bits of a release depend on is as it was."""
+    path = directory.path
+    files.remove_leftovers(path)
     config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
     if log is not None:
         config = replace(config, run=replace(config.run, log=log))
-    if directory.complete:
-        write_report(directory.path)
-        return directory
     planned = files.read_json(directory.file("plan.json"))
     if any(release["selected"] is not None for release in planned["releases"]):
         raise RunError(f"{path}: a stopped `sfumato tune` leaves nothing that could be continued; start a new one (nothing was "
@@ -100,16 +111,12 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
     if began.get("fingerprint") != splits.train.fingerprint(key.mac):
         raise RunError(f"{path}: the training images or secret.key changed since the run began; restore them or start a new "
                        "run")
-    return _execute(directory, config, plan, splits, key)
+    with closing(make_progress(config.run.log)) as progress:
+        _fit(directory, config, plan, splits, key, ledger, progress)
 
 
-def _execute(directory: RunDirectory, config: TrainConfig, plan: Plan, splits: Splits, key: SecretKey) -> RunDirectory:
-    progress = make_progress(config.run.log)
-    try:
-        with Ledger.open(directory.path) as ledger:
-            _fit(directory, config, plan, splits, key, ledger, progress)
-    finally:
-        progress.close()
+def _end(directory: RunDirectory) -> RunDirectory:
+    """All that others will read lies on the disk (`write_result` came last), so the key may go."""
     directory.finish()
     write_report(directory.path)
     return directory
@@ -140,8 +147,8 @@ def _fit(
 
 def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledger: Ledger) -> None:
     """The classifier, with the privacy statement in numbers."""
-    privacy = {name: getattr(plan, name) for name in ("epsilon", "delta", "unit", "insecure")} | {"spent": ledger.epsilon()}
-    classifier.save(directory.path, privacy)
+    promised = {name: getattr(plan, name) for name in ("epsilon", "delta", "unit", "relation", "insecure")}
+    classifier.save(directory.path, promised | {"spent": ledger.epsilon()})
 
 
 def write_result(directory: RunDirectory, ledger: Ledger, seconds: dict[str, float], skipped: int) -> None:
@@ -166,10 +173,10 @@ class Recorder:
         self._directory, self._config, self._job, self._ledger = directory, config, job, ledger
         self._progress = progress
         steps = job.procedure.steps
-        self._meter = EpsilonMeter([job.procedure.event(step) for step in range(steps)], plan.delta)
+        self._meter = EpsilonMeter([job.procedure.event(step) for step in range(steps)], plan.delta, plan.relation)
         learning = steps - job.learns_from
         self._curve = {job.learns_from + max(1, round(learning * k / CURVE_POINTS)) for k in range(1, CURVE_POINTS + 1)}
-        self._images = plan.sampler["expected_batch_size"]
+        self._images = plan.sampler.expected_batch_size
         self._began = self._saved = time.monotonic()
         self._first = 0
 

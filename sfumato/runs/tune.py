@@ -27,7 +27,7 @@ from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release
 from sfumato.report import write_report
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import Log, TrainConfig
+from sfumato.runs.config import Log, PrivacyConfig, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import matrices, spec_of
 from sfumato.runs.plan import Plan, make_plan
@@ -105,15 +105,16 @@ def _plan(config: TuneConfig, splits: Splits) -> Plan:
     unit = "example" if config.base.method.model == registry.GIVEN else "image"
     info = DataInfo(train.name, "", train.class_names, train.shape, counts, unit)
     method = replace(config.base.method, method=config.methods[0])
-    plan = make_plan(replace(config.base, method=method), info)
+    privacy = PrivacyConfig(config.base.privacy.epsilon, config.base.privacy.delta)  # the fits' noise is the default one
+    plan = make_plan(replace(config.base, method=method, privacy=privacy), info)
     sigma = calibration.noise_multiplier(
-        lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1}, plan.epsilon, plan.delta
+        lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1}, plan.epsilon, plan.delta, plan.relation
     )
     what = (f"the best of a random number of fits, {config.fits:g} on average, each with random settings and as private as one "
             "Gaussian release with this noise. The other fits, their settings and their number stay secret, and the cost of "
             "choosing among them is included")  # fmt: skip
     return replace(plan, method=f"best of {', '.join(config.methods)}", mu=1 / sigma,
-                   releases=(Release("choice", 1, sigma, None, what, config.fits),))  # fmt: skip
+                   releases=(Release("choice", 1, SelectedEvent(GaussianEvent(sigma), config.fits), what),))  # fmt: skip
 
 
 def _run(

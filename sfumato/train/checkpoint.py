@@ -5,6 +5,7 @@ is refused, since that ledger would under-count.
 """
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from sfumato.core.errors import RunError
-from sfumato.core.files import read_json, remove_directory, sync_directory, write_atomic, write_json
+from sfumato.core.files import make_directory, read_json, remove_directory, sync_directory, write_atomic, write_json
 from sfumato.core.trees import leaf_names
 
 _ARRAYS, _FACTS, _CHECKSUM = "state.safetensors", "facts.json", "sha256"
@@ -26,17 +27,22 @@ def save(directory: Path, state: PyTree, facts: dict[str, Any]) -> None:
 
     aside, old = _beside(directory, "new"), _beside(directory, "old")
     remove_directory(aside)
-    aside.mkdir(parents=True)
+    make_directory(aside)
     arrays = {name: np.asarray(leaf) for name, leaf in zip(leaf_names(state), jax.tree.leaves(state), strict=True)}
     content = encode(arrays)
     write_atomic(aside / _ARRAYS, content)
-    write_json(aside / _FACTS, {**facts, _CHECKSUM: hashlib.sha256(content).hexdigest()})
+    write_json(aside / _FACTS, {**facts, _CHECKSUM: _checksum(content, facts)})
     if directory.exists():  # a directory cannot be renamed over another: for a moment only `old` holds a checkpoint
         remove_directory(old)
         directory.rename(old)
     aside.rename(directory)
     sync_directory(directory.parent)
     remove_directory(old)
+
+
+def _checksum(arrays: bytes, facts: dict[str, Any]) -> str:
+    """Of both files: a wrong step number would be as bad as a wrong array."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode() + b"\n" + arrays).hexdigest()
 
 
 def _beside(directory: Path, suffix: str) -> Path:
@@ -57,10 +63,10 @@ def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         return None
     try:
         content, facts = (directory / _ARRAYS).read_bytes(), read_json(directory / _FACTS)
-        if hashlib.sha256(content).hexdigest() != facts.pop(_CHECKSUM, None):
+        if facts.pop(_CHECKSUM, None) != _checksum(content, facts):
             raise ValueError("its checksum does not match")
         arrays = decode(content)
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, SafetensorError) as error:
         raise RunError(f"{directory}: the checkpoint is damaged ({error}); delete it to repeat this run's steps") from error
     return _restore(arrays, like, directory), facts
 

@@ -7,7 +7,6 @@ written to the disk before noise is added, and a repeated sum must have the same
 """
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from sfumato.clip import BoundedSum
 from sfumato.core.errors import LedgerError
-from sfumato.core.files import parse_json
+from sfumato.core.files import append_json, parse_json
 from sfumato.core.keys import SecretKey
 from sfumato.core.trees import leaf_names
 
@@ -42,10 +41,7 @@ class Witness:
         """Remember the sum of a new release; raise LedgerError if this release had another sum before."""
         found = self._key.mac(_digest(total))
         if (before := self._seen.get(release)) is None:
-            with open(self._path, "a") as file:
-                file.write(json.dumps({"release": release, "sum": found}) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append_json(self._path, {"release": release, "sum": found})
             self._seen[release] = found
         elif before != found:
             raise LedgerError(f"release {release!r}: repeating it gives another sum than before, so its noise must not be used "

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sfumato.core.archive import Archive
 from sfumato.core.errors import WeightsError
-from sfumato.weights.archive import Archive
 from sfumato.weights.torch_files import read_torch
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")

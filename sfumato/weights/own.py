@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from sfumato.core.errors import ArgumentError, WeightsError
-from sfumato.core.files import write_atomic
+from sfumato.core.files import parse_json, write_atomic
 from sfumato.core.trees import leaf_names
 from sfumato.models import catalogue
 from sfumato.models.architecture import Shape
@@ -67,9 +67,9 @@ def facts(raw: RawWeights) -> Facts | None:
     if raw.metadata.get("digest") != _digest(raw.arrays):
         raise WeightsError("its numbers are not those that were saved (digest); fetch or write it again")
     try:
-        given = json.loads(raw.metadata["input"])
+        given = parse_json(raw.metadata["input"])
         given |= {"mean": tuple(given["mean"]), "std": tuple(given["std"])}
-        return Facts(raw.metadata["architecture"], Input(**given), tuple(json.loads(raw.metadata["classes"])))
+        return Facts(raw.metadata["architecture"], Input(**given), tuple(parse_json(raw.metadata["classes"])))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"its metadata is damaged ({error}); fetch or write it again") from None
 

@@ -19,8 +19,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from sfumato.core.archive import Archive
 from sfumato.core.errors import WeightsError
-from sfumato.weights.archive import Archive
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "module")
 """Where training scripts put the state dict."""

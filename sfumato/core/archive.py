@@ -1,24 +1,39 @@
-"""Zip archives from strangers: every size is checked before memory is given for it."""
+"""Compressed files from strangers: every size is checked before memory is given for it."""
 
+import gzip
 import zipfile
 from pathlib import Path
 
-_GROWTH, _ALLOWANCE = 100, 1 << 24
-"""Weights hardly compress. An archive that claims to unpack to more than 100 times its size (and 16 MiB) is a bomb."""
+GROWTH, _ALLOWANCE = 100, 1 << 24
+"""Weights and images hardly compress. What claims to unpack to more than 100 times its size (and 16 MiB) is a bomb."""
+
+
+def most(path: Path) -> int:
+    """Bytes to which a compressed file may unpack."""
+    return GROWTH * path.stat().st_size + _ALLOWANCE
+
+
+def gunzipped(path: Path) -> bytes:
+    """The content of a .gz file. Raises ValueError for a bomb, and what gzip raises."""
+    with gzip.open(path, "rb") as file:
+        content = file.read(most(path) + 1)
+    if len(content) > most(path):
+        raise ValueError(f"it unpacks to more than {GROWTH} times its size")
+    return content
 
 
 class Archive:
-    """A zip file whose members together are of a size that weights can have. Raises ValueError for any other."""
+    """A zip file whose members together are of a size that such data can have. Raises ValueError for any other."""
 
     def __init__(self, path: Path):
-        self.limit = _GROWTH * path.stat().st_size + _ALLOWANCE
+        self.limit = most(path)
         self._zip = zipfile.ZipFile(path)
         members = self._zip.infolist()
         self._members = {member.filename: member for member in members}
         if len(self._members) < len(members):
             raise ValueError("two of its members have one name")
         if sum(member.file_size for member in members) > self.limit:
-            raise ValueError(f"its members claim more than {_GROWTH} times the size of the file")
+            raise ValueError(f"its members claim more than {GROWTH} times the size of the file")
 
     def __enter__(self) -> "Archive":
         return self
