@@ -10,8 +10,8 @@ from jax import lax
 from sfumato.clip import clipped_grad
 from sfumato.clip.plan import make_plan
 from sfumato.clip.trace import trace_loss
-from sfumato.models.convolutions import convolve
-from sfumato.models.standardisation import standardise
+from sfumato.models.convolutions import convolve, convolve_padded
+from sfumato.models.standardisation import standardise, unit_kernel
 
 ONE_OUT = jnp.arange(B) != 1
 GAINS = {
@@ -58,6 +58,64 @@ def test_a_kernel_below_the_floor_is_bounded(factor):
     clip_norm = 0.5 * float(np.linalg.norm(each, axis=1).min())
     out = jax.jit(clipped_grad(loss, clip_norm).__call__)
     assert check_influence(out, params, batch, clip_norm) > 0.99 * clip_norm
+
+
+# -- of unit variance, with an epsilon, without a gain
+
+
+def unit_network(size, stride=1, groups=1, epsilon=1e-5, how=unit_kernel):
+    """Its gain, some of it 0, multiplies the maps, as in networks without normalisation."""
+    params = {"kernel": random(3, 3, 3 // groups, 12), "gain": np.array([1, -2, 0, 1e-5] * 3, np.float32),
+              "bias": random(12, seed=1)}  # fmt: skip
+
+    def loss(p, image):
+        maps = convolve_padded(image, how(p["kernel"], epsilon), stride, groups) * p["gain"] + p["bias"]
+        return jnp.sum(jnp.tanh(maps) ** 2 * jnp.arange(12.0))
+
+    return loss, jax.tree.map(jnp.asarray, params), jnp.asarray(random(B, size, size, 3, seed=2))
+
+
+@pytest.mark.parametrize("size, stride, groups, how, epsilon", [
+    (4, 2, 1, "gram", 1e-8), (2, 1, 1, "gram", 1.0), (8, 1, 1, "outer", 1.0), (2, 2, 3, "gram", 1e-5), (8, 1, 3, "outer", 1e-5),
+])  # fmt: skip
+def test_norms_behind_unit_variance_are_those_of_the_kernel(size, stride, groups, how, epsilon):
+    loss, params, batch = unit_network(size, stride, groups, epsilon)
+    (part,) = [part for part in plan_of(loss, params, batch).parts if part.sites]
+    assert part.standardised and part.how == how
+    clip_norm = float(np.median(np.linalg.norm(gradients(loss, params, batch), axis=1)))
+    out = jax.jit(clipped_grad(loss, clip_norm).__call__)
+    assert_close(flat(out(params, batch, ONE_OUT).value), slow_sum(gradients(loss, params, batch), ONE_OUT, clip_norm), 2e-5)
+    assert check_influence(out, params, batch, clip_norm) > 0.99 * clip_norm
+
+
+@pytest.mark.parametrize("size, factor", [(2, 0.0), (8, 0.0), (2, 1e-2), (8, 1e4)])
+def test_kernels_of_any_size_behind_unit_variance(size, factor):
+    """At 0 all is epsilon; the norm of each kernel's gradient alone decides its share."""
+    loss, params, batch = unit_network(size)
+    params["kernel"] = factor * params["kernel"]
+    each = gradients(loss, params, batch)
+    clip_norm = 0.5 * float(np.linalg.norm(each, axis=1).min())
+    out = jax.jit(clipped_grad(loss, clip_norm).__call__)
+    assert_close(flat(out(params, batch, everyone()).value), slow_sum(each, everyone(), clip_norm), 2e-5)
+    assert check_influence(out, params, batch, clip_norm) > 0.99 * clip_norm
+
+
+def test_an_epsilon_that_is_computed_and_another_formula_are_pulled_back():
+    @jax.jit
+    def almost(kernel, epsilon):
+        centred = kernel - kernel.mean((0, 1, 2))
+        return centred * lax.rsqrt(jnp.square(centred).sum((0, 1, 2)) + epsilon)
+
+    for how in (almost, lambda kernel, epsilon: unit_kernel(kernel, jnp.exp(kernel[0, 0, 0, 0]))):
+        loss, params, batch = unit_network(2, how=how)
+        assert not any(part.standardised for part in plan_of(loss, params, batch).parts)
+        each = gradients(loss, params, batch)
+        clip_norm = float(np.median(np.linalg.norm(each, axis=1)))
+        got = jax.jit(clipped_grad(loss, clip_norm).__call__)(params, batch, everyone())
+        assert_close(flat(got.value), slow_sum(each, everyone(), clip_norm), 2e-5)
+
+
+# -- either
 
 
 def test_kernel_and_gain_in_groups_of_their_own():

@@ -13,6 +13,7 @@ from run_helpers import refused, succeeds
 
 from sfumato.models import catalogue, registry
 from sfumato.models.cost import forward_cost, multiply_adds, outline, parameters
+from sfumato.models.counted import COUNTED, count
 from sfumato.models.input import Input
 
 
@@ -80,7 +81,7 @@ def test_abstract_and_real_networks_cost_the_same() -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All take half a minute."""
+    """Three known ones, and one that is not in the table."""
     known = {name: catalogue.find(name) for name in ("cnn", "wrn-16-4", "wrn-28-10")}
     known["of-224"] = replace(known["wrn-16-4"], name="of-224", input=Input(224, colours=3), weights=("a/b", "a/c", "a/d"))
     monkeypatch.setattr(catalogue, "architectures", lambda: known)
@@ -94,11 +95,22 @@ def test_networks_are_listed_with_what_they_cost(few: None) -> None:
     assert "224x224x3 " in shown and "  a/b and 2 more" in shown
 
 
-@pytest.mark.slow
-def test_all_networks_can_be_counted() -> None:
+def test_the_table_has_all_networks() -> None:
     rows = json.loads(succeeds("models", "--json"))
-    assert [row["name"] for row in rows] == list(catalogue.architectures())
+    assert [row["name"] for row in rows] == list(COUNTED) == list(catalogue.architectures())
     assert all(row["multiply_adds"] > row["features"] * row["classes"] > 0 for row in rows)
+
+
+SMALLEST = {min(each, key=lambda name: COUNTED[name].depth) for each in (
+    [name for name, row in catalogue.architectures().items() if row.family == family]
+    for family in {row.family for row in catalogue.architectures().values()})}  # fmt: skip
+"""One of each family."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in SMALLEST else [pytest.mark.slow]) for name in COUNTED])
+def test_the_table_is_what_is_counted(name: str) -> None:
+    found = count(catalogue.find(name))
+    assert COUNTED[name] == found, f'in models/counted.py: "{name}": {found},'
 
 
 def test_json_has_the_whole_numbers(few: None) -> None:

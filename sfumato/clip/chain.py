@@ -19,9 +19,9 @@ from jaxtyping import Array
 
 from sfumato.clip import _jax as J
 from sfumato.clip._jax import Jaxpr, JaxprEqn, Literal, Var
-from sfumato.clip.origin import Origin, after, is_structural
+from sfumato.clip.origin import Origin, Standardisation, after, is_structural
 from sfumato.clip.rules import Rule, rule_for
-from sfumato.clip.standardised import is_standardise
+from sfumato.clip.standardised import recognised
 from sfumato.clip.trace import Trace
 
 Path = tuple[int, ...]
@@ -106,8 +106,8 @@ def _walk(
             outputs = _walk(found, *J.called(eqn), inputs, here, loops)
             if eqn.primitive is J.REMAT:
                 _mark_rematerialised(found, here)
-            if all(_is_leaf(each) for each in inputs) and is_standardise(eqn):
-                outputs = [_standardised(outputs[0], *inputs)]
+            if (epsilon := recognised(eqn)) is not None and all(_is_leaf(each) for each in inputs[: 1 + (epsilon == 0)]):
+                outputs = [_standardised(outputs[0], inputs, epsilon)]
         elif all(each is not None for each in inputs):
             outputs = _evaluate(eqn, inputs)
         elif eqn.primitive is J.SCAN:
@@ -158,10 +158,11 @@ def _is_leaf(value: Value) -> bool:
     return value is not None and value.origin.untouched and not value.origin.loops
 
 
-def _standardised(output: Value, kernel: Value, gain: Value) -> Value:
-    assert output is not None and kernel is not None and gain is not None
-    pair = min(kernel.origin.sources), min(gain.origin.sources)
-    return replace(output, origin=Origin(frozenset(pair), standardised=pair))
+def _standardised(output: Value, inputs: Sequence[Value], epsilon: float) -> Value:
+    assert output is not None
+    kernel, *gain = (min(each.origin.sources) for each in inputs if each is not None and each.origin.sources)
+    made = Standardisation(kernel, gain[0] if gain else None, epsilon)
+    return replace(output, origin=Origin(frozenset((kernel, *gain)), standardised=made))
 
 
 def _mark_rematerialised(found: Meetings, path: Path) -> None:

@@ -8,6 +8,7 @@ regions have orthogonal gradients.
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -18,11 +19,19 @@ Region = tuple[tuple[int, int], ...]
 STRUCTURAL = (J.CONVERT, J.RESHAPE, J.TRANSPOSE, J.SQUEEZE, J.SLICE, J.BROADCAST, J.COPY, J.REV)
 
 
+class Standardisation(NamedTuple):
+    """kernel, gain: leaves; gain None where there is none. epsilon: of `unit_kernel`, else 0."""
+
+    kernel: int
+    gain: int | None
+    epsilon: float
+
+
 @dataclass(frozen=True)
 class Origin:
     """sources: indices of leaves. region: start and stop per axis of the one source. aligned: axes are still the leaf's own.
-    untouched: the leaf itself, perhaps cast, or slice by slice as a scan goes over it. standardised: what `standardise`
-    (`standardised.py`) made of these two leaves, kernel and gain, perhaps cast. rounded: computed in half precision, so that
+    untouched: the leaf itself, perhaps cast, or slice by slice as a scan goes over it. standardised: what weight
+    standardisation (`standardised.py`) made of one or two leaves, perhaps cast. rounded: computed in half precision, so that
     gradients pass through it rounded. loops: depths of the scans whose iterations see different values.
     """
 
@@ -31,7 +40,7 @@ class Origin:
     isometric: bool = False
     aligned: bool = False
     untouched: bool = False
-    standardised: tuple[int, int] | None = None
+    standardised: Standardisation | None = None
     rounded: bool = False
     loops: frozenset[int] = frozenset()
 

@@ -20,7 +20,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from sfumato.clip import standardised
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
 from sfumato.clip.materialise import contract, contract_finite
@@ -28,6 +27,7 @@ from sfumato.clip.plan import Part, Plan
 from sfumato.clip.replay import ByPath
 from sfumato.clip.rules.base import per_example
 from sfumato.clip.rules.conv import ConvRule
+from sfumato.clip.standardised import Standardised
 from sfumato.core.trees import squared_norm
 
 GAMMA = 2.0**-21
@@ -163,24 +163,26 @@ def formed(site: Site, record: Array, cotangent: Array, varies: Sequence[bool]) 
 
 
 def _standardised(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, pull: Pullback) -> Measured:
-    """See `standardised.py`. The norm of both leaves is told as one of them's; they share their factor."""
+    """See `standardised.py`. The norm of both leaves, if it has two, is told as one of them's; they share their factor."""
     (path,) = part.sites
     site, record, cotangent = plan.sites[path], tape.records[path], tape.cotangents[path]
     assert isinstance(site.rule, ConvRule) and site.origin.standardised is not None
-    kernel, gain = (leaves[leaf].astype(jnp.float32) for leaf in site.origin.standardised)
+    kernel, gain, epsilon = site.origin.standardised
+    own = {leaf: leaves[leaf].astype(jnp.float32) for leaf in part.leaves}
+    weight = Standardised(own[kernel], None if gain is None else own[gain], epsilon)
     if part.how == "gram":
-        squared, mass = standardised.gram_norms(site.rule, kernel, gain, record, cotangent)
+        squared, mass = weight.gram_norms(site.rule, record, cotangent)
         return Measured(part, _as_one(part, squared + GAMMA * mass**2), pull)
 
     def one(record: Array, cotangent: Array) -> tuple[tuple[Array, Array], ByPath]:
-        own = formed(site, record, cotangent, ())
-        norms = standardised.outer_norm(kernel, gain, own)
-        return norms, {path: _if_finite(norms[1], own)} if part.keeps else {}
+        gradient = formed(site, record, cotangent, ())
+        norms = weight.outer_norm(gradient)
+        return norms, {path: _if_finite(norms[1], gradient)} if part.keeps else {}
 
     (squared, most), kept = per_example(one, record, cotangent)
     if part.keeps:
         return Measured(part, _as_one(part, (jnp.sqrt(squared) + GAMMA * jnp.sqrt(most)) ** 2), pull, formed=kept)
-    error = GAMMA * site.rule.mass(record, cotangent, ()) * (1 + jnp.max(jnp.abs(standardised.scales(kernel, gain)[0])))
+    error = GAMMA * weight.largest() * site.rule.mass(record, cotangent, ())
     return Measured(part, _as_one(part, (jnp.sqrt(squared) + error) ** 2), pull)
 
 

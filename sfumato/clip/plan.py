@@ -91,7 +91,7 @@ def _part(plan: Plan, leaves: tuple[int, ...]) -> Part:
     apart = all(a.disjoint(b) for i, a in enumerate(origins) for b in origins[:i] if a.isometric and b.isometric)
     direct = apart and all(origin.isometric for origin in origins) and not plan.lifted & set(leaves)
     standardised = len(paths) == 1 and origins[0].standardised is not None and covers(plan.sites[paths[0]].rule)
-    standardised = standardised and len(leaves) == 2 and not plan.lifted & set(leaves)
+    standardised = standardised and origins[0].sources == set(leaves) and not plan.lifted & set(leaves)
     # The Gram form reads the output of the convolution, which halves and accelerators (TF32) round.
     exact = standardised and plan.sites[paths[0]].output.dtype == jnp.float32 and jax.default_backend() == "cpu"
     if (direct or exact) and all(plan.sizes(path).gram_is_cheaper for path in paths):

@@ -1,52 +1,67 @@
 """Norms behind weight standardisation without pulling every example back.
 
-For each output p with D inputs, the weight of a standardised convolution (`models/standardisation.standardise`) is
+Output by output: kernel w of D inputs, c = w - mean(w) 1, V the gradient with respect to the weight that the convolution sees.
+(Indices of outputs are left out.) Two functions of `models/standardisation` are known.
 
-    y_p u_p,    u_p = s_p (w_p - mean(w_p) 1),    s_p = max(|w_p - mean(w_p) 1|^2, floor)^(-1/2),    y_p the gain,
+`standardise`: the weight is y u with u = s c, s = max(|c|^2, floor)^(-1/2), y the gain. The gradients with respect to the gain
+and to w are
 
-and with V_p the gradient with respect to it, those with respect to the gain and to w_p are
+    u.V    and    y s (V - 1 (1.V) / D - u (u.V)),    the last term absent where the floor holds.
 
-    u_p.V_p    and    y_p s_p (V_p - 1 (1.V_p) / D - u_p (u_p.V_p)),    the last term absent where the floor holds.
+`unit_kernel`: the weight is u = s c, s = (|c|^2 / D + epsilon)^(-1/2). As ds/dw = -s^3 c / D, the gradient with respect to w is
 
-1 and u_p are orthogonal, and u_p has length one where the floor does not hold. So the squared norm of both together is
+    s (V - 1 (1.V) / D - u (u.V) / D).
 
-    (y_p s_p)^2 (|V_p|^2 - (1.V_p)^2 / D - (u_p.V_p)^2) + (u_p.V_p)^2.
+1 and u are orthogonal. |u|^2 is one in the former where the floor does not hold, and D f in the latter, f = 1 - epsilon s^2. So
+with y = 1 where there is no gain, the squared norm of all together is
 
-In Gram form, with z = y_p u_p.a the convolution's output, 1.V_p = sum_t g_tp (1.a_t) and u_p.V_p = sum_t g_tp z_tp / y_p: no V
-is formed. Where a gain is too small to divide by, (u_p.V_p)^2 <= |V_p|^2 stands in for it.
+    (y s)^2 (|V|^2 - (1.V)^2 / D - k (u.V)^2)  [+ (u.V)^2 with a gain],    k = 1, 0 where the floor holds, or (2 - f) / D.
+
+In Gram form, with z = y u.a the convolution's output, 1.V = sum_t g_t (1.a_t) and u.V = sum_t g_t z_t / y: no V is formed.
+Where a gain is too small to divide by, (u.V)^2 <= |V|^2 stands in for it.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sfumato.clip import _jax as J
-from sfumato.clip._jax import JaxprEqn
+from sfumato.clip._jax import JaxprEqn, Literal
 from sfumato.clip.rules import Rule
 from sfumato.clip.rules.conv import ConvRule
-from sfumato.models.standardisation import STANDARDISATION_FLOOR, standardise
+from sfumato.models.standardisation import STANDARDISATION_FLOOR, standardise, unit_kernel
 
 Kernel = Float[Array, "kh kw d p"]
-Gain = Float[Array, " p"]
+PerOutput = Float[Array, " p"]
 SMALL_GAIN = 1e-3
 
 
-def is_standardise(eqn: JaxprEqn) -> bool:
-    """Is it a call of `standardise`, equation by equation? (The name alone would prove nothing.)"""
+def recognised(eqn: JaxprEqn) -> float | None:
+    """The epsilon of a call of `unit_kernel`, 0 for one of `standardise`, None for any other equation.
+
+    The program called is compared equation by equation (its name alone would prove nothing).
+    """
     if eqn.primitive is not J.JIT or len(eqn.invars) != 2 or len(eqn.outvars) != 1:
-        return False
-    kernel, gain = (J.aval(atom) for atom in eqn.invars)
-    fits = len(kernel.shape) == 4 and gain.shape == kernel.shape[-1:] and kernel.dtype == gain.dtype == jnp.float32
-    return fits and str(eqn.params["jaxpr"]) == _expected(kernel.shape)
+        return None
+    kernel, other = (J.aval(atom) for atom in eqn.invars)
+    if len(kernel.shape) != 4 or kernel.dtype != jnp.float32 or other.dtype != jnp.float32:
+        return None
+    called, epsilon = str(eqn.params["jaxpr"]), eqn.invars[1]
+    if other.shape == kernel.shape[-1:] and called == _expected(kernel.shape, True):
+        return 0.0
+    if isinstance(epsilon, Literal) and float(epsilon.val) > 0 and called == _expected(kernel.shape, False):
+        return float(epsilon.val)
+    return None
 
 
 @lru_cache
-def _expected(shape: tuple[int, ...]) -> str:
-    kernel, gain = (jax.ShapeDtypeStruct(each, jnp.float32) for each in (shape, shape[-1:]))
-    (eqn,) = jax.make_jaxpr(standardise)(kernel, gain).jaxpr.eqns
-    return str(eqn.params["jaxpr"])
+def _expected(shape: tuple[int, ...], gain: bool) -> str:
+    kernel, each = (jax.ShapeDtypeStruct(each, jnp.float32) for each in (shape, shape[-1:]))
+    traced = jax.make_jaxpr(standardise)(kernel, each) if gain else jax.make_jaxpr(lambda w: unit_kernel(w, 1.0))(kernel)
+    return str(traced.jaxpr.eqns[0].params["jaxpr"])
 
 
 def covers(rule: Rule) -> bool:
@@ -54,39 +69,65 @@ def covers(rule: Rule) -> bool:
     return isinstance(rule, ConvRule) and rule.numbers.rhs_spec[0] == 3
 
 
-def scales(kernel: Kernel, gain: Gain) -> tuple[Gain, Gain]:
-    """y_p s_p, and 1 where u_p has length one, 0 where the floor holds."""
-    squares = jnp.square(kernel - kernel.mean((0, 1, 2))).sum((0, 1, 2))
-    free = (squares > STANDARDISATION_FLOOR).astype(jnp.float32)
-    return gain * jax.lax.rsqrt(jnp.maximum(squares, STANDARDISATION_FLOOR)), free
+class Standardised(NamedTuple):
+    """A standardised weight in numbers. gain: y, None where there is none; epsilon: of `unit_kernel`, else 0."""
 
+    kernel: Kernel
+    gain: PerOutput | None
+    epsilon: float
 
-def outer_norm(kernel: Kernel, gain: Gain, formed: Kernel) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """From V of one example: the squared norm of its pullback, and what that could be at most, but for cancellation."""
-    scale, free = scales(kernel, gain)
-    squares, ones = jnp.sum(jnp.square(formed), (0, 1, 2)), jnp.sum(formed, (0, 1, 2))
-    own = jnp.sum(formed * standardise(kernel, jnp.ones_like(gain)), (0, 1, 2))
-    fan_in = kernel.shape[0] * kernel.shape[1] * kernel.shape[2]
-    pulled = scale**2 * (squares - ones**2 / fan_in - free * own**2)
-    return jnp.sum(jnp.maximum(pulled, 0.0) + own**2), jnp.sum((1 + scale**2) * squares)
+    @property
+    def fan_in(self) -> int:
+        return self.kernel.shape[0] * self.kernel.shape[1] * self.kernel.shape[2]
 
+    @property
+    def gained(self) -> int:
+        """1 with a gain, else 0."""
+        return int(self.gain is not None)
 
-def gram_norms(
-    rule: ConvRule, kernel: Kernel, gain: Gain, records: tuple[Array, Array], cotangents: Array
-) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
-    """For all examples: squared norms of the pullbacks, and M_i of `rules/base.py` with cotangents scaled as here.
+    def direction(self) -> Kernel:
+        """u."""
+        if self.gain is None:
+            return unit_kernel(self.kernel, self.epsilon)
+        return standardise(self.kernel, jnp.ones_like(self.gain))
 
-    records: of the rule, and the value of the convolution.
-    """
-    (a, z), (scale, free), axis = records, scales(kernel, gain), 1 + rule.numbers.out_spec[1]
-    small = jnp.abs(gain) < SMALL_GAIN
-    along = (-1,) + (1,) * (cotangents.ndim - 1 - axis)
-    g = cotangents.astype(jnp.float32)
-    positions = tuple(i for i in range(1, g.ndim) if i != axis)
-    ones = jnp.sum(g * rule.patch_sums(a), positions)
-    own = jnp.sum(g * z.astype(jnp.float32), positions) / jnp.where(small, 1.0, gain)
-    fan_in = kernel.shape[0] * kernel.shape[1] * kernel.shape[2]
-    rest = jnp.where(small, 0.0, (1 - free * scale**2) * own**2) - scale**2 * ones**2 / fan_in
-    scaled = g * jnp.sqrt(scale**2 + small).reshape(along)
-    bound = g * jnp.sqrt(1 + scale**2).reshape(along)
-    return jnp.maximum(rule.gram(a, scaled, ()) + jnp.sum(rest, 1), 0.0), rule.mass(a, bound, ())
+    def scales(self) -> tuple[PerOutput, PerOutput]:
+        """y s, and k."""
+        squares = jnp.square(self.kernel - self.kernel.mean((0, 1, 2))).sum((0, 1, 2))
+        if self.gain is None:
+            s = jax.lax.rsqrt(squares / self.fan_in + self.epsilon)
+            return s, (1 + self.epsilon * jnp.square(s)) / self.fan_in
+        s = jax.lax.rsqrt(jnp.maximum(squares, STANDARDISATION_FLOOR))
+        return self.gain * s, (squares > STANDARDISATION_FLOOR).astype(jnp.float32)
+
+    def largest(self) -> Float[Array, ""]:
+        """A bound on the singular values of the pullback."""
+        return self.gained + jnp.max(jnp.abs(self.scales()[0]))
+
+    def outer_norm(self, formed: Kernel) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """From V of one example: the squared norm of its pullback, and what that could be at most, but for cancellation."""
+        scale, k = self.scales()
+        squares, ones = jnp.sum(jnp.square(formed), (0, 1, 2)), jnp.sum(formed, (0, 1, 2))
+        own = jnp.sum(formed * self.direction(), (0, 1, 2))
+        pulled = scale**2 * (squares - ones**2 / self.fan_in - k * own**2)
+        return jnp.sum(jnp.maximum(pulled, 0.0) + self.gained * own**2), jnp.sum((self.gained + scale**2) * squares)
+
+    def gram_norms(
+        self, rule: ConvRule, records: tuple[Array, Array], cotangents: Array
+    ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
+        """For all examples: squared norms of the pullbacks, and M_i of `rules/base.py` with cotangents scaled as here.
+
+        records: of the rule, and the value of the convolution.
+        """
+        (a, z), (scale, k), axis = records, self.scales(), 1 + rule.numbers.out_spec[1]
+        gain = jnp.ones_like(scale) if self.gain is None else self.gain
+        small = jnp.abs(gain) < SMALL_GAIN
+        along = (-1,) + (1,) * (cotangents.ndim - 1 - axis)
+        g = cotangents.astype(jnp.float32)
+        positions = tuple(i for i in range(1, g.ndim) if i != axis)
+        ones = jnp.sum(g * rule.patch_sums(a), positions)
+        own = jnp.sum(g * z.astype(jnp.float32), positions) / jnp.where(small, 1.0, gain)
+        rest = jnp.where(small, 0.0, (self.gained - k * scale**2) * own**2) - scale**2 * ones**2 / self.fan_in
+        scaled = g * jnp.sqrt(scale**2 + small).reshape(along)
+        bound = g * jnp.sqrt(self.gained + scale**2).reshape(along)
+        return jnp.maximum(rule.gram(a, scaled, ()) + jnp.sum(rest, 1), 0.0), rule.mass(a, bound, ())

@@ -110,7 +110,8 @@ class AffineConv(eqx.Module):
 class ScaledConv(eqx.Module):
     """Convolution with bias whose kernel is gain * gamma / sqrt(fan_in) * `unit_kernel`: scaled weight standardisation
     (Brock et al. 2021, arXiv 2101.08692) with the epsilon of public weights. gamma undoes what the nonlinearity before it
-    does to the variance.
+    does to the variance. The gain multiplies the maps instead of the kernel, which is the same: so the kernel alone makes
+    the weight, whose norms the clipping engine knows, also where a gain is 0.
     """
 
     kernel: Float[Array, "kh kw e p"]
@@ -131,8 +132,9 @@ class ScaledConv(eqx.Module):
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
         scale = self.gamma * np.prod(self.kernel.shape[:3]) ** -0.5
-        kernel = unit_kernel(self.kernel, SCALED_EPSILON) * (self.gain * float(scale))
-        return convolve_padded(image, kernel, self.stride, self.groups, self.padding) + self.bias
+        kernel = unit_kernel(self.kernel, SCALED_EPSILON)
+        maps = convolve_padded(image, kernel, self.stride, self.groups, self.padding)
+        return maps * (self.gain * float(scale)) + self.bias
 
 
 class Depthwise(eqx.Module):

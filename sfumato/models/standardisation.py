@@ -19,10 +19,12 @@ def standardise(kernel: Float[Array, "kh kw d p"], gain: Float[Array, " p"]) -> 
     return centred * (gain * lax.rsqrt(jnp.maximum(jnp.square(centred).sum((0, 1, 2)), STANDARDISATION_FLOOR)))
 
 
-def unit_kernel(kernel: Float[Array, "kh kw d p"], epsilon: float) -> Float[Array, "kh kw d p"]:
+@jax.jit
+def unit_kernel(kernel: Float[Array, "kh kw d p"], epsilon: float | Float[Array, ""]) -> Float[Array, "kh kw d p"]:
     """(w - mean) / sqrt(var + epsilon), mean and variance over each output's inputs (Qiao et al. 2019).
 
-    `standardise` has a floor in place of epsilon and divides by sqrt(fan_in); public weights want this one.
+    `standardise` has a floor in place of epsilon and divides by sqrt(fan_in); public weights want this one. It, too, is one
+    equation, and known where epsilon is a Python number.
     """
     centred = kernel - kernel.mean((0, 1, 2))
     return centred * lax.rsqrt(jnp.square(centred).mean((0, 1, 2)) + epsilon)

@@ -1,4 +1,4 @@
-"""`sfumato models`: what each network is and costs, from its abstract evaluation, and which public weights fit it."""
+"""`sfumato models`: what each network is and costs, and which public weights fit it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,12 +6,7 @@ from typing import Any
 
 from sfumato.models import catalogue, registry
 from sfumato.models.architecture import Architecture, Shape
-from sfumato.models.cost import forward_cost, outline, parameters
-
-_SMALL, _SMALL_CLASSES = (32, 32, 3), 10
-"""The images and classes (of CIFAR-10) with which networks for any size are counted."""
-_CLASSES = 1_000
-"""The classes (of ImageNet) with which the others are counted."""
+from sfumato.models.counted import CLASSES, COUNTED, SMALL_CLASSES, count, counted_for
 
 
 @dataclass(frozen=True)
@@ -34,14 +29,11 @@ class Row:
 
 
 def describe(architecture: Architecture) -> Row:
-    """Without drawing a weight: a second for the largest."""
-    given = architecture.input
-    shape = given.shape(_SMALL)
-    classes = _SMALL_CLASSES if given.size is None else _CLASSES
-    network = outline(architecture, shape, classes)
-    return Row(architecture.name, architecture.family, parameters(network), forward_cost(network, shape), network.size,
-               network.depth, shape, given.size is None, classes, given.mean, given.std, given.interpolation,
-               architecture.weights)  # fmt: skip
+    """From the table of counts; a network that is not in it, such as another size of wide residual network, is counted."""
+    found = COUNTED.get(architecture.name) or count(architecture)
+    (shape, classes), given = counted_for(architecture), architecture.input
+    return Row(architecture.name, architecture.family, *found, shape, given.size is None, classes, given.mean, given.std,
+               given.interpolation, architecture.weights)  # fmt: skip
 
 
 def show(name: str | None, as_json: bool) -> str:
@@ -98,7 +90,7 @@ def _short(count: int) -> str:
 
 
 _NOTE = f"""\
-image      what the network sees; * also other sizes. Counted with {_CLASSES:,} classes, for those with * with {_SMALL_CLASSES}.
+image      what the network sees; * also other sizes. Counted with {CLASSES:,} classes, for those with * with {SMALL_CLASSES}.
 mult-adds  multiply-adds of the forward pass of one image, which tables of networks call FLOPs.
 weights    names for --weights: a download from the Hugging Face hub; a file or directory serves as well.
 also       wrn-DEPTH-WIDTH of any size, and fixed features without weights: {', '.join(registry.FEATURES)}."""
