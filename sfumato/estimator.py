@@ -12,6 +12,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, from_arrays
 from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.relations import ADD_OR_REMOVE
 from sfumato.runs.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
 from sfumato.runs.jobs import build
 from sfumato.runs.plan import Plan, make_plan
@@ -20,11 +21,12 @@ from sfumato.train.loop import run
 
 
 class DPImageClassifier(ClassifierMixin, BaseEstimator):
-    """A differentially private image classifier (add or remove one image), with scikit-learn's conventions.
+    """A differentially private image classifier, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the largest power of ten below
     1/n. n, the image size and the set of labels are treated as public. method, model: as in `sfumato train`.
-    ledger: an open `Ledger` to pay from, so that several fits share one budget; None gives each fit its own.
+    ledger: an open `Ledger` to pay from, so that several fits share one budget, and whose relation of neighbourhood is meant;
+    None gives each fit its own (add or remove one image).
     seed: public randomness (initial weights); noise, sampling and augmentation come from the system's entropy.
 
     After `fit`: classes_, plan_ (what was done), epsilon_ (spent by this fit), classifier_.
@@ -53,8 +55,9 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
         """
         self.classes_, labels = np.unique(np.asarray(y), return_inverse=True)
         source = from_arrays(X, labels.astype(np.int32), [str(name) for name in self.classes_])
+        relation = ADD_OR_REMOVE if self.ledger is None else self.ledger.relation
         config = TrainConfig(
-            DataConfig("arrays"), PrivacyConfig(self.epsilon, self.delta), MethodConfig(self.method, self.model)
+            DataConfig("arrays"), PrivacyConfig(self.epsilon, self.delta, relation), MethodConfig(self.method, self.model)
         )
         info = DataInfo("arrays", "memory", source.class_names, source.shape, {"train": len(source)})
         plan = make_plan(config, info)

@@ -20,7 +20,9 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.privacy import accountants, calibration
+from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.solve.budget import METHODS, LinearRecipe, automatic, linear_rule, releases_for, weakness
 from sfumato.solve.linear import class_counts, solver
@@ -44,14 +46,15 @@ class LinearPlan:
     epsilon: float
     delta: float
     mu: float
+    relation: Relation = ADD_OR_REMOVE
 
     @property
     def spends(self) -> float:
-        return accountants.epsilon(tally_of(self.releases), self.delta)
+        return accountants.epsilon(tally_of(self.releases), self.delta, relation=self.relation)
 
 
 class DPLinearClassifier(ClassifierMixin, BaseEstimator):
-    """A differentially private linear classifier of feature rows (add or remove one row), with scikit-learn's conventions.
+    """A differentially private linear classifier of feature rows, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest power of ten below 1/n.
     method: "ls", "newton", "fc", "sgd", "adam", "lamb", "means", or "auto", which chooses from n, d and epsilon alone.
@@ -60,7 +63,8 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         {class: weight} of public numbers (divided by the largest, so that no row counts more than one).
     public: features of public examples (m x d), for centring and directions that cost no privacy.
     rooted: take signed square roots of the features first; suits non-negative ones, such as those of a ReLU network.
-    ledger: an open `Ledger` to pay from, so that several fits share one budget; None gives each fit its own.
+    ledger: an open `Ledger` to pay from, so that several fits share one budget, and whose relation of neighbourhood is meant;
+        None gives each fit its own (add or remove one row).
 
     A row that is not finite counts as nothing. After `fit`: classes_, n_features_in_, plan_, epsilon_ (spent by this fit),
     head_ (a module: row -> scores). Noise comes from the system's entropy, so two fits differ.
@@ -98,15 +102,16 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, labels = _encode(y, self.classes)
         rows = Rows(X, labels, len(self.classes_), _weights(sample_weight, len(X)))
         epsilon, delta = privacy_target(self.epsilon, self.delta, len(X))
-        mu = calibration.gaussian_mu_for(epsilon, delta)
+        relation = ADD_OR_REMOVE if self.ledger is None else self.ledger.relation
+        mu = calibration.gaussian_mu_for(epsilon, delta, relation)
         balanced = isinstance(self.class_weight, str)
-        counts = Release("class counts", 1, 1 / (mu * math.sqrt(COUNT_SHARE)) * (1 + 1e-12), None,
-                         "how many examples each class has")  # fmt: skip
+        enough = GaussianEvent(1 / (mu * math.sqrt(COUNT_SHARE)) * (1 + 1e-12))
+        counts = Release("class counts", 1, enough, "how many examples each class has")
         left = mu * math.sqrt(1 - COUNT_SHARE) if balanced else mu
         sphere = self._sphere(len(X), left)
         recipe = linear_rule(_resolve(self.method, sphere.size), len(X), sphere.size, len(self.classes_), left)
-        releases = (counts,) * balanced + releases_for(recipe, epsilon, delta, left)
-        self.plan_ = LinearPlan(len(X), X.shape[1], recipe, releases, epsilon, delta, mu)
+        releases = (counts,) * balanced + releases_for(recipe, epsilon, delta, left, relation)
+        self.plan_ = LinearPlan(len(X), X.shape[1], recipe, releases, epsilon, delta, mu, relation)
         self._warn_if_weak()
         with nullcontext(self.ledger) if self.ledger is not None else Ledger.temporary(delta, epsilon) as ledger:
             self.head_ = self._run(rows, sphere, ledger)

@@ -8,8 +8,8 @@ set only through n, which is public, and on the secret coin flips, but dividing 
 Memory and time are those of the batch at any n, as long as it holds less than a fiftieth of all examples.
 """
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -21,9 +21,10 @@ from sfumato.privacy.events import (
     CyclicPoissonEvent,
     Event,
     FixedSizeEvent,
-    GaussianEvent,
+    Inner,
     PoissonSampledEvent,
     TruncatedPoissonEvent,
+    independent,
 )
 
 
@@ -31,13 +32,14 @@ from sfumato.privacy.events import (
 class Sampler(Protocol):
     """What a procedure needs of a sampler. event: what the release of this step costs."""
 
-    n: int
-    steps: int
-
+    @property
+    def n(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
     @property
     def expected_batch_size(self) -> float: ...
     def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]: ...
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event: ...
+    def event(self, mechanism: Inner, step: int = 0) -> Event: ...
 
 
 def _subset(stream: np.random.Generator, n: int, size: int) -> Int64[np.ndarray, "b"]:
@@ -71,8 +73,9 @@ class Poisson:
         size = int(stream.binomial(self.n, self.rate))
         return _subset(stream, self.n, size)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
-        return mechanism if self.rate == 1.0 else PoissonSampledEvent(self.rate, mechanism)
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
+        one = independent(mechanism)
+        return one if self.rate == 1.0 else PoissonSampledEvent(self.rate, one)
 
 
 @dataclass(frozen=True)
@@ -102,10 +105,10 @@ class TruncatedPoisson:
         size = min(int(stream.binomial(self.n, self.rate)), self.maximum)
         return _subset(stream, self.n, size)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
         if self.maximum >= self.n:
             return Poisson(self.rate, self.steps, self.n).event(mechanism)
-        return TruncatedPoissonEvent(self.rate, self.n, self.maximum, mechanism)
+        return TruncatedPoissonEvent(self.rate, self.n, self.maximum, independent(mechanism))
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class CyclicPoisson:
         members = len(range(phase, self.n, self.cycle))
         return phase + self.cycle * Poisson(self.rate, self.steps, members).indices(key, step)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
         return CyclicPoissonEvent(self.rate, self.cycle, step % self.cycle, mechanism)
 
 
@@ -157,14 +160,18 @@ class FixedSize:
             raise ArgumentError("size", self.size, f"give at most n={self.n}")
 
     @property
+    def rate(self) -> float:
+        return self.size / self.n
+
+    @property
     def expected_batch_size(self) -> float:
         return float(self.size)
 
     def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]:
         return _subset(key.stream("sample", step), self.n, self.size)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
-        return FixedSizeEvent(self.size, self.n, mechanism)
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
+        return FixedSizeEvent(self.size, self.n, independent(mechanism))
 
 
 @dataclass(frozen=True)
@@ -185,5 +192,20 @@ class FullBatch:
     def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]:
         return np.arange(self.n)
 
-    def event(self, mechanism: GaussianEvent, step: int = 0) -> Event:
-        return mechanism
+    def event(self, mechanism: Inner, step: int = 0) -> Event:
+        return independent(mechanism)
+
+
+def moved(sampler: Any, n: int) -> Any:
+    """The same sampler for n examples: the same rate (of a fixed size, rounded down), and batches are cut no more often.
+
+    For an audit, whose claim is that of the sampler it began with.
+    """
+    match sampler:
+        case TruncatedPoisson(maximum=maximum):  # each example more can fill one place more
+            return replace(sampler, n=n, maximum=maximum + max(0, n - sampler.n))
+        case CyclicPoisson(cycle=cycle):
+            return replace(sampler, n=n, cycle=min(cycle, n))
+        case FixedSize(size):
+            return replace(sampler, n=n, size=max(1, size * n // sampler.n))
+    return replace(sampler, n=n)

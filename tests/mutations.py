@@ -75,13 +75,15 @@ NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_eve
 SAMPLER_LAW = "test_sampling_noise.py::test_poisson_batches_follow_the_poisson_law[40-0.2-2000]"
 CLIP_LAW = "test_clip_engine.py::test_an_example_is_clipped_as_the_slow_loop_would"
 BY_HAND = "test_training_loop.py::test_a_run_equals_the_published_algorithm_written_out"
+END_TO_END = "test_run_samplers.py::test_plan_procedure_ledger_report_and_account_agree"
+AS_SAMPLED = "test_run_samplers.py::test_the_releases_of_a_plan_are_the_events_of_its_sampler"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
 MUTATIONS = (
     # -- noise
     bug("no noise", GAUSSIAN, f"scale * {DRAW}", "np.zeros(leaf.shape)", NOISE_LAW, "wrong scale"),
-    bug("noise for the mean added to the sum (scaled by the batch size)", "train.dpsgd:DPSGD.mechanism", "self.noise",
-        "Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)", BY_HAND, "close"),
+    bug("noise for the mean added to the sum (scaled by the batch size)", "train.dpsgd:DPSGD.mechanism", "return self.noise\n",
+        "return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)\n", BY_HAND, "close"),
     bug("noise before averaging: every device adds its own, then the mean is taken", GAUSSIAN, DRAW,
         "key.stream(\"noise\", name).standard_normal((4, *leaf.shape)).mean(0)", NOISE_LAW, "wrong scale"),
     bug("noise scaled without the sensitivity", GAUSSIAN, "self.multiplier * total.sensitivity.add_or_remove",
@@ -104,6 +106,14 @@ MUTATIONS = (
     bug("rounding to the lattice is not paid for", "noise.lattice:lattice", "sensitivity / g + math.sqrt(d)",
         "sensitivity / g", "test_noise.py::test_rounding_is_paid_for[10000000000]", "assert"),
     # -- clipping
+    bug("correlated noise with more bands than groups", "privacy.events:CyclicPoissonEvent.__post_init__",
+        "self.event.bands > self.cycle", "False", "test_noise_banded.py::test_bands_are_at_most_the_groups", "DID NOT RAISE"),
+    bug("correlated noise with coefficients of another length", "noise.banded:square_root_bands",
+        "product / np.linalg.norm(product)", "product / product[0]",
+        "test_noise_banded.py::test_a_run_pays_for_its_busiest_group", "norm 1"),
+    bug("correlated noise forgets its past when a run resumes", "noise.banded:BandedGaussian.unit_noise",
+        "self._past, self._next, self._owner = [], 0,", "self._past, self._next, self._owner = [], step,",
+        "test_noise_banded.py::test_a_stopped_run_goes_on_bit_by_bit[4]", "assert|equal"),
     bug("clipped per view, not per image", "train.dpsgd:DPSGD.__post_init__", "clipped(params, examples, mask, *frozen)",
         "clipped(params, (examples[0].reshape(-1, 1, *examples[0].shape[2:]), "
         "jnp.repeat(examples[1], examples[0].shape[1])), jnp.repeat(mask, examples[0].shape[1]), *frozen)",
@@ -141,18 +151,34 @@ MUTATIONS = (
         "if True:", "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]",
         "another law|excludes"),
     bug("a batch of fixed size that claims to be Poisson", "sampling:FixedSize.event",
-        "FixedSizeEvent(self.size, self.n, mechanism)", "PoissonSampledEvent(self.size / self.n, mechanism)",
+        "FixedSizeEvent(self.size, self.n,", "PoissonSampledEvent(self.size / self.n,",
         "test_samplers.py::test_batches_follow_the_law_of_their_event[fixed size-4]", "another law"),
     bug("truncation keeps the first examples", "sampling:TruncatedPoisson.indices",
         "size = min(int(stream.binomial(self.n, self.rate)), self.maximum)\n    return _subset(stream, self.n, size)",
         "return _subset(stream, self.n, int(stream.binomial(self.n, self.rate)))[:self.maximum]",
         "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]", "another law"),
-    bug("noise of replace-one scaled for add-or-remove", "privacy.relations:_distance",
+    bug("noise of replace-one scaled for add-or-remove", "privacy.relations:distance",
         "2.0 if relation == REPLACE_ONE else 1.0", "1.0",
         "test_relations.py::test_a_replaced_example_moves_a_gaussian_twice_as_far", "assert"),
     bug("a cycle counts the average of its groups", "privacy.relations:simplified",
         "max(groups.get(key, 0), count)  # the busiest group", "groups.get(key, 0) + count / cycle",
         "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does", "assert|count"),
+    bug("a plan that leaves truncation out of its price", "runs.plan:_sgd_plan", "chosen.event(event(sigma))",
+        "Poisson(chosen.rate, chosen.steps, chosen.n).event(GaussianEvent(sigma))",
+        f"{END_TO_END}[truncated-add-or-remove-one]", "epsilon_max"),
+    bug("a plan that counts all of a cycle in its first group", "privacy.releases:Release.event_at",
+        "(self.event.phase + k) % self.event.cycle", "self.event.phase", f"{AS_SAMPLED}[4-cyclic]", "assert"),
+    bug("a plan without the last, incomplete turn of a cycle", "privacy.releases:Release.tally",
+        "len(range(k, self.count, turns))", "self.count // turns", f"{AS_SAMPLED}[4-cyclic]", "assert"),
+    bug("noise calibrated for another relation than the run's", "runs.plan:_sgd_plan", "budget.delta, budget.relation)",
+        "budget.delta)", f"{END_TO_END}[full-replace-one]", "epsilon_max"),
+    bug("the ledger of a run forgets its relation", "runs.directory:RunDirectory.create", "relation=plan[\"relation\"]",
+        "relation=\"add-or-remove-one\"", f"{END_TO_END}[full-replace-one]", "assert"),
+    bug("account forgets the relation", "runs.accounting:of_ledger",
+        "accountants.epsilon(ledger.tally, delta, relation=ledger.relation)", "accountants.epsilon(ledger.tally, delta)",
+        f"{END_TO_END}[full-replace-one]", "assert"),
+    bug("a batch of fixed size where an example may be removed", "runs.samplers:choose", "relation == ADD_OR_REMOVE",
+        "False", "test_run_samplers.py::test_the_python_face_refuses_alike", "DID NOT RAISE"),
     bug("batches with replacement", "sampling:_subset", "replace=False, shuffle=False", "replace=True", SAMPLER_LAW,
         "replacement"),
     bug("a resumed run redraws its batch", POISSON, "key.stream(\"sample\", step)", "np.random.default_rng()",

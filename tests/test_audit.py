@@ -17,9 +17,12 @@ from sfumato.clip import BoundedSum, clipped_grad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian
+from sfumato.privacy import accountants
 from sfumato.privacy.calibration import gaussian_mu_for, noise_multiplier
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
-from sfumato.sampling import FullBatch, Poisson
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, noise_of
+from sfumato.privacy.relations import ADD_OR_REMOVE, REPLACE_ONE, ZERO_OUT
+from sfumato.privacy.releases import Release
+from sfumato.sampling import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson
 from sfumato.train.dpsgd import DPSGD
 
 N, D, C, DELTA = 40, 40, 10, 1e-5
@@ -40,13 +43,13 @@ def claim_of(epsilon, steps, rate=1.0):
 
 
 def trainer(claim, **change):
-    (event, steps), = claim.tally.items()
+    event, steps = next(iter(claim.tally.items()))
     sampled = isinstance(event, PoissonSampledEvent)
     settings = {
         "params": {"w": np.zeros((D, C), np.float32), "b": np.zeros(C, np.float32)},
         "clipped": clipped_grad(entropy, 0.5, normalised=True),
         "sampler": Poisson(event.rate, steps, N) if sampled else FullBatch(steps, N),
-        "noise": Gaussian((event.event if sampled else event).noise_multiplier),
+        "noise": Gaussian(noise_of(event)),
         "optimiser": optax.sgd(0.5),
         "fetch": lambda indices, step: (ROWS[indices], LABELS[indices]),
         "physical": 64,
@@ -162,6 +165,42 @@ def test_control_batches_that_are_twice_as_likely_are_found():
     (event, steps), = claim.tally.items()
     family, *_ = canaries.whitebox(trainer(claim, sampler=Doubled(event.rate, steps, N)), claim, stream(), canaries=400, runs=5)
     assert family.broken
+
+
+SAMPLED = {
+    "truncated": TruncatedPoisson(0.25, 6, N, 16), "cyclic": CyclicPoisson(0.5, 6, N, 3), "fixed": FixedSize(10, 6, N),
+}  # fmt: skip
+
+
+def sampled_claim(sampler, epsilon, relation):
+    """(the claim, the noise that keeps it)."""
+    make = lambda sigma: Release("", sampler.steps, sampler.event(GaussianEvent(sigma)), "").tally  # noqa: E731
+    sigma = noise_multiplier(make, epsilon, DELTA, relation)
+    return Claim(make(sigma), DELTA, relation), Gaussian(sigma)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, relation", [("truncated", ADD_OR_REMOVE), ("cyclic", REPLACE_ONE), ("fixed", ZERO_OUT)])
+def test_every_sampler_is_audited_under_the_relation_that_it_claims(name, relation):
+    """Most of the claim is seen, and none too much; a tenth of the noise is noticed."""
+    claim, noise = sampled_claim(SAMPLED[name], 4.0, relation)
+    assert claim.epsilon == accountants.epsilon(claim.tally, DELTA, relation=relation) > 3.99
+    found = canaries.whitebox(trainer(claim, sampler=SAMPLED[name], noise=noise), claim, stream(6), canaries=400, runs=8)
+    assert all(each.epsilon == claim.epsilon for each in found) and not any(each.broken for each in found)
+    assert found[0].lower_bound > 0.7 * claim.epsilon
+    little = TenTimesTooLittle(noise.multiplier)
+    assert canaries.whitebox(trainer(claim, sampler=SAMPLED[name], noise=little), claim, stream(6), canaries=400)[0].broken
+
+
+def test_a_canary_is_looked_for_when_its_group_has_its_turn():
+    sampler = CyclicPoisson(1.0, 6, N, 3)
+    claim, noise = sampled_claim(sampler, 8.0, ADD_OR_REMOVE)
+    audited = canaries.Canaries(trainer(claim, sampler=sampler, noise=noise), 90, images=10)
+    audited.toss(stream())
+    total = canaries._flat(audited.measure(audited.start(), 4, SecretKey.from_insecure_seed(3)).value)
+    there = total[audited.places] - canaries._flat(audited._known_sum)[audited.places] > 0.5
+    np.testing.assert_array_equal(there, audited.included & audited._may_take_part(4))
+    assert 25 <= audited._may_take_part(4).sum() <= 35
 
 
 # -- white box: replay

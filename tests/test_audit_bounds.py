@@ -7,12 +7,19 @@ import pytest
 from scipy.stats import binom, norm
 
 from sfumato.audit import bounds, verdicts
-from sfumato.audit.family import family_epsilon, profile, scaled, total_variation
+from sfumato.audit.family import family_epsilon, profile, scaled, seen, total_variation
 from sfumato.audit.result import Audit, AuditResult, Claim
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy.accountants import epsilon
 from sfumato.privacy.calibration import gaussian_mu_for
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, SelectedEvent
+from sfumato.privacy.events import (
+    CyclicPoissonEvent,
+    FixedSizeEvent,
+    GaussianEvent,
+    PoissonSampledEvent,
+    SelectedEvent,
+    TruncatedPoissonEvent,
+)
 from sfumato.privacy.relations import true_positive_rate
 
 DELTA = 1e-5
@@ -121,7 +128,15 @@ def test_a_tally_is_scaled_in_its_noise_alone():
     tally = {GaussianEvent(2.0): 3, PoissonSampledEvent(0.1, GaussianEvent(1.0)): 5}
     assert scaled(tally, 0.5) == {GaussianEvent(1.0): 3, PoissonSampledEvent(0.1, GaussianEvent(0.5)): 5}
     with pytest.raises(ArgumentError):
-        scaled({SelectedEvent(GaussianEvent(1.0), 2.0): 1}, 0.5)
+        profile({SelectedEvent(GaussianEvent(1.0), 2.0): 1}, np.zeros(1))
+
+
+def test_an_example_shows_itself_in_a_sample_as_often_as_it_takes_part():
+    gaussian = GaussianEvent(2.0)
+    poisson = lambda rate: PoissonSampledEvent(rate, gaussian)  # noqa: E731
+    tally = {gaussian: 4, TruncatedPoissonEvent(0.1, 50, 9, gaussian): 3, FixedSizeEvent(5, 20, gaussian): 2,
+             **{CyclicPoissonEvent(0.3, 4, phase, gaussian): 2 - (phase == 3) for phase in range(4)}}
+    assert seen(tally) == (1.0, {poisson(0.1): 3, poisson(0.25): 2, poisson(0.3): 2})
 
 
 # -- coverage: in at most one of twenty audits may the bound exceed the truth

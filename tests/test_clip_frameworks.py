@@ -15,7 +15,7 @@ from clip_laws import ONE_OUT, QUICK
 
 from sfumato.clip import clipped_grad, explain
 from sfumato.core.trees import leaf_names
-from sfumato.models.layers import convolve
+from sfumato.models.convolutions import convolve
 
 ENGINES = ("book_keeping", "two_pass")
 SHAPE = (6, 6, 2)

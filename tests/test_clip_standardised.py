@@ -10,7 +10,8 @@ from jax import lax
 from sfumato.clip import clipped_grad
 from sfumato.clip.plan import make_plan
 from sfumato.clip.trace import trace_loss
-from sfumato.models.layers import convolve, standardise
+from sfumato.models.convolutions import convolve
+from sfumato.models.standardisation import standardise
 
 ONE_OUT = jnp.arange(B) != 1
 GAINS = {

@@ -14,8 +14,8 @@ from PIL import Image
 from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.models import catalogue
+from sfumato.models.convolutions import Depthwise
 from sfumato.models.input import Prepared
-from sfumato.models.layers import Depthwise
 from sfumato.models.mobilenet import Block, MobileNetV2
 from sfumato.weights import folded_mobilenet, timm_mobilenet
 from sfumato.weights.layout import Layout, fill

@@ -8,7 +8,8 @@ import pytest
 
 from sfumato.core.errors import ArgumentError
 from sfumato.models import registry
-from sfumato.models.layers import GroupNorm, StandardisedConv
+from sfumato.models.convolutions import StandardisedConv
+from sfumato.models.layers import GroupNorm
 from sfumato.models.wrn import WideResNet
 
 KEY = jax.random.key(0)

@@ -9,8 +9,7 @@ import pytest
 from run_helpers import refused, succeeds
 
 from sfumato.privacy import renyi
-from sfumato.privacy.events import tally
-from sfumato.privacy.releases import Release
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, tally
 from sfumato.runs import recipes
 
 PUBLISHED = [(recipe.name, point) for recipe in map(recipes.load, recipes.names()) for point in recipe.points
@@ -34,8 +33,8 @@ def test_the_papers_accountant_gives_the_papers_epsilon(name: str, point: recipe
     recipe = recipes.load(name)
     method = recipe.method(point)
     assert method.batch is not None and method.steps is not None and point.noise_multiplier is not None
-    release = Release("gradient", method.steps, point.noise_multiplier, method.batch / recipe.data.n, "")
-    found = renyi.epsilon(tally((release.event, release.count)), recipe.published_delta)
+    event = PoissonSampledEvent(method.batch / recipe.data.n, GaussianEvent(point.noise_multiplier))
+    found = renyi.epsilon(tally((event, method.steps)), recipe.published_delta)
     assert 0.98 * point.epsilon < found <= point.epsilon
 
 

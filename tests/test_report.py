@@ -83,7 +83,9 @@ def agreeing_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     def read(run_dir: Path) -> SimpleNamespace:
         spent = json.loads((run_dir / "result.json").read_text())["spent"]
-        return SimpleNamespace(epsilon=lambda: spent["epsilon"], delta=spent["delta"], releases=spent["releases"])
+        relation = json.loads((run_dir / "plan.json").read_text())["relation"]
+        return SimpleNamespace(epsilon=lambda: spent["epsilon"], delta=spent["delta"], releases=spent["releases"],
+                               relation=relation)  # fmt: skip
 
     monkeypatch.setattr("sfumato.report.facts.Ledger", SimpleNamespace(read=read))
 

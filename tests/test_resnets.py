@@ -13,20 +13,15 @@ from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.core.trees import leaf_names
 from sfumato.models import catalogue, nfnet, resnet
-from sfumato.models.layers import (
-    AffineConv,
-    BareConv,
-    ScaledConv,
-    SqueezeExcite,
-    halve,
-    max_pool_padded,
-    unit_kernel,
-)
+from sfumato.models.convolutions import AffineConv, BareConv, ScaledConv
+from sfumato.models.layers import SqueezeExcite
 from sfumato.models.nfnet import GAMMA, NF_RESNET50, NormFreeNet
 from sfumato.models.nfnet import Plan as NormFreePlan
+from sfumato.models.pooling import halve, max_pool_padded
 from sfumato.models.resnet import Plan, ResNet
 from sfumato.models.resnetv2 import Plan as PlanV2
 from sfumato.models.resnetv2 import ResNetV2
+from sfumato.models.standardisation import unit_kernel
 from sfumato.weights import timm_nfnet, timm_resnet, timm_resnetv2
 from sfumato.weights.entries import folded_conv, folded_norm
 from sfumato.weights.layout import fill

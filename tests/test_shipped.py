@@ -4,7 +4,6 @@ The engine, the samplers and the noise have laws of their own. These look at how
 """
 
 from collections import Counter
-from dataclasses import replace
 
 import jax
 import numpy as np
@@ -50,7 +49,7 @@ def plan_of(method: MethodConfig, source: Source) -> Plan:
 
 
 def job(plan: Plan, source: Source) -> Job:
-    return build(replace(plan, n=len(source)), source, None, 0, KEY, Quiet())
+    return build(plan.on(len(source)), source, None, 0, KEY, Quiet())
 
 
 def flat(tree: object) -> np.ndarray:

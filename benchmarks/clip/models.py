@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from sfumato.models.layers import convolve, fan_in_normal, max_pool
+from sfumato.models.convolutions import convolve
+from sfumato.models.layers import fan_in_normal
+from sfumato.models.pooling import max_pool
 from sfumato.models.wrn import WideResNet
 
 Model = tuple[PyTree, Callable[[PyTree, Array], Array]]

@@ -14,5 +14,5 @@ def run_alone(procedure: Procedure, claim: Claim, key: SecretKey) -> State:
     """The last state. The ledger is real, refuses what passes the claim, and is thrown away afterwards."""
     with TemporaryDirectory() as folder:
         budget = claim.epsilon * (1 + 1e-9)
-        with Ledger.create(Path(folder), delta=claim.delta, epsilon_max=budget) as ledger:
+        with Ledger.create(Path(folder), delta=claim.delta, epsilon_max=budget, relation=claim.relation) as ledger:
             return loop.run(procedure, ledger, key)

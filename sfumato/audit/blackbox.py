@@ -27,7 +27,7 @@ from sfumato.clip import ClippedGrad
 from sfumato.clip.trace import Loss
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.sampling import FullBatch, Poisson
+from sfumato.sampling import moved
 from sfumato.train.dpsgd import DPSGD
 
 ATTACK = "blackbox"
@@ -36,14 +36,14 @@ ATTACK = "blackbox"
 def with_target(trainer: DPSGD, target: PyTree) -> DPSGD:
     """The trainer on its data set and one example more, at the end. target: ONE example."""
     n = trainer.sampler.n
-    if not isinstance(trainer.sampler, Poisson | FullBatch) or not isinstance(trainer.clipped, ClippedGrad):
-        raise ArgumentError("trainer", type(trainer.sampler).__name__, "needs the clipping engine and Poisson or full batches")
+    if not isinstance(trainer.clipped, ClippedGrad):
+        raise ArgumentError("trainer", type(trainer.clipped).__name__, "needs the clipping engine")
 
     def fetch(indices: np.ndarray, step: int) -> PyTree:
         own = trainer.fetch(np.minimum(indices, n - 1), step)
         return jax.tree.map(lambda leaf, last: _put(np.asarray(leaf), indices == n, np.asarray(last)), own, target)
 
-    return replace(trainer, fetch=fetch, sampler=replace(trainer.sampler, n=n + 1))
+    return replace(trainer, fetch=fetch, sampler=moved(trainer.sampler, n + 1))
 
 
 def _put(leaf: np.ndarray, at: np.ndarray, value: np.ndarray) -> np.ndarray:

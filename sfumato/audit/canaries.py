@@ -7,7 +7,8 @@ training images and (more than is owed to it) which of *them* were sampled, so i
 
     o_t = [canary j took part in step t] + N(0, sigma^2)        in units of the sensitivity.
 
-Whether j is in the data set was a fair coin. If it is, it takes part with probability q. The attacker's score is the log
+Whether j is in the data set was a fair coin. If it is, it takes part with probability q; in a cycle, when its group's turn
+comes. The attacker's score is the log
 likelihood ratio of all steps, sum_t log(1 - q + q exp((o_t - 1/2) / sigma^2)): the best there is (Neyman & Pearson 1933).
 One run asks about as many canaries as there are parameters, at the price of one run.
 """
@@ -20,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from sfumato.audit.alone import run_alone
 from sfumato.audit.result import AuditResult, Claim
@@ -28,9 +29,10 @@ from sfumato.audit.verdicts import by_clopper_pearson, by_family, by_one_run
 from sfumato.clip import BoundedSum, ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import Gaussian
-from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
-from sfumato.sampling import FullBatch, Poisson
+from sfumato.noise import BandedGaussian, Promised
+from sfumato.privacy import events
+from sfumato.privacy.events import CyclicPoissonEvent, Event, FixedSizeEvent, GaussianEvent
+from sfumato.sampling import moved
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import State
 
@@ -66,7 +68,7 @@ class Canaries:
         """Decide by fair coins which canaries are in the data set, and give each a parameter of its own."""
         self.included = stream.random(self.canaries) < 0.5
         self.places = stream.choice(self._size, self.canaries, replace=False)
-        self.scores = np.zeros(self.canaries)
+        self._seen: list[Float[np.ndarray, " m"]] = []
         self._slots[:] = np.where(self.included, self.places, ABSENT)
 
     @property
@@ -79,7 +81,7 @@ class Canaries:
     def event(self, step: int) -> Event:
         return self._inner.event(step)
 
-    def mechanism(self, step: int) -> Gaussian:
+    def mechanism(self, step: int) -> Promised:
         return self._inner.mechanism(step)
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
@@ -92,8 +94,40 @@ class Canaries:
         seen = _flat(released)[self.places]
         if self._known_sum is not None:
             seen = seen - _flat(self._known_sum)[self.places]
-        self.scores = self.scores + log_likelihood_ratio(seen / self._scale, self.event(step))
+        self._seen.append(seen / self._scale)
+        if step == self.steps - 1:
+            self.scores = self._score(np.stack(self._seen))
         return self._inner.absorb(state, step, released)
+
+    def _score(self, seen: Float[np.ndarray, "t m"]) -> Float[np.ndarray, " m"]:
+        """Log likelihood ratios, summed over the steps; seen: each canary's own number in every release."""
+        noise = self._inner.noise
+        if isinstance(noise, BandedGaussian):
+            seen, lengths = matched(seen, noise.coefficients)
+        else:
+            lengths = np.ones(len(seen))
+        told = [np.where(self._may_take_part(step), log_likelihood_ratio(row, self.event(step), length), 0.0)
+                for step, (row, length) in enumerate(zip(seen, lengths, strict=True))]  # fmt: skip
+        return np.sum(told, axis=0)
+
+    def _may_take_part(self, step: int) -> Bool[np.ndarray, " m"] | bool:
+        """Which canaries have their turn."""
+        event = self.event(step)
+        if not isinstance(event, CyclicPoissonEvent):
+            return True
+        return (self.images + np.arange(self.canaries)) % event.cycle == event.phase
+
+
+def matched(
+    seen: Float[np.ndarray, "t m"], coefficients: Float[np.ndarray, " b"]
+) -> tuple[Float[np.ndarray, "t m"], Float[np.ndarray, " t"]]:
+    """What correlated noise leaves of each step: C times the releases has white noise, and an example of step t adds column t
+    of C to it, which is what is looked for. Of column t's squared length l (1, but for the last steps) the result has mean l if
+    the example is there, else 0, and the variance l sigma^2.
+    """
+    steps = len(seen)
+    matrix = sum(c * np.eye(steps, k=-j) for j, c in enumerate(coefficients))
+    return matrix.T @ (matrix @ seen), (matrix**2).sum(0)
 
 
 def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> DPSGD:
@@ -118,18 +152,12 @@ def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> 
 
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params))
     physical = max(1, min(trainer.physical if images else 4096, _MOST_FLOATS // size, images + len(slots)))
-    sampler: Any = replace(_known_sampler(trainer), n=images + len(slots))
+    sampler = moved(trainer.sampler, images + len(slots))
     return replace(trainer, clipped=replace(clipped, loss=canary_loss), fetch=fetch, sampler=sampler, physical=physical)
 
 
 def _norms(clipped: ClippedGrad) -> list[float]:
     return [clipped.clip_norm] if isinstance(clipped.clip_norm, int | float) else list(clipped.clip_norm.values())
-
-
-def _known_sampler(trainer: DPSGD) -> Poisson | FullBatch:
-    if not isinstance(trainer.sampler, Poisson | FullBatch):
-        raise ArgumentError("sampler", type(trainer.sampler).__name__, "audits know Poisson sampling and full batches")
-    return trainer.sampler
 
 
 def _images_alone(trainer: DPSGD) -> DPSGD:
@@ -146,14 +174,19 @@ def _flat(tree: PyTree) -> Float[np.ndarray, " d"]:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
-def log_likelihood_ratio(seen: Float[np.ndarray, " m"], event: Event) -> Float[np.ndarray, " m"]:
-    """Of a release with the canary against one without; seen: its own number in units of the sensitivity."""
-    gaussian = event.event if isinstance(event, PoissonSampledEvent) else event
-    assert isinstance(gaussian, GaussianEvent)
-    ratio = (seen - 0.5) / gaussian.noise_multiplier**2
-    if not isinstance(event, PoissonSampledEvent):
-        return ratio
-    return np.logaddexp(np.log1p(-event.rate), np.log(event.rate) + ratio)
+def log_likelihood_ratio(seen: Float[np.ndarray, " m"], event: Event, length: float = 1.0) -> Float[np.ndarray, " m"]:
+    """Of a release with the canary against one without; seen: its own number in units of the sensitivity, of mean `length` if
+    the canary is there, and of variance length sigma^2.
+    """
+    rate, ratio = _rate(event), (seen - length / 2) / events.noise_of(event) ** 2
+    return ratio if rate == 1 else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
+
+
+def _rate(event: Any) -> float:
+    """With what probability an example takes part. A truncated sample holds it a little less often than its rate says."""
+    if isinstance(event, FixedSizeEvent):
+        return event.size / event.n
+    return 1.0 if isinstance(event, GaussianEvent) else float(event.rate)
 
 
 def whitebox(

@@ -13,8 +13,14 @@ from scipy.stats import norm
 
 from sfumato.audit.bounds import lower_limit
 from sfumato.core.errors import ArgumentError
-from sfumato.privacy import accountants
-from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, Tally
+from sfumato.privacy import accountants, events, relations
+from sfumato.privacy.events import (
+    FixedSizeEvent,
+    PoissonSampledEvent,
+    Tally,
+    TruncatedPoissonEvent,
+)
+from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 
 _INTERVAL = 1e-3
 _RANGE = 64.0
@@ -23,22 +29,33 @@ _LOG_TOLERANCE = 1e-3
 
 def scaled(tally: Tally, factor: float) -> Tally:
     """The same releases with `factor` times their noise."""
-    total: Counter[Event] = Counter()
-    for event, count in tally.items():
+    return events.tally(*((events.with_noise(event, factor * events.noise_of(event)), n) for event, n in tally.items()))
+
+
+def seen(tally: Tally) -> tuple[float, Counter[PoissonSampledEvent]]:
+    """What one example can show of these releases to who knows all others': (mu of those it is always in, its Poisson samples).
+
+    It is in a batch of fixed size with probability size / n, in a truncated one with the rate or less, and takes its turn in a
+    cycle with its group alone. That others are pushed out of a batch is priced by the accountants; attacks do not use it.
+    """
+    mu, parts = relations.simplified(tally)
+    found: Counter[PoissonSampledEvent] = Counter()
+    for event, count in parts:
         match event:
-            case GaussianEvent(sigma):
-                total[GaussianEvent(factor * sigma)] += count
-            case PoissonSampledEvent(rate, GaussianEvent(sigma)):
-                total[PoissonSampledEvent(rate, GaussianEvent(factor * sigma))] += count
+            case PoissonSampledEvent(rate, gaussian) | TruncatedPoissonEvent(rate, _, _, gaussian):
+                found[PoissonSampledEvent(rate, gaussian)] += count
+            case FixedSizeEvent(size, n, gaussian):
+                found[PoissonSampledEvent(size / n, gaussian)] += count
             case _:
-                raise ArgumentError("event", event, "audits know Gaussian releases, of all examples or of Poisson samples")
-    return total
+                raise ArgumentError("event", event, "audits know Gaussian releases, of all examples or of samples")
+    return mu, found
 
 
 def profile(tally: Tally, epsilons: np.ndarray) -> np.ndarray:
-    """delta(epsilon), from above (Balle & Wang 2018, Thm. 8 for Gaussians; privacy loss distributions for samples)."""
-    mu = accountants.gaussian_mu(tally)
-    sampled = {event: count for event, count in tally.items() if isinstance(event, PoissonSampledEvent)}
+    """delta(epsilon) of what is `seen`, from above (Balle & Wang 2018, Thm. 8 for Gaussians; privacy loss distributions for
+    samples).
+    """
+    mu, sampled = seen(tally)
     if not sampled:
         return norm.cdf(mu / 2 - epsilons / mu) - np.exp(epsilons + norm.logcdf(-mu / 2 - epsilons / mu))
     import dp_accounting
@@ -58,9 +75,12 @@ def total_variation(tally: Tally) -> float:
     return float(profile(tally, np.zeros(1))[0])
 
 
-def family_epsilon(right: int, guesses: int, tally: Tally, delta: float, confidence: float) -> float:
+def family_epsilon(
+    right: int, guesses: int, tally: Tally, delta: float, confidence: float, relation: Relation = ADD_OR_REMOVE
+) -> float:
     """The lower bound on epsilon from `right` of `guesses` about fair coins, if the noise is s times that of `tally`.
 
+    relation: what epsilon is meant for; the coins are of examples that contribute or do not.
     It stops at s = 1/64: a trainer whose noise is smaller still is far beyond any claim.
     """
     best = lower_limit(right, guesses, confidence)
@@ -68,7 +88,9 @@ def family_epsilon(right: int, guesses: int, tally: Tally, delta: float, confide
     def unexplained(log_s: float) -> float:
         return best - (1 + total_variation(scaled(tally, math.exp(log_s)))) / 2
 
-    return accountants.epsilon(scaled(tally, math.exp(_largest(unexplained))), delta) if best > 0.5 else 0.0
+    if best <= 0.5:
+        return 0.0
+    return accountants.epsilon(scaled(tally, math.exp(_largest(unexplained))), delta, relation=relation)
 
 
 def _largest(unexplained: Callable[[float], float]) -> float:

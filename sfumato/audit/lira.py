@@ -18,6 +18,7 @@ from scipy.stats import norm, rankdata
 
 from sfumato.audit.result import AuditResult, Claim
 from sfumato.audit.verdicts import by_clopper_pearson
+from sfumato.core.errors import ArgumentError
 from sfumato.privacy.relations import true_positive_rate
 
 ATTACK = "lira"
@@ -69,5 +70,13 @@ def operating_points(scores: Float[np.ndarray, " n"], members: Bool[np.ndarray, 
     for rate in FALSE_POSITIVE_RATES:
         threshold = others[int(rate * n_others)]  # so many others lie above it
         points[f"TPR at FPR {rate:g}"] = float((scores[members] > threshold).mean())
-        points[f"TPR allowed at FPR {rate:g}"] = true_positive_rate(claim.tally, rate)
+        points[f"TPR allowed at FPR {rate:g}"] = _allowed(claim, rate)
     return points
+
+
+def _allowed(claim: Claim, rate: float) -> float:
+    """By the releases themselves, or by (epsilon, delta) where no more is known of them."""
+    try:
+        return true_positive_rate(claim.tally, rate, claim.relation)
+    except ArgumentError:
+        return float(min(1.0, np.exp(claim.epsilon) * rate + claim.delta))

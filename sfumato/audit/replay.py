@@ -39,12 +39,12 @@ def replay(
     keys = [SecretKey(stream.bytes(32)) for _ in range(repeats)]
     scores, state, shifts = np.zeros(repeats), without.start(), []
     for step in range(without.steps):
-        if not isinstance(without.event(step), GaussianEvent):
+        if not isinstance(event := without.event(step), GaussianEvent):
             raise ArgumentError("procedure", without.name, "it samples, so it cannot be replayed; audit it by one-run")
         sums = [each.measure(state, step, keys[0].at(each.name)) for each in (without, having)]
         difference = _flat(sums[1].value) - _flat(sums[0].value)
         length, base = float(np.linalg.norm(difference)), _flat(sums[0].value)
-        scale = without.mechanism(step).multiplier * sums[0].sensitivity.add_or_remove
+        scale = event.noise_multiplier * sums[0].sensitivity.add_or_remove
         shifts.append(length / sums[0].sensitivity.add_or_remove)
         name = release_name(without, step)
         for r, key in enumerate(keys):

@@ -8,6 +8,7 @@ from typing import Any
 from sfumato.core.files import write_json
 from sfumato.privacy import accountants
 from sfumato.privacy.events import Tally
+from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 
 FILE_NAME = "audit.json"
 CONFIDENCE = 0.95
@@ -15,14 +16,19 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Claim:
-    """What is audited: these releases are together (epsilon, delta)-DP."""
+    """What is audited: these releases are together (epsilon, delta)-DP under `relation`.
+
+    Attacks tell a data set from one in which an example contributes nothing. Such a pair is one of every relation (of
+    replace-one too: the other example is one whose gradient is zero), so what they find bounds epsilon under each.
+    """
 
     tally: Tally
     delta: float
+    relation: Relation = ADD_OR_REMOVE
 
     @property
     def epsilon(self) -> float:
-        return accountants.epsilon(self.tally, self.delta)
+        return accountants.epsilon(self.tally, self.delta, relation=self.relation)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ Coins = Bool[np.ndarray, " n"]
 def by_family(attack: str, scores: Scores, included: Coins, claim: Claim, seconds: float, threshold: float) -> AuditResult:
     """All guesses against the best that the claimed mechanisms allow. threshold: fixed before the scores were seen."""
     right = int(((scores > threshold) == included).sum())
-    bound = family_epsilon(right, len(scores), claim.tally, claim.delta, CONFIDENCE)
+    bound = family_epsilon(right, len(scores), claim.tally, claim.delta, CONFIDENCE, claim.relation)
     details = {"right": right / len(scores), "right at most": (1 + total_variation(claim.tally)) / 2}
     return AuditResult(attack, "known family (f-DP)", claim.epsilon, claim.delta, bound, CONFIDENCE, FAMILY, len(scores),
                        seconds, details)  # fmt: skip

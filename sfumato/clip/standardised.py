@@ -1,6 +1,6 @@
 """Norms behind weight standardisation without pulling every example back.
 
-For each output p with D inputs, the weight of a standardised convolution (`models/layers.standardise`) is
+For each output p with D inputs, the weight of a standardised convolution (`models/standardisation.standardise`) is
 
     y_p u_p,    u_p = s_p (w_p - mean(w_p) 1),    s_p = max(|w_p - mean(w_p) 1|^2, floor)^(-1/2),    y_p the gain,
 
@@ -26,7 +26,7 @@ from sfumato.clip import _jax as J
 from sfumato.clip._jax import JaxprEqn
 from sfumato.clip.rules import Rule
 from sfumato.clip.rules.conv import ConvRule
-from sfumato.models.layers import STANDARDISATION_FLOOR, standardise
+from sfumato.models.standardisation import STANDARDISATION_FLOOR, standardise
 
 Kernel = Float[Array, "kh kw d p"]
 Gain = Float[Array, " p"]

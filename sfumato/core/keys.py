@@ -76,6 +76,15 @@ class SecretKey:
         """The same key, seen from under a name: `key.at("a").stream("b")` is `key.stream("a", "b")`."""
         return SecretKey(self._master, self.insecure, self._prefix + name, self.rng)
 
+    def beside(self, name: Name) -> "SecretKey":
+        """The same key, seen from under another last name: `key.at("a").beside("b")` is `key.at("b")`."""
+        return SecretKey(self._master, self.insecure, (*self._prefix[:-1], name), self.rng)
+
+    @property
+    def name(self) -> tuple[Name, ...]:
+        """From under which it is seen."""
+        return self._prefix
+
     def using(self, rng: Rng) -> "SecretKey":
         """The same secret, its streams drawn by another generator. Raises ArgumentError if that is not installed."""
         if rng == "chacha":

@@ -84,7 +84,7 @@ def _refuse_bomb(content: bytes) -> None:
     tuples = 0
     for place, (operation, argument, _) in enumerate(pickletools.genops(content)):
         tuples += operation.name.startswith("TUPLE")
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= place:
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= place:
             raise pickle.UnpicklingError("its memo has gaps")
     if tuples > _MOST_TUPLES:
         raise pickle.UnpicklingError(f"it has {tuples} tuples, of which an image batch needs few")

@@ -11,7 +11,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.models.architecture import Architecture
 from sfumato.models.backbone import Backbone
-from sfumato.models.layers import Conv, Linear, max_pool
+from sfumato.models.convolutions import Conv
+from sfumato.models.layers import Linear
+from sfumato.models.pooling import max_pool
 
 
 class SmallCNN(Backbone):

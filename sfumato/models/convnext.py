@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sfumato.core.errors import ArgumentError
 from sfumato.models.architecture import Architecture
 from sfumato.models.backbone import Backbone
+from sfumato.models.convolutions import Depthwise
 from sfumato.models.input import Input
-from sfumato.models.layers import Dense, Depthwise, LayerNorm, Linear
+from sfumato.models.layers import Dense, LayerNorm, Linear
 
 _SCALE, _STD = 1e-6, 0.02
 

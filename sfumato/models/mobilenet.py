@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.models.architecture import Architecture
 from sfumato.models.backbone import Backbone
+from sfumato.models.convolutions import Depthwise, Padding, convolve_padded
 from sfumato.models.input import Input
-from sfumato.models.layers import Dense, Depthwise, Linear, Padding, convolve_padded, fan_in_normal
+from sfumato.models.layers import Dense, Linear, fan_in_normal
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """(expansion, output channels, blocks, stride of the first block)."""

@@ -19,7 +19,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.models.architecture import Architecture
 from sfumato.models.backbone import Backbone
-from sfumato.models.layers import Linear, ScaledConv, SqueezeExcite, halve, max_pool_padded
+from sfumato.models.convolutions import ScaledConv
+from sfumato.models.layers import Linear, SqueezeExcite
+from sfumato.models.pooling import halve, max_pool_padded
 from sfumato.models.resnet import DEPTHS, IMAGENET
 
 ALPHA = 0.2

@@ -14,8 +14,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.models.architecture import Architecture
 from sfumato.models.backbone import Backbone
+from sfumato.models.convolutions import AffineConv, BareConv
 from sfumato.models.input import Input
-from sfumato.models.layers import AffineConv, BareConv, GroupNorm, Linear, max_pool_padded
+from sfumato.models.layers import GroupNorm, Linear
+from sfumato.models.pooling import max_pool_padded
 
 IMAGENET = Input(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), colours=3)
 EXPANSION = 4

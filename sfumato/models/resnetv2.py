@@ -16,8 +16,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.models.architecture import Architecture
 from sfumato.models.backbone import Backbone
+from sfumato.models.convolutions import BareConv
 from sfumato.models.input import Input
-from sfumato.models.layers import Affine, BareConv, GroupNorm, Linear, max_pool, max_pool_padded
+from sfumato.models.layers import Affine, GroupNorm, Linear
+from sfumato.models.pooling import max_pool, max_pool_padded
 from sfumato.models.resnet import DEPTHS, EXPANSION
 
 GROUPS = 32

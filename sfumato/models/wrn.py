@@ -15,7 +15,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sfumato.core.errors import ArgumentError
 from sfumato.models.architecture import Architecture
 from sfumato.models.backbone import Backbone
-from sfumato.models.layers import GroupNorm, Linear, StandardisedConv
+from sfumato.models.convolutions import StandardisedConv
+from sfumato.models.layers import GroupNorm, Linear
 
 
 class NormConv(eqx.Module):

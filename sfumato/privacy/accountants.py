@@ -37,11 +37,12 @@ def epsilon(
 def describe(tally: Tally) -> str:
     """The accountant that `epsilon` uses for this tally, in words for the report."""
     version = importlib.metadata.version("dp-accounting")
-    if any(isinstance(event, SelectedEvent) for event in tally):
+    _, parts = relations.simplified(tally)
+    if any(isinstance(event, SelectedEvent) for event, _ in parts):
         return f"Rényi differential privacy with the bound of Papernot & Steinke 2022, by dp-accounting {version}"
-    if any(isinstance(event, FixedSizeEvent) for event in tally):
+    if any(isinstance(event, FixedSizeEvent) for event, _ in parts):
         return f"Rényi differential privacy with the bound of Wang et al. 2019, by dp-accounting {version}"
-    if not all(isinstance(event, GaussianEvent) for event in tally):
+    if parts:
         return f"PLD (privacy loss distribution) by dp-accounting {version}, discretised pessimistically at {PLD_INTERVAL:g}"
     return f"exact Gaussian composition, by dp-accounting {version}"
 

@@ -6,6 +6,7 @@ from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy.accountants import PLD_INTERVAL, epsilon
 from sfumato.privacy.events import GaussianEvent, Tally, tally
+from sfumato.privacy.relations import ADD_OR_REMOVE, Relation, distance
 
 RELATIVE_TOLERANCE = 1e-4
 """The noise multiplier returned is at most this factor above the smallest one that would do."""
@@ -14,16 +15,18 @@ _COARSE_INTERVAL = 1e-3
 _BOUNDS = (1e-2, 1e8)
 
 
-def noise_multiplier(make_tally: Callable[[float], Tally], target_epsilon: float, delta: float) -> float:
+def noise_multiplier(
+    make_tally: Callable[[float], Tally], target_epsilon: float, delta: float, relation: Relation = ADD_OR_REMOVE
+) -> float:
     """The smallest sigma (to `RELATIVE_TOLERANCE`, from above) with epsilon(make_tally(sigma), delta) <= target_epsilon.
 
     make_tally: the run's events as a function of sigma; their epsilon must fall when sigma grows.
-    Raises ArgumentError when no sigma in [0.01, 1e8] reaches the target.
+    Raises ArgumentError when no sigma in [0.01, 1e8] reaches the target, or nobody can price the events under `relation`.
     """
     positive("epsilon", target_epsilon)
 
     def fits(sigma: float, interval: float) -> bool:
-        return epsilon(make_tally(sigma), delta, interval) <= target_epsilon
+        return epsilon(make_tally(sigma), delta, interval, relation) <= target_epsilon
 
     # Wide privacy-loss buckets are ten times cheaper and nearly as good (but for tiny epsilon): they do the searching, and
     # two looks through narrow ones, just below and at what they found, usually confirm it.
@@ -53,12 +56,15 @@ def _smallest(fits: Callable[[float], bool], start: float, factor: float) -> flo
     return high
 
 
-def gaussian_mu_for(target_epsilon: float, delta: float) -> float:
-    """The largest mu (to 1e-9, from below) with mu-GDP implying (target_epsilon, delta)-DP. Balle & Wang 2018, Thm. 8."""
+def gaussian_mu_for(target_epsilon: float, delta: float, relation: Relation = ADD_OR_REMOVE) -> float:
+    """The largest mu (to 1e-9, from below) for which one Gaussian of noise multiplier 1 / mu is (target_epsilon, delta)-DP.
+
+    Balle & Wang 2018, Thm. 8. Under replace-one it is half of what it is otherwise: sums of neighbours are twice as far apart.
+    """
     positive("epsilon", target_epsilon)
     from dp_accounting import get_sigma_gaussian
 
-    mu = 1 / get_sigma_gaussian(target_epsilon, delta) * (1 - 1e-9)
-    while epsilon(tally((GaussianEvent(1 / mu), 1)), delta) > target_epsilon:
+    mu = 1 / get_sigma_gaussian(target_epsilon, delta) / distance(relation) * (1 - 1e-9)
+    while epsilon(tally((GaussianEvent(1 / mu), 1)), delta, relation=relation) > target_epsilon:
         mu *= 1 - 1e-9
     return mu

@@ -8,7 +8,7 @@ relation: an accountant is told the relation and prices the same event according
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sfumato.core.checks import positive, probability, whole
@@ -26,6 +26,21 @@ class GaussianEvent:
 
 
 @dataclass(frozen=True, order=True)
+class BandedGaussianEvent:
+    """A step of correlated noise (`noise/banded.py`): what one step adds shows, in part, for `bands` steps.
+
+    It has a price only where no example takes part twice within `bands` steps: inside of a CyclicPoissonEvent.
+    """
+
+    noise_multiplier: float
+    bands: int
+
+    def __post_init__(self) -> None:
+        positive("noise_multiplier", self.noise_multiplier)
+        whole("bands", self.bands)
+
+
+@dataclass(frozen=True, order=True)
 class PoissonSampledEvent:
     """`event` applied to a random subset in which every example is, independently, with probability `rate`."""
 
@@ -34,8 +49,7 @@ class PoissonSampledEvent:
 
     def __post_init__(self) -> None:
         probability("rate", self.rate)
-        if not isinstance(self.event, GaussianEvent):  # anything else would be counted as nothing when rate = 1
-            raise ArgumentError("event", self.event, "give a GaussianEvent")
+        independent(self.event)
 
 
 @dataclass(frozen=True, order=True)
@@ -63,6 +77,7 @@ class TruncatedPoissonEvent:
         probability("rate", self.rate)
         whole("maximum", self.maximum)
         whole("n", self.n)
+        independent(self.event)
 
 
 @dataclass(frozen=True, order=True)
@@ -72,12 +87,17 @@ class CyclicPoissonEvent:
     rate: float
     cycle: int
     phase: int
-    event: GaussianEvent
+    event: GaussianEvent | BandedGaussianEvent
 
     def __post_init__(self) -> None:
         probability("rate", self.rate)
         if not 0 <= whole("phase", self.phase, at_least=0) < whole("cycle", self.cycle):
             raise ArgumentError("phase", self.phase, f"give a group from 0 to {self.cycle - 1}")
+        if not isinstance(self.event, BandedGaussianEvent):
+            independent(self.event)
+        elif self.event.bands > self.cycle:
+            raise ArgumentError("bands", self.event.bands, f"an example's turns come every {self.cycle} steps; give at most "
+                                "that many, or a longer cycle")  # fmt: skip
 
 
 @dataclass(frozen=True, order=True)
@@ -91,7 +111,18 @@ class FixedSizeEvent:
     def __post_init__(self) -> None:
         if whole("size", self.size) > whole("n", self.n):
             raise ArgumentError("size", self.size, f"give at most n={self.n}")
+        independent(self.event)
 
+
+def independent(event: object) -> GaussianEvent:
+    """The event itself. Raises ArgumentError for any other than a Gaussian one, which would be priced as if it were one."""
+    if not isinstance(event, GaussianEvent):
+        raise ArgumentError("event", event, "give a GaussianEvent; correlated noise needs a cyclic sampler")
+    return event
+
+
+Inner = GaussianEvent | BandedGaussianEvent
+"""What a mechanism claims for one step, before sampling."""
 
 Event = (
     GaussianEvent | PoissonSampledEvent | SelectedEvent | TruncatedPoissonEvent | CyclicPoissonEvent | FixedSizeEvent
@@ -100,10 +131,12 @@ Tally = Mapping[Event, int]
 """How often each event happened. Composition of these events does not depend on their order."""
 
 
-def to_json(event: Event) -> dict[str, Any]:
+def to_json(event: Event | Inner) -> dict[str, Any]:
     match event:
         case GaussianEvent(noise_multiplier):
             return {"kind": "gaussian", "noise_multiplier": noise_multiplier}
+        case BandedGaussianEvent(noise_multiplier, bands):
+            return {"kind": "banded-gaussian", "noise_multiplier": noise_multiplier, "bands": bands}
         case PoissonSampledEvent(rate, inner):
             return {"kind": "poisson", "rate": rate, "event": to_json(inner)}
         case SelectedEvent(inner, mean):
@@ -115,24 +148,34 @@ def to_json(event: Event) -> dict[str, Any]:
 
 def from_json(value: Any) -> Event:
     """The inverse of `to_json`. Raises LedgerError on anything else: an unknown event must never be counted as nothing."""
+    event = _from_json(value)
+    if event is None or isinstance(event, BandedGaussianEvent):
+        raise LedgerError(f"event={value!r}: not an event this version can account for; use the version that wrote it")
+    return event
+
+
+def _from_json(value: Any) -> Event | Inner | None:
     match value:
         case {"kind": "gaussian", "noise_multiplier": float() | int() as sigma, **rest} if not rest:
             return GaussianEvent(float(sigma))
+        case {"kind": "banded-gaussian", "noise_multiplier": float() | int() as sigma, "bands": bands, **rest} if not rest:
+            return BandedGaussianEvent(float(sigma), bands)
         case {"kind": "poisson", "rate": float() | int() as rate, "event": inner, **rest} if not rest:
-            event = from_json(inner)
+            event = _from_json(inner)
             if isinstance(event, GaussianEvent):
                 return PoissonSampledEvent(float(rate), event)
         case {"kind": "selected", "mean": float() | int() as mean, "event": inner, **rest} if not rest:
-            event = from_json(inner)
+            event = _from_json(inner)
             if isinstance(event, GaussianEvent):
                 return SelectedEvent(event, float(mean))
         case {"kind": "truncated-poisson" | "cyclic-poisson" | "fixed-size" as name, "event": inner, **rest}:
-            event, made = from_json(inner), next(made for made in _KINDS if _KINDS[made] == name)
+            event, made = _from_json(inner), next(made for made in _KINDS if _KINDS[made] == name)
             kinds = _numbers(made)
             right = set(rest) == set(kinds) and all(type(rest[each]) in (int, kind) for each, kind in kinds.items())
-            if isinstance(event, GaussianEvent) and right:
+            fits = isinstance(event, GaussianEvent) or (isinstance(event, BandedGaussianEvent) and made is CyclicPoissonEvent)
+            if fits and right:
                 return made(**{each: kind(rest[each]) for each, kind in kinds.items()}, event=event)
-    raise LedgerError(f"event={value!r}: not an event this version can account for; use the version that wrote it")
+    return None
 
 
 _KINDS: dict[Any, str] = {
@@ -143,6 +186,25 @@ _KINDS: dict[Any, str] = {
 def _numbers(event: Any) -> dict[str, Any]:
     """The fields of an event but for the inner one, and their types."""
     return {each.name: each.type for each in fields(event) if each.name != "event"}
+
+
+def noise_of(event: Event) -> float:
+    """The noise multiplier of the Gaussian inside."""
+    return event.noise_multiplier if isinstance(event, GaussianEvent) else event.event.noise_multiplier
+
+
+def bands_of(event: Event) -> int:
+    """Over how many steps the noise inside is correlated; 1 if it is independent."""
+    inner = event if isinstance(event, GaussianEvent) else event.event
+    return inner.bands if isinstance(inner, BandedGaussianEvent) else 1
+
+
+def with_noise(event: Event, noise_multiplier: float) -> Event:
+    """The same event, sampled or selected as it is, with another noise multiplier."""
+    if isinstance(event, GaussianEvent):
+        return replace(event, noise_multiplier=noise_multiplier)
+    inner: Any = replace(event.event, noise_multiplier=noise_multiplier)
+    return replace(event, event=inner)
 
 
 def tally(*parts: tuple[Event, int]) -> Counter[Event]:

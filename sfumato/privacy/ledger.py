@@ -29,7 +29,6 @@ from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import Event, Tally
 
 FILE_NAME = "ledger.jsonl"
-RELATION = relations.ADD_OR_REMOVE
 _FORMAT = 1
 _NO_HASH = "0" * 64
 
@@ -55,7 +54,7 @@ class Ledger:
         self.delta: float = opening["delta"]
         self.epsilon_max: float = opening["epsilon_max"]
         self.unit: str = opening["unit"]
-        self.relation: relations.Relation = opening["relation"]
+        self.relation: relations.Relation = opening.get("relation", relations.ADD_OR_REMOVE)
         self.context: str = opening["context"]
         self._hashes: list[str] = [record["hash"] for record in records]
         self._paid: dict[tuple[str, str], Event] = {}
@@ -69,7 +68,7 @@ class Ledger:
     @classmethod
     def create(
         cls, directory: Path | str, *, delta: float, epsilon_max: float, unit: str = "image", context: str = "",
-        relation: relations.Relation = RELATION,
+        relation: relations.Relation = relations.ADD_OR_REMOVE,
     ) -> "Ledger":  # fmt: skip
         """Begin a ledger in `directory`. context: a hash of what it is for. Raises RunError if there is one already.
 
@@ -117,9 +116,12 @@ class Ledger:
 
     @classmethod
     @contextmanager
-    def temporary(cls, delta: float, epsilon_max: float) -> Iterator["Ledger"]:
+    def temporary(
+        cls, delta: float, epsilon_max: float, relation: relations.Relation = relations.ADD_OR_REMOVE
+    ) -> Iterator["Ledger"]:
         """A ledger for as long as the `with` block runs, for computations whose payments nobody will look up."""
-        with tempfile.TemporaryDirectory() as directory, cls.create(directory, delta=delta, epsilon_max=epsilon_max) as ledger:
+        about: Any = {"delta": delta, "epsilon_max": epsilon_max, "relation": relation}
+        with tempfile.TemporaryDirectory() as directory, cls.create(directory, **about) as ledger:
             yield ledger
 
     @classmethod
@@ -281,7 +283,7 @@ def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | Non
             return None
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
-    if number == 0 and (body["format"] != _FORMAT or body["relation"] not in relations.RELATIONS):
+    if number == 0 and (body["format"] != _FORMAT or body.get("relation", relations.ADD_OR_REMOVE) not in relations.RELATIONS):
         raise ArgumentError("format", body["format"], f"this version reads ledgers of format {_FORMAT} "
                             f"({', '.join(relations.RELATIONS)})")
     return record

@@ -10,13 +10,17 @@ replace-one         the sums differ by up to 2 C: plain Gaussians count with hal
 
 Truncated Poisson samples are accounted as the library does (arXiv 2508.15089): with the probability that truncation happens,
 one example may push another out of the batch, which moves the sum by 2 C. Cyclic samples: an example stands in one group and
-sees its group's releases only, so what counts is the busiest group (parallel composition). Samples of fixed size are known
+sees its group's releases only, so what counts is the busiest group (parallel composition), with correlated noise, too
+(`noise/banded.py`). Samples of fixed size are known
 under replace-one by their Rényi divergences (Wang et al. 2019, arXiv 1808.00087, Thm. 27), for sums that differ by 2 C;
 zero-out is the case in which the replacement contributes nothing.
 """
 
+import logging
 import math
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -57,7 +61,7 @@ def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> 
     """
     mu, parts = simplified(tally)
     if not parts:
-        return _gaussian_epsilon(mu * _distance(relation), delta) if mu > 0 else 0.0
+        return _gaussian_epsilon(mu * distance(relation), delta) if mu > 0 else 0.0
     if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
         return _renyi_epsilon(mu, parts, delta, relation)
     return _pld_epsilon(mu, parts, delta, relation, interval)
@@ -82,7 +86,7 @@ def true_positive_rate(tally: Tally, false_positive_rate: float, relation: Relat
 
     mu, parts = simplified(tally)
     if not parts:
-        return float(norm.cdf(norm.ppf(false_positive_rate) + mu * _distance(relation)))
+        return float(norm.cdf(norm.ppf(false_positive_rate) + mu * distance(relation)))
     grid = np.linspace(0.0, -math.log(false_positive_rate), 200)
     return float(min(1.0, *(delta(tally, each, relation) + math.exp(each) * false_positive_rate for each in grid)))
 
@@ -104,15 +108,35 @@ def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) ->
     fixed = any(isinstance(event, FixedSizeEvent) for event, _ in parts)
     if fixed and relation == ZERO_OUT:
         relation = REPLACE_ONE
-    accountant = rdp.RdpAccountant(_ORDERS, _neighbours(relation))
     try:
-        if mu > 0:
-            accountant.compose(_renyi_event(GaussianEvent(1 / mu), relation))
-        for event, count in parts:
-            accountant.compose(_renyi_event(event, relation), count)
+        found = [count * _divergences(event, relation) for event, count in parts]
     except UnsupportedEventError:
         raise ArgumentError("event", [event for event, _ in parts], f"no Rényi bound for these under {relation}") from None
-    return float(accountant.get_epsilon(delta)) if mu > 0 or parts else 0.0
+    found += [_divergences(GaussianEvent(1 / mu), relation)] if mu > 0 else []
+    return float(rdp.compute_epsilon(_ORDERS, sum(found), delta)[0]) if found else 0.0
+
+
+@lru_cache(maxsize=64)
+def _divergences(event: Event, relation: Relation) -> Any:
+    """Of one release, at every order: some ten thousand terms, and a run asks for it at every number of steps."""
+    from dp_accounting import rdp
+
+    accountant = rdp.RdpAccountant(_ORDERS, _neighbours(relation))
+    with without_warnings():
+        accountant.compose(_renyi_event(event, relation))
+    return accountant.rdp
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """The library warns of every order that it leaves out, which only makes its epsilon larger."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def simplified(tally: Tally) -> tuple[float, Parts]:
@@ -127,7 +151,7 @@ def simplified(tally: Tally) -> tuple[float, Parts]:
             case GaussianEvent(sigma) | PoissonSampledEvent(1.0, GaussianEvent(sigma)):
                 squares.append(count / sigma**2)
             case CyclicPoissonEvent(rate, cycle, _, inner):
-                key = (rate, cycle, inner)
+                key = (rate, cycle, inner)  # inner: correlated noise or not, the turns of one example do not overlap
                 groups[key] = max(groups.get(key, 0), count)  # the busiest group
             case FixedSizeEvent(size, n, GaussianEvent(sigma)) if size == n:
                 squares.append(count / sigma**2)
@@ -139,11 +163,12 @@ def simplified(tally: Tally) -> tuple[float, Parts]:
         if rate == 1.0:
             squares.append(count / inner.noise_multiplier**2)
         else:
-            rest[PoissonSampledEvent(rate, inner)] += count
+            rest[PoissonSampledEvent(rate, GaussianEvent(inner.noise_multiplier))] += count
     return math.sqrt(math.fsum(squares)), tuple(sorted(rest.items(), key=repr))
 
 
-def _distance(relation: Relation) -> float:
+def distance(relation: Relation) -> float:
+    """How far the sums of neighbours are apart, in units of C."""
     return 2.0 if relation == REPLACE_ONE else 1.0
 
 
@@ -159,7 +184,7 @@ def _renyi_event(event: Event, relation: Relation) -> Any:
     import dp_accounting as library
 
     sigma = (event if isinstance(event, GaussianEvent) else event.event).noise_multiplier
-    gaussian = library.GaussianDpEvent(sigma / _distance(relation))
+    gaussian = library.GaussianDpEvent(sigma / distance(relation))
     match event:
         case GaussianEvent():
             return gaussian
@@ -182,20 +207,30 @@ def _pld(mu: float, parts: Parts, relation: Relation, interval: float) -> Any:
     """The library's PLD accountant takes noise relative to C and knows the relations itself."""
     from dp_accounting.pld import privacy_loss_distribution as pld
 
-    about: dict[str, Any] = {"value_discretization_interval": interval, "neighboring_relation": _neighbours(relation)}
     total = pld.identity(value_discretization_interval=interval)
     if mu > 0:
-        total = total.compose(pld.from_gaussian_mechanism(1 / mu, **about))
+        total = total.compose(pld.from_gaussian_mechanism(1 / mu, **_about(relation, interval)))
     for event, count in parts:
-        match event:
-            case PoissonSampledEvent(rate, GaussianEvent(sigma)):
-                one = pld.from_gaussian_mechanism(sigma, sampling_prob=rate, **about)
-            case TruncatedPoissonEvent(rate, n, maximum, GaussianEvent(sigma)):
-                one = pld.from_truncated_subsampled_gaussian_mechanism(n, rate, maximum, sigma, **about)
-            case _:
-                raise ArgumentError("event", event, "has no privacy loss distribution here")
-        total = total.compose(one.self_compose(count))
+        total = total.compose(_sampled_pld(event, relation, interval).self_compose(count))
     return total
+
+
+def _about(relation: Relation, interval: float) -> dict[str, Any]:
+    return {"value_discretization_interval": interval, "neighboring_relation": _neighbours(relation)}
+
+
+@lru_cache(maxsize=8)
+def _sampled_pld(event: Event, relation: Relation, interval: float) -> Any:
+    """Of one release; a run asks for it at every number of steps."""
+    from dp_accounting.pld import privacy_loss_distribution as pld
+
+    about = _about(relation, interval)
+    match event:
+        case PoissonSampledEvent(rate, GaussianEvent(sigma)):
+            return pld.from_gaussian_mechanism(sigma, sampling_prob=rate, **about)
+        case TruncatedPoissonEvent(rate, n, maximum, GaussianEvent(sigma)):
+            return pld.from_truncated_subsampled_gaussian_mechanism(n, rate, maximum, sigma, **about)
+    raise ArgumentError("event", event, "has no privacy loss distribution here")
 
 
 @lru_cache(maxsize=4096)

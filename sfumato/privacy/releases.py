@@ -2,36 +2,90 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, SelectedEvent, Tally
+from sfumato.privacy import events
+from sfumato.privacy.events import (
+    CyclicPoissonEvent,
+    Event,
+    FixedSizeEvent,
+    GaussianEvent,
+    PoissonSampledEvent,
+    SelectedEvent,
+    Tally,
+    TruncatedPoissonEvent,
+)
 
 
 @dataclass(frozen=True)
 class Release:
-    """A kind of release: how often, with what noise, and what it is, in words for the report.
+    """A kind of release: how often, the event that the first of them is, and what it is, in words for the report.
 
-    rate: None for all examples. selected: if it is the best of several that stay secret, how many these are on average.
+    The others are the same event, but for those of a cyclic sample, which pass from group to group.
     """
 
     name: str
     count: int
-    noise_multiplier: float
-    rate: float | None
+    event: Event
     what: str
-    selected: float | None = None
+
+    def event_at(self, k: int) -> Event:
+        """Of the k-th of these releases, from 0."""
+        if isinstance(self.event, CyclicPoissonEvent):
+            return replace(self.event, phase=(self.event.phase + k) % self.event.cycle)
+        return self.event
 
     @property
-    def event(self) -> Event:
-        gaussian = GaussianEvent(self.noise_multiplier)
-        if self.selected is not None:
-            return SelectedEvent(gaussian, self.selected)
-        return gaussian if self.rate is None else PoissonSampledEvent(self.rate, gaussian)
+    def tally(self) -> Tally:
+        """All of them. The groups of a cycle differ by one at most."""
+        turns = min(self.event.cycle, self.count) if isinstance(self.event, CyclicPoissonEvent) else 1
+        return events.tally(*((self.event_at(k), len(range(k, self.count, turns))) for k in range(turns)))
+
+    @property
+    def noise_multiplier(self) -> float:
+        return events.noise_of(self.event)
+
+    @property
+    def rate(self) -> float | None:
+        """With what probability an example that may take part does; None for all examples."""
+        match self.event:
+            case PoissonSampledEvent(rate) | TruncatedPoissonEvent(rate) | CyclicPoissonEvent(rate):
+                return rate
+            case FixedSizeEvent(size, n):
+                return size / n
+        return None
+
+    @property
+    def selected(self) -> float | None:
+        """If it is the best of several that stay secret, how many these are on average."""
+        return self.event.mean if isinstance(self.event, SelectedEvent) else None
+
+    def with_noise(self, noise_multiplier: float) -> "Release":
+        return replace(self, event=events.with_noise(self.event, noise_multiplier))
+
+    def to_json(self) -> dict[str, Any]:
+        """With the numbers that people look for beside the event that they come from."""
+        shown = {name: getattr(self, name) for name in ("name", "count", "noise_multiplier", "rate", "selected", "what")}
+        return shown | {"event": events.to_json(self.event)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Release":
+        """The inverse of `to_json`. Older plans have no event: all they could have is told by the numbers."""
+        if "event" in value:
+            event = events.from_json(value["event"])
+        else:
+            event = GaussianEvent(value["noise_multiplier"])
+            if value["selected"] is not None:
+                event = SelectedEvent(event, value["selected"])
+            elif value["rate"] is not None:
+                event = PoissonSampledEvent(value["rate"], event)
+        return cls(value["name"], value["count"], event, value["what"])
 
 
 def tally_of(releases: Iterable[Release]) -> Tally:
     """All of them as events."""
     total: Counter[Event] = Counter()
     for release in releases:
-        total[release.event] += release.count
+        total.update(release.tally)
     return total

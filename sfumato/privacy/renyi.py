@@ -2,14 +2,11 @@
 with published numbers only. What this house promises is computed in `accountants.py`.
 """
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from scipy.optimize import brentq
 
 from sfumato.core.errors import ArgumentError
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally, tally
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
+from sfumato.privacy.relations import without_warnings
 from sfumato.privacy.releases import Release
 
 
@@ -27,32 +24,15 @@ def epsilon(events: Tally, delta: float) -> float:
                 found = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
             case _:
                 raise ArgumentError("event", event, "the papers' accountant is for Gaussian releases")
-        with _without_warnings():
+        with without_warnings():
             accountant.compose(found, count)
     return float(accountant.get_epsilon(delta))
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """The library warns of every order that it leaves out, which only makes its epsilon larger."""
-    logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def noise_multiplier(release: Release, target_epsilon: float, delta: float) -> float:
     """The noise multiplier that this accountant would ask for, to 1e-4; its search begins at the release's own."""
 
     def excess(sigma: float) -> float:
-        return epsilon(tally((with_noise(release, sigma).event, release.count)), delta) - target_epsilon
+        return epsilon(release.with_noise(sigma).tally, delta) - target_epsilon
 
     return float(brentq(excess, release.noise_multiplier * 0.9, release.noise_multiplier * 2, xtol=1e-4))
-
-
-def with_noise(release: Release, sigma: float) -> Release:
-    """The same release with another noise multiplier."""
-    return Release(release.name, release.count, sigma, release.rate, release.what)

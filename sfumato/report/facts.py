@@ -40,6 +40,8 @@ class Sampler:
     kind: str
     rate: float
     expected_batch_size: float
+    maximum: int | None = None
+    cycle: int | None = None
 
     @property
     def is_full_batch(self) -> bool:
@@ -210,8 +212,10 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
 
 
 def _ledger_faults(facts: RunFacts) -> list[tuple[str, str]]:
-    """Where result.json claims other than the ledger shows; the ledger is recomputed, not believed."""
+    """Where the files claim other than the ledger shows; the ledger is recomputed, not believed."""
     ledger, spent = Ledger.read(facts.run_dir), facts.spent
+    if ledger.relation != facts.plan.relation:
+        return [("plan.json", f"says {facts.plan.relation}, the ledger was kept for {ledger.relation}")]
     found = ledger.epsilon()
     if ledger.releases != spent.releases or abs(found - spent.epsilon) > 1e-6 * max(found, 1) or ledger.delta != spent.delta:
         return [("result.json", f"says epsilon={spent.epsilon:.6g} at delta={spent.delta:g} in {spent.releases} releases, the "

@@ -67,23 +67,9 @@ def warnings(facts: RunFacts) -> list[str]:
     return found
 
 
-def _relation(facts: RunFacts) -> str:
-    unit = facts.plan.unit
-    known = {
-        "add-or-remove-one": f"one {unit} is in the training set or is not",
-        "replace-one": f"one {unit} of the training set is exchanged for any other",
-    }
-    return known.get(facts.plan.relation, f"they differ in one {unit} ({facts.plan.relation})")
-
-
-def _difference(facts: RunFacts) -> str:
-    unit, relation = facts.plan.unit, facts.plan.relation
-    known = {"add-or-remove-one": f"adding or removing one {unit}", "replace-one": f"replacing one {unit}"}
-    return known.get(relation, f"one {unit} ({relation})")
-
-
 def _promise(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
+    differ, _, _ = words.neighbours(plan.relation, plan.unit)
     factor = words.number(math.exp(min(spent.epsilon, LARGE_EPSILON)), 3, up=True)
     conditional = "would be" if facts.insecure else "is"
     seen = ("of the model that was chosen and its training, but not of the fits that it was chosen from,"
@@ -93,7 +79,7 @@ def _promise(facts: RunFacts) -> Paragraph:
         f"This model was trained on {words.plural(plan.n, 'private ' + plan.unit)} ({printable(plan.name)}). Training "
         f"{conditional} differentially private with ε = {words.epsilon(spent.epsilon)} and δ = "
         f"{words.power(spent.delta)} (promised: at most ε = {words.number(plan.epsilon)}). "
-        f"Take two training sets that are the same except that {_relation(facts)}. Whatever anyone may see "
+        f"Take two training sets that are the same except that {differ}. Whatever anyone may see "
         f"{seen} is at most e^ε = {factor} times as likely with one as with the "
         f"other, but for an added probability of at most δ. The smaller both are, the less it matters to anyone whose "
         f"{plan.unit} it is that it was used."
@@ -104,6 +90,8 @@ def _promise(facts: RunFacts) -> Paragraph:
 
 def _attacker(facts: RunFacts) -> Paragraph:
     unit, title = facts.plan.unit, "What an attacker can find out"
+    asked = (f"which of two given {unit}s was used" if facts.plan.relation == "replace-one" else
+             f"whether one given {unit} was used")  # fmt: skip
     if facts.insecure:
         return Paragraph(title, "Everything that the released values hold: the noise can be computed and subtracted, "
                                 "so no bound holds.")
@@ -113,7 +101,7 @@ def _attacker(facts: RunFacts) -> Paragraph:
         for bound in attack_bounds(facts)
     )
     text = (f"The attacker of this bound knows every other training {unit}, the program, its settings and every value "
-            f"released, and asks only whether one given {unit} was used. The bound follows from (ε, δ) and holds for "
+            f"released, and asks only {asked}. The bound follows from (ε, δ) and holds for "
             f"every attack, also for those not yet invented; known attacks usually find less.")
     if attack_bounds(facts)[-1].true_positive_rate > 0.5:
         text += (" At an ε this large the bound alone rules out little; it still limits what each further use of the "
@@ -127,11 +115,23 @@ def _sampling(facts: RunFacts) -> str:
     if plan.sampler.is_full_batch:
         return (f"Every step uses all {words.count(plan.n)} {plan.unit}s (full batch; no privacy is claimed from "
                 "sampling).")
-    if plan.sampler.kind == "Poisson":
-        return (f"In each step every {plan.unit} takes part independently with probability q = "
-                f"{words.number(plan.sampler.rate)} (Poisson sampling, {size} {plan.unit}s expected)"
-                + (", drawn from the same fixed seed." if facts.insecure else ", and who took part stays secret."))
-    return f"Sampling: {plan.sampler.kind}, rate {words.number(plan.sampler.rate)}, {size} {plan.unit}s expected."
+    end = ", drawn from the same fixed seed." if facts.insecure else ", and who took part stays secret."
+    unit, sampler = plan.unit, plan.sampler
+    coin = f"takes part independently with probability q = {words.number(sampler.rate)}"
+    match sampler.kind:
+        case "Poisson":
+            return f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected){end}"
+        case "truncated Poisson":
+            return (f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected; of more than "
+                    f"{words.count(sampler.maximum or 0)}, so many are kept at random, and what that costs is in ε){end}")
+        case "cyclic Poisson":
+            return (f"The {unit}s stand in {words.count(sampler.cycle or 0)} fixed groups that take turns. In each step every "
+                    f"{unit} of one group {coin} (cyclic Poisson sampling, {size} {unit}s expected; ε counts the group that "
+                    f"had most turns){end}")
+        case "fixed size":
+            return (f"In each step {size} of the {words.count(plan.n)} {unit}s take part, drawn at random without repetition "
+                    f"(a batch of fixed size){end}")
+    return f"Sampling: {sampler.kind}, rate {words.number(sampler.rate)}, {size} {unit}s expected."
 
 
 def describe_release(release: Release) -> str:
@@ -153,7 +153,7 @@ def _method(facts: RunFacts) -> Paragraph:
         f"anything else may use the sum. {words.plural(spent.releases, 'noisy value').capitalize()} "
         f"{'has' if spent.releases == 1 else 'have'} been released in this way, each written to the ledger before it "
         f"was made. What they cost together was computed by {plan.accountant}, for training sets that differ by "
-        f"{_difference(facts)}."
+        f"{words.neighbours(plan.relation, plan.unit)[1]}."
     )
     if plan.features is not None:
         text += f" The {plan.unit}s entered as {words.count(plan.features)} features each"

@@ -3,7 +3,20 @@
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 
 NBSP = "\u00a0"
+NEIGHBOURS = {
+    "add-or-remove-one": ("one {0} is in the training set or is not", "adding or removing one {0}", "add or remove one {0}"),
+    "zero-out": ("one {0}, its place kept, counts or counts as nothing", "making one {0} count as nothing", "zero out one {0}"),
+    "replace-one": ("one {0} of the training set is exchanged for any other", "replacing one {0}", "replace one {0}"),
+}
+"""By relation of neighbourhood: how neighbouring training sets differ, what makes one the other, and the same as an order."""
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def neighbours(relation: str, unit: str) -> tuple[str, str, str]:
+    """`NEIGHBOURS` for a unit; a relation of later versions goes by its name."""
+    unknown = (f"they differ in one {{0}} ({relation})", f"one {{0}} ({relation})", f"{relation}: one {{0}}")
+    differ, change, order = (text.format(unit) for text in NEIGHBOURS.get(relation, unknown))
+    return differ, change, order
 
 
 def _rounded(value: float, digits: int, up: bool) -> Decimal:

@@ -62,22 +62,19 @@ class Subject:
 
     @property
     def claim(self) -> Claim:
-        return Claim(self.plan.tally, self.plan.delta)
+        return Claim(self.plan.tally, self.plan.delta, self.plan.relation)
 
     def procedure(self, source: Source) -> Procedure:
         """The run's procedure on other training images."""
-        return build(self._plan(source), source, None, self.seed, self.fresh_key(), Quiet()).procedure
+        return build(self.plan.on(len(source)), source, None, self.seed, self.fresh_key(), Quiet()).procedure
 
     def retrain(self, source: Source) -> Classifier:
         """The final model of the run's plan on other training images."""
-        job = build(self._plan(source), source, None, self.seed, self.fresh_key(), Quiet())
+        job = build(self.plan.on(len(source)), source, None, self.seed, self.fresh_key(), Quiet())
         return job.classifier(run_alone(job.procedure, self.claim, self.fresh_key()))
 
     def fresh_key(self) -> SecretKey:
         return SecretKey(self.stream.bytes(32))
-
-    def _plan(self, source: Source) -> Plan:
-        return replace(self.plan, n=len(source))
 
 
 def audit(path: Path, attack: str, size: int | None, images: int, seed: int | None, log: Log) -> Audit:

@@ -15,7 +15,7 @@ from sfumato.models import registry
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
 from sfumato.report.intervals import clopper_pearson
-from sfumato.runs import auditing, recipes
+from sfumato.runs import auditing, correlated, recipes, samplers
 from sfumato.runs import sweep as curves
 from sfumato.runs import train as runs
 from sfumato.runs import tune as tuning
@@ -29,6 +29,7 @@ from sfumato.runs.rehearsal import Device, rehearse
 from sfumato.runs.store import PRIVATE, write_store
 from sfumato.solve.budget import weakness
 from sfumato.train.evaluate import confusion
+from sfumato.train.settings import SGDSettings
 
 
 def train(config: TrainConfig, published: Published | None = None) -> None:
@@ -183,7 +184,7 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
         print(json.dumps(plan.to_json() | {"spends": plan.spends, "estimated_seconds": guess.seconds,
                                            "estimated_memory_bytes": guess.memory_bytes}))
         return
-    sampler = plan.sampler
+    _, _, neighbour = words.neighbours(plan.relation, plan.unit)
     lines = [
         ("data", f"{plan.name}: {plan.n:,} training, {plan.n_validation:,} validation, {plan.n_test:,} test images, "
                  f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} classes"),
@@ -191,8 +192,10 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
                    + (f", {plan.features:,} features" if plan.features else "")),
         *([("weights", f"{plan.weights.name}, SHA-256 {plan.weights.sha256}; trained: {plan.trains or 'head'}")]
           if plan.weights else []),
-        ("privacy", f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, add or remove one {plan.unit}"),
-        ("sampler", f"{sampler['kind']}, q = {sampler['rate']:.6g}, expected batch {sampler['expected_batch_size']:,}"),
+        ("privacy", f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, {neighbour}"),
+        ("sampler", samplers.describe(plan.sampler)),
+        *([("noise", correlated.describe(plan.releases[0], plan.settings, plan.sampler, plan.promise))]
+          if isinstance(plan.settings, SGDSettings) else []),
         *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
         ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items()
                                 if not isinstance(value, str))),
@@ -227,7 +230,8 @@ def _print_result(directory: RunDirectory, log: str) -> None:
         print("accuracy  not measured: there are no evaluation images")
     _print_weakness(files.read_json(directory.file("plan.json")))
     ledger = Ledger.read(directory.path)
-    print(f"privacy   epsilon {spent['epsilon']:.6g}, delta {spent['delta']:g}  ({spent['releases']} releases; add or remove "
-          f"one {ledger.unit} of the training set)")
+    _, _, neighbour = words.neighbours(ledger.relation, ledger.unit)
+    print(f"privacy   epsilon {spent['epsilon']:.6g}, delta {spent['delta']:g}  ({spent['releases']} releases; {neighbour} of "
+          "the training set)")
     print(f"report    {directory.file('report.html')}")
     print(f"model     {directory.file('model.safetensors')}")

@@ -2,14 +2,16 @@
 
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sfumato.core.checks import choice, fraction, positive, probability, whole
 from sfumato.core.errors import ArgumentError, RunError
+from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, Relation
 
 METHODS = ("auto", "dp-fc", "dp-sgd", "fc", "ls", "newton", "sgd", "adam", "lamb", "means")
 OPTIMISERS = ("sgd", "momentum", "adam", "lamb")
 Log = Literal["bar", "json", "quiet"]
+SamplerName = Literal["poisson", "full", "truncated", "cyclic", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class PrivacyConfig:
     """The privacy budget of the whole run."""
     delta: float | None = None
     """[the largest power of ten below 1/n]"""
+    relation: Relation = ADD_OR_REMOVE
+    """Which training sets are neighbours: one example is there or not | its contribution is nothing | it is any other. The
+    number of examples is public in the last two. replace-one asks for twice the noise of full batches."""
     insecure_seed: int | None = None
     """FOR TESTS: fixes the secret noise and sampling too, which voids the guarantee."""
     noise: Literal["gaussian", "lattice"] = "gaussian"
@@ -79,6 +84,17 @@ class MethodConfig:
     """Expected batch size; dp-sgd, fc and the first-order heads."""
     steps: int | None = None
     """Number of steps."""
+    sampler: SamplerName | None = None
+    """dp-sgd, who takes part in a step: poisson, each by a coin of its own | full, all | truncated, poisson cut at --truncate |
+    cyclic, poisson in --cycle groups that take turns | fixed, exactly --batch (not for add-or-remove-one) [poisson; full for a
+    batch of everybody]."""
+    truncate: int | None = None
+    """--sampler truncated: the largest batch there can be [five standard deviations above the mean]."""
+    cycle: int | None = None
+    """--sampler cyclic: number of groups."""
+    noise_bands: int | None = None
+    """dp-sgd: correlated noise, each step takes back a part of that of the B - 1 steps before. Examples take turns, in B groups
+    or more (--sampler cyclic). Pays for small batches and a large epsilon: --dry-run tells how much."""
     optimiser: str | None = None
     """dp-sgd: sgd | momentum | adam | lamb [sgd]."""
     learning_rate: float | None = None
@@ -156,10 +172,18 @@ class TrainConfig:
         """Raise ArgumentError for values that no data set could make right."""
         positive("epsilon", self.privacy.epsilon)
         self.data.check()
+        choice("relation", self.privacy.relation, RELATIONS)
         choice("method", self.method.method, METHODS)
+        if self.method.noise_bands is not None:
+            whole("noise_bands", self.method.noise_bands, at_least=2)
+            if self.privacy.noise == "lattice":
+                raise ArgumentError("noise", "lattice", "correlated noise is not drawn on a lattice; leave out --noise or "
+                                    "--noise-bands")  # fmt: skip
+        if self.method.sampler is not None:
+            choice("sampler", self.method.sampler, get_args(SamplerName))
         if self.method.optimiser is not None:
             choice("optimiser", self.method.optimiser, OPTIMISERS)
-        for name in ("batch", "steps", "physical", "size"):
+        for name in ("batch", "steps", "truncate", "cycle", "physical", "size"):
             if (value := getattr(self.method, name)) is not None:
                 whole(name, value)
         for name in ("learning_rate", "clip_norm"):

@@ -80,7 +80,8 @@ class RunDirectory:
             write_json(aside.file("plan.json"), plan)
             write_json(aside.work / _BEGAN, began)
             Ledger.create(
-                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], unit=plan["unit"], context=aside.context()
+                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], unit=plan["unit"], relation=plan["relation"],
+                context=aside.context(),
             ).close()
             _rename_new(aside.path, path)
         except BaseException:

@@ -13,6 +13,7 @@ from sfumato.features import CHUNK
 from sfumato.runs.jobs import build
 from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Quiet
+from sfumato.sampling import FullBatch
 from sfumato.solve.statistics import CHUNK as ROWS
 from sfumato.train.feed import physical_batches
 
@@ -43,11 +44,11 @@ def _features(plan: Plan) -> Estimate:
     source = _random_images(plan, 512 if plan.weights is None else CHUNK)
     build(plan, source, None, 0, _key(), Quiet())  # compile
     began = time.monotonic()
-    job = build(replace(plan, n=len(source)), source, None, 0, _key(), Quiet())
+    job = build(plan.on(len(source)), source, None, 0, _key(), Quiet())
     per_image = (time.monotonic() - began) / len(source)
     rows_bytes = 4.0 * plan.features
     # A step reads every row it samples once and multiplies it by the weights twice: bound by memory, 4 GB/s is modest.
-    per_step = plan.sampler["expected_batch_size"] * rows_bytes / 4e9
+    per_step = plan.sampler.expected_batch_size * rows_bytes / 4e9
     fixed = _seconds(lambda: job.procedure.measure(job.procedure.start(), 0, _key())) * plan.n / ROWS
     seconds = per_image * (plan.n + plan.n_test) + per_step * job.procedure.steps + 2 * fixed + 15
     return Estimate(seconds, _BASE_MEMORY + rows_bytes * (plan.n + plan.n_test) * 1.15)
@@ -56,10 +57,11 @@ def _features(plan: Plan) -> Estimate:
 def _network(plan: Plan) -> Estimate:
     settings = plan.settings
     source = _random_images(plan, settings.physical)  # type: ignore[union-attr]
-    job = build(replace(plan, n=len(source), sampler=plan.sampler | {"rate": 1.0}), source, None, 0, _key(), Quiet())
+    everybody = FullBatch(plan.sampler.steps, len(source))
+    job = build(replace(plan, n=len(source), sampler=everybody), source, None, 0, _key(), Quiet())
     state = job.procedure.start()
     per_part = _seconds(lambda: job.procedure.measure(state, 0, _key()))
-    parts = plan.sampler["expected_batch_size"] / len(source)
+    parts = plan.sampler.expected_batch_size / len(source)
     views = max(1, settings.views)  # type: ignore[union-attr]
     memory = _BASE_MEMORY + 4.0 * plan.parameters * 8 + _step_memory(job.procedure, state)
     images = plan.n * float(np.prod(plan.shape)) * (1 + 4 * views * len(source) / plan.n)

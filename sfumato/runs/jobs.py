@@ -23,13 +23,12 @@ from sfumato.models.heads import OnFeatures
 from sfumato.models.input import Input, Prepared
 from sfumato.models.layers import Linear
 from sfumato.models.trainable import finished, select
-from sfumato.noise import Gaussian
+from sfumato.runs import correlated
 from sfumato.runs.classifier import Classifier, Spec
 from sfumato.runs.plan import Plan
 from sfumato.runs.pretrained import feature_map, prepared
 from sfumato.runs.progress import Progress
 from sfumato.runs.public import sphere_for
-from sfumato.sampling import Poisson
 from sfumato.solve.budget import LinearRecipe
 from sfumato.solve.fc import FIRST_GRADIENT, FeatureCovariance
 from sfumato.solve.linear import solver
@@ -225,8 +224,8 @@ def _sgd(plan: Plan) -> SGDSettings:
 
 def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
     return {
-        "sampler": Poisson(plan.sampler["rate"], settings.steps, plan.n),
-        "noise": Gaussian(plan.releases[0].noise_multiplier),
+        "sampler": plan.sampler,
+        "noise": correlated.noise(plan.releases[0], settings),
         "optimiser": settings.transformation(),
         "physical": settings.physical,
         "ema_decay": settings.ema,

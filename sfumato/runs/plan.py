@@ -15,23 +15,22 @@ from sfumato.data.source import DataInfo
 from sfumato.models import registry, trainable
 from sfumato.models.input import Input
 from sfumato.privacy import accountants, calibration
-from sfumato.privacy.events import Tally
-from sfumato.privacy.ledger import RELATION
+from sfumato.privacy.events import GaussianEvent, Tally
+from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.runs import pretrained
+from sfumato.runs import correlated, pretrained, samplers
 from sfumato.runs.config import MethodConfig, TrainConfig, refuse
 from sfumato.runs.pretrained import PublicWeights
 from sfumato.runs.public import PublicRows, describe_public
+from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, Sampler, moved
 from sfumato.solve.budget import ADJUSTABLE, LinearRecipe, automatic, linear_rule, releases_for
 from sfumato.solve.budget import METHODS as LINEAR
 from sfumato.solve.recipe import Recipe, rule
 from sfumato.train.settings import SGDSettings, default_settings
 
 SGD_ONLY = ("batch", "steps", "optimiser", "learning_rate", "momentum", "clip_norm", "views", "ema", "physical")
+SAMPLING = ("sampler", "truncate", "cycle", "noise_bands")
 
-
-MECHANISMS = {"gaussian": "Gaussian", "lattice": "discrete Gaussian"}
-"""What `--noise` adds, in words."""
 
 Settings = Recipe | LinearRecipe | SGDSettings
 
@@ -39,10 +38,10 @@ Settings = Recipe | LinearRecipe | SGDSettings
 @dataclass(frozen=True)
 class Plan:
     """The run in numbers. n: training examples. settings: a Recipe (dp-fc), a LinearRecipe (fc, ls, ...) or
-    SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta). rooted, public: of the row map of linear heads. weights:
-    the public ones it starts from. trains: which part of the network, as `models/trainable.py` has it; None where all of it is,
-    or only a head on fixed features. size: side of what the network sees, None for its own. noise, noise_rng: by their names in
-    `PrivacyConfig`.
+    SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta) under `relation`. sampler: of the gradient steps. rooted,
+    public: of the row map of linear heads. weights: the public ones it starts from. trains: which part of the network, as
+    `models/trainable.py` has it; None where all of it is, or only a head on fixed features. size: side of what the network
+    sees, None for its own. noise, noise_rng: by their names in `PrivacyConfig`.
     """
 
     name: str
@@ -59,7 +58,7 @@ class Plan:
     mu: float
     settings: Settings
     releases: tuple[Release, ...]
-    sampler: dict[str, Any]
+    sampler: Sampler
     parameters: int
     features: int | None
     insecure: bool
@@ -69,6 +68,7 @@ class Plan:
     weights: PublicWeights | None = None
     trains: str | None = None
     size: int | None = None
+    relation: Relation = ADD_OR_REMOVE
     noise: str = "gaussian"
     noise_rng: str = "philox"
 
@@ -78,20 +78,30 @@ class Plan:
         return pretrained.input_of(self.model, self.size, self.weights)
 
     @property
+    def promise(self) -> tuple[float, float, Relation]:
+        """(epsilon, delta, relation)."""
+        return self.epsilon, self.delta, self.relation
+
+    @property
     def tally(self) -> Tally:
         return tally_of(self.releases)
 
     @property
     def spends(self) -> float:
         """epsilon of all releases together; at most `epsilon`."""
-        return accountants.epsilon(self.tally, self.delta)
+        return accountants.epsilon(self.tally, self.delta, relation=self.relation)
+
+    def on(self, n: int) -> "Plan":
+        """The same plan for another number of training examples: for audits and estimates, which price nothing anew."""
+        return replace(self, n=n, sampler=moved(self.sampler, n))
 
     def to_json(self) -> dict[str, Any]:
         """For plan.json, the report's source."""
         own = asdict(self)
         return own | {
-            "relation": RELATION,
-            "mechanism": MECHANISMS[self.noise],
+            "releases": [each.to_json() for each in self.releases],
+            "sampler": samplers.to_json(self.sampler),
+            "mechanism": correlated.mechanism(self.noise, self.releases),
             "accountant": accountants.describe(self.tally),
             "clip_norm": self.settings.clip_norm,
             "public_facts": self._public_facts(),
@@ -112,9 +122,11 @@ class Plan:
         """The inverse of `to_json`."""
         own = {each.name: value[each.name] for each in dataclasses.fields(cls) if each.name in value}
         settings: Any = Recipe if own["method"] == "dp-fc" else LinearRecipe if own["method"] in LINEAR else SGDSettings
+        made = settings(**own["settings"])
         return cls(**own | {
             "classes": tuple(own["classes"]), "shape": tuple(own["shape"]), "not_covered": tuple(own["not_covered"]),
-            "releases": tuple(Release(**each) for each in own["releases"]), "settings": settings(**own["settings"]),
+            "releases": tuple(map(Release.from_json, own["releases"])), "settings": made,
+            "sampler": samplers.from_json(own["sampler"], own["n"], made.steps),
             "public": None if own["public"] is None else PublicRows(**own["public"]),
             "weights": None if own["weights"] is None else PublicWeights.from_json(own["weights"]),
         })  # fmt: skip
@@ -134,7 +146,8 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     method, model, trains = resolve(config.method, weights)
     if min(shape[:2]) < 8 and model != registry.GIVEN:
         raise DataError(f"data={config.data.data!r}: images of {shape[0]}x{shape[1]} pixels; give --resize 8 or more")
-    mu = calibration.gaussian_mu_for(epsilon, delta)
+    relation = config.privacy.relation
+    mu = calibration.gaussian_mu_for(epsilon, delta, relation)
     given = pretrained.input_of(model, config.method.size, weights)
     fixed = trains is None and (registry.is_features(model) or weights is not None)
     features = pretrained.feature_count(model, shape, weights) if fixed else None
@@ -143,16 +156,17 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     parameters = d * len(info.classes) if d else trained_size(model, shape, len(info.classes), given, trains)
     method = automatic(method, d or 0)
     kind = "features" if fixed else "fine-tuning" if trains is not None else "cnn" if model == "cnn" else "network"
-    budget = _Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu)
+    budget = _Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu, relation)
     make = _covariance_plan if method == "dp-fc" else _linear_plan if method in LINEAR else _sgd_plan
-    settings, releases, sampler = make(replace(config.method, method=method), model, budget)
+    settings, releases, chosen = make(replace(config.method, method=method), model, budget)
     return Plan(
         name=info.name, n=n, n_validation=info.counts.get("validation", 0), n_test=info.counts.get("test", 0),
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
-        mu=mu, settings=settings, releases=releases, sampler=sampler, parameters=parameters, features=features,
+        mu=mu, settings=settings, releases=releases, sampler=chosen, parameters=parameters, features=features,
         insecure=config.privacy.insecure_seed is not None,
-        not_covered=_positions(config, info) + _given(model, info.unit) + _learnt(weights), rooted=config.method.rooted,
-        public=public, weights=weights, trains=trains, size=None if given is None else given.size,
+        not_covered=_positions(config, info) + _turns(chosen, info.unit) + _given(model, info.unit) + _learnt(weights),
+        rooted=config.method.rooted,
+        public=public, weights=weights, trains=trains, size=None if given is None else given.size, relation=relation,
         noise=config.privacy.noise, noise_rng=config.privacy.noise_rng,
     )  # fmt: skip
 
@@ -236,7 +250,15 @@ def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
             f"removing one means leaving its position empty, not moving the later ones up.",)
 
 
-Made = tuple[Settings, tuple[Release, ...], dict[str, Any]]
+def _turns(chosen: Sampler, unit: str) -> tuple[str, ...]:
+    """What removing an image means where its turn goes by its place."""
+    if not isinstance(chosen, CyclicPoisson):
+        return ()
+    return (f"Whose turn it is. The group with which one {unit} takes turns goes by its position in the training set, so "
+            f"removing one means leaving its position empty, not moving the later ones up.",)
+
+
+Made = tuple[Settings, tuple[Release, ...], Sampler]
 
 
 @dataclass(frozen=True)
@@ -252,59 +274,54 @@ class _Budget:
     epsilon: float
     delta: float
     mu: float
+    relation: Relation
 
 
 def _linear_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
     method = config.method
+    for name in SAMPLING:
+        refuse(name, getattr(config, name), method)
     given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
     given |= {"per_class": True} if config.per_class else {}
     for name, value in given.items():
         if name not in ADJUSTABLE[method]:
             refuse(name, value, method)
     recipe = linear_rule(method, budget.n, budget.d + 1, budget.classes, budget.mu)
-    batch = _at_most_n(given.pop("batch", budget.n), budget.n)
-    recipe = replace(recipe, sampling=batch / budget.n, **given)
-    releases = releases_for(recipe, budget.epsilon, budget.delta, budget.mu)
-    kind = "full batch" if recipe.sampling == 1.0 else "Poisson"
-    return recipe, releases, {"kind": kind, "rate": recipe.sampling, "expected_batch_size": batch}
-
-
-def _at_most_n(batch: int, n: int) -> int:
-    if batch > n:
-        raise ArgumentError("batch", batch, f"there are only n={n} training examples; give at most that many")
-    return batch
+    batch, steps = given.pop("batch", budget.n), given.get("steps", recipe.steps)
+    chosen = samplers.choose(config, batch, steps, budget.n, budget.relation)
+    recipe = replace(recipe, sampling=chosen.rate if isinstance(chosen, Poisson) else 1.0, **given)
+    return recipe, releases_for(recipe, budget.epsilon, budget.delta, budget.mu, budget.relation), chosen
 
 
 def _covariance_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
     n, mu = budget.n, budget.mu
-    for name in SGD_ONLY:
+    for name in (*SGD_ONLY, *SAMPLING):
         refuse(name, getattr(config, name), "dp-fc")
     recipe = rule(n, budget.d, mu)
     releases = (
-        Release("mean", 1, recipe.mean_noise(mu), None, "the sum of the feature rows of all training images"),
-        Release("second moments", 1, recipe.moments_noise(mu), None,
+        Release("mean", 1, GaussianEvent(recipe.mean_noise(mu)), "the sum of the feature rows of all training images"),
+        Release("second moments", 1, GaussianEvent(recipe.moments_noise(mu)),
                 "how feature channels vary together over all training images, per spatial frequency"),
-        Release("gradient", recipe.steps, recipe.gradient_noise(mu), None,
+        Release("gradient", recipe.steps, GaussianEvent(recipe.gradient_noise(mu)),
                 "the sum over all training images of the clipped gradient of the classifier"),
     )  # fmt: skip
-    return recipe, releases, {"kind": "full batch", "rate": 1.0, "expected_batch_size": n}
+    return recipe, releases, FullBatch(recipe.steps, n)
 
 
 def _sgd_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
-    n, epsilon = budget.n, budget.epsilon
-    given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
+    n, epsilon, event = budget.n, budget.epsilon, correlated.event_of(config)
+    config = correlated.with_groups(config)
+    given = {"batch": n} if config.sampler == "full" else {}
+    given |= {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
     settings = default_settings(budget.kind, n, epsilon, budget.mu).adjusted(**given)
-    if settings.batch > n:
-        raise ArgumentError("batch", settings.batch, f"there are only n={n} training images; give at most that many")
-    rate = settings.batch / n
+    chosen = samplers.choose(config, settings.batch, settings.steps, n, budget.relation)
 
-    def releases(sigma: float) -> Release:
-        return Release("gradient", settings.steps, sigma, None if rate == 1.0 else rate,
+    def gradient(sigma: float) -> Release:
+        return Release("gradient", settings.steps, chosen.event(event(sigma)),
                        "the sum of the clipped gradients of a random batch of training images")
 
-    sigma = calibration.noise_multiplier(lambda s: {releases(s).event: settings.steps}, epsilon, budget.delta)
-    kind = "full batch" if rate == 1.0 else "Poisson"
-    return settings, (releases(sigma),), {"kind": kind, "rate": rate, "expected_batch_size": settings.batch}
+    sigma = calibration.noise_multiplier(lambda s: gradient(s).tally, epsilon, budget.delta, budget.relation)
+    return settings, (gradient(sigma),), chosen
 
 
 def trained_size(model: str, shape: tuple[int, int, int], classes: int, given: Input | None, trains: str | None) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sfumato.privacy import accountants
 from sfumato.privacy.events import Event, Tally
+from sfumato.privacy.relations import Relation
 
 
 @runtime_checkable
@@ -108,8 +109,8 @@ class EpsilonMeter:
 
     POINTS = 50
 
-    def __init__(self, events: list[Event], delta: float):
-        self._events, self._delta = events, delta
+    def __init__(self, events: list[Event], delta: float, relation: Relation):
+        self._events, self._delta, self._relation = events, delta, relation
         self._stride = 1 if len(events) <= self.POINTS else -(-len(events) // self.POINTS)
         self._known: dict[int, float] = {0: 0.0}
 
@@ -119,7 +120,7 @@ class EpsilonMeter:
             counts: dict[Event, int] = {}
             for event in self._events[:at]:
                 counts[event] = counts.get(event, 0) + 1
-            self._known[at] = accountants.epsilon(counts, self._delta, interval=_interval(counts))
+            self._known[at] = accountants.epsilon(counts, self._delta, _interval(counts), self._relation)
         return self._known[at]
 
 

@@ -16,8 +16,10 @@ from sfumato.data.source import DataInfo
 from sfumato.models import catalogue, registry, trainable
 from sfumato.models.cost import forward_cost, multiply_adds, outline, parameters
 from sfumato.privacy import accountants, renyi
-from sfumato.privacy.releases import tally_of
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
+from sfumato.privacy.relations import ADD_OR_REMOVE
 from sfumato.report import words
+from sfumato.runs import samplers
 from sfumato.runs.config import TrainConfig
 from sfumato.runs.jobs import loss_of
 from sfumato.runs.plan import Plan, make_plan
@@ -88,26 +90,27 @@ def _caveats(recipe: Recipe) -> list[tuple[str, str]]:
 
 
 def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
-    sampler, delta = plan.sampler, plan.delta
-    lines = [("sampler", f"{sampler['kind']}, n = {plan.n:,}, q = {sampler['rate']:.6g}, expected batch "
-                         f"{sampler['expected_batch_size']:,}")]  # fmt: skip
+    delta = plan.delta
+    lines = [("sampler", f"n = {plan.n:,}, {samplers.describe(plan.sampler)}")]
     for each in plan.releases:
         lines.append(("release", f"{each.count:,} x {each.name}, noise multiplier {each.noise_multiplier:.6g}"))
-    by_renyi = f"{renyi.epsilon(plan.tally, delta):.4g} by Rényi, the papers' accountant"
-    lines.append(("privacy", f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}; {by_renyi}"))
+    spends = f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}"
+    if plan.relation != ADD_OR_REMOVE or not all(isinstance(each, GaussianEvent | PoissonSampledEvent) for each in plan.tally):
+        return [*lines, ("privacy", f"{spends}, {plan.relation}; the papers' accountant is for other releases")]
+    lines.append(("privacy", f"{spends}; {renyi.epsilon(plan.tally, delta):.4g} by Rényi, the papers' accountant"))
     if len(plan.releases) == 1:
         (release,) = plan.releases
         lines.append(("noise", f"for epsilon {plan.epsilon:g}: {release.noise_multiplier:.4f} by {_exact(plan)}, "
                                f"{renyi.noise_multiplier(release, plan.epsilon, delta):.4f} by Rényi"))  # fmt: skip
         if point.noise_multiplier is not None:
-            events, at = tally_of([renyi.with_noise(release, point.noise_multiplier)]), recipe.published_delta
+            events, at = release.with_noise(point.noise_multiplier).tally, recipe.published_delta
             found = f"{accountants.epsilon(events, at):.3f} by {_exact(plan)}, {renyi.epsilon(events, at):.3f} by Rényi"
             lines.append(("", f"the published {point.noise_multiplier:g} gives, at delta {at:g}, epsilon {found}"))
     return lines
 
 
 def _exact(plan: Plan) -> str:
-    return "PLD" if plan.sampler["rate"] < 1 else "exact composition"
+    return accountants.describe(plan.tally).split()[0] if plan.sampler.expected_batch_size < plan.n else "exact composition"
 
 
 def _of_features(plan: Plan) -> Cost:
@@ -140,7 +143,7 @@ def _of_network(plan: Plan) -> Cost:
     clipping = clipping_plan(trace_loss(loss, trained, (frozen, one)))
     tape = sum(clipping.sizes(path).tape for path in clipping.sites)
     size, rest = parameters(trained), parameters(frozen)
-    images = settings.steps * plan.sampler["expected_batch_size"] * views
+    images = settings.steps * plan.sampler.expected_batch_size * views
     return Cost(size + rest, multiply_adds(loss, trained, (frozen, one)), FLOAT * (rest + COPIES[settings.optimiser] * size),
                 FLOAT * tape, 0.0, 2.0 * step * images)  # fmt: skip
 

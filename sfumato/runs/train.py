@@ -147,8 +147,8 @@ def _fit(
 
 def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledger: Ledger) -> None:
     """The classifier, with the privacy statement in numbers."""
-    privacy = {name: getattr(plan, name) for name in ("epsilon", "delta", "unit", "insecure")} | {"spent": ledger.epsilon()}
-    classifier.save(directory.path, privacy)
+    promised = {name: getattr(plan, name) for name in ("epsilon", "delta", "unit", "relation", "insecure")}
+    classifier.save(directory.path, promised | {"spent": ledger.epsilon()})
 
 
 def write_result(directory: RunDirectory, ledger: Ledger, seconds: dict[str, float], skipped: int) -> None:
@@ -173,10 +173,10 @@ class Recorder:
         self._directory, self._config, self._job, self._ledger = directory, config, job, ledger
         self._progress = progress
         steps = job.procedure.steps
-        self._meter = EpsilonMeter([job.procedure.event(step) for step in range(steps)], plan.delta)
+        self._meter = EpsilonMeter([job.procedure.event(step) for step in range(steps)], plan.delta, plan.relation)
         learning = steps - job.learns_from
         self._curve = {job.learns_from + max(1, round(learning * k / CURVE_POINTS)) for k in range(1, CURVE_POINTS + 1)}
-        self._images = plan.sampler["expected_batch_size"]
+        self._images = plan.sampler.expected_batch_size
         self._began = self._saved = time.monotonic()
         self._first = 0
 

@@ -108,13 +108,13 @@ def _plan(config: TuneConfig, splits: Splits) -> Plan:
     privacy = PrivacyConfig(config.base.privacy.epsilon, config.base.privacy.delta)  # the fits' noise is the default one
     plan = make_plan(replace(config.base, method=method, privacy=privacy), info)
     sigma = calibration.noise_multiplier(
-        lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1}, plan.epsilon, plan.delta
+        lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1}, plan.epsilon, plan.delta, plan.relation
     )
     what = (f"the best of a random number of fits, {config.fits:g} on average, each with random settings and as private as one "
             "Gaussian release with this noise. The other fits, their settings and their number stay secret, and the cost of "
             "choosing among them is included")  # fmt: skip
     return replace(plan, method=f"best of {', '.join(config.methods)}", mu=1 / sigma,
-                   releases=(Release("choice", 1, sigma, None, what, config.fits),))  # fmt: skip
+                   releases=(Release("choice", 1, SelectedEvent(GaussianEvent(sigma), config.fits), what),))  # fmt: skip
 
 
 def _run(

@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 
 from sfumato.privacy import calibration
+from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
+from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 
 FIRST_ORDER = ("sgd", "adam", "lamb")
@@ -52,22 +54,25 @@ class LinearRecipe:
 
     def releases(self, mu: float, step_noise: float | None = None) -> tuple[Release, ...]:
         """In the order in which they are made. step_noise: in place of the exact one, where gradients are sampled."""
-        mean = Release("mean", 1, _noise(self.mean_share, mu), None, "the sum of all feature rows, each scaled to norm 1")
+        mean = Release("mean", 1, _event(self.mean_share, mu), "the sum of all feature rows, each scaled to norm 1")
         rest, per_step = 1 - self.mean_share, self.gradient_share / self.steps
         if self.method == "means":
-            return (mean, Release("class means", 1, _noise(rest, mu), None, "the sum of the features of each class"))
+            return (mean, Release("class means", 1, _event(rest, mu), "the sum of the features of each class"))
         if self.method == "newton":
-            return (mean, Release("quadratic", self.steps, _noise(rest / self.steps, mu), None,
+            return (mean, Release("quadratic", self.steps, _event(rest / self.steps, mu),
                                   "curvature and clipped gradient of the classifier's loss over all examples"))  # fmt: skip
-        rate = None if self.sampling == 1.0 else self.sampling
         what = "the sum of the clipped gradients of the classifier"
         if self.method in FIRST_ORDER:
-            return (mean, Release("gradient", self.steps, step_noise or _noise(rest / self.steps, mu), rate, what))
-        first = Release("moments", 1, _noise(self.curvature_share + per_step, mu), None,
+            return (mean, Release("gradient", self.steps, self._sampled(rest / self.steps, mu, step_noise), what))
+        first = Release("moments", 1, _event(self.curvature_share + per_step, mu),
                         "how features vary together, and the sum of features per class")
         if self.steps == 1:
             return (mean, first)
-        return (mean, first, Release("gradient", self.steps - 1, step_noise or _noise(per_step, mu), rate, what))
+        return (mean, first, Release("gradient", self.steps - 1, self._sampled(per_step, mu, step_noise), what))
+
+    def _sampled(self, share: float, mu: float, step_noise: float | None) -> Event:
+        gaussian = _event(share, mu) if step_noise is None else GaussianEvent(step_noise)
+        return gaussian if self.sampling == 1.0 else PoissonSampledEvent(self.sampling, gaussian)
 
 
 def automatic(method: str, d: int) -> str:
@@ -85,16 +90,18 @@ def weakness(epsilon: float, n: int, classes: int, mu: float) -> str:
             "so predictions will be little better than chance; give more rows or a larger epsilon")  # fmt: skip
 
 
-def _noise(share: float, mu: float) -> float:
-    """Rounded up, so that the budget holds to the last bit."""
-    return 1 / (mu * math.sqrt(share)) * (1 + 1e-12)
+def _event(share: float, mu: float) -> GaussianEvent:
+    """Noise rounded up, so that the budget holds to the last bit."""
+    return GaussianEvent(1 / (mu * math.sqrt(share)) * (1 + 1e-12))
 
 
-def releases_for(recipe: LinearRecipe, epsilon: float, delta: float, mu: float) -> tuple[Release, ...]:
-    """The releases that cost (epsilon, delta) together; mu: the Gaussian budget of that pair."""
+def releases_for(
+    recipe: LinearRecipe, epsilon: float, delta: float, mu: float, relation: Relation = ADD_OR_REMOVE
+) -> tuple[Release, ...]:
+    """The releases that cost (epsilon, delta) together under `relation`; mu: the Gaussian budget of the three."""
     if recipe.sampling == 1.0 or (recipe.steps == 1 and recipe.method == "fc"):
         return recipe.releases(mu)
-    sigma = calibration.noise_multiplier(lambda s: tally_of(recipe.releases(mu, s)), epsilon, delta)
+    sigma = calibration.noise_multiplier(lambda s: tally_of(recipe.releases(mu, s)), epsilon, delta, relation)
     return recipe.releases(mu, sigma)
 
 

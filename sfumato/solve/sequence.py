@@ -53,23 +53,25 @@ class Stages:
         return self.initial
 
     def event(self, step: int) -> Event:
-        return self._at(step).release.event
+        stage, k = self._at(step)
+        return stage.release.event_at(k)
 
     def mechanism(self, step: int) -> Gaussian:
-        return Gaussian(self._at(step).release.noise_multiplier)
+        return Gaussian(self._at(step)[0].release.noise_multiplier)
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
-        stage = self._at(step)
+        stage, _ = self._at(step)
         rate = stage.release.rate
         return stage.measure(state, None if rate is None else Poisson(rate, self.steps, self.n).indices(key, step))
 
     def absorb(self, state: State, step: int, released: PyTree) -> State:
-        return self._at(step).absorb(state, released)
+        return self._at(step)[0].absorb(state, released)
 
-    def _at(self, step: int) -> Stage:
+    def _at(self, step: int) -> tuple[Stage, int]:
+        """(the stage, which of its releases)."""
         left = step
         for stage in self.stages:
             if left < stage.release.count:
-                return stage
+                return stage, left
             left -= stage.release.count
         raise ArgumentError("step", step, f"this procedure has {self.steps}")

@@ -20,10 +20,11 @@ from jaxtyping import PyTree
 
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity
 from sfumato.core.keys import SecretKey
-from sfumato.noise import Gaussian
+from sfumato.noise import BandedGaussian, Gaussian, Promised
 from sfumato.privacy.events import Event
 from sfumato.sampling import Sampler
 from sfumato.train.feed import Fetch, physical_batches
+from sfumato.train.loop import release_name
 
 Sum = Callable[..., BoundedSum]
 """(params, examples, mask) -> the clipped sum, and a fourth argument if there are frozen arrays."""
@@ -41,7 +42,7 @@ class DPSGD:
     params: PyTree
     clipped: ClippedGrad | Sum
     sampler: Sampler
-    noise: Gaussian
+    noise: Gaussian | BandedGaussian
     optimiser: optax.GradientTransformation
     fetch: Fetch
     physical: int = 256
@@ -76,7 +77,9 @@ class DPSGD:
     def event(self, step: int) -> Event:
         return self.sampler.event(self.noise.event, step)
 
-    def mechanism(self, step: int) -> Gaussian:
+    def mechanism(self, step: int) -> Promised:
+        if isinstance(self.noise, BandedGaussian):
+            return self.noise.at(step, lambda each: release_name(self, each))
         return self.noise
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from sfumato.clip import BoundedSum
 from sfumato.core.errors import LedgerError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import NOISES, Gaussian, Mechanism
+from sfumato.noise import NOISES, Mechanism, Promised
 from sfumato.privacy.events import Event, Tally
 from sfumato.privacy.ledger import Ledger
 from sfumato.train.witness import Witness
@@ -34,7 +34,7 @@ class Procedure(Protocol):
     def event(self, step: int) -> Event:
         """What the release of this step costs."""
 
-    def mechanism(self, step: int) -> Gaussian:
+    def mechanism(self, step: int) -> Promised:
         """The noise that this event promises."""
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
@@ -53,14 +53,14 @@ def run(
     first: int = 0,
     witness: Witness | None = None,
     after_step: Callable[[int, State], None] = lambda done, state: None,
-    noise: Callable[[Gaussian], Mechanism] = NOISES["gaussian"],
+    noise: Callable[[Promised], Mechanism] = NOISES["gaussian"],
 ) -> State:
     """Run the procedure from step `first` (with the state it had then) to its end and return the last state.
 
     after_step(steps done, state): for checkpoints and progress. Raises BudgetError before the first step if the ledger
     does not allow all of them.
 
-    noise: the promised Gaussian -> the mechanism that keeps the promise, one of `noise.NOISES`.
+    noise: what is promised -> the mechanism that keeps the promise, one of `noise.NOISES`.
 
     witness: for a computation that was stopped and goes on. Running a step again with the same key, state and data repeats
     its release exactly, so the ledger does not charge it again; the witness makes sure that it is the same. Without a

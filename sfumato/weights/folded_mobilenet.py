@@ -7,7 +7,7 @@ import numpy as np
 
 from sfumato.core.errors import WeightsError
 from sfumato.models.backbone import Backbone
-from sfumato.models.layers import Padding
+from sfumato.models.convolutions import Padding
 from sfumato.models.mobilenet import MobileNetV2
 from sfumato.weights.layout import Entry, depthwise, kernel, pointwise, same, transposed
 

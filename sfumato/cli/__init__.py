@@ -1,0 +1,32 @@
+"""The command line: parse -> config -> call. No logic, and nothing heavy is imported before a command runs."""
+
+import errno
+import os
+import sys
+
+from sfumato.cli.parser import parse
+from sfumato.core.errors import SfumatoError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point. Errors of the user's making are one line on standard error and exit code 2."""
+    try:
+        parse(sys.argv[1:] if arguments is None else arguments)()
+    except SfumatoError as error:
+        print(f"sfumato: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        print(f"sfumato: {error.filename or 'the disk'}: {error.strerror}; nothing is lost: make room or mend the permissions, "
+              "then `sfumato resume` the run, or begin it again if it has no directory yet", file=sys.stderr)  # fmt: skip
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("sfumato: stopped; `sfumato resume` and the run's directory continue it if it had begun", file=sys.stderr)
+        sys.exit(130)
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

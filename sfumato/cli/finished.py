@@ -1,0 +1,117 @@
+"""Commands that use or examine a finished run, and those that count what one spends: evaluate, predict, report, audit,
+calibrate, account.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from sfumato.runs.config import Log
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a finished run's model on test images."""
+
+    run: tyro.conf.Positional[Path]
+    data: str | None = None
+    """Another data set with the same classes [the run's own]."""
+    data_dir: Path | None = None
+    split: Literal["test", "validation"] = "test"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.evaluate(self.run, self.data, self.data_dir, self.split)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify image files or feature rows with a finished run's model (needs only its model.json and model.safetensors)."""
+
+    run: tyro.conf.Positional[Path]
+    images: tyro.conf.Positional[list[Path]]
+    """Image files; for a run of `sfumato fit`, feature rows (a store or a file, labels are not needed)."""
+    json: bool = False
+    """Print one JSON object per image or row, with all probabilities."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.predict(self.run, self.images, self.json)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a finished run's report.html again, and print its privacy statement."""
+
+    run: tyro.conf.Positional[Path]
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.report(self.run)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Attack a finished run's trainer: a lower bound on epsilon beside the one claimed, in audit.json and the report."""
+
+    run: tyro.conf.Positional[Path]
+    attack: Literal["whitebox", "one-run", "blackbox", "lira"] = "whitebox"
+    """whitebox: every release is seen, against known gradients | one-run: images with wrong labels, one training |
+    blackbox: many small models, the final one is seen | lira: membership inference on the run's own model."""
+    size: int | None = None
+    """Canaries, images, models or shadow models [a few minutes' worth for a small run]."""
+    images: int = 0
+    """whitebox: so many of the run's training images train along with the canaries."""
+    seed: int | None = None
+    """Fixes the attack's coins and its trainings' noise [the operating system's entropy]."""
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.audit(self.run, self.attack, self.size, self.images, self.seed, self.log)
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """The noise multiplier that DP-SGD with Poisson sampling needs for a privacy budget."""
+
+    epsilon: float
+    n: int
+    """Training examples."""
+    batch: int
+    """Expected batch size."""
+    steps: int
+    delta: float | None = None
+    """[the largest power of ten below 1/n]"""
+
+    def __call__(self) -> None:
+        from sfumato.runs import accounting
+
+        print(accounting.calibrate(self.epsilon, self.delta, self.n, self.batch, self.steps))
+
+
+@dataclass(frozen=True)
+class Account:
+    """The epsilon of a ledger (a file or a run directory), or of DP-SGD with the given numbers."""
+
+    ledger: tyro.conf.Positional[Path | None] = None
+    noise_multiplier: float | None = None
+    n: int | None = None
+    batch: int | None = None
+    steps: int | None = None
+    delta: float | None = None
+    """[the ledger's own, or the largest power of ten below 1/n]"""
+
+    def __call__(self) -> None:
+        from sfumato.runs import accounting
+
+        if self.ledger is not None:
+            print(accounting.of_ledger(self.ledger, self.delta))
+        else:
+            print(accounting.of_numbers(self.noise_multiplier, self.delta, self.n, self.batch, self.steps))

@@ -1,0 +1,78 @@
+"""Commands that train on images: train, resume, pretrain."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from sfumato.core.errors import ArgumentError
+from sfumato.runs.config import DataConfig, Log, MethodConfig, PrivacyConfig, Published, RunConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a private classifier: a run directory with model, ledger and report."""
+
+    data: tyro.conf.OmitArgPrefixes[DataConfig]
+    privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
+    method: tyro.conf.OmitArgPrefixes[MethodConfig]
+    run: tyro.conf.OmitArgPrefixes[RunConfig]
+    recipe: str | None = None
+    """Settings of a published result, NAME or NAME:EPSILON of `sfumato recipes`; with --dry-run, what it costs at full size."""
+    scale: float | None = None
+    """With --recipe: share of its images, batch and steps."""
+    device_memory: float = 80.0
+    """For a recipe's --dry-run: GB."""
+    device_flops: float = 1e14
+    """For a recipe's --dry-run: floating-point operations per second, sustained."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        published = None
+        if self.recipe is not None:
+            published = Published(self.recipe, self.scale, self.device_memory, self.device_flops)
+        elif self.scale is not None:
+            raise ArgumentError("scale", self.scale, "is for a --recipe")
+        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run), published)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue a run that was stopped; its result is that of the uninterrupted run, bit for bit."""
+
+    run: tyro.conf.Positional[Path]
+    log: Log | None = None
+    """bar, json or quiet [as the run was started]."""
+
+    def __call__(self) -> None:
+        from sfumato.runs import commands
+
+        commands.resume(self.run, self.log)
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Train a network on PUBLIC images, without any privacy, and write weights that `sfumato train --weights` takes."""
+
+    data: tyro.conf.OmitArgPrefixes[DataConfig]
+    out: Path
+    """The .safetensors file to write."""
+    model: str = "wrn-16-4"
+    """A network: cnn | wrn-DEPTH-WIDTH | any of `sfumato models`."""
+    epochs: int = 30
+    batch: int = 128
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    size: int | None = None
+    """Side in pixels to which the network resizes its images [its own]."""
+    seed: int = 0
+    log: Log = "bar"
+
+    def __call__(self) -> None:
+        from sfumato.runs import pretrain
+        from sfumato.train.pretrain import PretrainSettings
+
+        settings = PretrainSettings(self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed)
+        pretrain.pretrain(pretrain.PretrainConfig(self.data, self.model, self.out, settings, self.size, self.log))

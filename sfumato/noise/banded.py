@@ -1,0 +1,136 @@
+"""Correlated Gaussian noise: each step takes back a part of the noise that earlier steps added. For DP-SGD.
+
+What counts in a run of gradient steps is not the noise of one step but the noise of their sum. Let z_0, z_1, ... be
+independent N(0, (sigma S)^2) and C a lower-triangular Toeplitz matrix with coefficients c_0 .. c_{b-1} ("bands") and
+c_0^2 + ... + c_{b-1}^2 = 1. Step t releases
+
+    x_t + y_t        x_t the clipped sum,   C y = z,   so   y_t = (z_t - c_1 y_{t-1} - ... - c_{b-1} y_{t-b+1}) / c_0
+
+Privacy. All releases together are an invertible, causal linear map, C^-1, of C x + z: so they tell as much as that. An
+example that takes part in step s moves C x by the column s of C times its clipped gradient: by at most S in norm, in the rows
+s .. s+b-1 only. If its next turn is at least b steps later (`CyclicPoisson` with at least b groups), the rows of its turns do
+not meet. Every turn is then one Gaussian mechanism of sensitivity S and deviation sigma S, sampled with the probability with
+which the example takes part, and its turns compose as those of DP-SGD do, however later gradients depend on earlier releases.
+Choquette-Choo et al. 2023, "(Amplified) Banded Matrix Factorization" (arXiv 2306.08153, Thm. 4 and Alg. 2). So the event is
+that of independent noise on cyclic samples; with 1 band it is independent noise.
+
+Coefficients. For prefix sums, the matrix A of ones, A = C^2 has c_k = binom(2 k, k) / 4^k, and C^-1 of it is near the best
+factor for the noise of every partial sum; cut to b bands and scaled it stays so (Kalinin & Lampert 2024, "Banded Square Root
+Matrix Factorization", arXiv 2405.13763, Sec. 3, momentum included). With momentum beta the sums of steps are A_beta =
+A (1 - beta L)^-1, L the shift by one, and the root is the product of both roots: c_k = sum_i r_{k-i} r_i beta^i.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, PyTree
+
+from sfumato.clip import BoundedSum
+from sfumato.core.checks import positive, whole
+from sfumato.core.errors import ArgumentError
+from sfumato.core.keys import SecretKey
+from sfumato.core.trees import leaf_names
+from sfumato.privacy.events import BandedGaussianEvent
+
+
+def square_root_bands(bands: int, momentum: float = 0.0) -> Float[np.ndarray, " bands"]:
+    """c_0 .. c_{bands-1}, of norm 1. momentum: the optimiser's, from 0 to less than 1. Raises ArgumentError."""
+    if not 0 <= momentum < 1:
+        raise ArgumentError("momentum", momentum, "give a number from 0 to less than 1")
+    k = np.arange(1, whole("bands", bands))
+    root = np.concatenate([[1.0], np.cumprod((2 * k - 1) / (2 * k))])
+    product = np.convolve(root, root * momentum ** np.arange(bands))[:bands]
+    return product / np.linalg.norm(product)
+
+
+def error_of_sums(coefficients: Float[np.ndarray, " b"], steps: int, momentum: float = 0.0) -> float:
+    """How much of unit noise z is in the parameters: the deviation of A_beta C^-1 z per number, root mean square over steps.
+
+    For `[1.0]`, independent noise without momentum, it is sqrt((steps + 1) / 2).
+    """
+    from scipy.signal import lfilter
+
+    impulse = np.zeros(steps)
+    impulse[0] = 1.0
+    response = lfilter([1.0], np.convolve(np.convolve(coefficients, [1.0, -1.0]), [1.0, -momentum]), impulse)
+    return float(np.sqrt(np.mean(np.cumsum(response**2))))
+
+
+@dataclass(eq=False)
+class BandedGaussian:
+    """The noise of a whole run, to be asked for step by step with `at`. Holds the last b - 1 steps' noise, which is as secret
+    as the key: whoever knows y_t knows x_t. It is never written down; after a crash it is drawn again from the key.
+
+    multiplier: sigma. Raises ArgumentError.
+    """
+
+    multiplier: float
+    coefficients: Float[np.ndarray, " b"]
+    _past: list[list[np.ndarray]] = field(default_factory=list, init=False, repr=False)
+    """Noise of the steps before `_next`, the latest first; one array per leaf."""
+    _next: int = field(default=0, init=False, repr=False)
+    _owner: Any = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        positive("multiplier", self.multiplier)
+        norm = float(np.linalg.norm(self.coefficients))
+        if not (abs(norm - 1) < 1e-9 and self.coefficients[0] > 0):
+            raise ArgumentError("coefficients", self.coefficients, "give coefficients of norm 1, the first of them positive")
+
+    @property
+    def event(self) -> BandedGaussianEvent:
+        return BandedGaussianEvent(self.multiplier, len(self.coefficients))
+
+    def at(self, step: int, name_of: Callable[[int], str]) -> "BandedStep":
+        """The mechanism of one step. name_of: step -> the name of its release, which its key is seen under."""
+        return BandedStep(self, step, name_of)
+
+    def unit_noise(self, step: int, total: PyTree, key_of: Callable[[int], SecretKey]) -> list[np.ndarray]:
+        """y_step for sigma S = 1, a float64 array per leaf of `total`. A function of the key, whatever was asked for before.
+
+        key_of: step -> the key of its release.
+        """
+        owner = (key_of(0).fingerprint, key_of(0).name)
+        if (step, owner) != (self._next, self._owner):
+            self._past, self._next, self._owner = [], 0, owner
+        for each in range(self._next, step + 1):
+            fresh = _fresh(total, key_of(each))
+            for c, earlier in zip(self.coefficients[1:], self._past, strict=False):
+                fresh = [z - c * y for z, y in zip(fresh, earlier, strict=True)]
+            fresh = [z / self.coefficients[0] for z in fresh]
+            self._past = [fresh, *self._past][: len(self.coefficients) - 1]
+        self._next = step + 1
+        return fresh
+
+
+@dataclass(frozen=True)
+class BandedStep:
+    """What adds the noise of one step; `key` is that step's own, under `name_of(step)`."""
+
+    noise: BandedGaussian
+    step: int
+    name_of: Callable[[int], str]
+
+    @property
+    def event(self) -> BandedGaussianEvent:
+        return self.noise.event
+
+    def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
+        """The released value, float32."""
+        leaves, structure = jax.tree.flatten(total.value)
+        scale = self.noise.multiplier * total.sensitivity.add_or_remove
+        noise = self.noise.unit_noise(self.step, total.value, lambda step: key.beside(self.name_of(step)))
+        return jax.tree.unflatten(structure, [
+            jnp.asarray((np.asarray(leaf, np.float64) + scale * draw).astype(np.float32))
+            for leaf, draw in zip(leaves, noise, strict=True)
+        ])  # fmt: skip
+
+
+def _fresh(total: PyTree, key: SecretKey) -> list[Any]:
+    """z of one step: the very numbers that independent noise would be."""
+    return [key.stream("noise", name).standard_normal(np.shape(leaf))
+            for name, leaf in zip(leaf_names(total), jax.tree.leaves(total), strict=True)]  # fmt: skip
