@@ -32,8 +32,8 @@ PLAIN_NAMES = ("X", "y")
 ENDINGS = (".npy", ".npz", ".safetensors", ".parquet")
 
 Part = tuple[np.ndarray, np.ndarray]
-_KINDS = {"name": str, "model": str, "map_hash": str, "preprocessing": dict, "unit": str, "features": int, "dtype": str,
-          "counts": dict, "digests": dict}  # fmt: skip
+_KINDS = {"name": str, "model": str, "map_hash": str, "preprocessing": dict, "unit": str, "classes": list, "features": int,
+          "dtype": str, "counts": dict, "digests": dict}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,21 @@ def read_manifest(directory: Path) -> Store:
         if facts.pop("format") != FORMAT:
             raise ValueError("another format")
         facts.pop("private")
-        store = Store(**facts | {"classes": tuple(facts["classes"])})
-        wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(store, name), kind)]
-        if wrong or "train" not in store.counts or not set(store.counts) <= set(NAMES):
+        wrong = [name for name, kind in _KINDS.items() if not isinstance(facts[name], kind)]
+        if wrong or "train" not in facts["counts"] or not set(facts["counts"]) <= set(NAMES):
             raise ValueError(f"{wrong[0] if wrong else 'counts'} cannot be right")
-        return store
+        _require_words_and_numbers(facts)
+        return Store(**facts | {"classes": tuple(facts["classes"])})
     except FileNotFoundError:
         raise DataError(f"{directory}: no feature store ({MANIFEST} is missing); `sfumato features` makes one") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{directory / MANIFEST}: damaged ({error}); make the store again") from None
+
+
+def _require_words_and_numbers(facts: dict[str, Any]) -> None:
+    words = [*facts["classes"], *facts["digests"].values()]
+    if not all(isinstance(each, str) for each in words) or not all(isinstance(n, int) for n in facts["counts"].values()):
+        raise ValueError("classes and digests must be text, counts whole numbers")
 
 
 def read_features(path: Path, split: str = "train") -> np.ndarray:
@@ -165,8 +171,9 @@ def _map(path: Path) -> np.ndarray:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: missing; restore it or make it again") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cut short or damaged ({error}); restore it or make it again") from None
+    except Exception as error:  # the header is parsed as Python, which has its own
+        said = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: cut short or damaged ({said}); restore it or make it again") from None
 
 
 def _read(path: Path, labelled: bool = True) -> dict[str, np.ndarray]:
@@ -229,9 +236,9 @@ def _classes(labels: dict[str, np.ndarray], path: Path) -> tuple[tuple[str, ...]
     """Class names from the training labels, and every label as a class number."""
     train = labels["train"]
     if train.dtype.kind in "iu":
-        known = np.arange(int(train.max()) + 1)
-        if train.min() < 0 or len(known) > max(100_000, len(train)):
+        if train.min() < 0 or train.max() >= max(100_000, len(train)):
             raise DataError(f"{path}: labels from {train.min()} to {train.max()}; number the classes from 0, or give strings")
+        known = np.arange(int(train.max()) + 1)
     elif train.dtype.kind == "U":
         known = np.unique(train)
     else:
