@@ -22,6 +22,7 @@ from sfumato.runs.config import (
     Published,
     RunConfig,
     TrainConfig,
+    UnitConfig,
 )
 
 
@@ -33,6 +34,7 @@ class Train:
     privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
     method: tyro.conf.OmitArgPrefixes[MethodConfig]
     run: tyro.conf.OmitArgPrefixes[RunConfig]
+    units: tyro.conf.OmitArgPrefixes[UnitConfig]
     recipe: str | None = None
     """Settings of a published result, NAME or NAME:EPSILON of `sfumato recipes`; with --dry-run, what it costs at full size."""
     scale: float | None = None
@@ -50,7 +52,7 @@ class Train:
             published = Published(self.recipe, self.scale, self.device_memory, self.device_flops)
         elif self.scale is not None:
             raise ArgumentError("scale", self.scale, "is for a --recipe")
-        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run), published)
+        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run, self.units), published)
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,14 @@ class Features:
     """With --weights: side in pixels to which the network resizes its images [as the weights say]."""
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
+    unit: str | None = None
+    """Which images belong together, as for `sfumato train`; `sfumato fit --unit units` then counts them as one."""
 
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.features(FeaturesConfig(self.data, self.out, self.model, self.weights, self.size, self.dtype, self.log))
+        commands.features(FeaturesConfig(self.data, self.out, self.model, self.weights, self.size, self.dtype, self.log,
+                                         self.unit))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,6 +151,7 @@ class Fit:
     """A feature store, or a .npy (with NAME.labels.npy beside it), .npz, .safetensors or .parquet file."""
     privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
     run: tyro.conf.OmitArgPrefixes[RunConfig]
+    units: tyro.conf.OmitArgPrefixes[UnitConfig]
     method: str = "auto"
     """auto | fc (feature covariance) | ls (least squares) | newton | sgd | adam | lamb | means."""
     batch: int | None = None
@@ -166,7 +172,7 @@ class Fit:
         method = MethodConfig(self.method, "rows", batch=self.batch, steps=self.steps, learning_rate=self.learning_rate,
                               public=self.rows.public, rooted=self.rows.rooted, per_class=self.per_class)  # fmt: skip
         where = DataConfig(str(self.features), validation=self.validation, test_fraction=self.test_fraction)
-        commands.train(TrainConfig(where, self.privacy, method, self.run))
+        commands.train(TrainConfig(where, self.privacy, method, self.run, self.units))
 
 
 @dataclass(frozen=True)
@@ -369,11 +375,13 @@ class Info:
 
     data: tyro.conf.Positional[str]
     data_dir: Path | None = None
+    unit: str | None = None
+    """Count units too: a regular expression on file names or a column, as for `sfumato train`."""
 
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.data_info(self.data, self.data_dir)
+        commands.data_info(self.data, self.data_dir, self.unit)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from sfumato.audit.result import FILE_NAME as AUDIT_FILE
 from sfumato.audit.result import Audit
 from sfumato.core.errors import RunError
 from sfumato.privacy.ledger import Ledger
-from sfumato.report import reading
+from sfumato.report import reading, words
 
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -72,6 +72,13 @@ class Plan:
     public_facts: tuple[str, ...]
     not_covered: tuple[str, ...]
     features: int | None = None
+    images_per_unit: int | None = None
+
+    @property
+    def whole_unit(self) -> str:
+        """What is added or removed: "image", or "patient with up to 8 images"."""
+        most = self.images_per_unit
+        return self.unit if most is None else f"{self.unit} with up to {words.plural(most, 'image')}"
 
 
 @dataclass(frozen=True)

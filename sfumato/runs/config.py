@@ -42,6 +42,24 @@ class DataConfig:
         probability("share", self.share)
 
 
+MOST_IMAGES = 8
+"""Of a unit, where no number is given."""
+
+
+@dataclass(frozen=True)
+class UnitConfig:
+    """Whose protection is promised: an image's, or that of someone with all their images (see `runs/units.py`)."""
+
+    unit: str | None = None
+    """Images that belong together (one patient's, say) count as one: sampled, clipped and held out as a whole. For a folder a
+    regular expression on file names, whose first group (or whole match) names the unit; else the name of a column with an
+    entry for each image [every image on its own]."""
+    images_per_unit: int | None = None
+    """With --unit: images of a unit that are used at most, others are left out [8]. Public: choose it without counting."""
+    unit_name: str | None = None
+    """With --unit: a noun for the report, such as patient [unit]."""
+
+
 @dataclass(frozen=True)
 class PrivacyConfig:
     """What is promised."""
@@ -141,6 +159,7 @@ class FeaturesConfig:
     size: int | None = None
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -151,6 +170,7 @@ class TrainConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    units: UnitConfig = field(default_factory=UnitConfig)
 
     def check(self) -> None:
         """Raise ArgumentError for values that no data set could make right."""
@@ -188,7 +208,7 @@ class TrainConfig:
         """The inverse of `to_json`. Raises RunError for names this version does not know."""
         parts: dict[str, Any] = {}
         rest = dict(flat)
-        kinds = {"data": DataConfig, "privacy": PrivacyConfig, "method": MethodConfig, "run": RunConfig}
+        kinds = {"data": DataConfig, "privacy": PrivacyConfig, "method": MethodConfig, "run": RunConfig, "units": UnitConfig}
         for section, kind in kinds.items():
             own = {each.name: rest.pop(each.name) for each in fields(kind) if each.name in rest}
             parts[section] = kind(**{name: _path(name, value) for name, value in own.items()})

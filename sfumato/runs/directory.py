@@ -20,6 +20,7 @@ from sfumato.core.errors import RunError
 from sfumato.core.files import read_json, remove_directory, write_atomic, write_json
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.ledger import Ledger
+from sfumato.runs.units import in_words
 
 _BEGAN = "began.json"
 
@@ -70,8 +71,9 @@ class RunDirectory:
             write_json(aside.file("plan.json"), plan)
             write_json(aside.work / _BEGAN, began)
             Ledger.create(
-                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], unit=plan["unit"], context=aside.context()
-            ).close()
+                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], context=aside.context(),
+                unit=in_words(plan["unit"], plan.get("images_per_unit")),
+            ).close()  # fmt: skip
             aside.path.rename(path)
         except BaseException:
             remove_directory(aside.path)

@@ -18,7 +18,7 @@ from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import Tally
 from sfumato.privacy.ledger import RELATION
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.runs import pretrained
+from sfumato.runs import pretrained, units
 from sfumato.runs.config import MethodConfig, TrainConfig, refuse
 from sfumato.runs.pretrained import PublicWeights
 from sfumato.runs.public import PublicRows, describe_public
@@ -38,7 +38,8 @@ class Plan:
     """The run in numbers. n: training examples. settings: a Recipe (dp-fc), a LinearRecipe (fc, ls, ...) or
     SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta). rooted, public: of the row map of linear heads. weights:
     the public ones it starts from. trains: which part of the network, as `models/trainable.py` has it; None where all of it is,
-    or only a head on fixed features. size: side of what the network sees, None for its own.
+    or only a head on fixed features. size: side of what the network sees, None for its own. images_per_unit, grouping: of units
+    of several images, how many are used at most and how they are told apart. n_validation, n_test: images, whatever the unit.
     """
 
     name: str
@@ -65,6 +66,8 @@ class Plan:
     weights: PublicWeights | None = None
     trains: str | None = None
     size: int | None = None
+    images_per_unit: int | None = None
+    grouping: str | None = None
 
     @property
     def input(self) -> Input | None:
@@ -95,6 +98,9 @@ class Plan:
     def _public_facts(self) -> list[str]:
         """Beyond those that every report names."""
         facts = [] if self.public is None else [self.public.fact]
+        if self.grouping is not None:
+            facts.append(f"that {self.unit}s are told apart by {self.grouping!r}, and that at most {self.images_per_unit} images "
+                         "of each are used")  # fmt: skip
         if self.weights is not None:
             trained = "the head alone" if self.trains is None else f"{self.trains}, {self.parameters:,} parameters"
             facts.append(f"the public weights {self.weights.name} (SHA-256 {self.weights.sha256}), of which was trained: "
@@ -120,8 +126,9 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     weights: the public ones, where they are known without looking.
     """
     config.check()
+    units.check(config.units)
     weights = weights or pretrained.find(config.method)
-    n, shape = info.counts.get("train", 0), info.shape
+    n, shape = info.examples, info.shape
     if n < 1 or shape is None:
         raise DataError(f"data={config.data.data!r}: no readable training images; give at least one per class")
     epsilon, delta = privacy_target(config.privacy.epsilon, config.privacy.delta, n)
@@ -140,12 +147,14 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     budget = _Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu)
     make = _covariance_plan if method == "dp-fc" else _linear_plan if method in LINEAR else _sgd_plan
     settings, releases, sampler = make(replace(config.method, method=method), model, budget)
+    settings, releases = units.at_once(settings, info, config.method.physical), units.reworded(releases, info)
     return Plan(
         name=info.name, n=n, n_validation=info.counts.get("validation", 0), n_test=info.counts.get("test", 0),
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
         mu=mu, settings=settings, releases=releases, sampler=sampler, parameters=parameters, features=features,
         insecure=config.privacy.insecure_seed is not None,
-        not_covered=_positions(config, info) + _given(model, info.unit) + _learnt(weights), rooted=config.method.rooted,
+        not_covered=units.not_covered(info) + _positions(config, info) + _given(model, info.unit) + _learnt(weights),
+        rooted=config.method.rooted, images_per_unit=info.images_per_unit, grouping=config.units.unit,
         public=public, weights=weights, trains=trains, size=None if given is None else given.size,
     )  # fmt: skip
 
@@ -221,6 +230,8 @@ def _learnt(weights: PublicWeights | None) -> tuple[str, ...]:
 
 def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
     """What removing an image means for arrays of which some were held out."""
+    if info.units is not None:  # a unit is held out by its own name
+        return ()
     folder = not config.data.data.endswith(".npz") and config.data.data not in data_names()
     whole = config.data.validation == 0 and config.data.share == 1
     if folder or (whole and config.data.data != "digits" and not config.data.data.endswith(".npz")):
@@ -288,7 +299,7 @@ def _sgd_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
     given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
     settings = default_settings(budget.kind, n, epsilon, budget.mu).adjusted(**given)
     if settings.batch > n:
-        raise ArgumentError("batch", settings.batch, f"there are only n={n} training images; give at most that many")
+        raise ArgumentError("batch", settings.batch, f"there are only n={n} training examples; give at most that many")
     rate = settings.batch / n
 
     def releases(sigma: float) -> Release:

@@ -2,6 +2,7 @@
 
     manifest.json                       what the rows are; digests once a split is complete
     SPLIT.features.npy SPLIT.labels.npy     memory-mapped matrix, class numbers
+    SPLIT.units.npy                     with --unit: to which unit each row belongs
     progress.json                       rows done, while there are more to do
 
 The matrix is as private as the images: whoever has a row can often draw the image. It is here because its owner asked for
@@ -49,7 +50,7 @@ def write_store(config: FeaturesConfig) -> Store:
     where = config.data
     where.check()
     options = data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                               test_fraction=where.test_fraction, share=where.share)  # fmt: skip
+                               test_fraction=where.test_fraction, share=where.share, unit=config.unit)  # fmt: skip
     splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=options)
     sources = {"train": splits.train} | ({"test": splits.test} if splits.test is not None else {})
     model = config.model if public is None else public.model
@@ -83,6 +84,8 @@ def _plan(
     preprocessing: dict[str, Any] = {"shape": list(train.shape), "resize": where.resize, "grey": where.grey,
                      "validation": where.validation, "test_fraction": where.test_fraction,
                                      "share": where.share}  # fmt: skip
+    if config.unit is not None:
+        preprocessing |= {"unit": config.unit}
     if public is not None:
         preprocessing |= {"weights": public.sha256, "size": public.input.size}
     feature_map = pretrained.feature_map(model, train.shape, public)
@@ -135,6 +138,10 @@ def _fill(
     rows.flush()
     _private(labels_file)
     np.save(labels_file, source.labels)
+    if source.owners is not None:
+        units_file = out / f"{split}.units.npy"
+        _private(units_file)
+        np.save(units_file, source.owners)
     store.digests[split] = digest(rows, source.labels)
     _save(out, store)
     return store

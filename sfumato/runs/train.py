@@ -18,7 +18,7 @@ from sfumato.models import registry
 from sfumato.noise import NOISES
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.report import write_report
-from sfumato.runs import images, pretrained
+from sfumato.runs import images, pretrained, units
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import DataConfig, Log, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
@@ -36,6 +36,11 @@ CURVE_POINTS = 10
 
 def describe(config: TrainConfig) -> DataInfo:
     """The public facts of the data a configuration names."""
+    units.check(config.units)
+    return units.named(_found(config), config.units)
+
+
+def _found(config: TrainConfig) -> DataInfo:
     where = config.data
     if config.method.model == registry.GIVEN:
         return data.describe_rows(Path(where.data), where.validation, read_options(config))
@@ -43,7 +48,7 @@ def describe(config: TrainConfig) -> DataInfo:
         return data.describe(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config),
                              download=not config.run.dry_run)
     except DataError:
-        if not config.run.dry_run or where.data not in data.names():
+        if not config.run.dry_run or where.data not in data.names() or config.units.unit is not None:
             raise
         facts = data.published(where.data)  # not on this machine: what is published is enough for a plan
         held = round(where.validation * facts.counts["train"])
@@ -140,7 +145,8 @@ def _fit(
 
 def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledger: Ledger) -> None:
     """The classifier, with the privacy statement in numbers."""
-    privacy = {name: getattr(plan, name) for name in ("epsilon", "delta", "unit", "insecure")} | {"spent": ledger.epsilon()}
+    privacy = {name: getattr(plan, name) for name in ("epsilon", "delta", "insecure")}
+    privacy |= {"unit": ledger.unit, "spent": ledger.epsilon()}
     classifier.save(directory.path, privacy)
 
 
@@ -245,13 +251,15 @@ def open_splits(config: TrainConfig) -> Splits:
 def read_options(config: TrainConfig) -> data.ReadOptions:
     where = config.data
     return data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                            test_fraction=where.test_fraction, share=where.share, seed=config.run.seed)
+                            test_fraction=where.test_fraction, share=where.share, seed=config.run.seed,
+                            unit=config.units.unit)
 
 
 def _counted(info: DataInfo, splits: Splits) -> DataInfo:
     """The facts with the counts of what could be read."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return replace(info, shape=splits.train.shape,
+    counted = None if info.units is None else splits.train.examples
+    return replace(info, shape=splits.train.shape, units=counted,
                    counts={name: len(part) for name, part in parts.items() if part is not None})
 
 
