@@ -216,13 +216,10 @@ def _parquet(path: Path, labelled: bool, apart: str | None) -> dict[str, np.ndar
         raise DataError(f"{path}: has no column called label; rename the one that holds the classes")
     columns = [name for name in table.column_names if name not in ("label", apart)]
     rows = np.column_stack([table[name].to_numpy().astype(np.float32) for name in columns])
-    found = {"X": rows} if apart not in table.column_names else {"X": rows, str(apart): _whose(table[apart].to_pylist())}
+    found = {"X": rows}
+    if apart in table.column_names:
+        found[str(apart)] = np.array(table[apart].to_pylist(), object)
     return found | {"y": np.asarray(table["label"].to_pylist())} if labelled else found
-
-
-def _whose(values: list[Any]) -> np.ndarray:
-    """A column of a table as an array; where one is missing, an empty place."""
-    return np.asarray(["" if value is None else str(value) for value in values])
 
 
 def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], tuple[str, ...]]:

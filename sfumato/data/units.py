@@ -124,6 +124,8 @@ def column(values: Shaped[np.ndarray, "..."], n: int, where: str) -> list[str]:
     """
     if values.shape != (n,):
         raise DataError(f"{where} has shape {values.shape}; a unit's column has one entry for each of {n} images")
+    if values.dtype.kind == "O":
+        values = np.array(["" if value is None or value != value else str(value) for value in values.tolist()], str)
     if values.dtype.kind not in "iufbUS":
         raise DataError(f"{where} holds {values.dtype}; give whole numbers or strings")
     owners = [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value) for value in values.tolist()]

@@ -99,8 +99,8 @@ class Plan:
         """Beyond those that every report names."""
         facts = [] if self.public is None else [self.public.fact]
         if self.grouping is not None:
-            facts.append(f"that {self.unit}s are told apart by {self.grouping!r}, and that at most {self.images_per_unit} images "
-                         "of each are used")  # fmt: skip
+            facts.append(f"that {self.unit}s are told apart by {self.grouping!r}, and that at most {self.images_per_unit} "
+                         "images of each are used")  # fmt: skip
         if self.weights is not None:
             trained = "the head alone" if self.trains is None else f"{self.trains}, {self.parameters:,} parameters"
             facts.append(f"the public weights {self.weights.name} (SHA-256 {self.weights.sha256}), of which was trained: "
