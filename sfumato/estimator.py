@@ -64,8 +64,8 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
         if groups is not None:
             owners = column(np.asarray(groups), len(source), "groups")
             check_told_apart(owners, "groups", "training")
-            source = replace(source, owners=np.array(owners))
             whose = UnitConfig("groups", self.images_per_group, "group")
+            source = units.used(replace(source, owners=np.array(owners)), whose)
         config = TrainConfig(
             DataConfig("arrays"), PrivacyConfig(self.epsilon, self.delta), MethodConfig(self.method, self.model), units=whose
         )

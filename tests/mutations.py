@@ -114,8 +114,9 @@ MUTATIONS = (
         CLIPPED, "(lambda grad: lambda params, units, mask, *frozen: grad(params, jax.tree.map(lambda leaf: leaf.reshape(-1, "
         "*leaf.shape[2:]), units[0]), (units[1] & mask[:, None]).ravel(), *frozen))(clipped_grad(loss, settings.clip_norm, "
         "normalised=True))", f"{BY_UNIT}[dp-sgd on images]", "one unit moves the sum"),
-    bug("a row for each image, not for each unit", "runs.units:examples", "units_of(source, most).mean_rows(rows, source.labels)",
-        "rows, source.labels", f"{BY_UNIT}[ls]", "one unit moves the sum"),
+    bug("a row for each image, not for each unit", "runs.units:examples",
+        "units_of(source, most).mean_rows(rows, source.labels)", "rows, source.labels", f"{BY_UNIT}[ls]",
+        "one unit moves the sum"),
     bug("one leaf is not clipped", "clip.factors:Clipper.__call__", "[factors[group] for group in self.of_leaf]",
         "[mask.astype(jnp.float32), *[factors[group] for group in self.of_leaf][1:]]",
         f"{CLIP_LAW}[mlp-book_keeping-influence]", "contributes"),
@@ -184,7 +185,7 @@ MUTATIONS = (
     bug("a unit is split over two examples", "data.units:Units.of", "np.asarray(owners, str)",
         "[f'{owner}/{k % 2}' for k, owner in enumerate(owners)]",
         "test_units.py::test_all_images_of_a_unit_together_move_the_sum_by_no_more_than_one_example_may", "assert"),
-    bug("images of one unit on two sides", "data.shelf:Shelf.open", "partition(owners or loaded.names", "partition(loaded.names",
+    bug("images of one unit on two sides", "data.shelf:Shelf.open", "owners or loaded.names", "loaded.names",
         "test_unit_runs.py::test_all_images_of_a_unit_are_on_one_side_and_the_facts_count_units", "two sides"),
     bug("padding of a unit is taken from another", "data.units:Units.of", "np.where(present, place, 0)", "place % counts.max()",
         "test_units.py::test_every_image_is_in_its_own_unit_and_in_no_other", "padding|index|twice"),

@@ -357,9 +357,9 @@ def test_columns_that_name_nobody_are_refused_in_one_line(people: Path, tmp_path
     gaps = np.where(numbers == 3, np.nan, numbers)
     np.savez(tmp_path / "a.npz", **base, gaps=gaps, short=numbers[:-1], same=0 * numbers)
     for unit, says in (("patient", "has no array patient_train or patient (found"), ("gaps", "empty places"),
-                       ("short", "one entry for each of"), ("same", "puts all training images into one unit, '0.0'")):  # fmt: skip
-        to = ("--out", tmp_path / "run")
-        refused(tmp_path, "train", "--data", tmp_path / "a.npz", *to, "--unit", unit, says=(says,))
+                       ("short", "one entry for each of"), ("same", "puts all training images into one unit, '0.0'")):
+        to = ("--out", tmp_path / "run", "--unit", unit)
+        refused(tmp_path, "train", "--data", tmp_path / "a.npz", *to, says=(says,))
     for how in (("--out", tmp_path / "run"), ("--dry-run",)):
         refused(tmp_path, "train", "--data", "digits", *how, "--unit", "x", says=("which images belong together",))
     halves = tmp_path / "halves"

@@ -76,9 +76,8 @@ class Plan:
 
     @property
     def whole_unit(self) -> str:
-        """What is added or removed: "image", or "patient with up to 8 images"."""
-        most = self.images_per_unit
-        return self.unit if most is None else f"{self.unit} with up to {words.plural(most, 'image')}"
+        """What is added or removed."""
+        return words.unit(self.unit, self.images_per_unit)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ from sfumato.runs.plan import Plan
 from sfumato.runs.recipes import Recipe
 from sfumato.runs.rehearsal import Device, rehearse
 from sfumato.runs.store import PRIVATE, write_store
-from sfumato.runs.units import in_words
 from sfumato.solve.budget import weakness
 from sfumato.train.evaluate import confusion
 
@@ -196,7 +195,7 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
         *([("weights", f"{plan.weights.name}, SHA-256 {plan.weights.sha256}; trained: {plan.trains or 'head'}")]
           if plan.weights else []),
         ("privacy", f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, add or remove one "
-                    f"{in_words(plan.unit, plan.images_per_unit)}"),
+                    f"{words.unit(plan.unit, plan.images_per_unit)}"),
         ("sampler", f"{sampler['kind']}, q = {sampler['rate']:.6g}, expected batch {sampler['expected_batch_size']:,}"),
         *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
         ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items()

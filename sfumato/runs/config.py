@@ -48,7 +48,7 @@ MOST_IMAGES = 8
 
 @dataclass(frozen=True)
 class UnitConfig:
-    """Whose protection is promised: an image's, or that of someone with all their images (see `runs/units.py`)."""
+    """Whose protection is promised: an image's, or that of someone with all their images."""
 
     unit: str | None = None
     """Images that belong together (one patient's, say) count as one: sampled, clipped and held out as a whole. For a folder a

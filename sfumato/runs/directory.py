@@ -20,7 +20,7 @@ from sfumato.core.errors import RunError
 from sfumato.core.files import read_json, remove_directory, write_atomic, write_json
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.ledger import Ledger
-from sfumato.runs.units import in_words
+from sfumato.report import words
 
 _BEGAN = "began.json"
 
@@ -72,7 +72,7 @@ class RunDirectory:
             write_json(aside.work / _BEGAN, began)
             Ledger.create(
                 aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], context=aside.context(),
-                unit=in_words(plan["unit"], plan.get("images_per_unit")),
+                unit=words.unit(plan["unit"], plan.get("images_per_unit")),
             ).close()  # fmt: skip
             aside.path.rename(path)
         except BaseException:

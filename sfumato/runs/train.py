@@ -244,8 +244,10 @@ def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> di
 def open_splits(config: TrainConfig) -> Splits:
     where: DataConfig = config.data
     if config.method.model == registry.GIVEN:
-        return data.open_rows(Path(where.data), where.validation, read_options(config))
-    return data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config))
+        splits = data.open_rows(Path(where.data), where.validation, read_options(config))
+    else:
+        splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config))
+    return replace(splits, train=units.used(splits.train, config.units))
 
 
 def read_options(config: TrainConfig) -> data.ReadOptions:

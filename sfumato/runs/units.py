@@ -42,9 +42,12 @@ def named(info: DataInfo, config: UnitConfig) -> DataInfo:
     return replace(info, unit=config.unit_name or "unit", images_per_unit=most_of(config))
 
 
-def in_words(unit: str, most: int | None) -> str:
-    """What is added or removed: "image", or "patient with up to 8 images"."""
-    return unit if most is None else f"{unit} with up to {most} image{'s' if most > 1 else ''}"
+def used(source: Source, config: UnitConfig) -> Source:
+    """The training images without those that are beyond what is used of their unit: nobody looks at them from here on."""
+    if config.unit is None:
+        return source
+    chosen = units_of(source, most_of(config))
+    return source.subset(np.sort(chosen.images[chosen.present]), source.split)
 
 
 def examples(source: Source, most: int | None, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
