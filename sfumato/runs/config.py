@@ -1,5 +1,6 @@
 """What a user may ask of a training run. Plain facts: importing this module imports neither JAX nor NumPy."""
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -42,10 +43,6 @@ class DataConfig:
         probability("share", self.share)
 
 
-MOST_IMAGES = 8
-"""Of a unit, where no number is given."""
-
-
 @dataclass(frozen=True)
 class UnitConfig:
     """Whose protection is promised: an image's, or that of someone with all their images."""
@@ -58,6 +55,27 @@ class UnitConfig:
     """With --unit: images of a unit that are used at most, others are left out [8]. Public: choose it without counting."""
     unit_name: str | None = None
     """With --unit: a noun for the report, such as patient [unit]."""
+
+    @property
+    def most(self) -> int:
+        """Images of a unit that are used at most."""
+        return 8 if self.images_per_unit is None else self.images_per_unit
+
+    def check(self) -> None:
+        """Raise ArgumentError for values that no data set could make right."""
+        if self.unit is None:
+            for name in ("images_per_unit", "unit_name"):
+                if (value := getattr(self, name)) is not None:
+                    raise ArgumentError(name, value, "is about units of several images; give --unit too, or leave it out")
+            return
+        if not self.unit:
+            raise ArgumentError("unit", self.unit, "give a regular expression on file names, or the name of a column")
+        whole("images_per_unit", self.most)
+        if self.unit_name is not None and not (len(self.unit_name) <= 40 and _NOUN.fullmatch(self.unit_name)):
+            raise ArgumentError("unit_name", self.unit_name, "give a noun of at most 40 letters, such as patient")
+
+
+_NOUN = re.compile(r"[^\W\d_][\w-]*( [\w-]+)*")
 
 
 @dataclass(frozen=True)
@@ -176,6 +194,7 @@ class TrainConfig:
         """Raise ArgumentError for values that no data set could make right."""
         positive("epsilon", self.privacy.epsilon)
         self.data.check()
+        self.units.check()
         choice("method", self.method.method, METHODS)
         if self.method.optimiser is not None:
             choice("optimiser", self.method.optimiser, OPTIMISERS)

@@ -126,7 +126,6 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     weights: the public ones, where they are known without looking.
     """
     config.check()
-    units.check(config.units)
     weights = weights or pretrained.find(config.method)
     n, shape = info.examples, info.shape
     if n < 1 or shape is None:

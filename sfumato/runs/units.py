@@ -1,52 +1,30 @@
 """Units of several images in a run: what was asked for -> public facts, examples of the procedures, words of the statement."""
 
-import re
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 from sfumato.data.source import DataInfo, Source
 from sfumato.data.units import Units
 from sfumato.privacy.releases import Release
-from sfumato.runs.config import MOST_IMAGES, UnitConfig
+from sfumato.runs.config import UnitConfig
 from sfumato.train.settings import SGDSettings
-
-NOUN = re.compile(r"[^\W\d_][\w-]*( [\w-]+)*")
-
-
-def check(config: UnitConfig) -> None:
-    """Raise ArgumentError for values that no data set could make right."""
-    if config.unit is None:
-        for name in ("images_per_unit", "unit_name"):
-            if (value := getattr(config, name)) is not None:
-                raise ArgumentError(name, value, "is about units of several images; give --unit too, or leave it out")
-        return
-    if not config.unit:
-        raise ArgumentError("unit", config.unit, "give a regular expression on file names, or the name of a column")
-    whole("images_per_unit", most_of(config))
-    if config.unit_name is not None and not (len(config.unit_name) <= 40 and NOUN.fullmatch(config.unit_name)):
-        raise ArgumentError("unit_name", config.unit_name, "give a noun of at most 40 letters, such as patient")
-
-
-def most_of(config: UnitConfig) -> int:
-    return MOST_IMAGES if config.images_per_unit is None else config.images_per_unit
 
 
 def named(info: DataInfo, config: UnitConfig) -> DataInfo:
     """The facts of a data set whose units were counted, with their noun and how many images of each are used."""
     if config.unit is None:
         return info
-    return replace(info, unit=config.unit_name or "unit", images_per_unit=most_of(config))
+    return replace(info, unit=config.unit_name or "unit", images_per_unit=config.most)
 
 
 def used(source: Source, config: UnitConfig) -> Source:
     """The training images without those that are beyond what is used of their unit: nobody looks at them from here on."""
     if config.unit is None:
         return source
-    chosen = units_of(source, most_of(config))
+    chosen = units_of(source, config.most)
     return source.subset(np.sort(chosen.images[chosen.present]), source.split)
 
 
