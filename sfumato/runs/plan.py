@@ -146,7 +146,9 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     budget = _Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu)
     make = _covariance_plan if method == "dp-fc" else _linear_plan if method in LINEAR else _sgd_plan
     settings, releases, sampler = make(replace(config.method, method=method), model, budget)
-    settings, releases = units.at_once(settings, info, config.method.physical), units.reworded(releases, info)
+    if not fixed:
+        settings = units.at_once(settings, info, config.method.physical)
+    releases = units.reworded(releases, info)
     return Plan(
         name=info.name, n=n, n_validation=info.counts.get("validation", 0), n_test=info.counts.get("test", 0),
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
