@@ -127,7 +127,7 @@ METHODS = {
     "adam": MethodConfig("adam", "scattering", steps=2),
     "means": MethodConfig("means", "scattering"),
 }
-QUICK = ("dp-sgd on images", "dp-fc", "ls")
+QUICK = ("dp-fc", "ls")
 EACH = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in METHODS]
 WHOSE = UnitConfig("owner", 4, "patient")
 LONER = "z"
@@ -238,6 +238,7 @@ def test_a_dry_run_names_the_unit_and_reads_no_image(people: Path, tmp_path: Pat
     assert "add or remove one unit with up to 8 images" in said and "images" in said
 
 
+@pytest.mark.slow
 def test_resuming_gives_the_same_bits_and_refuses_another_unit(people: Path, tmp_path: Path) -> None:
     from sfumato.runs.train import Recorder
 
@@ -321,6 +322,7 @@ def test_rows_of_features_have_units_too(tmp_path: Path, kind: str) -> None:
     refused(tmp_path, *fit, "--unit", "whose", "--out", tmp_path / "b", says=("unit='whose'", "there is no"))
 
 
+@pytest.mark.slow
 def test_a_feature_store_keeps_units_together(people: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     succeeds("features", "--data", people, "--model", "scattering", "--unit", PATTERN, "--out", store, "--log", "quiet")

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.core.errors import ArgumentError, DataError
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.data.shelf import Loaded, Shelf, positions
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
@@ -200,7 +200,7 @@ def _read(path: Path, labelled: bool = True, apart: str | None = None) -> dict[s
 
             return load_file(path)
         return _parquet(path, labelled, apart)
-    except DataError:
+    except SfumatoError:
         raise
     except Exception as error:  # each library has its own
         raise DataError(f"{path}: cannot be read ({error}); restore it or write it again") from None
@@ -214,11 +214,11 @@ def _parquet(path: Path, labelled: bool, apart: str | None) -> dict[str, np.ndar
     table = parquet.read_table(path)
     if labelled and "label" not in table.column_names:
         raise DataError(f"{path}: has no column called label; rename the one that holds the classes")
+    if apart is not None and apart not in table.column_names:  # before other columns are taken for numbers
+        raise ArgumentError("unit", apart, f"there is no such column in {path}; name one with an entry for each row")
     columns = [name for name in table.column_names if name not in ("label", apart)]
     rows = np.column_stack([table[name].to_numpy().astype(np.float32) for name in columns])
-    found = {"X": rows}
-    if apart in table.column_names:
-        found[str(apart)] = np.array(table[apart].to_pylist(), object)
+    found = {"X": rows} if apart is None else {"X": rows, apart: np.array(table[apart].to_pylist(), object)}
     return found | {"y": np.asarray(table["label"].to_pylist())} if labelled else found
 
 
