@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from sfumato.core.checks import choice, privacy_target
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.data.units import Units, column
 from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import GaussianEvent
@@ -65,6 +66,7 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
     rooted: take signed square roots of the features first; suits non-negative ones, such as those of a ReLU network.
     ledger: an open `Ledger` to pay from, so that several fits share one budget, and whose relation of neighbourhood is meant;
         None gives each fit its own (add or remove one row).
+    rows_per_group: where `fit` is given groups, the rows of each that are used at most; a public number.
 
     A row that is not finite counts as nothing. After `fit`: classes_, n_features_in_, plan_, epsilon_ (spent by this fit),
     head_ (a module: row -> scores). Noise comes from the system's entropy, so two fits differ.
@@ -80,6 +82,7 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         public: Any = None,
         rooted: bool = False,
         ledger: Ledger | None = None,
+        rows_per_group: int = 8,
     ):
         self.epsilon = epsilon
         self.delta = delta
@@ -89,17 +92,22 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         self.public = public
         self.rooted = rooted
         self.ledger = ledger
+        self.rows_per_group = rows_per_group
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "DPLinearClassifier":
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "DPLinearClassifier":
         """X: n x d, float16, float32 or float64, also memory-mapped (it is streamed); y: n labels.
 
         sample_weight: n numbers in [0, 1]; a row's influence is that much of what the guarantee grants to one row.
-        Raises ArgumentError; BudgetError if the ledger does not allow the fit (nothing is released then).
+        groups: n numbers or strings, whose rows these are. The guarantee is then for a whole group, which enters as the mean
+        of its rows with their most frequent class.
+        Raises ArgumentError, DataError; BudgetError if the ledger does not allow the fit (nothing is released then).
         """
         X, y = validate_data(self, X, y, dtype=_FLOATS, ensure_all_finite=False, multi_output=True)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         self.classes_, labels = _encode(y, self.classes)
+        if groups is not None:
+            X, labels = _grouped(X, labels, groups, self.rows_per_group, sample_weight)
         rows = Rows(X, labels, len(self.classes_), _weights(sample_weight, len(X)))
         epsilon, delta = privacy_target(self.epsilon, self.delta, len(X))
         relation = ADD_OR_REMOVE if self.ledger is None else self.ledger.relation
@@ -185,6 +193,14 @@ def _encode(y: np.ndarray, classes: Any) -> tuple[np.ndarray, np.ndarray]:
         first, some = y[outside].tolist()[0], ", ".join(map(str, known[:10]))
         raise ArgumentError("y", first, f"not one of the declared classes ({some})")
     return known, places.astype(np.int32)
+
+
+def _grouped(X: np.ndarray, labels: np.ndarray, groups: Any, most: int, weight: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A row and a label for each group."""
+    if weight is not None:
+        raise ArgumentError("sample_weight", "given with groups", "every group counts as one; leave one of the two out")
+    units = Units.of(column(np.asarray(groups), len(X), "groups"), most)
+    return units.mean_rows(X, labels)
 
 
 def _weights(sample_weight: Any, n: int) -> np.ndarray | None:

@@ -77,6 +77,8 @@ CLIP_LAW = "test_clip_engine.py::test_an_example_is_clipped_as_the_slow_loop_wou
 BY_HAND = "test_training_loop.py::test_a_run_equals_the_published_algorithm_written_out"
 END_TO_END = "test_run_samplers.py::test_plan_procedure_ledger_report_and_account_agree"
 AS_SAMPLED = "test_run_samplers.py::test_the_releases_of_a_plan_are_the_events_of_its_sampler"
+BY_UNIT = "test_unit_runs.py::test_one_unit_with_all_its_images_moves_every_release_by_at_most_its_sensitivity"
+CLIPPED = "clipped_grad(loss if most is None else unit_loss(loss), settings.clip_norm, normalised=True)"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
 MUTATIONS = (
@@ -114,10 +116,17 @@ MUTATIONS = (
     bug("correlated noise forgets its past when a run resumes", "noise.banded:BandedGaussian.unit_noise",
         "self._past, self._next, self._owner = [], 0,", "self._past, self._next, self._owner = [], step,",
         "test_noise_banded.py::test_a_stopped_run_goes_on_bit_by_bit[4]", "assert|equal"),
-    bug("clipped per view, not per image", "train.dpsgd:DPSGD.__post_init__", "clipped(params, examples, mask, *frozen)",
-        "clipped(params, (examples[0].reshape(-1, 1, *examples[0].shape[2:]), "
-        "jnp.repeat(examples[1], examples[0].shape[1])), jnp.repeat(mask, examples[0].shape[1]), *frozen)",
-        f"{SHIPPED}[dp-sgd on images]", "one image moves the sum"),
+    bug("clipped per view, not per image", "runs.jobs:_on_images",
+        CLIPPED, f"(lambda grad: lambda params, examples, mask, *frozen: grad(params, (examples[0].reshape(-1, 1, "
+        f"*examples[0].shape[2:]), jnp.repeat(examples[1], examples[0].shape[1])), jnp.repeat(mask, examples[0].shape[1]), "
+        f"*frozen))({CLIPPED})", f"{SHIPPED}[dp-sgd on images]", "one image moves the sum"),
+    bug("clipped per image, not per unit", "runs.jobs:_on_images",
+        CLIPPED, "(lambda grad: lambda params, units, mask, *frozen: grad(params, jax.tree.map(lambda leaf: leaf.reshape(-1, "
+        "*leaf.shape[2:]), units[0]), (units[1] & mask[:, None]).ravel(), *frozen))(clipped_grad(loss, settings.clip_norm, "
+        "normalised=True))", f"{BY_UNIT}[dp-sgd on images]", "one unit moves the sum"),
+    bug("a row for each image, not for each unit", "runs.units:examples",
+        "units_of(source, most).mean_rows(rows, source.labels)", "rows, source.labels", f"{BY_UNIT}[ls]",
+        "one unit moves the sum"),
     bug("one leaf is not clipped", "clip.factors:Clipper.__call__", "[factors[group] for group in self.of_leaf]",
         "[mask.astype(jnp.float32), *[factors[group] for group in self.of_leaf][1:]]",
         f"{CLIP_LAW}[mlp-book_keeping-influence]", "contributes"),
@@ -205,6 +214,8 @@ MUTATIONS = (
     bug("a unit is split over two examples", "data.units:Units.of", "np.asarray(owners, str)",
         "[f'{owner}/{k % 2}' for k, owner in enumerate(owners)]",
         "test_units.py::test_all_images_of_a_unit_together_move_the_sum_by_no_more_than_one_example_may", "assert"),
+    bug("images of one unit on two sides", "data.shelf:Shelf.open", "owners or loaded.names", "loaded.names",
+        "test_unit_runs.py::test_all_images_of_a_unit_are_on_one_side_and_the_facts_count_units", "two sides"),
     bug("padding of a unit is taken from another", "data.units:Units.of", "np.where(present, place, 0)", "place % counts.max()",
         "test_units.py::test_every_image_is_in_its_own_unit_and_in_no_other", "padding|index|twice"),
     bug("held out by position in a shuffled list", "data.split:held_out",

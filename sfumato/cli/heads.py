@@ -7,7 +7,16 @@ from typing import Literal
 import tyro
 
 from sfumato.core.errors import ArgumentError
-from sfumato.runs.config import DataConfig, FeaturesConfig, Log, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
+from sfumato.runs.config import (
+    DataConfig,
+    FeaturesConfig,
+    Log,
+    MethodConfig,
+    PrivacyConfig,
+    RunConfig,
+    TrainConfig,
+    UnitConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,14 @@ class Features:
     """With --weights: side in pixels to which the network resizes its images [as the weights say]."""
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
+    unit: str | None = None
+    """Which images belong together, as for `sfumato train`; `sfumato fit --unit units` then counts them as one."""
 
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.features(FeaturesConfig(self.data, self.out, self.model, self.weights, self.size, self.dtype, self.log))
+        commands.features(FeaturesConfig(self.data, self.out, self.model, self.weights, self.size, self.dtype, self.log,
+                                         self.unit))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,7 @@ class Fit:
     """A feature store, or a .npy (with NAME.labels.npy beside it), .npz, .safetensors or .parquet file."""
     privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
     run: tyro.conf.OmitArgPrefixes[RunConfig]
+    units: tyro.conf.OmitArgPrefixes[UnitConfig]
     method: str = "auto"
     """auto | fc (feature covariance) | ls (least squares) | newton | sgd | adam | lamb | means."""
     batch: int | None = None
@@ -86,7 +99,7 @@ class Fit:
         method = MethodConfig(self.method, "rows", batch=self.batch, steps=self.steps, learning_rate=self.learning_rate,
                               public=self.rows.public, rooted=self.rows.rooted, per_class=self.per_class)  # fmt: skip
         where = DataConfig(str(self.features), validation=self.validation, test_fraction=self.test_fraction)
-        commands.train(TrainConfig(where, self.privacy, method, self.run))
+        commands.train(TrainConfig(where, self.privacy, method, self.run, self.units))
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,13 @@ class Info:
 
     data: tyro.conf.Positional[str]
     data_dir: Path | None = None
+    unit: str | None = None
+    """Count units too: a regular expression on file names or a column, as for `sfumato train`."""
 
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.data_info(self.data, self.data_dir)
+        commands.data_info(self.data, self.data_dir, self.unit)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,16 @@ from pathlib import Path
 import tyro
 
 from sfumato.core.errors import ArgumentError
-from sfumato.runs.config import DataConfig, Log, MethodConfig, PrivacyConfig, Published, RunConfig, TrainConfig
+from sfumato.runs.config import (
+    DataConfig,
+    Log,
+    MethodConfig,
+    PrivacyConfig,
+    Published,
+    RunConfig,
+    TrainConfig,
+    UnitConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,7 @@ class Train:
     privacy: tyro.conf.OmitArgPrefixes[PrivacyConfig]
     method: tyro.conf.OmitArgPrefixes[MethodConfig]
     run: tyro.conf.OmitArgPrefixes[RunConfig]
+    units: tyro.conf.OmitArgPrefixes[UnitConfig]
     recipe: str | None = None
     """Settings of a published result, NAME or NAME:EPSILON of `sfumato recipes`; with --dry-run, what it costs at full size."""
     scale: float | None = None
@@ -34,7 +44,7 @@ class Train:
             published = Published(self.recipe, self.scale, self.device_memory, self.device_flops)
         elif self.scale is not None:
             raise ArgumentError("scale", self.scale, "is for a --recipe")
-        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run), published)
+        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run, self.units), published)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sfumato.data.listing import Files, Listing, list_folder
 from sfumato.data.shelf import Loaded, Shelf
 from sfumato.data.source import Read, Source
 from sfumato.data.split import ReadOptions
+from sfumato.data.units import owners_by_pattern
 
 PRELOAD_BYTES = 2**31  # decoded pixels up to this size are kept; beyond it every image is decoded when it is read
 NAMED_AT_MOST = 5
@@ -37,7 +38,11 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
     def load() -> Loaded:
         return _load(listing, name, options)
 
-    return Shelf(name, str(root), listing.classes, shape, listing.train.names, n_test, load)
+    def owners(pattern: str) -> dict[str, list[str]]:
+        test = () if listing.test is None else listing.test.names
+        return {"train": owners_by_pattern(listing.train.names, pattern), "test": owners_by_pattern(test, pattern, every=False)}
+
+    return Shelf(name, str(root), listing.classes, shape, listing.train.names, n_test, load, owners)
 
 
 def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:

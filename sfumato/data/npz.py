@@ -1,4 +1,7 @@
-"""A NumPy archive with `x_train`, `y_train` and perhaps `x_test`, `y_test`."""
+"""A NumPy archive with `x_train`, `y_train` and perhaps `x_test`, `y_test`.
+
+Units of several images: an array with an entry for each image, `NAME_train` (or just `NAME`) and perhaps `NAME_test`.
+"""
 
 import math
 import zipfile
@@ -7,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from sfumato.core.archive import Archive
-from sfumato.core.errors import DataError, SfumatoError
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.data.shelf import Arrays, Loaded, Shelf, positions
 from sfumato.data.source import from_arrays
+from sfumato.data.units import column
 
 WANTED = "expected x_train and y_train, and optionally x_test and y_test"
 
@@ -38,11 +42,27 @@ def find_npz(path: Path) -> Shelf:
         return Loaded(sources["train"], positions(shape[0]), sources.get("test"))
 
     n_test = shapes["test"][0] if "test" in parts else None
-    return Shelf(path.stem, str(path), classes, shape[1:], positions(shape[0]), n_test, load)
+    sizes = {part: n for part, (n, *_) in shapes.items()}
+    return Shelf(path.stem, str(path), classes, shape[1:], positions(shape[0]), n_test, load,
+                 lambda name: _owners(path, name, sizes))  # fmt: skip
+
+
+def _owners(path: Path, name: str, sizes: dict[str, int]) -> dict[str, list[str]]:
+    """The unit of each image of every part that has the column. sizes: images of the parts."""
+    stored = _stored(path)
+    candidates = {"train": (f"{name}_train", name), "test": (f"{name}_test",)}
+    keys = {part: key for part in sizes if (key := next((each for each in candidates[part] if each in stored), None))}
+    if "train" not in keys:
+        raise ArgumentError("unit", name, f"{path} has no array {name}_train or {name} (found {', '.join(sorted(stored))})")
+    return {part: column(read_member(path, key), sizes[part], f"{path}: {key}") for part, key in keys.items()}
+
+
+def _stored(path: Path) -> set[str]:
+    return {name.removesuffix(".npy") for name in members(path)}
 
 
 def _parts(path: Path) -> list[str]:
-    stored = {name.removesuffix(".npy") for name in members(path)}
+    stored = _stored(path)
     parts = ["train", "test"] if stored & {"x_test", "y_test"} else ["train"]
     missing = [f"{kind}_{part}" for part in parts for kind in "xy" if f"{kind}_{part}" not in stored]
     if missing:

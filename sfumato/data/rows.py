@@ -8,6 +8,10 @@ A feature store (a directory with manifest.json, written by `sfumato features`) 
     NAME.parquet       numeric columns, and one called label     read whole; needs pyarrow
 
 Labels are whole numbers or strings. Numbers 0 .. k become the classes "0" .. "k".
+
+Units of several rows: a column with an entry for each row, found by its name COLUMN. In a store it is SPLIT.COLUMN.npy
+(`sfumato features --unit` writes SPLIT.units.npy), beside NAME.npy it is NAME.COLUMN.npy; in the other files it is an array
+COLUMN_train (or just COLUMN) and perhaps COLUMN_test, or a column.
 """
 
 import hashlib
@@ -18,12 +22,13 @@ from typing import Any
 import numpy as np
 
 from sfumato.core.archive import GROWTH, most
-from sfumato.core.errors import DataError
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.core.files import read_json
 from sfumato.data.npz import members, read_member
 from sfumato.data.shelf import Loaded, Shelf, positions
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
+from sfumato.data.units import column
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -57,12 +62,12 @@ class Store:
 
 def open_rows(path: Path, validation: float, options: ReadOptions) -> Splits:
     """The rows at `path`. Raises DataError where a file is missing, cut short or not what it should be."""
-    return _shelf(Path(path)).open(validation, options)
+    return _shelf(Path(path), options.unit).open(validation, options)
 
 
 def describe_rows(path: Path, validation: float, options: ReadOptions) -> DataInfo:
     """The public facts of what `open_rows` gives."""
-    shelf = _shelf(Path(path))
+    shelf = _shelf(Path(path), options.unit)
     unit = read_manifest(Path(path)).unit if Path(path).is_dir() else "example"
     return replace(shelf.describe(validation, options), unit=unit)
 
@@ -120,12 +125,13 @@ def digest(rows: np.ndarray, labels: np.ndarray) -> str:
     return found.hexdigest()
 
 
-def _shelf(path: Path) -> Shelf:
-    path = path.expanduser()
+def _shelf(path: Path, unit: str | None) -> Shelf:
+    path, arrays = path.expanduser(), {}
     if path.is_dir():
         parts, classes = _stored(path)
     elif path.suffix in ENDINGS and path.is_file():
-        parts, classes = _named(_read(path), path)
+        arrays = _read(path, apart=unit)
+        parts, classes = _named(arrays, path)
     else:
         raise DataError(f"features={str(path)!r}: give a feature store (`sfumato features` makes one) or a file that ends in "
                         f"{', '.join(ENDINGS)}")
@@ -136,7 +142,29 @@ def _shelf(path: Path) -> Shelf:
         return Loaded(sources["train"], positions(len(train)), sources.get("test"))
 
     n_test = len(parts["test"][0]) if "test" in parts else None
-    return Shelf(path.stem, str(path), classes, (1, 1, train.shape[1]), positions(len(train)), n_test, load)
+    sizes = {split: len(labels) for split, (_, labels) in parts.items()}
+    columns = _columns(path, unit, arrays)
+    return Shelf(path.stem, str(path), classes, (1, 1, train.shape[1]), positions(len(train)), n_test, load,
+                 lambda name: {split: column(columns[split], n, f"{path}: {name} of {split}") for split, n in sizes.items()
+                               if split in columns})  # fmt: skip
+
+
+def _columns(path: Path, unit: str | None, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The unit of each row of the splits that say so. Raises ArgumentError where the training rows do not."""
+    if unit is None:
+        return {}
+    if path.is_dir() or path.suffix == ".npy":
+        names = {split: f"{split}.{unit}.npy" for split in NAMES} if path.is_dir() else {"train": f"{path.stem}.{unit}.npy"}
+        folder = path if path.is_dir() else path.parent
+        found = {split: np.asarray(_map(folder / name)) for split, name in names.items() if (folder / name).is_file()}
+        wanted = str(folder / names["train"])
+    else:
+        places = {"train": (f"{unit}_train", unit), "test": (f"{unit}_test",)}
+        found = {split: arrays[name] for split, either in places.items() for name in reversed(either) if name in arrays}
+        wanted = f"{unit}_train or {unit} in {path} (found {', '.join(sorted(arrays))})"
+    if "train" not in found:
+        raise ArgumentError("unit", unit, f"there is no {wanted}; name a column with an entry for each row")
+    return found
 
 
 def _source(part: Part, name: str, split: str, classes: tuple[str, ...]) -> Source:
@@ -176,8 +204,8 @@ def _map(path: Path) -> np.ndarray:
         raise DataError(f"{path}: cut short or damaged ({said}); restore it or make it again") from None
 
 
-def _read(path: Path, labelled: bool = True) -> dict[str, np.ndarray]:
-    """The arrays of a file by name. labelled: whether labels are needed."""
+def _read(path: Path, labelled: bool = True, apart: str | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a file by name. labelled: whether labels are needed. apart: a column of a table that is no feature."""
     if path.suffix == ".npy":
         return {"X": _map(path), "y": _map(path.with_suffix(".labels.npy"))}
     try:
@@ -188,15 +216,15 @@ def _read(path: Path, labelled: bool = True) -> dict[str, np.ndarray]:
             from safetensors.numpy import load_file
 
             return load_file(path)
-        return _parquet(path, labelled)
-    except DataError:
+        return _parquet(path, labelled, apart)
+    except SfumatoError:
         raise
     except Exception as error:  # each library has its own
         said = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: cannot be read ({said}); restore it or write it again") from None
 
 
-def _parquet(path: Path, labelled: bool) -> dict[str, np.ndarray]:
+def _parquet(path: Path, labelled: bool, apart: str | None) -> dict[str, np.ndarray]:
     try:
         from pyarrow import parquet
     except ImportError:
@@ -208,9 +236,12 @@ def _parquet(path: Path, labelled: bool) -> dict[str, np.ndarray]:
     table = parquet.read_table(path)
     if labelled and "label" not in table.column_names:
         raise DataError(f"{path}: has no column called label; rename the one that holds the classes")
-    columns = [name for name in table.column_names if name != "label"]
+    if apart is not None and apart not in table.column_names:  # before other columns are taken for numbers
+        raise ArgumentError("unit", apart, f"there is no such column in {path}; name one with an entry for each row")
+    columns = [name for name in table.column_names if name not in ("label", apart)]
     rows = np.column_stack([table[name].to_numpy().astype(np.float32) for name in columns])
-    return {"X": rows, "y": np.asarray(table["label"].to_pylist())} if labelled else {"X": rows}
+    found = {"X": rows} if apart is None else {"X": rows, apart: np.array(table[apart].to_pylist(), object)}
+    return found | {"y": np.asarray(table["label"].to_pylist())} if labelled else found
 
 
 def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], tuple[str, ...]]:

@@ -8,11 +8,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sfumato.core.errors import DataError, SfumatoError
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.data.source import DataInfo, Source, Splits, from_arrays
 from sfumato.data.split import ReadOptions, partition
+from sfumato.data.units import check_on_one_side, check_told_apart
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
+Owners = Callable[[str], dict[str, list[str]]]
+"""`ReadOptions.unit` -> the unit of every training example ("train"), and the units of a test part as far as they are known
+("test"). Raises ArgumentError, DataError.
+"""
 
 
 @dataclass(frozen=True)
@@ -36,22 +41,44 @@ class Shelf:
     names: tuple[str, ...]  # stable names of the training examples: relative path, or position
     n_test: int | None  # None: no test split of its own
     load: Callable[[], Loaded]
+    owners: Owners | None = None
 
     def describe(self, validation: float, options: ReadOptions) -> DataInfo:
-        sides = partition(self.names, self.n_test is not None, validation, options)
+        units = self._units(options.unit)
+        sides = partition([units[name] for name in self.names] if units else self.names, self.n_test is not None, validation,
+                          options)  # fmt: skip
         counts = {side: len(indices) for side, indices in sides.items()}
         if self.n_test is not None:
             counts["test"] = self.n_test
-        return DataInfo(self.name, self.path, self.classes, self.shape, counts)
+        if not units or options.unit is None:
+            return DataInfo(self.name, self.path, self.classes, self.shape, counts)
+        trained = {units[self.names[k]] for k in sides["train"]}
+        check_told_apart(trained, options.unit, "training")
+        return DataInfo(self.name, self.path, self.classes, self.shape, counts, units=len(trained))
 
     def open(self, validation: float, options: ReadOptions) -> Splits:
         loaded = self.load()
         if len(set(loaded.train.labels.tolist())) < 2:
             raise DataError(f"{self.path}: all training images are of one class; a classifier needs two or more")
-        sides = partition(loaded.names, loaded.test is not None, validation, options)
-        cut = {side: loaded.train.subset(indices, side) for side, indices in sides.items()}
+        units = self._units(options.unit)
+        owners = [units[name] for name in loaded.names] if units else None
+        train = replace(loaded.train, owners=np.array(owners)) if owners else loaded.train
+        sides = partition(owners or loaded.names, loaded.test is not None, validation, options)
+        cut = {side: train.subset(indices, side) for side, indices in sides.items()}
         test = loaded.test if loaded.test is not None else cut.get("test")
         return Splits(cut["train"], cut.get("validation"), test, loaded.skipped)
+
+    def _units(self, unit: str | None) -> dict[str, str]:
+        """Name of an example -> its unit; empty if none are asked for."""
+        if unit is None:
+            return {}
+        if self.owners is None:
+            raise ArgumentError("unit", unit, f"{self.name} does not say which images belong together; units are for folders, "
+                                ".npz files and files of feature rows")  # fmt: skip
+        found = self.owners(unit)
+        check_told_apart(found["train"], unit, "training")
+        check_on_one_side(found["train"], found.get("test", []), unit)
+        return dict(zip(self.names, found["train"], strict=True))
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,15 @@ class Source:
     shape: tuple[int, int, int]  # h, w, c of every image
     read: Read
     rows: np.ndarray | None = None  # where the examples are rows of features: the matrix itself, perhaps mapped
+    owners: np.ndarray | None = None  # where units have several images: the name of the unit of each image (see `units.py`)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def examples(self) -> int:
+        """How many there are of what the guarantee is about: units, or images where each is its own."""
+        return len(self) if self.owners is None else len(set(self.owners.tolist()))
 
     def raw(self, indices: Any) -> Shaped[np.ndarray, "b h w c"]:
         """The images at `indices` (integers or a boolean mask), as stored. Raises ArgumentError outside the split."""
@@ -48,19 +54,21 @@ class Source:
         chosen, read = _as_indices(indices, len(self)), self.read
         if np.array_equal(chosen, np.arange(len(self))):
             return replace(self, split=split)
-        return Source(self.name, split, self.labels[chosen], self.class_names, self.shape, lambda at: read(chosen[at]))
+        owners = None if self.owners is None else self.owners[chosen]
+        return Source(self.name, split, self.labels[chosen], self.class_names, self.shape, lambda at: read(chosen[at]),
+                      owners=owners)  # fmt: skip
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
-        """`mac` of a digest over everything a model could learn from: classes, labels, pixels, in this order.
+        """`mac` of a digest over everything a model could learn from: classes, labels, units, pixels, in this order.
 
         The digest itself is never shown: without a key, anyone who guesses the data could confirm the guess.
         """
         digest = hashlib.sha256()
-        for name in self.class_names:  # length-prefixed, so ("ab", "c") and ("a", "bc") differ
-            encoded = name.encode("utf-8", "surrogateescape")
-            digest.update(len(encoded).to_bytes(8, "big") + encoded)
+        _add_names(digest, self.class_names)
         digest.update(repr((len(self), self.shape)).encode())
         digest.update(self.labels.astype("<i4").tobytes())
+        if self.owners is not None:
+            _add_names(digest, self.owners.tolist())
         for start in range(0, len(self), CHUNK):
             pixels = self.raw(np.arange(start, min(start + CHUNK, len(self))))
             digest.update(pixels.dtype.str.encode() + np.ascontiguousarray(pixels).tobytes())
@@ -92,8 +100,15 @@ class DataInfo:
     path: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int] | None  # None where the first file's header cannot be read
-    counts: dict[str, int]  # {"train": n, "validation": k, "test": m}; a split that is absent has no entry
+    counts: dict[str, int]  # images: {"train": n, "validation": k, "test": m}; a split that is absent has no entry
     unit: str = "image"
+    units: int | None = None  # of the training split, where units have several images
+    images_per_unit: int | None = None  # how many of a unit's images are used at most
+
+    @property
+    def examples(self) -> int:
+        """n: how many the training split has of what the guarantee is about."""
+        return self.counts.get("train", 0) if self.units is None else self.units
 
 
 def from_arrays(
@@ -115,6 +130,13 @@ def from_arrays(
         raise DataError(f"labels: only one class ({names[0]!r}); a classifier needs images of two classes or more")
     h, w, c = (int(size) for size in pixels.shape[1:])
     return Source(name, split, indices, names, (h, w, c), lambda at: pixels[at])
+
+
+def _add_names(digest: Any, names: Sequence[str]) -> None:
+    """Length-prefixed, so ("ab", "c") and ("a", "bc") differ."""
+    for name in names:
+        encoded = name.encode("utf-8", "surrogateescape")
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
 
 
 def _as_indices(indices: Any, n: int) -> np.ndarray:

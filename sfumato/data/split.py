@@ -33,6 +33,7 @@ class ReadOptions:
     test_fraction    share held out as test where a data set has no test split of its own
     share            share of the training images that is used at all
     seed             public; fixes who is held out and who is used
+    unit             who belongs together: a regular expression on file names, or the name of a column (see `units.py`)
     """
 
     resize: int | None = None
@@ -41,6 +42,7 @@ class ReadOptions:
     test_fraction: float = 0.2
     share: float = 1.0
     seed: int = 0
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         if self.resize is not None and not 1 <= self.resize <= 4096:
@@ -74,7 +76,8 @@ def partition(
 ) -> dict[str, np.ndarray]:
     """Indices into `names` of "train", and of "validation" and "test" where they are split off. Raises ArgumentError.
 
-    `names` are the examples of the training part; `has_test` says whether a test part exists beside them.
+    `names` are the examples of the training part, or the units that they belong to: images of one name stay together.
+    `has_test` says whether a test part exists beside them.
     """
     is_test = held_out(names, 0.0 if has_test else options.test_fraction, options.seed, "test")
     is_validation = held_out(names, validation, options.seed, "validation") & ~is_test

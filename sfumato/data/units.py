@@ -1,12 +1,16 @@
 """Units of several images: all images of one person (patient, camera, ...) taken for one example.
 
-The promise then covers a person with all their images, not one image: a unit is sampled as a whole, its images are averaged
-before the clip, and it contributes once. How many images a unit has must not show either, so at most `most` of them are
-used, in the order of their names, and every unit is padded to that many.
+The promise then covers a person with all their images, not one image: a unit is held out or trained on as a whole, sampled
+as a whole, its images are averaged before the clip, and it contributes once. How many images a unit has must not show
+either, so at most `most` of them are used, spread evenly over them in the order of the data set, and every unit is padded to
+that many.
+
+Whatever is decided here for a unit (its side, its images, its place among them) depends on that unit alone. So the data sets
+with and without a unit differ in one example, and all that is proven of one example holds for the unit.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,6 +20,9 @@ from jaxtyping import Bool, Float, Int, Int64, Shaped
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError
+
+Fetch = Callable[[Int64[np.ndarray, "b"], int], Any]
+"""(positions, step) -> a tree of arrays with leading axis b, as `train/feed.py` has it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +37,12 @@ class Units:
         return len(self.names)
 
     @classmethod
-    def of(cls, owners: Sequence[str], most: int) -> "Units":
-        """owners: to which unit each image belongs. Raises ArgumentError, DataError."""
+    def of(cls, owners: Sequence[str] | np.ndarray, most: int) -> "Units":
+        """owners: to which unit each image belongs. Raises ArgumentError, DataError.
+
+        Of c > most images, those at floor(j c / most), j < most, are used: where a unit's images lie class by class, the
+        first ones would often be of one class.
+        """
         whole("most", most)
         if len(owners) == 0:
             raise DataError("unit: there are no images to group")
@@ -39,40 +50,57 @@ class Units:
         order = np.argsort(owner, kind="stable")
         counts = np.bincount(owner)
         first = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        place = np.arange(most)
-        present = place < counts[:, None]
+        present = np.arange(most) < counts[:, None]
+        place = np.arange(most) * np.maximum(counts, most)[:, None] // most
         images = order[first[:, None] + np.where(present, place, 0)]
         return cls(tuple(str(name) for name in names), images.astype(np.int64), present)
 
-    def fetch(self, read: Callable[[np.ndarray], Any]) -> Callable[[Int64[np.ndarray, "b"], int], Any]:
+    def fetch(self, read: Fetch) -> Fetch:
         """For DP-SGD, with units in place of examples: (units, step) -> (what `read` makes of their images, which are present).
 
-        read: positions of images (k,) -> a tree of arrays with leading axis k; given back with leading axes (b, most).
+        read: as for images, by their positions; its leading axis becomes (b, most). Padding is not read twice.
         """
         import jax
 
         def units(indices: np.ndarray, step: int) -> Any:
             at = self.images[indices]
-            each = read(at.ravel())
-            return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*at.shape, *leaf.shape[1:]), each), self.present[indices]
+            distinct, places = np.unique(at, return_inverse=True)
+            each = read(distinct, step)
+            places = places.reshape(at.shape)
+            return jax.tree.map(lambda leaf: np.asarray(leaf)[places], each), self.present[indices]
 
         return units
 
     def mean_rows(
         self, rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]
     ) -> tuple[Float[np.ndarray, "n d"], Int[np.ndarray, " n"]]:
-        """For solvers on features: the mean of each unit's rows (norm at most 1 if theirs is) and its most frequent class."""
+        """For solvers on features: the mean of each unit's rows and its most frequent class (the first of equals).
+
+        Sensitivity. A solver's sums are sums over rows of f(row, label), and it is proven there that |f| <= C for every row
+        of norm at most 1 and every label. Here row u is m_u = (1/k) sum_{i <= k} x_i over the k <= most images used of unit
+        u, and |m_u| <= (1/k) sum |x_i| <= 1 if the x_i are. (m_u, label_u) is a function of unit u alone; without the unit
+        this one row is gone and the others are bit for bit what they were. So the sums move by at most C, whatever k is: a
+        unit of many images has no more influence than a unit of one, and a row does not say how many it stands for.
+
+        Computed in float64, so that rounding to the rows' own type is all that is added to the norm. A row that is not
+        finite spoils the mean of its own unit only, which solvers then count as nothing.
+        """
         weights = self.present / self.present.sum(1, keepdims=True)
-        mean = np.stack([weight @ rows[at] for weight, at in zip(weights, self.images, strict=True)])
-        return mean.astype(rows.dtype), np.array([
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.stack([
+                (weight @ rows[at].astype(np.float64)).astype(rows.dtype)
+                for weight, at in zip(weights, self.images, strict=True)
+            ])
+        return mean, np.array([
             np.bincount(labels[at[here]]).argmax() for at, here in zip(self.images, self.present, strict=True)
         ], labels.dtype)
 
 
-def owners_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
+def owners_by_pattern(names: Sequence[str], pattern: str, every: bool = True) -> list[str]:
     """The unit of each file: what the regular expression's first group (or all of it) matches in the file's own name.
 
     Raises ArgumentError for an expression that is none, or that a name does not match: nobody may be left without a unit.
+    every=False leaves such names out instead.
     """
     try:
         compiled = re.compile(pattern)
@@ -81,14 +109,43 @@ def owners_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     found = []
     for name in names:
         match = compiled.search(PurePosixPath(name).name)
-        if match is None:
+        owner = None if match is None else match.group(1) if compiled.groups else match.group()
+        if owner:
+            found.append(owner)
+        elif every:
             raise ArgumentError("unit", pattern, f"matches nothing in {name!r}; give one that matches every file name")
-        found.append(match.group(1) if compiled.groups else match.group())
     return found
 
 
-def column(values: Shaped[np.ndarray, " m"]) -> list[str]:
-    """The unit of each image from a column of numbers or strings. Raises DataError where one is missing."""
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        raise DataError("unit: the column has empty places; give every image a unit")
-    return [str(value) for value in values]
+def column(values: Shaped[np.ndarray, "..."], n: int, where: str) -> list[str]:
+    """The unit of each of n images from a column of numbers or strings. Raises DataError where one is missing.
+
+    where: for the message, such as "images.npz: patient".
+    """
+    if values.shape != (n,):
+        raise DataError(f"{where} has shape {values.shape}; a unit's column has one entry for each of {n} images")
+    if values.dtype.kind == "O":
+        values = np.array(["" if value is None or value != value else str(value) for value in values.tolist()], str)
+    if values.dtype.kind not in "iufbUS":
+        raise DataError(f"{where} holds {values.dtype}; give whole numbers or strings")
+    owners = [value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value) for value in values.tolist()]
+    empty = np.isnan(values) if values.dtype.kind == "f" else np.array([not owner.strip() for owner in owners], bool)
+    if empty.any():
+        raise DataError(f"{where} has {int(empty.sum())} empty places, the first at {int(empty.argmax())}; give every image a "
+                        "unit")  # fmt: skip
+    return owners
+
+
+def check_told_apart(owners: Collection[str], unit: str, side: str) -> None:
+    """Raises ArgumentError where there is only one unit: its removal would leave nothing to learn from."""
+    if len(set(owners)) < 2:
+        only = next(iter(owners), "")
+        raise ArgumentError("unit", unit, f"puts all {side} images into one unit, {only!r}; give one that tells units apart")
+
+
+def check_on_one_side(train: Collection[str], test: Collection[str], unit: str) -> None:
+    """Raises ArgumentError where a unit has images in a data set's own training and test parts: the latter are not covered."""
+    both = sorted(set(train) & set(test))
+    if both:
+        raise ArgumentError("unit", unit, f"{both[0]!r} has images in both the training and the test part ({len(both)} such "
+                            "units), and test images are not protected; move all of a unit to one side")  # fmt: skip

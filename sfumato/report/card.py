@@ -25,7 +25,7 @@ def model_card(facts: RunFacts) -> str:
         f"* Method: {markdown(plan.method)}, model {markdown(plan.model)}, {plan.parameters:,} parameters",
         f"* Classes ({len(facts.classes)}): {names}",
         f"* Privacy: ε = {words.epsilon(facts.spent.epsilon)}, δ = {words.power(facts.spent.delta)}, "
-        f"unit: one {markdown(plan.unit)}",
+        f"unit: one {markdown(plan.whole_unit)}",
         f"* Accuracy: {markdown(accuracy_sentence(facts))}",
         "",
     ]

@@ -11,7 +11,7 @@ from sfumato.audit.result import FILE_NAME as AUDIT_FILE
 from sfumato.audit.result import Audit
 from sfumato.core.errors import RunError
 from sfumato.privacy.ledger import Ledger
-from sfumato.report import reading
+from sfumato.report import reading, words
 
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -76,6 +76,12 @@ class Plan:
     features: int | None = None
     noise: str = "gaussian"
     noise_rng: str = "philox"
+    images_per_unit: int | None = None
+
+    @property
+    def whole_unit(self) -> str:
+        """What is added or removed."""
+        return words.unit(self.unit, self.images_per_unit)
 
 
 @dataclass(frozen=True)

@@ -69,20 +69,23 @@ def warnings(facts: RunFacts) -> list[str]:
 
 def _promise(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
-    differ, _, _ = words.neighbours(plan.relation, plan.unit)
+    differ, _, _ = words.neighbours(plan.relation, plan.whole_unit)
     factor = words.number(math.exp(min(spent.epsilon, LARGE_EPSILON)), 3, up=True)
     conditional = "would be" if facts.insecure else "is"
     seen = ("of the model that was chosen and its training, but not of the fits that it was chosen from,"
             if any(release.selected is not None for release in plan.releases) else
             "of the training, all intermediate models included,")  # fmt: skip
+    used, whose = "", f"anyone whose {plan.unit} it is that it was used"
+    if plan.images_per_unit is not None:
+        used = f", on at most {words.plural(plan.images_per_unit, 'image')} of each"
+        whose = f"a {plan.unit} that its images were used"
     text = (
-        f"This model was trained on {words.plural(plan.n, 'private ' + plan.unit)} ({printable(plan.name)}). Training "
+        f"This model was trained on {words.plural(plan.n, 'private ' + plan.unit)} ({printable(plan.name)}){used}. Training "
         f"{conditional} differentially private with ε = {words.epsilon(spent.epsilon)} and δ = "
         f"{words.power(spent.delta)} (promised: at most ε = {words.number(plan.epsilon)}). "
         f"Take two training sets that are the same except that {differ}. Whatever anyone may see "
         f"{seen} is at most e^ε = {factor} times as likely with one as with the "
-        f"other, but for an added probability of at most δ. The smaller both are, the less it matters to anyone whose "
-        f"{plan.unit} it is that it was used."
+        f"other, but for an added probability of at most δ. The smaller both are, the less it matters to {whose}."
     )
     title = "What would be promised if the noise were secret" if facts.insecure else "What is promised"
     return Paragraph(title, text)
@@ -147,16 +150,19 @@ def _method(facts: RunFacts) -> Paragraph:
     origin = ("drawn from a fixed seed that anyone can know" if facts.insecure else
               f"drawn by {generator} with a key from the operating system’s entropy, which is destroyed when training is "
               "complete,")
+    once, averaged = "", ""
+    if plan.images_per_unit is not None:
+        once, averaged = f", once for all images of a {plan.unit}", ", averaged over their images"
     text = (
         f"{_sampling(facts)} What one {plan.unit} can add to a sum is bounded (a gradient is clipped to norm "
-        f"{words.number(plan.clip_norm)}), the contributions are summed, and {plan.mechanism} noise {origin} is added before "
-        f"anything else may use the sum. {words.plural(spent.releases, 'noisy value').capitalize()} "
+        f"{words.number(plan.clip_norm)}{once}), the contributions are summed, and {plan.mechanism} noise {origin} is added "
+        f"before anything else may use the sum. {words.plural(spent.releases, 'noisy value').capitalize()} "
         f"{'has' if spent.releases == 1 else 'have'} been released in this way, each written to the ledger before it "
         f"was made. What they cost together was computed by {plan.accountant}, for training sets that differ by "
-        f"{words.neighbours(plan.relation, plan.unit)[1]}."
+        f"{words.neighbours(plan.relation, plan.whole_unit)[1]}."
     )
     if plan.features is not None:
-        text += f" The {plan.unit}s entered as {words.count(plan.features)} features each"
+        text += f" The {plan.unit}s entered as {words.count(plan.features)} features each{averaged}"
         text += ", as they were given." if plan.model == "rows" else (
             ", from a map that was not learned from them; computing it costs no privacy.")
     title = "How it was computed" if facts.insecure else "How it was kept"
@@ -166,12 +172,13 @@ def _method(facts: RunFacts) -> Paragraph:
 def _not_covered(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
     unit, (pair_epsilon, pair_delta) = plan.unit, group_guarantee(spent.epsilon, spent.delta, 2)
+    shown, same = (unit, "of one person") if plan.images_per_unit is None else ("image", "that are one in truth")
     items = (
-        f"Test and validation {unit}s. Accuracy, the confusion matrix, the learning curve and any {unit} shown come "
+        f"Test and validation {shown}s. Accuracy, the confusion matrix, the learning curve and any {shown} shown come "
         f"from them, without noise. The guarantee covers the {words.count(plan.n)} training {unit}s only.",
         "Earlier runs on the same data. Settings chosen by looking at such runs carry their information; every run "
         "spends its own ε and δ, and these add up.",
-        f"Several {unit}s of one person. For k of them ε grows to about kε, and δ faster: two {unit}s have "
+        f"Several {unit}s {same}. For k of them ε grows to about kε, and δ faster: two {unit}s have "
         f"ε = {words.epsilon(pair_epsilon)}, δ = {words.power(pair_delta)}.",
         "What is true of people in general. If the model shows that an illness leaves a mark, it does so whether or "
         "not a given person took part.",

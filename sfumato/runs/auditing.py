@@ -44,6 +44,8 @@ SIZES = {"whitebox": 10_000, "one-run": 200, "blackbox": 64, "lira": 16}
 
 _REPLAYS = 1000
 _RECORDS = 1000
+_ADDED = "\uffff added by an audit"
+"""Begins the names of units that an attack adds: sorted last, and no file's name."""
 _PHYSICAL = 64
 """Examples at once for each model of a stack: more of them fall out of a processor's cache."""
 
@@ -66,11 +68,11 @@ class Subject:
 
     def procedure(self, source: Source) -> Procedure:
         """The run's procedure on other training images."""
-        return build(self.plan.on(len(source)), source, None, self.seed, self.fresh_key(), Quiet()).procedure
+        return build(self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet()).procedure
 
     def retrain(self, source: Source) -> Classifier:
         """The final model of the run's plan on other training images."""
-        job = build(self.plan.on(len(source)), source, None, self.seed, self.fresh_key(), Quiet())
+        job = build(self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet())
         return job.classifier(run_alone(job.procedure, self.claim, self.fresh_key()))
 
     def fresh_key(self) -> SecretKey:
@@ -90,7 +92,7 @@ def audit(path: Path, attack: str, size: int | None, images: int, seed: int | No
     config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
     plan = Plan.from_json(files.read_json(directory.file("plan.json")))
     splits = open_splits(config)
-    if (len(splits.train), splits.train.class_names) != (plan.n, plan.classes):
+    if (splits.train.examples, splits.train.class_names) != (plan.n, plan.classes):
         raise DataError(f"data={config.data.data!r}: no longer the {plan.n} images of this run's plan; restore them")
     progress = make_progress(log)
     stream = np.random.default_rng(seed)
@@ -123,7 +125,7 @@ def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
         runs = -(-size // canaries)
         subject.progress.begin("canaries", runs, "runs")
         return whitebox(trainer, subject.claim, subject.stream, canaries=canaries, runs=runs,
-                        images=min(images, len(subject.train)), advance=subject.progress.advance)  # fmt: skip
+                        images=min(images, subject.train.examples), advance=subject.progress.advance)  # fmt: skip
     having = subject.procedure(_with_noise_image(subject.train))
     subject.progress.begin("replay", trainer.steps, "steps")
     return replay(trainer, having, subject.claim, subject.stream, repeats=min(size, _REPLAYS), advance=subject.progress.advance)
@@ -136,7 +138,7 @@ def _with_noise_image(source: Source) -> Source:
 
 
 def _joined(source: Source, images: np.ndarray, labels: np.ndarray) -> Source:
-    """The source and then these images, raw as it stores its own."""
+    """The source and then these images, raw as it stores its own; each is a unit of its own."""
     n = len(source)
     sample = source.raw(np.zeros(1, int))
     stored = images if images.dtype == sample.dtype else (images / np.float32(255)).astype(sample.dtype)
@@ -147,7 +149,17 @@ def _joined(source: Source, images: np.ndarray, labels: np.ndarray) -> Source:
         return np.where((at < n).reshape(-1, 1, 1, 1), own, extra)
 
     rows = None if source.rows is None else np.concatenate([source.rows, stored[:, 0, 0, :].astype(source.rows.dtype)])
-    return dataclasses.replace(source, labels=np.concatenate([source.labels, labels]), read=read, rows=rows)
+    owners = source.owners
+    if owners is not None:
+        owners = np.concatenate([owners, [f"{_ADDED} {k}" for k in range(len(labels))]])
+    return dataclasses.replace(source, labels=np.concatenate([source.labels, labels]), read=read, rows=rows, owners=owners)
+
+
+def _refuse_units(subject: Subject, attack: str) -> None:
+    """For attacks that ask about one image at a time and cut the data set between images."""
+    if subject.plan.images_per_unit is not None:
+        raise ArgumentError("attack", attack, f"asks about single images, and this run's unit is a {subject.plan.unit} of "
+                            "several; use whitebox or one-run")  # fmt: skip
 
 
 def _test(subject: Subject) -> Source:
@@ -181,6 +193,7 @@ def _log_odds(probabilities: np.ndarray, labels: np.ndarray) -> Float[np.ndarray
 
 def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
     """One half of the training images (at most 1,000) is learnt without privacy first, another half are the records."""
+    _refuse_units(subject, "blackbox")
     n = min(len(subject.train) // 2, _RECORDS)
     first, second = (subject.train.subset(np.arange(part * n, (part + 1) * n), "train") for part in (0, 1))
     trainer = subject.procedure(second)
@@ -201,6 +214,7 @@ def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
 
 def _lira(subject: Subject, size: int) -> list[AuditResult]:
     """The run's own final model: its training images against the test images."""
+    _refuse_units(subject, "lira")
     train, test = subject.train, _test(subject)
     pool = _joined(train, test.raw(np.arange(len(test))), test.labels)
     members = np.arange(len(pool)) < len(train)

@@ -20,7 +20,7 @@ from sfumato.runs import sweep as curves
 from sfumato.runs import train as runs
 from sfumato.runs import tune as tuning
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import FeaturesConfig, Log, Published, TrainConfig
+from sfumato.runs.config import FeaturesConfig, Log, Published, TrainConfig, UnitConfig
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.estimate import Estimate, estimate
 from sfumato.runs.plan import Plan
@@ -54,9 +54,9 @@ def _from_recipe(config: TrainConfig, recipe: Recipe, scale: float | None) -> Tr
         raise ArgumentError("weights", None, f"{recipe.name} fine-tunes a {config.method.model}; give its public weights")
     if scale is None:
         return config
-    n = runs.describe(replace(config, method=replace(config.method, weights=None))).counts["train"]
+    n = runs.describe(replace(config, method=replace(config.method, weights=None))).examples
     config = replace(config, data=replace(config.data, share=recipes.share_of(recipe, scale, n)))
-    config, told = recipes.scaled(recipe, config, scale, runs.describe(config).counts["train"])
+    config, told = recipes.scaled(recipe, config, scale, runs.describe(config).examples)
     if config.run.log == "bar":
         print(f"recipe    {recipe.name}, {told}")
     return config
@@ -97,7 +97,7 @@ def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) ->
     config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
     own = name is None
     where = replace(config.data, data=config.data.data if name is None else name, data_dir=data_dir or config.data.data_dir)
-    config = replace(config, data=where)
+    config = replace(config, data=where, units=config.units if own else UnitConfig())  # other images are looked at one by one
     splits = runs.open_splits(config)
     source = splits.test if split == "test" else splits.validation
     if source is None:
@@ -153,15 +153,15 @@ def list_data() -> None:
         print(f"{name:<14} {height}x{width}x{colours}  {len(facts.classes):>3} classes  {counts:<28} {facts.title}")
 
 
-def data_info(name: str, data_dir: Path | None) -> None:
-    """What is published (for a named data set) and what is on this machine."""
+def data_info(name: str, data_dir: Path | None, unit: str | None = None) -> None:
+    """What is published (for a named data set) and what is on this machine. unit: as for `sfumato train`, to be counted."""
     if name in data.names():
         facts = data.published(name)
         print(f"{facts.title}\n  address  {facts.address}\n  licence  {facts.licence}")
         for file in facts.files:
             print(f"  file     {file.name}  (md5 {file.md5})")
     try:
-        found = data.describe(name, data_dir=data_dir, download=False)
+        found = data.describe(name, data_dir=data_dir, options=data.ReadOptions(unit=unit), download=False)
     except DataError as error:
         if name not in data.names():
             raise
@@ -170,6 +170,8 @@ def data_info(name: str, data_dir: Path | None) -> None:
     shape = "x".join(map(str, found.shape)) if found.shape else "unknown size"
     counts = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
     print(f"  here     {found.path}\n  images   {counts}; {shape}\n  classes  {', '.join(found.classes)}")
+    if found.units is not None:
+        print(f"  units    {found.units:,} train")
 
 
 def _require_same(source: Source, classifier: Classifier) -> None:
@@ -184,9 +186,11 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
         print(json.dumps(plan.to_json() | {"spends": plan.spends, "estimated_seconds": guess.seconds,
                                            "estimated_memory_bytes": guess.memory_bytes}))
         return
-    _, _, neighbour = words.neighbours(plan.relation, plan.unit)
+    _, _, neighbour = words.neighbours(plan.relation, words.unit(plan.unit, plan.images_per_unit))
+    most = plan.images_per_unit
+    grouped = "" if most is None else f" {plan.unit}s (at most {words.plural(most, 'image')} of each)".replace(words.NBSP, " ")
     lines = [
-        ("data", f"{plan.name}: {plan.n:,} training, {plan.n_validation:,} validation, {plan.n_test:,} test images, "
+        ("data", f"{plan.name}: {plan.n:,} training{grouped}, {plan.n_validation:,} validation, {plan.n_test:,} test images, "
                  f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} classes"),
         ("method", f"{plan.method} on {plan.model}: {plan.parameters:,} trained parameters"
                    + (f", {plan.features:,} features" if plan.features else "")),

@@ -1,5 +1,6 @@
 """What a user may ask of a training run. Plain facts: importing this module imports neither JAX nor NumPy."""
 
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -42,6 +43,41 @@ class DataConfig:
         fraction("validation", self.validation)
         fraction("test_fraction", self.test_fraction)
         probability("share", self.share)
+
+
+@dataclass(frozen=True)
+class UnitConfig:
+    """Whose protection is promised: an image's, or that of someone with all their images."""
+
+    unit: str | None = None
+    """Images that belong together (one patient's, say) count as one: sampled, clipped and held out as a whole. For a folder a
+    regular expression on file names, whose first group (or whole match) names the unit; else the name of a column with an
+    entry for each image [every image on its own]."""
+    images_per_unit: int | None = None
+    """With --unit: images of a unit that are used at most, others are left out [8]. Public: choose it without counting."""
+    unit_name: str | None = None
+    """With --unit: a noun for the report, such as patient [unit]."""
+
+    @property
+    def most(self) -> int:
+        """Images of a unit that are used at most."""
+        return 8 if self.images_per_unit is None else self.images_per_unit
+
+    def check(self) -> None:
+        """Raise ArgumentError for values that no data set could make right."""
+        if self.unit is None:
+            for name in ("images_per_unit", "unit_name"):
+                if (value := getattr(self, name)) is not None:
+                    raise ArgumentError(name, value, "is about units of several images; give --unit too, or leave it out")
+            return
+        if not self.unit:
+            raise ArgumentError("unit", self.unit, "give a regular expression on file names, or the name of a column")
+        whole("images_per_unit", self.most)
+        if self.unit_name is not None and not (len(self.unit_name) <= 40 and _NOUN.fullmatch(self.unit_name)):
+            raise ArgumentError("unit_name", self.unit_name, "give a noun of at most 40 letters, such as patient")
+
+
+_NOUN = re.compile(r"[^\W\d_][\w-]*( [\w-]+)*")
 
 
 @dataclass(frozen=True)
@@ -157,6 +193,7 @@ class FeaturesConfig:
     size: int | None = None
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -167,12 +204,14 @@ class TrainConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    units: UnitConfig = field(default_factory=UnitConfig)
 
     def check(self) -> None:
         """Raise ArgumentError for values that no data set could make right."""
         positive("epsilon", self.privacy.epsilon)
         self.data.check()
         choice("relation", self.privacy.relation, RELATIONS)
+        self.units.check()
         choice("method", self.method.method, METHODS)
         if self.method.noise_bands is not None:
             whole("noise_bands", self.method.noise_bands, at_least=2)
@@ -212,7 +251,7 @@ class TrainConfig:
         """The inverse of `to_json`. Raises RunError for names this version does not know."""
         parts: dict[str, Any] = {}
         rest = dict(flat)
-        kinds = {"data": DataConfig, "privacy": PrivacyConfig, "method": MethodConfig, "run": RunConfig}
+        kinds = {"data": DataConfig, "privacy": PrivacyConfig, "method": MethodConfig, "run": RunConfig, "units": UnitConfig}
         for section, kind in kinds.items():
             own = {each.name: rest.pop(each.name) for each in fields(kind) if each.name in rest}
             parts[section] = kind(**{name: _path(name, value) for name, value in own.items()})

@@ -30,6 +30,7 @@ from sfumato.core.files import (
 )
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.ledger import Ledger
+from sfumato.report import words
 
 _BEGAN = "began.json"
 
@@ -80,9 +81,9 @@ class RunDirectory:
             write_json(aside.file("plan.json"), plan)
             write_json(aside.work / _BEGAN, began)
             Ledger.create(
-                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], unit=plan["unit"], relation=plan["relation"],
-                context=aside.context(),
-            ).close()
+                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], relation=plan["relation"],
+                context=aside.context(), unit=words.unit(plan["unit"], plan.get("images_per_unit")),
+            ).close()  # fmt: skip
             _rename_new(aside.path, path)
         except BaseException:
             remove_directory(aside.path)

@@ -13,6 +13,7 @@ from sfumato.features import CHUNK
 from sfumato.runs.jobs import build
 from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Quiet
+from sfumato.runs.units import grouped
 from sfumato.sampling import FullBatch
 from sfumato.solve.statistics import CHUNK as ROWS
 from sfumato.train.feed import physical_batches
@@ -36,35 +37,37 @@ def _random_images(plan: Plan, n: int) -> Source:
     stream = np.random.default_rng(0)
     labels = stream.integers(len(plan.classes), size=n).astype(np.int32)
     images = stream.random((n, *plan.shape), np.float32)
-    return Source("random", "train", labels, plan.classes, plan.shape, lambda at: images[at])
+    source = Source("random", "train", labels, plan.classes, plan.shape, lambda at: images[at])
+    return grouped(source, plan.images_per_unit)
 
 
 def _features(plan: Plan) -> Estimate:
     assert plan.features is not None
     source = _random_images(plan, 512 if plan.weights is None else CHUNK)
+    images = plan.n * (plan.images_per_unit or 1)
     build(plan, source, None, 0, _key(), Quiet())  # compile
     began = time.monotonic()
-    job = build(plan.on(len(source)), source, None, 0, _key(), Quiet())
+    job = build(plan.on(source.examples), source, None, 0, _key(), Quiet())
     per_image = (time.monotonic() - began) / len(source)
     rows_bytes = 4.0 * plan.features
     # A step reads every row it samples once and multiplies it by the weights twice: bound by memory, 4 GB/s is modest.
     per_step = plan.sampler.expected_batch_size * rows_bytes / 4e9
     fixed = _seconds(lambda: job.procedure.measure(job.procedure.start(), 0, _key())) * plan.n / ROWS
-    seconds = per_image * (plan.n + plan.n_test) + per_step * job.procedure.steps + 2 * fixed + 15
-    return Estimate(seconds, _BASE_MEMORY + rows_bytes * (plan.n + plan.n_test) * 1.15)
+    seconds = per_image * (images + plan.n_test) + per_step * job.procedure.steps + 2 * fixed + 15
+    return Estimate(seconds, _BASE_MEMORY + rows_bytes * (images + plan.n_test) * 1.15)
 
 
 def _network(plan: Plan) -> Estimate:
-    settings = plan.settings
-    source = _random_images(plan, settings.physical)  # type: ignore[union-attr]
-    everybody = FullBatch(plan.sampler.steps, len(source))
-    job = build(replace(plan, n=len(source), sampler=everybody), source, None, 0, _key(), Quiet())
+    settings, most = plan.settings, plan.images_per_unit or 1
+    source = _random_images(plan, settings.physical * most)  # type: ignore[union-attr]
+    everybody = FullBatch(plan.sampler.steps, source.examples)
+    job = build(replace(plan, n=source.examples, sampler=everybody), source, None, 0, _key(), Quiet())
     state = job.procedure.start()
     per_part = _seconds(lambda: job.procedure.measure(state, 0, _key()))
-    parts = plan.sampler.expected_batch_size / len(source)
+    parts = plan.sampler.expected_batch_size / source.examples
     views = max(1, settings.views)  # type: ignore[union-attr]
     memory = _BASE_MEMORY + 4.0 * plan.parameters * 8 + _step_memory(job.procedure, state)
-    images = plan.n * float(np.prod(plan.shape)) * (1 + 4 * views * len(source) / plan.n)
+    images = float(np.prod(plan.shape)) * (plan.n * most + 4 * views * len(source))
     return Estimate(per_part * parts * job.procedure.steps + 15, memory + images)
 
 

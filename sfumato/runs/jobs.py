@@ -29,6 +29,7 @@ from sfumato.runs.plan import Plan
 from sfumato.runs.pretrained import feature_map, prepared
 from sfumato.runs.progress import Progress
 from sfumato.runs.public import sphere_for
+from sfumato.runs.units import examples, units_of
 from sfumato.solve.budget import LinearRecipe
 from sfumato.solve.fc import FIRST_GRADIENT, FeatureCovariance
 from sfumato.solve.linear import solver
@@ -39,6 +40,7 @@ from sfumato.train.dpsgd import DPSGD
 from sfumato.train.evaluate import confusion, count
 from sfumato.train.loop import Procedure, State
 from sfumato.train.settings import SGDSettings
+from sfumato.train.units import unit_loss
 
 Confusion = Int64[np.ndarray, "c c"]
 
@@ -69,9 +71,10 @@ def build(
         return _linear(plan, plan.settings, features, train, held_out, progress)
     rows = [_rows(features, source, name, progress) for source, name in ((train, "features"), (held_out, "test features"))]
     assert rows[0] is not None
+    labelled = examples(train, plan.images_per_unit, rows[0])
     if isinstance(plan.settings, Recipe):
-        return _covariance(plan, plan.settings, features, (rows[0], train.labels), rows[1], held_out)
-    return _on_rows(plan, features, (rows[0], train.labels), rows[1], held_out)
+        return _covariance(plan, plan.settings, features, labelled, rows[1], held_out)
+    return _on_rows(plan, features, labelled, rows[1], held_out)
 
 
 def _rows(features: Any, source: Source | None, name: str, progress: Progress) -> np.ndarray | None:
@@ -106,7 +109,8 @@ def _linear(
 ) -> Job:
     """The rows of the training set are streamed from where they lie if they are given, else computed."""
     matrix, shown = matrices(features, train, held_out, progress)
-    rows, sphere = Rows(matrix, train.labels, len(plan.classes)), sphere_for(plan.public, matrix.shape[1], plan.rooted)
+    matrix, labels = examples(train, plan.images_per_unit, matrix)
+    rows, sphere = Rows(matrix, labels, len(plan.classes)), sphere_for(plan.public, matrix.shape[1], plan.rooted)
     procedure = solver(rows, sphere, recipe, plan.releases)
     spec = spec_of(plan, sphere.kind)
 
@@ -170,11 +174,15 @@ def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, se
     def loss(params: PyTree, example: tuple[Array, Array], frozen: PyTree) -> Float[Array, ""]:
         return loss_of(eqx.combine(frozen, static), own)(params, example)
 
+    def fetch(indices: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return (views(train.images(indices), indices, step), train.labels[indices])
+
+    most = plan.images_per_unit
     procedure = DPSGD(
         params=params,
-        clipped=clipped_grad(loss, settings.clip_norm, normalised=True),
+        clipped=clipped_grad(loss if most is None else unit_loss(loss), settings.clip_norm, normalised=True),
         frozen=frozen,
-        fetch=lambda indices, step: (views(train.images(indices), indices, step), train.labels[indices]),
+        fetch=fetch if most is None else units_of(train, most).fetch(fetch),
         **_common(plan, settings),
     )
     spec = spec_of(plan, None)

@@ -18,7 +18,7 @@ from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import GaussianEvent, Tally
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.runs import correlated, pretrained, samplers
+from sfumato.runs import correlated, pretrained, samplers, units
 from sfumato.runs.config import MethodConfig, TrainConfig, refuse
 from sfumato.runs.pretrained import PublicWeights
 from sfumato.runs.public import PublicRows, describe_public
@@ -41,7 +41,8 @@ class Plan:
     SGDSettings (dp-sgd). mu: the Gaussian budget of (epsilon, delta) under `relation`. sampler: of the gradient steps. rooted,
     public: of the row map of linear heads. weights: the public ones it starts from. trains: which part of the network, as
     `models/trainable.py` has it; None where all of it is, or only a head on fixed features. size: side of what the network
-    sees, None for its own. noise, noise_rng: by their names in `PrivacyConfig`.
+    sees, None for its own. noise, noise_rng: by their names in `PrivacyConfig`. images_per_unit, grouping: of units of several
+    images, how many are used at most and how they are told apart. n_validation, n_test: images, whatever the unit.
     """
 
     name: str
@@ -71,6 +72,8 @@ class Plan:
     relation: Relation = ADD_OR_REMOVE
     noise: str = "gaussian"
     noise_rng: str = "philox"
+    images_per_unit: int | None = None
+    grouping: str | None = None
 
     @property
     def input(self) -> Input | None:
@@ -111,6 +114,9 @@ class Plan:
     def _public_facts(self) -> list[str]:
         """Beyond those that every report names."""
         facts = [] if self.public is None else [self.public.fact]
+        if self.grouping is not None:
+            facts.append(f"that {self.unit}s are told apart by {self.grouping!r}, and that at most {self.images_per_unit} "
+                         "images of each are used")  # fmt: skip
         if self.weights is not None:
             trained = "the head alone" if self.trains is None else f"{self.trains}, {self.parameters:,} parameters"
             facts.append(f"the public weights {self.weights.name} (SHA-256 {self.weights.sha256}), of which was trained: "
@@ -139,7 +145,7 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     """
     config.check()
     weights = weights or pretrained.find(config.method)
-    n, shape = info.counts.get("train", 0), info.shape
+    n, shape = info.examples, info.shape
     if n < 1 or shape is None:
         raise DataError(f"data={config.data.data!r}: no readable training images; give at least one per class")
     epsilon, delta = privacy_target(config.privacy.epsilon, config.privacy.delta, n)
@@ -159,13 +165,17 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     budget = _Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu, relation)
     make = _covariance_plan if method == "dp-fc" else _linear_plan if method in LINEAR else _sgd_plan
     settings, releases, chosen = make(replace(config.method, method=method), model, budget)
+    if not fixed:
+        settings = units.at_once(settings, info, config.method.physical)
+    releases = units.reworded(releases, info)
     return Plan(
         name=info.name, n=n, n_validation=info.counts.get("validation", 0), n_test=info.counts.get("test", 0),
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
         mu=mu, settings=settings, releases=releases, sampler=chosen, parameters=parameters, features=features,
         insecure=config.privacy.insecure_seed is not None,
-        not_covered=_positions(config, info) + _turns(chosen, info.unit) + _given(model, info.unit) + _learnt(weights),
-        rooted=config.method.rooted,
+        not_covered=units.not_covered(info) + _positions(config, info) + _turns(chosen, info.unit) + _given(model, info.unit)
+        + _learnt(weights),
+        rooted=config.method.rooted, images_per_unit=info.images_per_unit, grouping=config.units.unit,
         public=public, weights=weights, trains=trains, size=None if given is None else given.size, relation=relation,
         noise=config.privacy.noise, noise_rng=config.privacy.noise_rng,
     )  # fmt: skip
@@ -242,6 +252,8 @@ def _learnt(weights: PublicWeights | None) -> tuple[str, ...]:
 
 def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
     """What removing an image means for arrays of which some were held out."""
+    if info.units is not None:  # a unit is held out by its own name
+        return ()
     folder = not config.data.data.endswith(".npz") and config.data.data not in data_names()
     whole = config.data.validation == 0 and config.data.share == 1
     if folder or (whole and config.data.data != "digits" and not config.data.data.endswith(".npz")):

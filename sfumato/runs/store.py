@@ -2,6 +2,7 @@
 
     manifest.json                       what the rows are; digests once a split is complete
     SPLIT.features.npy SPLIT.labels.npy     memory-mapped matrix, class numbers
+    SPLIT.units.npy                     with --unit: to which unit each row belongs
     progress.json                       rows done, while there are more to do
 
 The matrix is as private as the images: whoever has a row can often draw the image. It is here because its owner asked for
@@ -50,7 +51,7 @@ def write_store(config: FeaturesConfig) -> Store:
     where = config.data
     where.check()
     options = data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                               test_fraction=where.test_fraction, share=where.share)  # fmt: skip
+                               test_fraction=where.test_fraction, share=where.share, unit=config.unit)  # fmt: skip
     splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=options)
     sources = {"train": splits.train} | ({"test": splits.test} if splits.test is not None else {})
     model = config.model if public is None else public.model
@@ -84,6 +85,8 @@ def _plan(
     preprocessing: dict[str, Any] = {"shape": list(train.shape), "resize": where.resize, "grey": where.grey,
                      "validation": where.validation, "test_fraction": where.test_fraction,
                                      "share": where.share}  # fmt: skip
+    if config.unit is not None:
+        preprocessing |= {"unit": config.unit}
     if public is not None:
         preprocessing |= {"weights": public.sha256, "size": public.input.size}
     feature_map = pretrained.feature_map(model, train.shape, public)
@@ -136,6 +139,8 @@ def _fill(
     extract(feature_map, source, after_chunk, rows, done)
     rows.flush()
     files.write_atomic(labels_file, _npy(source.labels), mode=0o600)
+    if source.owners is not None:
+        files.write_atomic(out / f"{split}.units.npy", _npy(source.owners), mode=0o600)
     store.digests[split] = digest(rows, source.labels)
     _save(out, store)
     return store

@@ -19,7 +19,7 @@ from sfumato.models import registry
 from sfumato.noise import NOISES
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.report import write_report
-from sfumato.runs import images, pretrained
+from sfumato.runs import images, pretrained, units
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import DataConfig, Log, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
@@ -37,6 +37,10 @@ CURVE_POINTS = 10
 
 def describe(config: TrainConfig) -> DataInfo:
     """The public facts of the data a configuration names."""
+    return units.named(_found(config), config.units)
+
+
+def _found(config: TrainConfig) -> DataInfo:
     where = config.data
     if config.method.model == registry.GIVEN:
         return data.describe_rows(Path(where.data), where.validation, read_options(config))
@@ -44,7 +48,7 @@ def describe(config: TrainConfig) -> DataInfo:
         return data.describe(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config),
                              download=not config.run.dry_run)
     except DataError:
-        if not config.run.dry_run or where.data not in data.names():
+        if not config.run.dry_run or where.data not in data.names() or config.units.unit is not None:
             raise
         facts = data.published(where.data)  # not on this machine: what is published is enough for a plan
         held = round(where.validation * facts.counts["train"])
@@ -147,8 +151,8 @@ def _fit(
 
 def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledger: Ledger) -> None:
     """The classifier, with the privacy statement in numbers."""
-    promised = {name: getattr(plan, name) for name in ("epsilon", "delta", "unit", "relation", "insecure")}
-    classifier.save(directory.path, promised | {"spent": ledger.epsilon()})
+    promised = {name: getattr(plan, name) for name in ("epsilon", "delta", "relation", "insecure")}
+    classifier.save(directory.path, promised | {"unit": ledger.unit, "spent": ledger.epsilon()})
 
 
 def write_result(directory: RunDirectory, ledger: Ledger, seconds: dict[str, float], skipped: int) -> None:
@@ -245,20 +249,24 @@ def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> di
 def open_splits(config: TrainConfig) -> Splits:
     where: DataConfig = config.data
     if config.method.model == registry.GIVEN:
-        return data.open_rows(Path(where.data), where.validation, read_options(config))
-    return data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config))
+        splits = data.open_rows(Path(where.data), where.validation, read_options(config))
+    else:
+        splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=read_options(config))
+    return replace(splits, train=units.used(splits.train, config.units))
 
 
 def read_options(config: TrainConfig) -> data.ReadOptions:
     where = config.data
     return data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                            test_fraction=where.test_fraction, share=where.share, seed=config.run.seed)
+                            test_fraction=where.test_fraction, share=where.share, seed=config.run.seed,
+                            unit=config.units.unit)
 
 
 def _counted(info: DataInfo, splits: Splits) -> DataInfo:
     """The facts with the counts of what could be read."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    return replace(info, shape=splits.train.shape,
+    counted = None if info.units is None else splits.train.examples
+    return replace(info, shape=splits.train.shape, units=counted,
                    counts={name: len(part) for name, part in parts.items() if part is not None})
 
 
