@@ -122,7 +122,7 @@ def test_a_report_for_another_relation_than_the_ledgers_is_refused(finished: Pat
 # -- stopped and resumed
 
 
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("old", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_cyclic_run_is_resumed_to_the_same_bits(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
 ) -> None:
@@ -265,12 +265,13 @@ def test_what_has_no_price_or_no_sense_is_refused_before_anything_is_spent(
     refused(tmp_path, *arguments(folder, tmp_path / "run", *flags), says=says)
 
 
-@pytest.mark.parametrize(("method", "model"), [("dp-fc", "scattering"), ("fc", "scattering"), ("ls", "patches")])
-@pytest.mark.parametrize("flags", [("--sampler", "poisson"), ("--truncate", "9"), ("--cycle", "3")])
-def test_methods_without_sampling_refuse_a_sampler(
-    folder: Path, tmp_path: Path, method: str, model: str, flags: tuple[str, str]
+@pytest.mark.parametrize(("method", "flags"), [
+    ("dp-fc", ("--sampler", "poisson")), ("fc", ("--truncate", "9")), ("ls", ("--cycle", "3")), ("sgd", ("--sampler", "full")),
+])  # fmt: skip
+def test_methods_without_a_choice_of_sampler_refuse_one(
+    folder: Path, tmp_path: Path, method: str, flags: tuple[str, str]
 ) -> None:
-    refused(tmp_path, "train", "--data", folder, "--method", method, "--model", model, *flags, "--out", tmp_path / "run",
+    refused(tmp_path, "train", "--data", folder, "--method", method, "--model", "scattering", *flags, "--out", tmp_path / "run",
             says=(flags[0].strip("-"), method, "no such setting"))  # fmt: skip
 
 
