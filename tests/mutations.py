@@ -213,7 +213,7 @@ MUTATIONS = (
         "~is_validation & is_used", "test_data_source.py::test_partition_covers_everyone_exactly_once", "assert"),
     bug("a unit is split over two examples", "data.units:Units.of", "np.asarray(owners, str)",
         "[f'{owner}/{k % 2}' for k, owner in enumerate(owners)]",
-        "test_units.py::test_all_images_of_a_unit_together_move_the_sum_by_no_more_than_one_example_may", "assert"),
+        f"{BY_UNIT}[ls]", "one unit moves the sum"),
     bug("images of one unit on two sides", "data.shelf:Shelf.open", "owners or loaded.names", "loaded.names",
         "test_unit_runs.py::test_all_images_of_a_unit_are_on_one_side_and_the_facts_count_units", "two sides"),
     bug("padding of a unit is taken from another", "data.units:Units.of", "np.where(present, place, 0)", "place % counts.max()",
