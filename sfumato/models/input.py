@@ -34,8 +34,8 @@ class Input:
         """The shape of what the network sees of an image of this shape. Raises ArgumentError for a wrong number of channels."""
         height, width, channels = shape
         if self.colours is not None and channels not in (1, self.colours):
-            raise ArgumentError("image", f"{channels} channels", f"this network takes {self.colours} (a single grey one is "
-                                "repeated); convert the images")  # fmt: skip
+            way_out = "give --grey" if self.colours == 1 else "a single grey one is repeated; convert the images"
+            raise ArgumentError("image", f"{channels} channels", f"this network takes {self.colours}; {way_out}")
         colours = channels if self.colours is None else self.colours
         return (height, width, colours) if self.size is None else (self.size, self.size, colours)
 

@@ -176,9 +176,11 @@ def data_info(name: str, data_dir: Path | None, unit: str | None = None) -> None
 
 def _require_same(source: Source, classifier: Classifier) -> None:
     if source.class_names != classifier.spec.classes:
-        raise DataError(f"data={source.name!r}: its classes ({', '.join(source.class_names[:5])}, ...) are not the model's")
+        raise DataError(f"data={source.name!r}: its classes ({', '.join(source.class_names[:5])}, ...) are not the model's "
+                        f"({', '.join(classifier.spec.classes[:5])}, ...); give images with these class names")
     if source.shape != classifier.spec.shape:
-        raise DataError(f"data={source.name!r}: images of shape {source.shape}; the model needs {classifier.spec.shape}")
+        raise DataError(f"data={source.name!r}: images of shape {source.shape}; the model needs {classifier.spec.shape}; "
+                        "resize them")
 
 
 def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:

@@ -59,9 +59,12 @@ def find(config: MethodConfig) -> PublicWeights | None:
 
 @lru_cache(maxsize=2)
 def _load(source: str, model: str | None) -> Any:
+    """Filled into their network once, so that what does not fit is refused before a run directory is made."""
     from sfumato import weights
 
-    return weights.load(source, model)
+    found = weights.load(source, model)
+    found.prepared(1)
+    return found
 
 
 def verify(weights: PublicWeights) -> Any:

@@ -15,6 +15,7 @@ from sfumato.models import catalogue
 from sfumato.models.architecture import Architecture, Shape
 from sfumato.models.backbone import Backbone
 from sfumato.models.cost import outline
+from sfumato.models.counted import COUNTED, counted_for
 from sfumato.models.input import Input, Prepared
 from sfumato.models.layers import Linear
 from sfumato.weights import files, own, places
@@ -32,6 +33,8 @@ LAYOUTS = {
 """Family of networks -> modules of `sfumato.weights` with `layout` and `unused`; `own` serves every family."""
 
 _ANY_SIZE = 32
+_MOST_CLASSES = 22_000
+"""ImageNet-21k has 21,843."""
 
 
 @dataclass(frozen=True)
@@ -167,9 +170,22 @@ def _outputs(module: ModuleType, network: Backbone, arrays: Arrays) -> int:
 
 def _suggestion(arrays: Arrays, family: str | None = None) -> str:
     """"; they fit ...": the networks of the catalogue (of one family) whose names and shapes are those of the file."""
+    numbers = sum(array.size for array in arrays.values())
     fitting = [each.name for each in catalogue.architectures().values()
-               if family in (None, each.family) and _fits(each, arrays)]  # fmt: skip
+               if family in (None, each.family) and _may_fit(each, numbers) and _fits(each, arrays)]  # fmt: skip
     return f"; they fit {', '.join(fitting)}" if fitting else ""
+
+
+def _may_fit(architecture: Architecture, numbers: int) -> bool:
+    """Could a file of so many numbers hold it? Position embeddings of another grid, statistics to be folded and a head of many
+    classes are allowed for. Spares building most networks, which takes long.
+    """
+    counted = COUNTED.get(architecture.name)
+    if counted is None:
+        return True
+    head = counted.features + 1
+    trunk = counted.parameters - head * counted_for(architecture)[1]
+    return 0.9 * trunk <= numbers <= 1.2 * trunk + head * _MOST_CLASSES
 
 
 def _fits(architecture: Architecture, arrays: Arrays) -> bool:
