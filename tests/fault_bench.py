@@ -137,8 +137,8 @@ def one_line(answer: dict[str, Any]) -> str:
     return answer["err"]
 
 
-def finish(bench: Bench, run: Path, reference: Path, steps: int = STEPS) -> None:
-    done = bench.go_on(run, steps)
+def finish(bench: Bench, run: Path, reference: Path, steps: int = STEPS, **more: Any) -> None:
+    done = bench.go_on(run, steps, **more)
     assert done["status"] == 0, done["err"]
     check_paid(bench, run)
     check_same(run, reference)

@@ -197,7 +197,7 @@ def test_the_statement_names_the_noise_that_was_drawn(tmp_path: Path) -> None:
     assert "drawn by ChaCha20" in said(noise_rng="chacha") and "Philox" not in said(noise_rng="chacha")
     assert "one patient more in a sum" in said(unit="patient")
     assert "discrete Gaussian, on a lattice, by ChaCha20" in page(
-        make_run(tmp_path, plan={"noise": "lattice", "noise_rng": "chacha"}))  # fmt: skip
+        make_run(tmp_path, plan={"noise": "lattice", "noise_rng": "chacha", "mechanism": "discrete Gaussian"}))  # fmt: skip
 
 
 def test_true_positive_rate_known_values() -> None:
