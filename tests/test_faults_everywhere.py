@@ -15,7 +15,7 @@ pytest_plugins = ("fault_bench",)
 pytestmark = pytest.mark.slow
 finish = partial(finish_any, light=True)
 STEPS = 3
-"""The first writes a checkpoint, the second replaces it, the third is the last."""
+"""Of gradients, after one release of a mean: the first release writes a checkpoint, the second replaces it."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def nth_payment(short: Reference, n: int) -> int:
     """The operation that follows the flush of the ledger's n-th payment."""
     operations = short[1]["operations"]
     written = [at for at, operation in enumerate(operations, start=1) if operation == "write ledger.jsonl"]
-    assert len(written) == STEPS and operations[written[n - 1]] == "fsync ledger.jsonl"
+    assert len(written) > n and operations[written[n - 1]] == "fsync ledger.jsonl"
     return written[n - 1] + 2
 
 
