@@ -1,29 +1,22 @@
 """Every file operation of a short run, one after the other: kill -9 before it, kill -9 with half of a write done, and a power
-cut before it that leaves only what was flushed. The laws are those of `test_faults.py`. What the run computes is NumPy of a few
-numbers (`faults.Light`), so that hundreds of runs take minutes; what it writes, and when, is the shipped code's.
+cut before it that leaves only what was flushed. The laws are those of `test_faults.py`.
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
-from fault_bench import SAME_BITS, Bench, Figures, Reference, check_paid, place
-from fault_bench import finish as finish_any
+from fault_bench import SAME_BITS, Bench, Figures, Reference, check_paid, finish, place, undisturbed
 
 pytest_plugins = ("fault_bench",)
 pytestmark = pytest.mark.slow
-finish = partial(finish_any, light=True)
 STEPS = 3
 """Of gradients, after one release of a mean: the first release writes a checkpoint, the second replaces it."""
 
 
 @pytest.fixture(scope="module")
 def short(bench: Bench) -> Reference:
-    for name in ("short-first", "short"):
-        done = bench.train(place(bench, name), steps=STEPS, light=True)
-        assert done["status"] == 0, done["err"]
-    return bench.home / "short" / "run", done
+    return undisturbed(bench, "short", steps=STEPS)
 
 
 FAULTS: dict[str, tuple[str, Callable[[str], bool]]] = {
@@ -41,7 +34,7 @@ def test_stopped_at_every_file_operation(bench: Bench, short: Reference, figures
         if not chosen(operation):
             continue
         run = place(bench, f"{how}{at}")
-        stopped = bench.train(run, steps=STEPS, light=True, fault={"at": at, "how": how})
+        stopped = bench.train(run, steps=STEPS, fault={"at": at, "how": how})
         assert stopped["status"] == -9, f"{operation} {at}: {stopped['err']}"
         check_paid(bench, run)
         finish(bench, run, short[0], STEPS)
@@ -56,12 +49,12 @@ def test_a_resumed_run_is_stopped_at_every_file_operation(bench: Bench, short: R
     done = figures.timed(f"{FAULTS[how][0]}, of a resumed run")
     first = {"at": nth_payment(short, 2), "how": how}
     run = place(bench, f"measure-{how}")
-    bench.train(run, steps=STEPS, light=True, fault=first)
-    operations = bench.resume(run, light=True)["operations"]
+    bench.train(run, steps=STEPS, fault=first)
+    operations = bench.resume(run)["operations"]
     for at in range(1, len(operations) + 1):
         run = place(bench, f"again-{how}{at}")
-        bench.train(run, steps=STEPS, light=True, fault=first)
-        assert bench.resume(run, light=True, fault={"at": at, "how": how})["status"] == -9
+        bench.train(run, steps=STEPS, fault=first)
+        assert bench.resume(run, fault={"at": at, "how": how})["status"] == -9
         check_paid(bench, run)
         finish(bench, run, short[0], STEPS)
     done(len(operations), SAME_BITS)
@@ -82,5 +75,5 @@ def test_control_a_program_that_does_not_flush_is_found_out(bench: Bench, short:
     with pytest.raises(AssertionError, match="released but not paid for"):
         for at in range(nth_payment(short, 1), len(short[1]["operations"]), 5):
             stopped.append(place(bench, f"control-{forget}{at}"))
-            bench.train(stopped[-1], steps=STEPS, light=True, fault={"at": at, "how": "power", "forget": forget})
+            bench.train(stopped[-1], steps=STEPS, fault={"at": at, "how": "power", "forget": forget})
             check_paid(bench, stopped[-1])
