@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fault_bench import SAME_BITS, Bench, Figures, Reference, check_paid, check_same, finish, one_line, place
+from fault_bench import SAME_BITS, Bench, Figures, Reference, check_paid, check_same, finish, one_line, place, undisturbed
 
 pytest_plugins = ("fault_bench",)
 pytestmark = pytest.mark.slow
@@ -26,18 +26,19 @@ Halfway = Callable[[str], Path]
 # -- kill -9
 
 
-def test_killed_at_a_hundred_random_moments(bench: Bench, reference: Reference, figures: Figures) -> None:
-    """Up to eight kills a run, each at a random moment of a process, until there were a hundred."""
+def test_killed_at_a_hundred_random_moments(bench: Bench, figures: Figures) -> None:
+    """Up to eight kills of a whole run, each at a random moment of a process, until there were a hundred."""
+    reference = undisturbed(bench, "whole", light=False)
     done, stream = figures.timed("kill -9 at a random moment of a process, up to 8 times a run"), np.random.default_rng(2024)
     kills = runs = 0
     while kills < KILLS:
         run = place(bench, f"random{runs}")
         for _ in range(8):
-            killed = bench.go_on(run, seconds=float(stream.uniform(0.02, 1.05) * reference[1]["seconds"]))
+            killed = bench.go_on(run, light=False, seconds=float(stream.uniform(0.02, 1.05) * reference[1]["seconds"]))
             assert killed["status"] in (0, -9), killed["err"]
             kills += killed["status"] == -9
             check_paid(bench, run)
-        finish(bench, run, reference[0])
+        finish(bench, run, reference[0], light=False)
         runs += 1
     done(kills, f"{runs} runs, {SAME_BITS}")
 

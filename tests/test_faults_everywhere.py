@@ -6,20 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fault_bench import SAME_BITS, Bench, Figures, Reference, check_paid, finish, place
+from fault_bench import SAME_BITS, Bench, Figures, Reference, check_paid, finish, place, undisturbed
 
 pytest_plugins = ("fault_bench",)
 pytestmark = pytest.mark.slow
 STEPS = 3
-"""The first writes a checkpoint, the second replaces it, the third is the last."""
+"""Of gradients, after one release of a mean: the first release writes a checkpoint, the second replaces it."""
 
 
 @pytest.fixture(scope="module")
 def short(bench: Bench) -> Reference:
-    for name in ("short-first", "short"):
-        done = bench.train(place(bench, name), steps=STEPS)
-        assert done["status"] == 0, done["err"]
-    return bench.home / "short" / "run", done
+    return undisturbed(bench, "short", steps=STEPS)
 
 
 FAULTS: dict[str, tuple[str, Callable[[str], bool]]] = {
@@ -54,20 +51,20 @@ def test_a_resumed_run_is_stopped_at_every_file_operation(bench: Bench, short: R
     run = place(bench, f"measure-{how}")
     bench.train(run, steps=STEPS, fault=first)
     operations = bench.resume(run)["operations"]
-    for at in range(1, len(operations) + 1, 2):
+    for at in range(1, len(operations) + 1):
         run = place(bench, f"again-{how}{at}")
         bench.train(run, steps=STEPS, fault=first)
         assert bench.resume(run, fault={"at": at, "how": how})["status"] == -9
         check_paid(bench, run)
         finish(bench, run, short[0], STEPS)
-    done(len(operations[::2]), SAME_BITS)
+    done(len(operations), SAME_BITS)
 
 
 def nth_payment(short: Reference, n: int) -> int:
     """The operation that follows the flush of the ledger's n-th payment."""
     operations = short[1]["operations"]
     written = [at for at, operation in enumerate(operations, start=1) if operation == "write ledger.jsonl"]
-    assert len(written) == STEPS and operations[written[n - 1]] == "fsync ledger.jsonl"
+    assert len(written) > n and operations[written[n - 1]] == "fsync ledger.jsonl"
     return written[n - 1] + 2
 
 

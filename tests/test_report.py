@@ -197,7 +197,7 @@ def test_the_statement_names_the_noise_that_was_drawn(tmp_path: Path) -> None:
     assert "drawn by ChaCha20" in said(noise_rng="chacha") and "Philox" not in said(noise_rng="chacha")
     assert "one patient more in a sum" in said(unit="patient")
     assert "discrete Gaussian, on a lattice, by ChaCha20" in page(
-        make_run(tmp_path, plan={"noise": "lattice", "noise_rng": "chacha"}))  # fmt: skip
+        make_run(tmp_path, plan={"noise": "lattice", "noise_rng": "chacha", "mechanism": "discrete Gaussian"}))  # fmt: skip
 
 
 def test_true_positive_rate_known_values() -> None:
@@ -311,12 +311,18 @@ def test_validation_is_never_called_test(tmp_path: Path) -> None:
     assert "1,000 validation images" in text and "test images" not in text
 
 
+def test_examples_that_are_no_images_are_called_examples(tmp_path: Path) -> None:
+    rows = {"model": "rows", "unit": "example", "shape": [1, 1, 8], "features": 8}
+    text = Tags(re.sub("<style>.*?</style>", "", page(make_run(tmp_path, plan=rows)), flags=re.DOTALL)).text()
+    assert "1,000 test examples" in text and "Counted on 1,000 test examples" in text and "image" not in text.lower()
+
+
 def test_no_evaluation_and_no_course(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run / "evaluation.json").unlink()
     (run / "metrics.jsonl").write_text("")
     text = page(run)
-    assert "No test images were at hand" in text and "<svg" not in text
+    assert "No test data were at hand" in text and "<svg" not in text
 
 
 def test_metrics_without_accuracy_and_a_torn_last_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Feature rows in files: the store that `sfumato features` writes, matrices that users have, and `sfumato fit` on them."""
 
 import json
+import os
 import stat
 import sys
 from pathlib import Path
@@ -76,6 +77,22 @@ def test_a_stopped_store_is_continued_to_the_same_bytes(store: Path, folder: Pat
     for name in ("train.features.npy", "test.features.npy", "manifest.json"):
         assert (half / name).read_bytes() == (store / name).read_bytes()
     assert not (half / "progress.json").exists()
+
+
+def test_a_full_disk_is_told_before_a_map_is_written_and_the_same_command_goes_on(
+    store: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under a memory map it would kill the process."""
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        outcome = sfumato("features", "--data", folder, *CHEAP, "--out", tmp_path / "new")
+    assert outcome.code == 2 and "No space left" in outcome.err and outcome.err.count("\n") == 1
+    succeeds("features", "--data", folder, *CHEAP, "--out", tmp_path / "new")
+    for name in ("train.features.npy", "test.features.npy", "manifest.json"):
+        assert (tmp_path / "new" / name).read_bytes() == (store / name).read_bytes()
 
 
 def test_another_store_is_not_overwritten(store: Path, folder: Path, tmp_path: Path) -> None:

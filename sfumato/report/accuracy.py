@@ -6,12 +6,12 @@ from sfumato.report import words
 from sfumato.report.facts import Evaluation, RunFacts
 from sfumato.report.intervals import Score
 
-NO_EVALUATION = "No test images were at hand, so nothing is known of this model's accuracy."
+NO_EVALUATION = "No test data were at hand, so nothing is known of this model's accuracy."
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class: how many of its images were found, and how often its name was rightly given."""
+    """One class: how many of it were found, and how often its name was rightly given."""
 
     number: int
     name: str
@@ -44,25 +44,25 @@ def with_interval(score: Score, what: str) -> str:
 def accuracy_sentence(facts: RunFacts) -> str:
     if facts.evaluation is None:
         return NO_EVALUATION
-    return with_interval(total(facts.evaluation), f"{facts.evaluation.split} image")
+    return with_interval(total(facts.evaluation), f"{facts.evaluation.split} {facts.shown}")
 
 
 def guess_sentence(facts: RunFacts, evaluation: Evaluation) -> str:
-    """What knowing nothing of the images would reach."""
+    """What knowing nothing would reach."""
     sizes = [sum(row) for row in evaluation.confusion]
     largest = max(range(len(sizes)), key=sizes.__getitem__)
     return (f"A guess among {words.plural(len(sizes), 'class')} is right {words.percent(1 / len(sizes))} of the time; "
-            f"always answering “{facts.classes[largest]}”, the commonest class of these images, "
+            f"always answering “{facts.classes[largest]}”, the commonest class of these {facts.shown}s, "
             f"{words.percent(sizes[largest] / evaluation.n)}.")
 
 
-def source_sentence(evaluation: Evaluation) -> str:
-    """Which images the numbers come from, and what that means for them."""
+def source_sentence(facts: RunFacts, evaluation: Evaluation) -> str:
+    """Where the numbers come from, and what that means for them."""
     if evaluation.split == "validation":
-        return (f"These numbers come from validation images ({evaluation.source}), not from a test set. Validation "
-                "images are split off the training images before training and are not protected by the guarantee. "
-                "Where settings were chosen by them, the numbers are too kind.")
-    return (f"These numbers come from test images ({evaluation.source}), which had no part in training and are not "
+        return (f"These numbers come from validation {facts.shown}s ({evaluation.source}), not from a test set. Validation "
+                f"{facts.shown}s are split off the training {facts.shown}s before training and are not protected by the "
+                "guarantee. Where settings were chosen by them, the numbers are too kind.")
+    return (f"These numbers come from test {facts.shown}s ({evaluation.source}), which had no part in training and are not "
             "protected by the guarantee.")
 
 

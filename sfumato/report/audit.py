@@ -46,6 +46,8 @@ def verdict(audit: Audit) -> str:
         return (f"THE CLAIM DOES NOT HOLD, or this is one of the audits in twenty that err: {_measured(worst)} is claimed. "
                 "Repeat the audit. If it fails again, do not publish the model, and report the error.")
     best = max(audit.results, key=lambda each: each.lower_bound / each.epsilon)
+    if best.lower_bound == 0:
+        return "No attack contradicts the claim, and none could show any loss of privacy with so many guesses."
     return (f"No attack contradicts the claim. The strongest: {_measured(best)} is claimed, so "
             f"{words.percent(best.lower_bound / best.epsilon, 0)} of it was seen at work.")
 

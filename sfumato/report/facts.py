@@ -176,6 +176,11 @@ class RunFacts:
         return facts
 
     @property
+    def shown(self) -> str:
+        """What the model is evaluated on, one of them; a unit may hold several."""
+        return "example" if self.plan.model == "rows" else "image"
+
+    @property
     def spent(self) -> Spent:
         return self.result.spent
 

@@ -82,7 +82,7 @@ def _percent_axis(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
 
 
-def learning_curve(metrics: tuple[Metric, ...], promised: float, split: str) -> Plot | None:
+def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> Plot | None:
     """Accuracy over steps, and below it the ε spent by then. None when there is no course to show."""
     if len({metric.step for metric in metrics}) < 2:
         return None
@@ -109,10 +109,10 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, split: str) -> 
 
     steps, last = f"{metrics[-1].step:,} steps", metrics[-1].epsilon
     alt = f"Line plot. Over {steps}, ε spent rises to {last:.3g}, where {promised:g} is promised."
-    caption = "ε spent so far, an upper bound; it comes from the ledger’s events and tells nothing of the images."
+    caption = "ε spent so far, an upper bound; it comes from the ledger’s events and tells nothing of the data."
     if scored:
         alt += f" Accuracy goes from {100 * scored[0][1]:.1f} % to {100 * scored[-1][1]:.1f} %."
-        caption = f"Above: accuracy on the {split} images as training went on. Below: {caption}"
+        caption = f"Above: accuracy on the {what} as training went on. Below: {caption}"
     return Plot(_draw("curve", 3.5 if scored else 1.9, paint), alt, caption)
 
 
@@ -135,7 +135,7 @@ def audit_plot(results: tuple[AuditResult, ...]) -> Plot:
     return Plot(_draw("audit", 0.7 + 0.32 * len(results), paint), alt, caption)
 
 
-def class_plot(names: tuple[str, ...], scores: list[Score], split: str) -> Plot:
+def class_plot(names: tuple[str, ...], scores: list[Score], what: str) -> Plot:
     """A dot and its interval per class, best first; of many classes the best and the worst."""
     order = sorted((i for i in range(len(names)) if scores[i].n), key=lambda i: -scores[i].right / scores[i].n)
     cut = len(order) > MOST_ROWS
@@ -158,7 +158,7 @@ def class_plot(names: tuple[str, ...], scores: list[Score], split: str) -> Plot:
     alt = (f"Dot plot of accuracy per class. Best: {names[best]}, {100 * scores[best].right / scores[best].n:.1f} %; "
            f"worst: {names[worst]}, {100 * scores[worst].right / scores[worst].n:.1f} %. The table below has all.")
     some = f"The {MOST_ROWS // 2} best and the {MOST_ROWS // 2} worst classes: share" if cut else "Share"
-    caption = f"{some} of each class’s {split} images that the model names correctly, with its 95 % interval."
+    caption = f"{some} of each class’s {what} that the model names correctly, with its 95 % interval."
     return Plot(_draw("classes", 0.45 + 0.185 * len(shown), paint), alt, caption)
 
 
@@ -168,7 +168,7 @@ def _name_ticks(axis: Any, names: list[str], rotation: int = 0, size: float = 8.
         label.set_parse_math(False)  # a class called "$x^2$" is that, and no formula
 
 
-def confusion_plot(names: tuple[str, ...], evaluation: Evaluation) -> Plot:
+def confusion_plot(names: tuple[str, ...], evaluation: Evaluation, what: str) -> Plot:
     """Rows are what the images are, columns what the model says; a row's shading sums to one."""
     k, many = len(names), len(names) > NAMED_CELLS
     width = min(WIDTH, 1.9 + 0.42 * k)
@@ -189,10 +189,10 @@ def confusion_plot(names: tuple[str, ...], evaluation: Evaluation) -> Plot:
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
 
-    alt = (f"Confusion matrix, {k} by {k}: of {evaluation.n:,} {evaluation.split} images, "
+    alt = (f"Confusion matrix, {k} by {k}: of {evaluation.n:,} {what}, "
            f"{sum(evaluation.confusion[i][i] for i in range(k)):,} lie on the diagonal (named correctly).")
-    counts = " Figures are image counts." if k <= NUMBERED_CELLS else ""
-    caption = (f"Each row is one true class of the {evaluation.split} images, each column what the model called them; "
+    counts = " Figures are counts." if k <= NUMBERED_CELLS else ""
+    caption = (f"Each row is one true class of the {what}, each column what the model called them; "
                f"the darker or stronger a cell, the larger its share of the row.{counts}")
     return Plot(_draw("confusion", width, paint, width), alt, caption, width / WIDTH)
 

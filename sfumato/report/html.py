@@ -74,11 +74,12 @@ def _page(facts: RunFacts) -> dict[str, Any]:
 def _measured(facts: RunFacts) -> dict[str, Any]:
     """The evaluation in words, tables and plots; empty where there is none."""
     evaluation = facts.evaluation
-    split = "evaluation" if evaluation is None else evaluation.split
+    shown = f"{'evaluation' if evaluation is None else evaluation.split} {facts.shown}s"
     found: dict[str, Any] = {
         "evaluation": evaluation,
         "no_evaluation": accuracy.NO_EVALUATION,
-        "curve": figures.learning_curve(facts.metrics, facts.plan.epsilon, split),
+        "curve": figures.learning_curve(facts.metrics, facts.plan.epsilon, shown),
+        "shown": shown,
     }
     if evaluation is None:
         return found
@@ -87,11 +88,11 @@ def _measured(facts: RunFacts) -> dict[str, Any]:
         "score": accuracy.total(evaluation),
         "accuracy": accuracy.accuracy_sentence(facts),
         "guess": accuracy.guess_sentence(facts, evaluation),
-        "source": accuracy.source_sentence(evaluation),
+        "source": accuracy.source_sentence(facts, evaluation),
         "rows": rows,
         "mistakes": accuracy.commonest_mistakes(facts, evaluation),
-        "class_plot": figures.class_plot(facts.classes, [row.found for row in rows], split),
-        "confusion": figures.confusion_plot(facts.classes, evaluation),
+        "class_plot": figures.class_plot(facts.classes, [row.found for row in rows], shown),
+        "confusion": figures.confusion_plot(facts.classes, evaluation, shown),
     }
 
 

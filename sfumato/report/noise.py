@@ -10,8 +10,8 @@ from sfumato.report.facts import Plan
 
 
 @dataclass(frozen=True)
-class Told:
-    """name: for a table. limits: for the list of what is not covered."""
+class Generator:
+    """limits: for the list of what is not covered."""
 
     name: str
     limits: tuple[str, ...]
@@ -21,26 +21,26 @@ _ROUNDING = (
     "Rounding before the noise. What one {unit} may add is bounded with an allowance for rounding that experience, not proof, "
     "supports; and one {unit} more in a sum may round the others’ contributions another way, by about a millionth of one."
 )
-NOISES = {
-    "gaussian": Told("Gaussian", (
+LIMITS = {
+    "gaussian": (
         "Floating point. The noise approximates a Gaussian law with machine numbers; attacks on their lowest bits are known "
         "and were not defended against in this run (--noise lattice does).",
         _ROUNDING,
-    )),
-    "lattice": Told("discrete Gaussian, on a lattice", (
+    ),
+    "lattice": (
         "Floating point, but for the lowest bits of the noise: every released number is a whole multiple of a public step, "
         "whatever the sum was, so that the known attacks on those bits find nothing.",
         _ROUNDING,
         "The time that the noise took. Its sampler tries again until a draw fits, and large draws take longer; who could "
         "time single releases would learn something of their noise.",
-    )),
+    ),
 }  # fmt: skip
 GENERATORS = {
-    "philox": Told("Philox4x64-10", (
+    "philox": Generator("Philox4x64-10", (
         "The generator of the noise, Philox4x64-10 with secret keys. It passes every known statistical test, but was not made "
         "to withstand whoever tries to predict it; that nobody can is assumed (--noise-rng chacha takes a cipher).",
     )),
-    "chacha": Told("ChaCha20", (
+    "chacha": Generator("ChaCha20", (
         "The generator of the noise, ChaCha20 with secret keys. That nobody can predict it without them is assumed, as it is "
         "for much of today’s encryption.",
     )),
@@ -48,16 +48,17 @@ GENERATORS = {
 
 
 def name(plan: Plan) -> str:
-    return f"{NOISES[plan.noise].name}, by {GENERATORS[plan.noise_rng].name}"
+    where = ", on a lattice" if plan.noise == "lattice" else ""
+    return f"{plan.mechanism}{where}, by {GENERATORS[plan.noise_rng].name}"
 
 
 def limits(plan: Plan) -> tuple[str, ...]:
-    return tuple(each.format(unit=plan.unit) for each in NOISES[plan.noise].limits + GENERATORS[plan.noise_rng].limits)
+    return tuple(each.format(unit=plan.unit) for each in LIMITS[plan.noise] + GENERATORS[plan.noise_rng].limits)
 
 
 def audited_otherwise(plan: Plan) -> str:
     """Audits train anew with the default noise; the empty text where that is this run's."""
     if (plan.noise, plan.noise_rng) == ("gaussian", "philox"):
         return ""
-    return (f" They drew {NOISES['gaussian'].name} noise by {GENERATORS['philox'].name}, whose law is the same to what can be "
+    return (f" They drew their noise from machine numbers by {GENERATORS['philox'].name}, by the same law to what can be "
             f"measured; this run’s own ({name(plan)}) was not examined.")

@@ -139,7 +139,7 @@ def _sampling(facts: RunFacts) -> str:
 
 def describe_release(release: Release) -> str:
     sampled = "" if release.rate is None else f", sampling rate {words.number(release.rate)}"
-    what = release.what if release.what.endswith((".", "!", "?")) else release.what + "."
+    what = release.what[:1].upper() + release.what[1:] + ("" if release.what.endswith((".", "!", "?")) else ".")
     return (f"{release.name}: {words.plural(release.count, 'release')}, noise multiplier "
             f"{words.number(release.noise_multiplier)}{sampled}. {what}")
 

@@ -239,7 +239,7 @@ def _evaluate(
 
 def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> dict[str, Any]:
     """evaluation.json, and what is in it."""
-    words = f"the {source.split} images of {source.name}"
+    words = f"the {source.split} {'images' if source.rows is None else 'examples'} of {source.name}"
     evaluation = {"split": source.split, "n": int(counts.sum()), "confusion": counts.tolist(),
                   "accuracy": accuracy(counts), "source": words}
     files.write_json(directory.file("evaluation.json"), evaluation)
