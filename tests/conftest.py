@@ -11,7 +11,11 @@ install_import_hook("sfumato", "typecheck.check")
 from pathlib import Path  # noqa: E402  below the hook, which must see every import of sfumato
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from run_helpers import sfumato, succeeds, train_arguments, write_dataset  # noqa: E402
+
+settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
+settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session")

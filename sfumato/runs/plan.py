@@ -9,30 +9,26 @@ import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
 from sfumato.core.checks import privacy_target
-from sfumato.core.errors import ArgumentError, DataError
-from sfumato.data.registry import names as data_names
+from sfumato.core.errors import DataError
 from sfumato.data.source import DataInfo
 from sfumato.models import registry, trainable
 from sfumato.models.input import Input
 from sfumato.privacy import accountants, calibration
-from sfumato.privacy.events import GaussianEvent, Tally
+from sfumato.privacy.events import Tally
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.runs import correlated, pretrained, samplers, units
-from sfumato.runs.config import MethodConfig, TrainConfig, refuse
+from sfumato.runs.config import TrainConfig
 from sfumato.runs.pretrained import PublicWeights
-from sfumato.runs.public import PublicRows, describe_public
-from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, Sampler, moved
-from sfumato.solve.budget import ADJUSTABLE, LinearRecipe, automatic, linear_rule, releases_for
+from sfumato.runs.public import PublicRows
+from sfumato.runs.resolve import public_rows, resolve
+from sfumato.runs.spending import Budget, Settings, spend
+from sfumato.runs.uncovered import not_covered
+from sfumato.sampling import Sampler, moved
 from sfumato.solve.budget import METHODS as LINEAR
-from sfumato.solve.recipe import Recipe, rule
-from sfumato.train.settings import SGDSettings, default_settings
-
-SGD_ONLY = ("batch", "steps", "optimiser", "learning_rate", "momentum", "clip_norm", "views", "ema", "physical")
-SAMPLING = ("sampler", "truncate", "cycle", "noise_bands")
-
-
-Settings = Recipe | LinearRecipe | SGDSettings
+from sfumato.solve.budget import LinearRecipe, automatic
+from sfumato.solve.recipe import Recipe
+from sfumato.train.settings import SGDSettings
 
 
 @dataclass(frozen=True)
@@ -157,14 +153,13 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     given = pretrained.input_of(model, config.method.size, weights)
     fixed = trains is None and (registry.is_features(model) or weights is not None)
     features = pretrained.feature_count(model, shape, weights) if fixed else None
-    public = _public(config.method, method, features, n, mu)
+    public = public_rows(config.method, method, features, n, mu)
     d = features if public is None else public.directions
     parameters = d * len(info.classes) if d else trained_size(model, shape, len(info.classes), given, trains)
     method = automatic(method, d or 0)
     kind = "features" if fixed else "fine-tuning" if trains is not None else "cnn" if model == "cnn" else "network"
-    budget = _Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu, relation)
-    make = _covariance_plan if method == "dp-fc" else _linear_plan if method in LINEAR else _sgd_plan
-    settings, releases, chosen = make(replace(config.method, method=method), model, budget)
+    budget = Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu, relation)
+    settings, releases, chosen = spend(replace(config.method, method=method), budget)
     if not fixed:
         settings = units.at_once(settings, info, config.method.physical)
     releases = units.reworded(releases, info)
@@ -173,167 +168,11 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
         mu=mu, settings=settings, releases=releases, sampler=chosen, parameters=parameters, features=features,
         insecure=config.privacy.insecure_seed is not None,
-        not_covered=units.not_covered(info) + _positions(config, info) + _turns(chosen, info.unit) + _given(model, info.unit)
-        + _learnt(weights),
+        not_covered=not_covered(config, info, model, chosen, weights),
         rooted=config.method.rooted, images_per_unit=info.images_per_unit, grouping=config.units.unit,
         public=public, weights=weights, trains=trains, size=None if given is None else given.size, relation=relation,
         noise=config.privacy.noise, noise_rng=config.privacy.noise_rng,
     )  # fmt: skip
-
-
-def resolve(config: MethodConfig, weights: PublicWeights | None = None) -> tuple[str, str, str | None]:
-    """`auto` -> (method, model, which part of the network is trained, None for all or for a head on fixed features).
-
-    Without public weights, fixed features and DP-FC; a network name asks for DP-SGD.
-    """
-    if weights is not None:
-        return _resolve_weights(config, weights)
-    model = config.model if config.model == "auto" else registry.check(config.model)
-    method = config.method
-    if model == registry.GIVEN:
-        return _for_rows(method), model, None
-    if method == "auto":
-        method = "dp-fc" if model == "auto" or registry.is_features(model) else "dp-sgd"
-    if model == "auto":
-        model = "patches+scattering" if method == "dp-fc" else "scattering" if method in LINEAR else "cnn"
-    if method in LINEAR and not registry.is_features(model):
-        raise ArgumentError("model", model, f"{method} needs --weights, or fixed features: {', '.join(registry.FEATURES)}")
-    if method == "dp-fc" and not (registry.is_features(model) and model != "scatternet"):
-        raise ArgumentError("model", model, "method dp-fc needs fixed features: patches+scattering, patches or scattering")
-    return method, model, None
-
-
-def _resolve_weights(config: MethodConfig, weights: PublicWeights) -> tuple[str, str, str | None]:
-    """A head on frozen features by a linear method, or more than the head by DP-SGD."""
-    mode, method = config.train or "head", config.method
-    kind, _ = trainable.parse(mode)
-    if method == "dp-fc":
-        raise ArgumentError("method", method, "is for features in groups; with public weights take fc")
-    if kind == "head":
-        if config.views is not None:
-            raise ArgumentError("views", config.views, "features are computed once per image; leave it out, or train last:1")
-        return method, weights.model, None
-    if method not in ("auto", "dp-sgd"):
-        raise ArgumentError("method", method, f"trains a head on fixed features; with --train {mode} take dp-sgd")
-    return "dp-sgd", weights.model, mode
-
-
-def _public(config: MethodConfig, method: str, features: int | None, n: int, mu: float) -> PublicRows | None:
-    """What is known of the public rows, if there are any; only linear heads have a use for them."""
-    heads = features is not None and (method == "auto" or method in LINEAR)
-    for name in ("public", "rooted", "per_class"):
-        if getattr(config, name) and not heads:
-            raise ArgumentError(name, getattr(config, name), f"method {method} has no such setting; it is for the linear heads "
-                                f"on features: {', '.join(LINEAR)}")  # fmt: skip
-    if config.public is None or features is None:
-        return None
-    return describe_public(config.public, features, n, mu, config.rooted)
-
-
-def _for_rows(method: str) -> str:
-    if method not in ("auto", *LINEAR):
-        raise ArgumentError("method", method, f"for feature rows choose auto or one of {', '.join(LINEAR)}")
-    return method
-
-
-def _given(model: str, unit: str) -> tuple[str, ...]:
-    """What cannot be known of rows that were computed elsewhere."""
-    if model != registry.GIVEN:
-        return ()
-    return (f"How the features were computed. If a row depends on other {unit}s too (for example because features were "
-            f"standardised by the training set's own mean), or their map was trained on these {unit}s, that is not covered.",)
-
-
-def _learnt(weights: PublicWeights | None) -> tuple[str, ...]:
-    if weights is None:
-        return ()
-    return (f"Whatever the public weights {weights.name} were learnt from, and whoever chose them by looking at these images.",)
-
-
-def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
-    """What removing an image means for arrays of which some were held out."""
-    if info.units is not None:  # a unit is held out by its own name
-        return ()
-    folder = not config.data.data.endswith(".npz") and config.data.data not in data_names()
-    whole = config.data.validation == 0 and config.data.share == 1
-    if folder or (whole and config.data.data != "digits" and not config.data.data.endswith(".npz")):
-        return ()
-    return (f"The order of the {info.unit}s. Who is held out is decided by each {info.unit}'s position in the data set, so "
-            f"removing one means leaving its position empty, not moving the later ones up.",)
-
-
-def _turns(chosen: Sampler, unit: str) -> tuple[str, ...]:
-    """What removing an image means where its turn goes by its place."""
-    if not isinstance(chosen, CyclicPoisson):
-        return ()
-    return (f"Whose turn it is. The group with which one {unit} takes turns goes by its position in the training set, so "
-            f"removing one means leaving its position empty, not moving the later ones up.",)
-
-
-Made = tuple[Settings, tuple[Release, ...], Sampler]
-
-
-@dataclass(frozen=True)
-class _Budget:
-    """Public facts that recipes depend on. kind: what is trained, as `train/settings.py` has it. d: features, or parameters of
-    a network.
-    """
-
-    kind: str
-    n: int
-    d: int
-    classes: int
-    epsilon: float
-    delta: float
-    mu: float
-    relation: Relation
-
-
-def _linear_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
-    method = config.method
-    for name in SAMPLING:
-        refuse(name, getattr(config, name), method)
-    given = {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
-    given |= {"per_class": True} if config.per_class else {}
-    for name, value in given.items():
-        if name not in ADJUSTABLE[method]:
-            refuse(name, value, method)
-    recipe = linear_rule(method, budget.n, budget.d + 1, budget.classes, budget.mu)
-    batch, steps = given.pop("batch", budget.n), given.get("steps", recipe.steps)
-    chosen = samplers.choose(config, batch, steps, budget.n, budget.relation)
-    recipe = replace(recipe, sampling=chosen.rate if isinstance(chosen, Poisson) else 1.0, **given)
-    return recipe, releases_for(recipe, budget.epsilon, budget.delta, budget.mu, budget.relation), chosen
-
-
-def _covariance_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
-    n, mu = budget.n, budget.mu
-    for name in (*SGD_ONLY, *SAMPLING):
-        refuse(name, getattr(config, name), "dp-fc")
-    recipe = rule(n, budget.d, mu)
-    releases = (
-        Release("mean", 1, GaussianEvent(recipe.mean_noise(mu)), "the sum of the feature rows of all training images"),
-        Release("second moments", 1, GaussianEvent(recipe.moments_noise(mu)),
-                "how feature channels vary together over all training images, per spatial frequency"),
-        Release("gradient", recipe.steps, GaussianEvent(recipe.gradient_noise(mu)),
-                "the sum over all training images of the clipped gradient of the classifier"),
-    )  # fmt: skip
-    return recipe, releases, FullBatch(recipe.steps, n)
-
-
-def _sgd_plan(config: MethodConfig, model: str, budget: _Budget) -> Made:
-    n, epsilon, event = budget.n, budget.epsilon, correlated.event_of(config)
-    config = correlated.with_groups(config)
-    given = {"batch": n} if config.sampler == "full" else {}
-    given |= {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
-    settings = default_settings(budget.kind, n, epsilon, budget.mu).adjusted(**given)
-    chosen = samplers.choose(config, settings.batch, settings.steps, n, budget.relation)
-
-    def gradient(sigma: float) -> Release:
-        return Release("gradient", settings.steps, chosen.event(event(sigma)),
-                       "the sum of the clipped gradients of a random batch of training images")
-
-    sigma = calibration.noise_multiplier(lambda s: gradient(s).tally, epsilon, budget.delta, budget.relation)
-    return settings, (gradient(sigma),), chosen
 
 
 def trained_size(model: str, shape: tuple[int, int, int], classes: int, given: Input | None, trains: str | None) -> int:
