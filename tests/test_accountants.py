@@ -11,6 +11,7 @@ from mpmath import mp, mpf, ncdf
 
 from sfumato.core.checks import default_delta, privacy_target
 from sfumato.core.errors import ArgumentError
+from sfumato.privacy import calibration
 from sfumato.privacy.accountants import describe, epsilon, gaussian_mu
 from sfumato.privacy.calibration import RELATIVE_TOLERANCE, gaussian_mu_for, noise_multiplier
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, tally
@@ -254,3 +255,13 @@ def test_default_delta_is_the_largest_power_of_ten_below_one_in_n(n, delta):
 def test_a_target_outside_what_protects_anyone_is_refused_with_a_way_out(eps, delta):
     with pytest.raises(ArgumentError, match="give a"):
         privacy_target(eps, delta, 1000)
+
+
+@pytest.mark.parametrize("find", [
+    lambda epsilon: calibration.gaussian_mu_for(epsilon, 1e-5),
+    lambda epsilon: calibration.noise_multiplier(lambda sigma: {GaussianEvent(sigma): 1}, epsilon, 1e-5),
+])  # fmt: skip
+def test_an_epsilon_that_no_accountant_can_tell_from_zero_is_refused(find):
+    find(calibration.LEAST)
+    with pytest.raises(ArgumentError, match="or more"):
+        find(1e-12)

@@ -11,6 +11,9 @@ from sfumato.privacy.relations import ADD_OR_REMOVE, Relation, distance
 RELATIVE_TOLERANCE = 1e-4
 """The noise multiplier returned is at most this factor above the smallest one that would do."""
 
+LEAST = 1e-8
+"""The smallest epsilon to ask for: every price is rounded up by 1e-10 or more."""
+
 _COARSE_INTERVAL = 1e-3
 _BOUNDS = (1e-2, 1e8)
 
@@ -23,7 +26,7 @@ def noise_multiplier(
     make_tally: the run's events as a function of sigma; their epsilon must fall when sigma grows.
     Raises ArgumentError when no sigma in [0.01, 1e8] reaches the target, or nobody can price the events under `relation`.
     """
-    positive("epsilon", target_epsilon)
+    _check(target_epsilon)
 
     def fits(sigma: float, interval: float) -> bool:
         return epsilon(make_tally(sigma), delta, interval, relation) <= target_epsilon
@@ -35,6 +38,11 @@ def noise_multiplier(
     if sigma >= _BOUNDS[1]:
         raise ArgumentError("epsilon", target_epsilon, f"no noise up to {sigma:g} reaches it at delta={delta:g}; ask for more")
     return sigma
+
+
+def _check(target_epsilon: float) -> None:
+    if positive("epsilon", target_epsilon) < LEAST:
+        raise ArgumentError("epsilon", target_epsilon, f"accountants round up by more than that; ask for {LEAST:g} or more")
 
 
 def _smallest(fits: Callable[[float], bool], start: float, factor: float) -> float:
@@ -61,7 +69,7 @@ def gaussian_mu_for(target_epsilon: float, delta: float, relation: Relation = AD
 
     Balle & Wang 2018, Thm. 8. Under replace-one it is half of what it is otherwise: sums of neighbours are twice as far apart.
     """
-    positive("epsilon", target_epsilon)
+    _check(target_epsilon)
     from dp_accounting import get_sigma_gaussian
 
     mu = 1 / get_sigma_gaussian(target_epsilon, delta) / distance(relation) * (1 - 1e-9)

@@ -110,9 +110,12 @@ def _settings(config: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _when(finished: str | None) -> str | None:
+    """A day and the time of day, if that is told."""
     try:
         moment = datetime.fromisoformat(finished or "")
     except ValueError:
         return finished
+    if "T" not in (finished or ""):
+        return f"{moment.day} {moment:%B %Y}"
     zone = moment.tzname()
     return f"{moment.day} {moment:%B %Y, %H:%M}{' ' + zone if zone else ''}"

@@ -84,8 +84,8 @@ _NOUN = re.compile(r"[^\W\d_][\w-]*( [\w-]+)*")
 class PrivacyConfig:
     """What is promised."""
 
-    epsilon: float = 3.0
-    """The privacy budget of the whole run."""
+    epsilon: float | None = None
+    """The privacy budget of the whole run [3, or the recipe's]."""
     delta: float | None = None
     """[the largest power of ten below 1/n]"""
     relation: Relation = ADD_OR_REMOVE
@@ -97,6 +97,11 @@ class PrivacyConfig:
     """lattice: whole multiples of a public step, so that the last bits of a release tell nothing; slower."""
     noise_rng: Literal["philox", "chacha"] = "philox"
     """chacha: all secret randomness by ChaCha20, a cryptographic generator (needs the extra `sfumato[chacha]`)."""
+
+    @property
+    def budget(self) -> float:
+        """epsilon, as it was given or not."""
+        return 3.0 if self.epsilon is None else self.epsilon
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise ArgumentError for values that no data set could make right."""
-        positive("epsilon", self.privacy.epsilon)
+        positive("epsilon", self.privacy.budget)
         self.data.check()
         choice("relation", self.privacy.relation, RELATIONS)
         self.units.check()

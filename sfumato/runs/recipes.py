@@ -12,7 +12,7 @@ from typing import Any
 
 from sfumato.core.checks import probability
 from sfumato.core.errors import ArgumentError
-from sfumato.runs.config import MethodConfig, PrivacyConfig, TrainConfig
+from sfumato.runs.config import MethodConfig, TrainConfig
 
 SMALLEST_STEPS = 10
 """`--scale` leaves at least so many steps (or all, if there are fewer)."""
@@ -127,7 +127,7 @@ def listing() -> str:
 def configured(recipe: Recipe, point: Point, given: TrainConfig) -> TrainConfig:
     """The recipe as a configuration; what the user gave goes before it. Raises ArgumentError for an epsilon or delta."""
     for name in ("epsilon", "delta"):
-        if (value := getattr(given.privacy, name)) != getattr(PrivacyConfig(), name):
+        if (value := getattr(given.privacy, name)) is not None:
             raise ArgumentError(name, value, f"a recipe brings its own; choose among them by --recipe {recipe.name}:EPSILON")
     own = recipe.method(point)
     chosen = {each.name: value for each in fields(MethodConfig)

@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from sfumato.clip.plan import make_plan as clipping_plan
 from sfumato.clip.trace import trace_loss
+from sfumato.core.checks import positive
 from sfumato.data.source import DataInfo
 from sfumato.models import catalogue, registry, trainable
 from sfumato.models.cost import forward_cost, multiply_adds, outline, parameters
@@ -39,6 +40,10 @@ class Device:
 
     memory: float
     flops: float
+
+    def __post_init__(self) -> None:
+        positive("device_memory", self.memory)
+        positive("device_flops", self.flops)
 
 
 @dataclass(frozen=True)

@@ -155,15 +155,19 @@ def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledg
     classifier.save(directory.path, promised | {"unit": ledger.unit, "spent": ledger.epsilon()})
 
 
-def write_result(directory: RunDirectory, ledger: Ledger, seconds: dict[str, float], skipped: int) -> None:
-    """result.json, the last file of a run: what was spent, how long it took, and with which versions."""
+def write_result(
+    directory: RunDirectory, ledger: Ledger, seconds: dict[str, float], skipped: int, clock: str = "%Y-%m-%dT%H:%M:%SZ"
+) -> None:
+    """result.json, the last file of a run: what was spent, how long it took, and with which versions. clock: how exactly the
+    end is dated.
+    """
     files.write_json(directory.file("result.json"), {
         "spent": {"epsilon": ledger.epsilon(), "delta": ledger.delta, "releases": ledger.releases,
                   "epsilon_max": ledger.epsilon_max, "complete": True},
         "seconds": seconds,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "versions": _versions(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "finished": time.strftime(clock, time.gmtime()),
         "skipped": skipped,
     })  # fmt: skip
 
