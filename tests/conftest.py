@@ -1,8 +1,13 @@
 """Every array shape and type that a signature promises is checked while the tests run (jaxtyping + beartype)."""
 
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Tests compile the same programs again and again: once is enough for a session, the processes it starts included.
+    programs = tempfile.TemporaryDirectory(prefix="sfumato-programs-", ignore_cleanup_errors=True)
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": programs.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 from jaxtyping import install_import_hook
 

@@ -177,7 +177,7 @@ MUTATIONS = (
         "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does", "assert|count"),
     bug("a plan that leaves truncation out of its price", "runs.spending:_sgd", "chosen.event(event(sigma))",
         "Poisson(chosen.rate, chosen.steps, chosen.n).event(GaussianEvent(sigma))",
-        f"{END_TO_END}[truncated-add-or-remove-one]", "epsilon_max"),
+        f"{END_TO_END}[truncated-add-or-remove-one]", "epsilon_max|assert"),
     bug("a plan that counts all of a cycle in its first group", "privacy.releases:Release.event_at",
         "(self.event.phase + k) % self.event.cycle", "self.event.phase", f"{AS_SAMPLED}[4-cyclic]", "assert"),
     bug("a plan without the last, incomplete turn of a cycle", "privacy.releases:Release.tally",

@@ -95,7 +95,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], None]]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
-@pytest.mark.parametrize("pages", range(4, 24, 2))
+@pytest.mark.parametrize("pages", range(4, 13, 2))
 def test_a_disk_that_is_full(bench: Bench, reference: Reference, figures: Figures, tmp_path: Path, pages: int,
                              small_disk: Callable[[str], None]) -> None:  # fmt: skip
     """No simulation either: a small file system, full sooner or later; then it is made larger."""

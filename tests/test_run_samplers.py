@@ -22,11 +22,11 @@ from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, REPLACE_ONE, ZER
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.report import RunFacts, as_text, privacy_statement
 from sfumato.runs import samplers
-from sfumato.runs.config import MethodConfig, TrainConfig
+from sfumato.runs.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
 from sfumato.runs.jobs import build
 from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Quiet
-from sfumato.runs.train import Recorder, open_splits
+from sfumato.runs.train import Recorder, open_splits, plan_for
 from sfumato.sampling import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson, moved
 from sfumato.train import loop
 
@@ -287,17 +287,18 @@ def test_the_python_face_refuses_alike() -> None:
 
 
 def test_a_linear_head_under_replace_one_has_twice_the_noise(folder: Path, tmp_path: Path) -> None:
-    plans = {}
+    run, noise = tmp_path / "run", {}
     for relation in RELATIONS:
-        run = tmp_path / relation
-        succeeds("train", "--data", folder, "--method", "ls", "--model", "scattering", "--log", "quiet", "--out", run,
-                 "--relation", relation)  # fmt: skip
-        plans[relation] = Plan.from_json(read(run / "plan.json"))
-        ledger = Ledger.read(run)
-        assert ledger.relation == relation and ledger.tally == plans[relation].tally
-        assert 2.99 < ledger.epsilon() == plans[relation].spends <= 3
-        assert f"epsilon {ledger.epsilon():.6g} at" in succeeds("account", run)
-    noise = {relation: [each.noise_multiplier for each in plan.releases] for relation, plan in plans.items()}
+        privacy = PrivacyConfig(epsilon=3.0, relation=relation)
+        plan = plan_for(TrainConfig(DataConfig(str(folder)), privacy, MethodConfig("ls", "scattering")))
+        noise[relation] = [each.noise_multiplier for each in plan.releases]
+        assert 2.99 < plan.spends == accountants.epsilon(plan.tally, plan.delta, relation=relation) <= 3
     assert noise[ZERO_OUT] == noise[ADD_OR_REMOVE]
-    for one, other in zip(noise[REPLACE_ONE], noise[ADD_OR_REMOVE], strict=True):
-        assert one / other == pytest.approx(2, rel=0.15)  # the rule may shift shares between releases
+    assert noise[REPLACE_ONE] == pytest.approx([2 * each for each in noise[ADD_OR_REMOVE]], rel=1e-6)
+
+    succeeds("train", "--data", folder, "--method", "ls", "--model", "scattering", "--log", "quiet", "--out", run,
+             "--relation", REPLACE_ONE)  # fmt: skip
+    plan, ledger = Plan.from_json(read(run / "plan.json")), Ledger.read(run)
+    assert [each.noise_multiplier for each in plan.releases] == noise[REPLACE_ONE]
+    assert ledger.relation == REPLACE_ONE and ledger.tally == plan.tally and ledger.epsilon() == plan.spends
+    assert f"epsilon {ledger.epsilon():.6g} at" in succeeds("account", run)
