@@ -8,17 +8,22 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from scipy.stats import norm
 
 from sfumato.core.errors import RunError
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
+from sfumato.privacy.risks import risks
 from sfumato.report import RunFacts, as_text, model_card, privacy_statement, write_report
 from sfumato.report.accuracy import total, with_interval
+from sfumato.report.figures import privacy_curve
 from sfumato.report.intervals import Score, clopper_pearson
-from sfumato.report.statement import group_guarantee, largest_true_positive_rate
+from sfumato.report.statement import attack_bounds, group_guarantee, largest_true_positive_rate
 from sfumato.report.words import duration, epsilon, number, percent, plural, power, risk
 
 HOSTILE = ['<script>alert("x")</script>', "$\\frac{1}{", '"><img src=x onerror=alert(1)>', "\u202egnp.exe", "{{ 7*7 }}"]
@@ -85,7 +90,7 @@ def agreeing_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
         spent = json.loads((run_dir / "result.json").read_text())["spent"]
         relation = json.loads((run_dir / "plan.json").read_text())["relation"]
         return SimpleNamespace(epsilon=lambda: spent["epsilon"], delta=spent["delta"], releases=spent["releases"],
-                               relation=relation)  # fmt: skip
+                               relation=relation, tally={})  # fmt: skip
 
     monkeypatch.setattr("sfumato.report.facts.Ledger", SimpleNamespace(read=read))
 
@@ -151,6 +156,21 @@ def test_full_batch_statement(tmp_path: Path) -> None:
                  "Side channels", "Floating point"):  # fmt: skip
         assert part in text, part
     assert "Poisson" not in text and "READ THIS FIRST" not in text
+
+
+@pytest.mark.parametrize("tally", [{GaussianEvent(2.0): 4}, {PoissonSampledEvent(0.1, GaussianEvent(1.0)): 30}])
+def test_an_attackers_chances_are_those_of_all_releases_together(tmp_path: Path, tally: Tally) -> None:
+    """Far less than (ε, δ) alone would allow, and of plain Gaussians Φ(Φ⁻¹(f) + µ)."""
+    facts = replace(RunFacts.load(make_run(tmp_path)), risks=risks(tally, "add-or-remove-one"))
+    bounds = {each.false_positive_rate: each.true_positive_rate for each in attack_bounds(facts)}
+    alone = {each.false_positive_rate: each.true_positive_rate for each in attack_bounds(replace(facts, risks=None))}
+    assert all(f < bounds[f] < alone[f] for f in (0.001, 0.01))
+    told = as_text(privacy_statement(facts)).replace("\u00a0", " ")
+    assert "all releases together" in told and f"detects at most {risk(bounds[0.01])}".replace("\u00a0", " ") in told
+    if GaussianEvent(2.0) in tally:
+        assert bounds[0.01] == pytest.approx(norm.cdf(norm.ppf(0.01) + 1.0)) and "µ = 1" in told
+    plot = privacy_curve(facts.risks, facts.spent.epsilon, facts.spent.delta)
+    assert "10⁻⁶" in plot.svg and plot.alt.count("ε = ") == 6
 
 
 def test_poisson_statement(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def plan_of(method: MethodConfig, source: Source) -> Plan:
 
 
 def job(plan: Plan, source: Source) -> Job:
-    return build(replace(plan, n=source.examples), source, None, 0, KEY, Quiet())
+    return build(plan.on(source.examples), source, None, 0, KEY, Quiet())
 
 
 def flat(tree: object) -> np.ndarray:

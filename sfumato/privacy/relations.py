@@ -19,7 +19,7 @@ zero-out is the case in which the replacement contributes nothing.
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Literal
@@ -47,6 +47,9 @@ _RENYI_ONLY = (SelectedEvent, FixedSizeEvent)
 _ORDERS = [1 + k / 10 for k in range(1, 100)] + list(range(11, 64)) + [round(64 * 1.12**k) for k in range(45)]
 """Rényi orders: any set is valid, more of them are tighter; up to 9,000 for small epsilon."""
 
+_INTERVAL = 1e-4
+"""Spacing of the discretised privacy loss, as in `accountants.PLD_INTERVAL`."""
+
 _ROOT_TOLERANCE = 1e-10
 """The library finds epsilon of one Gaussian by a root search to 1e-12; this much is added so that we err above."""
 
@@ -67,15 +70,21 @@ def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> 
     return _pld_epsilon(mu, parts, delta, relation, interval)
 
 
-def delta(tally: Tally, at_epsilon: float, relation: Relation = ADD_OR_REMOVE, interval: float = 1e-4) -> float:
+def delta(tally: Tally, at_epsilon: float, relation: Relation = ADD_OR_REMOVE, interval: float = _INTERVAL) -> float:
     """A delta such that the composition is (at_epsilon, delta)-DP. Raises ArgumentError for events known by Rényi only."""
+    return float(_deltas(tally, [at_epsilon], relation, interval)[0])
+
+
+def _deltas(tally: Tally, epsilons: Sequence[float], relation: Relation, interval: float) -> Any:
     mu, parts = simplified(tally)
     if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
         raise ArgumentError("event", parts[-1][0], "is known by Rényi divergences only; ask for epsilon")
-    return float(_pld(mu, parts, relation, interval).get_delta_for_epsilon(at_epsilon))
+    return _pld(mu, parts, relation, interval).get_delta_for_epsilon(epsilons)  # many at once, or one by one takes long
 
 
-def true_positive_rate(tally: Tally, false_positive_rate: float, relation: Relation = ADD_OR_REMOVE) -> float:
+def true_positive_rate(
+    tally: Tally, false_positive_rate: float, relation: Relation = ADD_OR_REMOVE, interval: float = _INTERVAL
+) -> float:
     """No attacker who errs on so many non-members recognises a larger share of members. Dong, Roth & Su 2019, Prop. 2.5.
 
     For plain Gaussians, which are mu-GDP, it is exact: Phi(Phi^-1(f) + mu); else min over epsilon of delta(epsilon) +
@@ -88,7 +97,8 @@ def true_positive_rate(tally: Tally, false_positive_rate: float, relation: Relat
     if not parts:
         return float(norm.cdf(norm.ppf(false_positive_rate) + mu * distance(relation)))
     grid = np.linspace(0.0, -math.log(false_positive_rate), 200)
-    return float(min(1.0, *(delta(tally, each, relation) + math.exp(each) * false_positive_rate for each in grid)))
+    deltas = _deltas(tally, list(map(float, grid)), relation, interval)
+    return float(min(1.0, np.min(deltas + np.exp(grid) * false_positive_rate)))
 
 
 def renyi_epsilon(tally: Tally, delta: float, relation: Relation = ADD_OR_REMOVE) -> float:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from sfumato.audit.result import FILE_NAME as AUDIT_FILE
 from sfumato.audit.result import Audit
 from sfumato.core.errors import RunError
 from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.risks import Risks, risks
 from sfumato.report import reading, words
 
 BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
@@ -84,6 +85,10 @@ class Plan:
         return words.unit(self.unit, self.images_per_unit)
 
 
+_ROUGHLY = 1e-3
+"""Spacing of the privacy loss for figures that are shown to three digits."""
+
+
 @dataclass(frozen=True)
 class Spent:
     """The ledger's own account: an upper bound on what was released."""
@@ -154,6 +159,8 @@ class RunFacts:
     metrics: tuple[Metric, ...] = ()
     images: tuple[Shown, ...] = ()
     audit: Audit | None = None
+    risks: Risks | None = None
+    """Of the ledger's releases; None for a ledger that has none."""
 
     @classmethod
     def load(cls, run_dir: Path) -> "RunFacts":
@@ -173,7 +180,8 @@ class RunFacts:
         )
         for name, complaint in [*_contradictions(facts), *_ledger_faults(facts)]:
             raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")
-        return facts
+        ledger = Ledger.read(run_dir)
+        return replace(facts, risks=risks(ledger.tally, ledger.relation, _ROUGHLY) if ledger.tally else None)
 
     @property
     def shown(self) -> str:

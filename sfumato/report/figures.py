@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sfumato.audit.result import AuditResult
+from sfumato.privacy.risks import Risks
+from sfumato.report import words
 from sfumato.report.facts import Evaluation, Metric
 from sfumato.report.intervals import Score
 
@@ -80,6 +82,24 @@ def _percent_axis(axis: Any) -> None:
 
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+
+
+def privacy_curve(risks: Risks, epsilon: float, delta: float) -> Plot:
+    """ε over δ of all releases together, with the pair that the run speaks of."""
+
+    deltas = [at for at, _ in risks.curve]
+
+    def paint(figure: Any) -> None:
+        axis = figure.subplots()
+        axis.plot(*zip(*risks.curve, strict=True), color=ACCENT, linewidth=1.6)
+        axis.plot([delta], [epsilon], color=ACCENT, marker="o", markersize=4, linestyle="none")
+        axis.set(xscale="log", xlabel="δ", ylabel="ε", ylim=(0, 1.12 * max(epsilon, *(each for _, each in risks.curve))))
+        axis.set_xticks(deltas, [words.power(each) for each in deltas])
+        axis.minorticks_off()
+
+    told = "; ".join(f"ε = {words.epsilon(each)} at δ = {words.power(at)}" for at, each in risks.curve)
+    return Plot(_draw("privacy-curve", 1.7, paint), f"Line plot of ε over δ: {told}.",
+                f"The same releases hold every pair (ε, δ) on this line, not only the one that is promised (dot): {told}.")
 
 
 def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> Plot | None:

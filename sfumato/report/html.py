@@ -67,6 +67,8 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         "memory": None if facts.result.peak_memory_bytes is None else words.size(facts.result.peak_memory_bytes),
         "audit": None if facts.audit is None else audit.section(facts.audit, facts.plan),
         "noise": noise.name(facts.plan),
+        "privacy_curve": None if facts.risks is None or facts.insecure else figures.privacy_curve(
+            facts.risks, facts.spent.epsilon, facts.spent.delta),
         "recheck": f"sfumato account {shlex.quote(facts.run_dir.resolve().name + '/ledger.jsonl')}",
     }
 

@@ -3,16 +3,17 @@
 Every sentence is about this run. The bounds on an attacker follow from the definition alone: for every test, with
 false positive rate f and true positive rate t, an (ε, δ) guarantee between neighbouring data sets means
     t <= e^ε f + δ       and, with the two data sets exchanged,       1 - f <= e^ε (1 - t) + δ
-(Wasserman & Zhou 2010; Kairouz, Oh & Viswanath 2015).
+(Wasserman & Zhou 2010; Kairouz, Oh & Viswanath 2015). A composition of releases holds for every ε with a δ(ε) of its own; the
+smallest of these bounds is what its trade-off curve allows (Dong, Roth & Su 2019).
 """
 
 import math
 from dataclasses import dataclass
 
+from sfumato.privacy.risks import FALSE_POSITIVE_RATES
 from sfumato.report import noise, words
 from sfumato.report.facts import Release, RunFacts, printable
 
-FALSE_POSITIVE_RATES = (0.001, 0.01)
 LARGE_EPSILON = 700.0  # e^ε overflows a double soon after
 
 
@@ -41,8 +42,11 @@ def largest_true_positive_rate(epsilon: float, delta: float, false_positive_rate
 
 
 def attack_bounds(facts: RunFacts) -> tuple[AttackBound, ...]:
+    """From the whole curve of the releases where it is known, which is far less than what one (ε, δ) allows."""
     epsilon, delta = facts.spent.epsilon, facts.spent.delta
-    return tuple(AttackBound(f, largest_true_positive_rate(epsilon, delta, f)) for f in FALSE_POSITIVE_RATES)
+    known = dict(facts.risks.recognised) if facts.risks is not None else {}
+    return tuple(AttackBound(f, min(largest_true_positive_rate(epsilon, delta, f), known.get(f, 1.0)))
+                 for f in FALSE_POSITIVE_RATES)  # fmt: skip
 
 
 def group_guarantee(epsilon: float, delta: float, k: int) -> tuple[float, float]:
@@ -104,12 +108,20 @@ def _attacker(facts: RunFacts) -> Paragraph:
         for bound in attack_bounds(facts)
     )
     text = (f"The attacker of this bound knows every other training {unit}, the program, its settings and every value "
-            f"released, and asks only {asked}. The bound follows from (ε, δ) and holds for "
+            f"released, and asks only {asked}. The bound follows from {_source(facts)} and holds for "
             f"every attack, also for those not yet invented; known attacks usually find less.")
     if attack_bounds(facts)[-1].true_positive_rate > 0.5:
         text += (" At an ε this large the bound alone rules out little; it still limits what each further use of the "
                  "data adds.")
     return Paragraph(title, text, items)
+
+
+def _source(facts: RunFacts) -> str:
+    if facts.risks is None or not facts.risks.recognised:
+        return "(ε, δ)"
+    if facts.risks.mu is None:
+        return "all releases together"
+    return f"all releases together, which are µ-Gaussian DP with µ = {words.number(facts.risks.mu, up=True)},"
 
 
 def _sampling(facts: RunFacts) -> str:

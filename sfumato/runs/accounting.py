@@ -14,13 +14,12 @@ from sfumato.privacy.events import (
     PoissonSampledEvent,
     Tally,
     TruncatedPoissonEvent,
+    bands_of,
 )
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.relations import Relation
+from sfumato.privacy.risks import risks
 from sfumato.sampling import Poisson
-
-CURVE = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-9)
-FALSE_POSITIVE_RATES = (0.001, 0.01)
 
 
 def calibrate(epsilon: float, delta: float | None, n: int, batch: int, steps: int) -> str:
@@ -63,17 +62,14 @@ def of_ledger(path: Path, delta: float | None) -> str:
 
 def _risks(tally: Tally, relation: Relation) -> list[str]:
     """The same guarantee seen otherwise: mu, epsilon at other deltas, what an attacker can achieve."""
-    curve = [(relations.epsilon(tally, delta, relation, accountants.PLD_INTERVAL), delta) for delta in CURVE]
-    lines = ["  epsilon at other deltas: " + ", ".join(f"{epsilon:.4g} at {delta:g}" for epsilon, delta in curve)]
-    mu, parts = relations.simplified(tally)
-    if not parts:
-        lines += [f"  mu-GDP with mu = {mu * (2 if relation == relations.REPLACE_ONE else 1):.6g}"]
-    try:
-        rates = {f: relations.true_positive_rate(tally, f, relation) for f in FALSE_POSITIVE_RATES}
-    except ArgumentError:
-        return lines
-    told = ", ".join(f"{100 * rate:.3g} % at {100 * f:g} % false alarms" for f, rate in rates.items())
-    return [*lines, f"  no attacker recognises more members than {told}"]
+    found = risks(tally, relation)
+    lines = ["  epsilon at other deltas: " + ", ".join(f"{epsilon:.4g} at {delta:g}" for delta, epsilon in found.curve)]
+    if found.mu is not None:
+        lines += [f"  mu-GDP with mu = {found.mu:.6g}"]
+    if found.recognised:
+        told = ", ".join(f"{100 * rate:.3g} % at {100 * f:g} % false alarms" for f, rate in found.recognised)
+        lines += [f"  no attacker recognises more members than {told}"]
+    return lines
 
 
 def _of_relation(tally: Tally, delta: float, relation: Relation) -> float:
@@ -90,7 +86,9 @@ def _attempt(find: Callable[[Tally, float, Relation], float], tally: Tally, delt
 def _in_words(event: Event) -> str:
     if isinstance(event, GaussianEvent):
         return f"Gaussian, noise multiplier {event.noise_multiplier:.6g}, all examples"
-    noise = f"Gaussian, noise multiplier {event.event.noise_multiplier:.6g}"
+    bands = bands_of(event)
+    correlated = f", correlated over {bands} steps" if bands > 1 else ""
+    noise = f"Gaussian, noise multiplier {event.event.noise_multiplier:.6g}{correlated}"
     match event:
         case PoissonSampledEvent(rate):
             return f"{noise}, Poisson sample with rate {rate:.6g}"
