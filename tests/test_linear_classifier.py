@@ -91,6 +91,22 @@ def test_fits_share_a_ledger_until_it_is_empty(tmp_path: Path) -> None:
         assert (ledger.epsilon(), ledger.head.lines) == (spent, lines)
 
 
+def test_clones_share_the_ledger_and_cross_validation_pays_for_every_fit(tmp_path: Path) -> None:
+    rows, labels = make_blobs(120, centers=2, n_features=4, random_state=0)
+    with sfumato.Ledger.create(tmp_path, delta=1e-3, epsilon_max=4.0) as ledger:
+        model = DPLinearClassifier(epsilon=2.0, delta=1e-3, method="ls", ledger=ledger)
+        assert clone(model).ledger is ledger
+        cross_val_score(model, rows, labels, cv=2, error_score="raise")
+        releases, spent = ledger.releases, ledger.epsilon()
+        assert 2.0 < spent <= 4.0, "two fits, paid for by the ledger that was given"
+        with pytest.raises(sfumato.BudgetError):
+            cross_val_score(model, rows, labels, cv=6, error_score="raise")
+        assert ledger.releases > releases and ledger.epsilon() <= 4.0
+        releases, spent = ledger.releases, ledger.epsilon()
+    written = sfumato.Ledger.read(tmp_path)  # raises where two chains of hashes are in one file
+    assert (written.releases, written.epsilon()) == (releases, spent)
+
+
 def test_public_rows_help_and_cost_nothing() -> None:
     stream = np.random.default_rng(0)
     turn = stream.normal(size=(40, 40)) * np.where(np.arange(40) < 5, 1, 0.3)[:, None]

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
@@ -45,6 +45,8 @@ class Ledger:
     """Payments for releases, never more than the budget. Build with `create` or `open`.
 
     epsilon_max, delta: the budget. tally: the events paid for so far. Usable as a context manager; holds a file lock.
+    There is one such object for a file: a copy would count by itself and spend the budget once more. So copies, such as those
+    that scikit-learn makes of an estimator's arguments, are the ledger itself, and pickling raises LedgerError.
     """
 
     def __init__(self, path: Path, records: list[dict[str, Any]], handle: int | None):
@@ -144,6 +146,16 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __copy__(self) -> "Ledger":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Ledger":
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise LedgerError(f"{self.path}: a ledger is one open file and cannot be pickled; share it within one process "
+                          "(n_jobs=1), or give each process a ledger of its own, whose budgets add up")
 
     # -- spending
 
