@@ -227,6 +227,15 @@ class Ledger:
             self._paid[(record["key"], record["release"])] = event
 
 
+def relation_of(ledger: Any) -> relations.Relation:
+    """The relation of neighbourhood that an estimator's argument `ledger` means. Raises ArgumentError for what is none."""
+    if ledger is None:
+        return relations.ADD_OR_REMOVE
+    if not isinstance(ledger, Ledger):
+        raise ArgumentError("ledger", ledger, "give an open ledger: Ledger.create(directory, ...) or Ledger.open(directory)")
+    return ledger.relation
+
+
 def _file(path: Path | str) -> Path:
     path = Path(path)
     return path / FILE_NAME if path.is_dir() else path
