@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 BENCH_VENV ?= .venv-bench
 PARITY_VENV ?= .venv-parity
+HEADS_VENV ?= .venv-heads
 
-.PHONY: demo test test-all test-faults test-parity attacks check bench bench-clip clean
+.PHONY: demo test test-all test-faults test-parity attacks check bench bench-clip bench-heads bench-audits clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
 	@rm -rf runs/demo
@@ -30,11 +31,17 @@ check: $(VENV)/.dev ## style and types
 	$(BIN)/ruff check --output-format concise .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed ## the numbers in benchmarks/RESULTS.md (about an hour; needs the data sets)
+bench: $(VENV)/.installed ## accuracy of `sfumato train`, into benchmarks/RESULTS.md (needs the data sets)
 	$(BIN)/python benchmarks/accuracy.py
 
 bench-clip: $(BENCH_VENV)/.installed ## the clipping engine against ordinary steps, jax_privacy and Opacus (about 12 minutes)
 	$(BENCH_VENV)/bin/python benchmarks/clip/run.py
+
+bench-heads: $(HEADS_VENV)/.installed ## all linear heads beside diffprivlib, into benchmarks/RESULTS.md (needs the data sets)
+	$(HEADS_VENV)/bin/python benchmarks/heads.py
+
+bench-audits: $(VENV)/.installed ## the audits of docs/audits.md, onto benchmarks/audits.jsonl (needs Fashion-MNIST)
+	$(BIN)/python benchmarks/audits.py
 
 # torch comes first and alone. Point PIP_FIND_LINKS at CPU builds of it to be spared the GPU libraries that others bring.
 $(BENCH_VENV)/.installed: pyproject.toml benchmarks/clip/requirements.txt
@@ -42,6 +49,12 @@ $(BENCH_VENV)/.installed: pyproject.toml benchmarks/clip/requirements.txt
 	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps \
 	  $$(grep '^torch==' benchmarks/clip/requirements.txt)
 	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check -e . -r benchmarks/clip/requirements.txt
+	@touch $@
+
+# diffprivlib 0.6.6 calls what scikit-learn 1.8 no longer has.
+$(HEADS_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(HEADS_VENV)
+	$(HEADS_VENV)/bin/pip install --quiet --disable-pip-version-check -e . scikit-learn==1.7.2 diffprivlib==0.6.6
 	@touch $@
 
 $(PARITY_VENV)/.installed: pyproject.toml tests/parity-requirements.txt
@@ -64,4 +77,4 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(PARITY_VENV) runs build *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) $(PARITY_VENV) $(HEADS_VENV) runs build *.egg-info

@@ -2,7 +2,8 @@
 
     python benchmarks/audits.py [whitebox|blackbox|all] [--data-dir DIR] [--models 400] [--seed 0]
 
-Run it on an idle machine. The tables are printed as Markdown; every result is also appended to benchmarks/audits.jsonl.
+Run it on an idle machine. Fashion-MNIST is looked for in --data-dir (default: ../shared/data, then the user's cache). The
+tables are printed as Markdown; every result is also appended to benchmarks/audits.jsonl.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from sfumato.train.dpsgd import DPSGD
 
 DELTA = 1e-5
 OUT = Path(__file__).with_name("audits.jsonl")
+DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def network(shape: tuple[int, int, int], clip_norm: float):  # type: ignore[no-untyped-def]
@@ -94,7 +96,7 @@ def black(seed: int, models: int, data_dir: Path | None) -> Iterator[tuple[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=("whitebox", "blackbox", "all"))
-    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA if DEFAULT_DATA.is_dir() else None)
     parser.add_argument("--models", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

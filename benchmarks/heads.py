@@ -204,7 +204,7 @@ def accuracy_table(table: Table, effort: Effort, write: bool) -> None:
     points, note = measure(table, effort)
     plain = without_privacy(table)
     n, d = table.train[0].shape
-    chosen = next(iter(points)) if table.automatic is not None else automatic("auto", table.sphere(1.0).size)
+    chosen = next(iter(points)) if table.automatic is not None else automatic("auto", table.sphere(1.0).size - 1)
     lines = [f"| method | {' | '.join(f'ε = {epsilon:g}' for epsilon in effort.epsilons)} |",
              "|---" * (len(effort.epsilons) + 1) + "|"]  # fmt: skip
     lines += [f"| {title} | " + " | ".join(f"{100 * middle:.2f} ± {100 * spread:.2f}" for _, middle, spread in found) + " |"

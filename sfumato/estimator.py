@@ -13,8 +13,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, from_arrays
 from sfumato.data.units import check_told_apart, column
-from sfumato.privacy.ledger import Ledger
-from sfumato.privacy.relations import ADD_OR_REMOVE
+from sfumato.privacy.ledger import Ledger, relation_of
 from sfumato.runs import units
 from sfumato.runs.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, UnitConfig
 from sfumato.runs.jobs import build
@@ -68,7 +67,7 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
             check_told_apart(owners, "groups", "training")
             whose = UnitConfig("groups", self.images_per_group, "group")
             source = units.used(replace(source, owners=np.array(owners)), whose)
-        relation = ADD_OR_REMOVE if self.ledger is None else self.ledger.relation
+        relation = relation_of(self.ledger)
         config = TrainConfig(DataConfig("arrays"), PrivacyConfig(self.epsilon, self.delta, relation),
                              MethodConfig(self.method, self.model), units=whose)  # fmt: skip
         info = DataInfo("arrays", "memory", source.class_names, source.shape, {"train": len(source)},

@@ -4,6 +4,7 @@ import math
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from sfumato.data.units import Units, column
 from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import GaussianEvent
-from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.ledger import Ledger, relation_of
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.solve.budget import METHODS, LinearRecipe, automatic, linear_rule, releases_for, weakness
@@ -61,12 +62,17 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
     method: "ls", "newton", "fc", "sgd", "adam", "lamb", "means", or "auto", which chooses from n, d and epsilon alone.
     classes: the classes there are; None takes those that occur in y, whose set (like n) is then treated as public.
     class_weight: None; "balanced", from class counts that are released with noise for 2 % of the budget; or a dict
-        {class: weight} of public numbers (divided by the largest, so that no row counts more than one).
+        {class: weight} of public numbers (divided by the largest, so that no row counts more than one; 1 where none is
+        given).
     public: features of public examples (m x d), for centring and directions that cost no privacy.
     rooted: take signed square roots of the features first; suits non-negative ones, such as those of a ReLU network.
     ledger: an open `Ledger` to pay from, so that several fits share one budget, and whose relation of neighbourhood is meant;
-        None gives each fit its own (add or remove one row).
+        clones share it too, so `cross_val_score` (with n_jobs=1) pays for every fit. None gives each fit its own (add or
+        remove one row).
     rows_per_group: where `fit` is given groups, the rows of each that are used at most; a public number.
+
+    The guarantee begins at `fit`. What is fitted on private rows in front of it (a StandardScaler or a PCA in a Pipeline), or a
+    sample_weight computed from other rows, is outside of epsilon: use public rows for that, or steps that look at one row.
 
     A row that is not finite counts as nothing. After `fit`: classes_, n_features_in_, plan_, epsilon_ (spent by this fit),
     head_ (a module: row -> scores). Noise comes from the system's entropy, so two fits differ.
@@ -97,32 +103,36 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "DPLinearClassifier":
         """X: n x d, float16, float32 or float64, also memory-mapped (it is streamed); y: n labels.
 
-        sample_weight: n numbers in [0, 1]; a row's influence is that much of what the guarantee grants to one row.
+        sample_weight: n numbers in [0, 1], each from its own row alone; a row's influence is that much of what the guarantee
+        grants to one row.
         groups: n numbers or strings, whose rows these are. The guarantee is then for a whole group, which enters as the mean
         of its rows with their most frequent class.
         Raises ArgumentError, DataError; BudgetError if the ledger does not allow the fit (nothing is released then).
         """
         X, y = validate_data(self, X, y, dtype=_FLOATS, ensure_all_finite=False, multi_output=True)
         y = column_or_1d(y, warn=True)
+        present = _distinct("y", y)
         check_classification_targets(y)
-        self.classes_, labels = _encode(y, self.classes)
+        self.classes_ = _known(present, self.classes)
+        labels = np.searchsorted(self.classes_, y).astype(np.int32)
+        of_class = _given(self.class_weight, self.classes_)
         if groups is not None:
             X, labels = _grouped(X, labels, groups, self.rows_per_group, sample_weight)
         rows = Rows(X, labels, len(self.classes_), _weights(sample_weight, len(X)))
         epsilon, delta = privacy_target(self.epsilon, self.delta, len(X))
-        relation = ADD_OR_REMOVE if self.ledger is None else self.ledger.relation
+        relation = relation_of(self.ledger)
         mu = calibration.gaussian_mu_for(epsilon, delta, relation)
-        balanced = isinstance(self.class_weight, str)
+        balanced = of_class is None
         enough = GaussianEvent(1 / (mu * math.sqrt(COUNT_SHARE)) * (1 + 1e-12))
         counts = Release("class counts", 1, enough, "how many examples each class has")
         left = mu * math.sqrt(1 - COUNT_SHARE) if balanced else mu
         sphere = self._sphere(len(X), left)
-        recipe = linear_rule(_resolve(self.method, sphere.size), len(X), sphere.size, len(self.classes_), left)
+        recipe = linear_rule(_resolve(self.method, sphere.size - 1), len(X), sphere.size, len(self.classes_), left)
         releases = (counts,) * balanced + releases_for(recipe, epsilon, delta, left, relation)
         self.plan_ = LinearPlan(len(X), X.shape[1], recipe, releases, epsilon, delta, mu, relation)
         self._warn_if_weak()
         with nullcontext(self.ledger) if self.ledger is not None else Ledger.temporary(delta, epsilon) as ledger:
-            self.head_ = self._run(rows, sphere, ledger)
+            self.head_ = self._run(rows, of_class, sphere, ledger)
         self.epsilon_ = self.plan_.spends
         return self
 
@@ -158,15 +168,14 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
             raise ArgumentError("public", f"shape {public.shape}", f"give rows of {self.n_features_in_} features, as in X")
         return public_sphere(public.astype(np.float64), directions(n, mu), self.rooted)
 
-    def _run(self, rows: Rows, sphere: Sphere, ledger: Ledger) -> SphereLinear:
+    def _run(self, rows: Rows, of_class: np.ndarray | None, sphere: Sphere, ledger: Ledger) -> SphereLinear:
+        """of_class: the weight of each class; None to balance them by counts that are released first."""
         key, releases = SecretKey.from_entropy(), self.plan_.releases
         ledger.authorise(tally_of(releases))
-        if isinstance(self.class_weight, str):
+        if of_class is None:
             state: Any = run(class_counts(rows, releases[0]), ledger, key)
-            rows, releases = _weighted(rows, _balancing(np.asarray(state["counts"]))), releases[1:]
-        elif self.class_weight is not None:
-            rows = _weighted(rows, _given(self.class_weight, self.classes_))
-        procedure = solver(rows, sphere, self.plan_.recipe, releases)
+            of_class, releases = _balancing(np.asarray(state["counts"])), releases[1:]
+        procedure = solver(_weighted(rows, of_class), sphere, self.plan_.recipe, releases)
         final: Any = run(procedure, ledger, key)
         return procedure.classifier(final)
 
@@ -176,23 +185,34 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
             warnings.warn(problem, stacklevel=3)
 
 
-def _resolve(method: str, size: int) -> str:
+def _resolve(method: str, d: int) -> str:
     choice("method", method, ("auto", *METHODS))
-    return automatic(method, size)
+    return automatic(method, d)
 
 
-def _encode(y: np.ndarray, classes: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(classes, class number of each label)."""
-    known = np.unique(y if classes is None else np.asarray(classes))
+def _distinct(argument: str, labels: np.ndarray) -> np.ndarray:
+    """The labels that occur, sorted."""
+    try:
+        return np.unique(labels)
+    except TypeError:
+        kinds = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
+        raise ArgumentError(argument, f"labels of several types: {kinds}", "give all as numbers or all as strings") from None
+
+
+def _known(present: np.ndarray, classes: Any) -> np.ndarray:
+    """The classes, sorted. present: the labels that occur; classes: those that were declared, if any."""
+    if classes is None:
+        if len(present) < 2:
+            raise ArgumentError("y", f"only one class, {present.tolist()[0]!r}",
+                                "a classifier needs two or more; name all with classes=")  # fmt: skip
+        return present
+    known = _distinct("classes", np.asarray(classes))
     if len(known) < 2:
-        only = known.tolist()[0]
-        raise ArgumentError("y", f"only one class, {only!r}", "a classifier needs two or more; name all with classes=")
-    places = np.searchsorted(known, y).clip(0, len(known) - 1)
-    outside = known[places] != y
-    if np.any(outside):
-        first, some = y[outside].tolist()[0], ", ".join(map(str, known[:10]))
-        raise ArgumentError("y", first, f"not one of the declared classes ({some})")
-    return known, places.astype(np.int32)
+        raise ArgumentError("classes", classes, "a classifier needs two or more")
+    outside = [label for label in present.tolist() if label not in known.tolist()]
+    if outside:
+        raise ArgumentError("y", outside[0], f"not one of the declared classes ({', '.join(map(str, known[:10]))})")
+    return known
 
 
 def _grouped(X: np.ndarray, labels: np.ndarray, groups: Any, most: int, weight: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -206,7 +226,13 @@ def _grouped(X: np.ndarray, labels: np.ndarray, groups: Any, most: int, weight: 
 def _weights(sample_weight: Any, n: int) -> np.ndarray | None:
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight, np.float32)
+    try:
+        given = np.asarray(sample_weight)
+        weights = given.astype(np.float32) if given.dtype.kind in "biufO" else None
+    except (TypeError, ValueError):  # a list of lists of several lengths, objects that are no numbers
+        weights = None
+    if weights is None:
+        raise ArgumentError("sample_weight", "not numbers", f"give {n} numbers from 0 to 1, one per row")
     if weights.shape != (n,):
         raise ArgumentError("sample_weight", f"shape {weights.shape}", f"give {n} numbers, one per row")
     if not (np.all(weights >= 0) and np.all(weights <= 1)):
@@ -216,13 +242,24 @@ def _weights(sample_weight: Any, n: int) -> np.ndarray | None:
     return weights
 
 
-def _given(class_weight: Any, classes: np.ndarray) -> np.ndarray:
+def _given(class_weight: Any, classes: np.ndarray) -> np.ndarray | None:
+    """The weight of each class, the largest 1; None where they are to be balanced."""
+    if class_weight is None:
+        return np.ones(len(classes), np.float32)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        return None
     if not isinstance(class_weight, dict):
         raise ArgumentError("class_weight", class_weight, 'give None, "balanced" or a dict {class: weight}')
-    found = np.array([class_weight.get(name, 1.0) for name in classes.tolist()], np.float32)
-    if not (np.all(np.isfinite(found)) and np.all(found >= 0) and np.any(found > 0)):
-        raise ArgumentError("class_weight", class_weight, "give finite weights, none negative and at least one positive")
-    return found / found.max()
+    names = classes.tolist()
+    for name, weight in class_weight.items():
+        if name not in names:
+            raise ArgumentError("class_weight", name, f"not one of the classes ({', '.join(map(str, names[:10]))})")
+        if not (isinstance(weight, Real) and 0 <= float(weight) < math.inf):
+            raise ArgumentError("class_weight", {name: weight}, "give a finite number of at least 0 for each class")
+    found = np.array([class_weight.get(name, 1.0) for name in names], np.float64)
+    if not np.any(found > 0):
+        raise ArgumentError("class_weight", class_weight, "give at least one class a positive weight")
+    return (found / found.max()).astype(np.float32)
 
 
 def _balancing(counts: np.ndarray) -> np.ndarray:

@@ -1,7 +1,9 @@
 """The ledger: paid on disk before the release, never past the budget, every edit noticed, every crash survived."""
 
+import copy
 import json
 import os
+import pickle
 
 import jax.numpy as jnp
 import numpy as np
@@ -354,6 +356,15 @@ def test_a_ledger_opened_for_reading_or_closed_does_not_spend(tmp_path):
     for closed in (book, Ledger.read(tmp_path)):
         with pytest.raises(LedgerError, match="reading only"):
             closed.spend(G)
+
+
+def test_a_copy_is_the_ledger_itself_and_pickling_is_refused(ledger):
+    for twin in (copy.copy(ledger), copy.deepcopy(ledger), copy.deepcopy({"ledger": [ledger]})["ledger"][0]):
+        twin.spend(G)
+    assert ledger.tally[G] == ledger.releases == Ledger.read(ledger.path).releases == 3, "a copy counts by itself"
+    with pytest.raises(LedgerError, match=r"n_jobs=1") as refusal:
+        pickle.dumps(ledger)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("broken", ["short write", "no space", "fsync"])

@@ -18,10 +18,11 @@ from sfumato.models.heads import Sphere
 from sfumato.noise import Gaussian
 from sfumato.privacy.accountants import epsilon
 from sfumato.privacy.calibration import gaussian_mu_for
+from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.solve.budget import METHODS, LinearRecipe, linear_rule, releases_for
-from sfumato.solve.linear import solver
+from sfumato.solve.linear import class_counts, solver
 from sfumato.solve.quadratic import PER_CLASS_BOUND, Balance, Kind, curvatures, gradient, least_clip, quadratic
 from sfumato.solve.rows import CHUNK, Rows, mean_sum
 from sfumato.solve.sequence import Stages
@@ -272,6 +273,19 @@ def test_pages_of_a_mapped_file_are_given_back_and_read_again(tmp_path: Path, mo
         np.testing.assert_array_equal(seen, matrix)
 
 
+def test_changes_to_a_copy_on_write_map_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values, labels = toy(5_000)
+    np.save(tmp_path / "rows.npy", values)
+    monkeypatch.setattr("sfumato.solve.rows.FORGET", 1)
+    mine = np.load(tmp_path / "rows.npy", mmap_mode="c")
+    mine *= 2
+    shown = mine[:]
+    shown.setflags(write=False)  # what is asked is the map, not the view of it
+    for _ in Rows(shown, labels, CLASSES).chunks():
+        pass
+    np.testing.assert_array_equal(mine, 2 * values)
+
+
 def test_wild_rows_count_as_nothing_and_the_rest_is_learnt(tmp_path: Path) -> None:
     rows, labels = toy(1_000)
     wild = rows.copy()
@@ -286,6 +300,18 @@ def test_wild_rows_count_as_nothing_and_the_rest_is_learnt(tmp_path: Path) -> No
     with ledger(tmp_path) as book:
         state = run(solved, book, KEY)
     assert np.all(np.isfinite(flat(state))) and np.mean(classify(solved, state, rows) == labels) > 0.8
+
+
+def test_wild_rows_count_in_no_class(tmp_path: Path) -> None:
+    rows, labels = toy(CHUNK + 100)
+    wild = rows.astype(np.float64)
+    wild[0], wild[1, 0], wild[CHUNK + 1, 1] = np.nan, np.inf, 1e300  # the last is infinite where it is computed with
+    release = Release("class counts", 1, GaussianEvent(1.0), "")
+    weights = np.full(len(rows), 0.5, np.float32)
+    for given, share in ((None, 1.0), (weights, 0.5)):
+        counted = class_counts(Rows(wild, labels, CLASSES, given), release).stages[0].measure({}, None)
+        kept = np.delete(labels, [0, 1, CHUNK + 1])
+        np.testing.assert_array_equal(counted.value, share * np.bincount(kept, minlength=CLASSES))
 
 
 def test_weights_bound_the_influence_and_zero_is_absence() -> None:

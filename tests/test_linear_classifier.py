@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,11 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import sfumato
 from sfumato import DPLinearClassifier
+from sfumato.data.source import DataInfo
 from sfumato.privacy.accountants import epsilon as epsilon_of
 from sfumato.privacy.releases import tally_of
+from sfumato.runs.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
+from sfumato.runs.plan import make_plan
 from sfumato.solve.budget import METHODS
 
 EXPECTED_TO_FAIL = {
@@ -91,6 +95,22 @@ def test_fits_share_a_ledger_until_it_is_empty(tmp_path: Path) -> None:
         assert (ledger.epsilon(), ledger.head.lines) == (spent, lines)
 
 
+def test_clones_share_the_ledger_and_cross_validation_pays_for_every_fit(tmp_path: Path) -> None:
+    rows, labels = make_blobs(120, centers=2, n_features=4, random_state=0)
+    with sfumato.Ledger.create(tmp_path, delta=1e-3, epsilon_max=4.0) as ledger:
+        model = DPLinearClassifier(epsilon=2.0, delta=1e-3, method="ls", ledger=ledger)
+        assert clone(model).ledger is ledger
+        cross_val_score(model, rows, labels, cv=2, error_score="raise")
+        releases, spent = ledger.releases, ledger.epsilon()
+        assert 2.0 < spent <= 4.0, "two fits, paid for by the ledger that was given"
+        with pytest.raises(sfumato.BudgetError):
+            cross_val_score(model, rows, labels, cv=6, error_score="raise")
+        assert ledger.releases > releases and ledger.epsilon() <= 4.0
+        releases, spent = ledger.releases, ledger.epsilon()
+    written = sfumato.Ledger.read(tmp_path)  # raises where two chains of hashes are in one file
+    assert (written.releases, written.epsilon()) == (releases, spent)
+
+
 def test_public_rows_help_and_cost_nothing() -> None:
     stream = np.random.default_rng(0)
     turn = stream.normal(size=(40, 40)) * np.where(np.arange(40) < 5, 1, 0.3)[:, None]
@@ -155,10 +175,38 @@ def test_a_vanishing_epsilon_warns_and_still_predicts(epsilon: float) -> None:
     ({"method": "svm"}, [0, 1] * 3, "method"),
     ({"class_weight": {0: -1.0}}, [0, 1] * 3, "class_weight"),
     ({"class_weight": 3}, [0, 1] * 3, "class_weight"),
+    ({"class_weight": "blanced"}, [0, 1] * 3, "class_weight='blanced'"),
+    ({"class_weight": {0: "x"}}, [0, 1] * 3, r"class_weight=\{0: 'x'\}"),
+    ({"class_weight": {0: "0.5"}}, [0, 1] * 3, "class_weight"),
+    ({"class_weight": {0: 1, 7: 2}}, [0, 1] * 3, "class_weight=7: not one of the classes"),
+    ({"class_weight": {0: 0, 1: 0}}, [0, 1] * 3, "class_weight"),
+    ({"classes": []}, [0, 1] * 3, "classes=.*two or more"),
+    ({"classes": [0]}, [0] * 6, "classes=.*two or more"),
+    ({"classes": ["0", "1"]}, [0, 1] * 3, "y=0: not one of the declared"),
+    ({"classes": np.array([0, "a"], object)}, [0, 1] * 3, "classes=.*int, str"),
+    ({}, np.array([0, "a"] * 3, object), "y=.*int, str"),
+    ({"ledger": "dir"}, [0, 1] * 3, "ledger='dir'.*Ledger.open"),
 ])  # fmt: skip
-def test_bad_input_is_named(settings: dict, labels: list, says: str) -> None:
-    with pytest.raises(sfumato.ArgumentError, match=says):
-        DPLinearClassifier(**settings).fit(np.random.default_rng(0).normal(size=(6, 3)), labels)
+def test_bad_input_is_named(settings: dict, labels: Any, says: str) -> None:
+    model = DPLinearClassifier().set_params(**settings)  # types are not checked on this way, as they are not for users
+    with pytest.raises(sfumato.ArgumentError, match=says) as refusal:
+        model.fit(np.random.default_rng(0).normal(size=(6, 3)), labels)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("weights", [["1"] * 6, ["x"] * 6, [{}] * 6, [[1], [1, 2], 1, 1, 1, 1], [1.0] * 5, [2.0] * 6])
+def test_sample_weights_that_are_none_are_named(weights: Any) -> None:
+    with pytest.raises(sfumato.ArgumentError, match="sample_weight="):
+        DPLinearClassifier().fit(np.random.default_rng(0).normal(size=(6, 3)), [0, 1] * 3, weights)
+
+
+def test_automatic_is_what_the_command_line_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfumato.solve.budget.LARGEST_GRAM", 4)
+    for d, chosen in ((4, "fc"), (5, "sgd")):
+        rows, labels = make_blobs(60, centers=2, n_features=d, random_state=0)
+        info = DataInfo("rows", "memory", ("0", "1"), (1, 1, d), {"train": 60})
+        told = make_plan(TrainConfig(DataConfig("rows"), PrivacyConfig(8.0), MethodConfig("auto", "rows")), info)
+        assert DPLinearClassifier(epsilon=8.0).fit(rows, labels).plan_.recipe.method == told.method == chosen
 
 
 def test_declared_classes_may_be_absent() -> None:

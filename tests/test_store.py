@@ -79,6 +79,28 @@ def test_a_stopped_store_is_continued_to_the_same_bytes(store: Path, folder: Pat
     assert not (half / "progress.json").exists()
 
 
+@pytest.mark.parametrize("harm", ["rows cut short", "another shape", "[1]", '{"train": 9999}', '{"train": -5}'])
+def test_what_cannot_be_resumed_is_made_again(harm: str, store: Path, folder: Path, tmp_path: Path) -> None:
+    """NumPy would fill a file that is cut short with zeros, which would then be signed as features."""
+    half = copy(store, tmp_path / "half")
+    manifest = json.loads((half / "manifest.json").read_text())
+    manifest["digests"] = {}
+    (half / "manifest.json").write_text(json.dumps(manifest))
+    file, progress = half / "train.features.npy", json.dumps({"train": 20})
+    match harm:
+        case "rows cut short":
+            os.truncate(file, file.stat().st_size // 2)
+        case "another shape":
+            np.save(file, np.load(file)[:22])
+        case _:
+            np.save(file, np.zeros_like(np.load(file)))
+            progress = harm
+    (half / "progress.json").write_text(progress)
+    succeeds("features", "--data", folder, *CHEAP, "--out", half)
+    for name in ("train.features.npy", "manifest.json"):
+        assert (half / name).read_bytes() == (store / name).read_bytes()
+
+
 def test_a_full_disk_is_told_before_a_map_is_written_and_the_same_command_goes_on(
     store: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +359,8 @@ def test_strings_name_their_classes_and_halves_stay_halves(tmp_path: Path) -> No
 @pytest.mark.parametrize(("change", "says"), [
     ({"X": np.zeros((4, 2, 2))}, "n rows"), ({"X": np.zeros((4, 2), int)}, "floats"), ({"y": np.zeros(3, int)}, "one label"),
     ({"y": np.zeros(4, int)}, "only one class"), ({"y": np.array([0, 1, -1, 2])}, "number the classes"),
+    ({"y": np.array([0, 1, 0, 2**63], np.uint64)}, "labels from 0 to 9223372036854775808; number the classes"),
+    ({"y": np.full(4, 2**63, np.uint64)}, "number the classes"),
     ({"y": np.array([0.5, 1, 1, 2])}, "whole numbers or strings"), ({"y": None}, "has no y"), ({"X": None}, "has no X"),
 ])  # fmt: skip
 def test_unusable_matrices_are_refused(change: dict, says: str, tmp_path: Path) -> None:

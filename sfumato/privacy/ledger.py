@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
@@ -45,6 +45,8 @@ class Ledger:
     """Payments for releases, never more than the budget. Build with `create` or `open`.
 
     epsilon_max, delta: the budget. tally: the events paid for so far. Usable as a context manager; holds a file lock.
+    There is one such object for a file: a copy would count by itself and spend the budget once more. So copies, such as those
+    that scikit-learn makes of an estimator's arguments, are the ledger itself, and pickling raises LedgerError.
     """
 
     def __init__(self, path: Path, records: list[dict[str, Any]], handle: int | None):
@@ -145,6 +147,16 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __copy__(self) -> "Ledger":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Ledger":
+        return self
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise LedgerError(f"{self.path}: a ledger is one open file and cannot be pickled; share it within one process "
+                          "(n_jobs=1), or give each process a ledger of its own, whose budgets add up")
+
     # -- spending
 
     @property
@@ -213,6 +225,15 @@ class Ledger:
         self.tally[event] += 1
         if record["release"] is not None and record["key"] is not None:
             self._paid[(record["key"], record["release"])] = event
+
+
+def relation_of(ledger: Any) -> relations.Relation:
+    """The relation of neighbourhood that an estimator's argument `ledger` means. Raises ArgumentError for what is none."""
+    if ledger is None:
+        return relations.ADD_OR_REMOVE
+    if not isinstance(ledger, Ledger):
+        raise ArgumentError("ledger", ledger, "give an open ledger: Ledger.create(directory, ...) or Ledger.open(directory)")
+    return ledger.relation
 
 
 def _file(path: Path | str) -> Path:

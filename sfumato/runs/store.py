@@ -120,10 +120,10 @@ def _fill(
     out: Path, store: Store, split: str, source: Source, feature_map: FeatureMap, progress: Progress
 ) -> Store:
     rows_file, labels_file = store.files(out, split)
-    done = _done(out).get(split, 0) if rows_file.exists() else 0
-    mode, shape = ("r+", None) if done else ("w+", (len(source), store.features))
+    shape, dtype = (len(source), store.features), np.dtype(store.dtype)
+    done = _done(out, split, len(source)) if _holds(rows_file, shape, dtype) else 0
     _private(rows_file)
-    rows = np.lib.format.open_memmap(rows_file, mode=mode, dtype=np.dtype(store.dtype), shape=shape)
+    rows = np.lib.format.open_memmap(rows_file, "r+" if done else "w+", dtype, None if done else shape)
     _reserve(rows_file)
     saved = time.monotonic()
 
@@ -146,11 +146,23 @@ def _fill(
     return store
 
 
-def _done(out: Path) -> dict[str, int]:
+def _done(out: Path, split: str, n: int) -> int:
+    """How many of the split's n rows are there; 0 where progress.json says nothing that can be."""
     try:
-        return dict(files.read_json(out / _PROGRESS))
+        found = files.read_json(out / _PROGRESS)
     except (OSError, ValueError):
-        return {}
+        return 0
+    done = found.get(split) if isinstance(found, dict) else None
+    return done if type(done) is int and 0 <= done < n else 0
+
+
+def _holds(path: Path, shape: tuple[int, int], dtype: np.dtype) -> bool:
+    """Whether the file is a whole matrix of this shape: one that was cut short would be mapped with zeros at its end."""
+    try:
+        found = np.lib.format.open_memmap(path, "r")
+    except Exception:  # none there, or damaged: the header is parsed as Python, which has its own
+        return False
+    return found.shape == shape and found.dtype == dtype and path.stat().st_size == found.offset + found.nbytes
 
 
 def _npy(array: np.ndarray) -> bytes:

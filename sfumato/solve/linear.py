@@ -203,12 +203,13 @@ def project(slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
 def class_counts(rows: Rows, release: Release) -> Stages:
     """A procedure of one release: how many examples (weights added up) each class has. Its state: counts.
 
-    An example adds its weight to one count: sensitivity 1.
+    An example adds its weight to one count, and nothing where its row is not finite: sensitivity 1.
     """
 
     def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
-        weights = np.ones(len(rows)) if rows.weights is None else rows.weights
-        counts = np.bincount(rows.labels, weights, rows.classes)
+        counts = np.zeros(rows.classes)
+        for part, labels, weights in rows.chunks():
+            counts += np.bincount(labels, weights * np.isfinite(part).all(1), rows.classes)
         return BoundedSum(counts, Sensitivity.of_contribution(1.0))
 
     stage = Stage(release, measure, lambda state, released: {"counts": released})

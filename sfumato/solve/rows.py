@@ -73,11 +73,14 @@ class Rows:
 
 
 def _forget_pages(matrix: np.ndarray) -> None:
-    """Tell the system that a mapped file's pages need not stay; reading them again is all it costs."""
+    """Tell the system that a mapped file's pages need not stay; reading them again is all it costs.
+
+    Only where the map is read-only: the changed pages of a copy-on-write map are in no file, so they would be lost.
+    """
     base: object = matrix
     while isinstance(base, np.ndarray):
         base = base.base
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED") and memoryview(base).readonly:
         base.madvise(mmap.MADV_DONTNEED)
 
 
