@@ -56,8 +56,7 @@ NEIGHBOURS = {
     REPLACE_ONE: ("one image of the training set is exchanged for any other", "by replacing one image", "replace one image"),
 }
 PAIRS = [(name, relation) for name in FLAGS for relation in RELATIONS if (name, relation) != ("fixed", ADD_OR_REMOVE)]
-QUICK = {("cyclic", REPLACE_ONE), ("full", ZERO_OUT), ("full", REPLACE_ONE), ("poisson", ADD_OR_REMOVE),
-         ("truncated", ADD_OR_REMOVE)}  # fmt: skip
+QUICK = {("cyclic", REPLACE_ONE), ("full", ZERO_OUT), ("full", REPLACE_ONE), ("poisson", ADD_OR_REMOVE)}
 EACH = [pytest.param(*pair, marks=[] if pair in QUICK else [pytest.mark.slow]) for pair in PAIRS]
 
 
