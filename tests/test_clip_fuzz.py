@@ -139,7 +139,8 @@ class Program:
 
     def branch(self):
         w, v = self.new(self.shape[1], 2), self.new(self.shape[1], 2)
-        self.then(lambda p, x: lax.cond(x.sum() > 0, lambda x: x @ p[w], lambda x: jnp.tanh(x @ p[v]), x))
+        # Not the sum itself: behind `normalise` that is zero, and rounding would choose the branch.
+        self.then(lambda p, x: lax.cond(jnp.cos(x).sum() > 0.123, lambda x: x @ p[w], lambda x: jnp.tanh(x @ p[v]), x))
 
     def join(self):
         w = self.new(1, self.shape[1])
