@@ -185,7 +185,7 @@ def test_a_clock_that_leaps_and_runs_backwards_changes_nothing(
     ended = bench.resume(run, fault={"how": "clock", "leap": leap})
     assert ended["status"] == 0, ended["err"]
     times = [json.loads(line)["time"] for line in (run / "ledger.jsonl").read_text().splitlines()]
-    assert times != sorted(times), "control: the clock did leap"
+    assert len({each[:4] for each in times}) > 1, "control: the clock did leap"
     check_paid(bench, run)
     check_same(run, reference[0])
     done(1, SAME_BITS)
