@@ -18,7 +18,7 @@ test: $(VENV)/.dev ## the fast tests
 test-all: test ## the fast tests, then the long statistical ones (but for the campaign of `make test-faults`)
 	$(BIN)/pytest -m slow --ignore-glob 'tests/test_faults*'
 
-test-faults: $(VENV)/.dev ## kill -9, power cuts, full disks, damaged files, rivals: a campaign of some 20 minutes
+test-faults: $(VENV)/.dev ## kill -9, power cuts, full disks, damaged files, rivals: a campaign of some minutes
 	$(BIN)/pytest -s tests/test_faults.py tests/test_faults_everywhere.py
 
 test-parity: $(PARITY_VENV)/.installed ## our networks against timm's and transformers', in an environment with torch
