@@ -69,7 +69,7 @@ def bug(name: str, where: str, old: str, new: str, caught_by: str, says: str) ->
     return Mutation(name, (Edit(where, old, new),), caught_by, says)
 
 
-GAUSSIAN, DRAW = "noise.gaussian:Gaussian.__call__", "key.stream(\"noise\", name).standard_normal(leaf.shape)"
+GAUSSIAN, DRAW = "noise.gaussian:unit_noise", "key.stream(\"noise\", name).standard_normal(leaf.shape)"
 POISSON = "sampling:Poisson.indices"
 NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_event_claims"
 SAMPLER_LAW = "test_sampling_noise.py::test_poisson_batches_follow_the_poisson_law[40-0.2-2000]"
@@ -83,13 +83,13 @@ SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_se
 
 MUTATIONS = (
     # -- noise
-    bug("no noise", GAUSSIAN, f"scale * {DRAW}", "np.zeros(leaf.shape)", NOISE_LAW, "wrong scale"),
+    bug("no noise", GAUSSIAN, DRAW, "np.zeros(leaf.shape)", NOISE_LAW, "wrong scale"),
     bug("noise for the mean added to the sum (scaled by the batch size)", "train.dpsgd:DPSGD.mechanism", "return self.noise\n",
         "return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)\n", BY_HAND, "close"),
     bug("noise before averaging: every device adds its own, then the mean is taken", GAUSSIAN, DRAW,
         "key.stream(\"noise\", name).standard_normal((4, *leaf.shape)).mean(0)", NOISE_LAW, "wrong scale"),
-    bug("noise scaled without the sensitivity", GAUSSIAN, "self.multiplier * total.sensitivity.add_or_remove",
-        "self.multiplier", NOISE_LAW, "wrong scale"),
+    bug("noise scaled without the sensitivity", "noise.gaussian:Gaussian.__call__",
+        "self.multiplier * total.sensitivity.add_or_remove", "self.multiplier", NOISE_LAW, "wrong scale"),
     bug("the same noise in every step", "train.loop:run", "mechanism(total, key.at(name))",
         "mechanism(total, key.at(procedure.name))", BY_HAND, "close"),
     bug("the same noise for every class", GAUSSIAN, DRAW,

@@ -308,8 +308,8 @@ def test_an_audit_of_correlated_noise_sees_most_of_what_is_claimed_and_no_more()
 
 
 def test_control_an_audit_finds_half_of_the_noise(monkeypatch):
-    fresh = banded._fresh
-    monkeypatch.setattr(banded, "_fresh", lambda total, key: [z / 2 for z in fresh(total, key)])
+    fresh = banded.unit_noise
+    monkeypatch.setattr(banded, "unit_noise", lambda total, key: [z / 2 for z in fresh(total, key)])
     claim, found = audited()
     assert found.lower_bound > claim.epsilon
 

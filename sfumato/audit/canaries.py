@@ -31,7 +31,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import BandedGaussian, Promised
 from sfumato.privacy import events
-from sfumato.privacy.events import CyclicPoissonEvent, Event, FixedSizeEvent, GaussianEvent
+from sfumato.privacy.events import CyclicPoissonEvent, Event
 from sfumato.sampling import moved
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import State
@@ -178,15 +178,8 @@ def log_likelihood_ratio(seen: Float[np.ndarray, " m"], event: Event, length: fl
     """Of a release with the canary against one without; seen: its own number in units of the sensitivity, of mean `length` if
     the canary is there, and of variance length sigma^2.
     """
-    rate, ratio = _rate(event), (seen - length / 2) / events.noise_of(event) ** 2
-    return ratio if rate == 1 else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
-
-
-def _rate(event: Any) -> float:
-    """With what probability an example takes part. A truncated sample holds it a little less often than its rate says."""
-    if isinstance(event, FixedSizeEvent):
-        return event.size / event.n
-    return 1.0 if isinstance(event, GaussianEvent) else float(event.rate)
+    rate, ratio = events.rate_of(event), (seen - length / 2) / events.noise_of(event) ** 2
+    return ratio if rate in (None, 1) else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
 
 
 def whitebox(

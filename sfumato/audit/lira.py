@@ -20,9 +20,9 @@ from sfumato.audit.result import AuditResult, Claim
 from sfumato.audit.verdicts import by_clopper_pearson
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy.relations import true_positive_rate
+from sfumato.privacy.risks import FALSE_POSITIVE_RATES
 
 ATTACK = "lira"
-FALSE_POSITIVE_RATES = (0.001, 0.01)
 Sureness = Float[np.ndarray, " n"]
 
 

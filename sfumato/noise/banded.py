@@ -24,8 +24,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PyTree
 
@@ -33,7 +31,7 @@ from sfumato.clip import BoundedSum
 from sfumato.core.checks import positive, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.core.trees import leaf_names
+from sfumato.noise.gaussian import add, unit_noise
 from sfumato.privacy.events import BandedGaussianEvent
 
 
@@ -98,7 +96,7 @@ class BandedGaussian:
         if (step, owner) != (self._next, self._owner):
             self._past, self._next, self._owner = [], 0, owner
         for each in range(self._next, step + 1):
-            fresh = _fresh(total, key_of(each))
+            fresh = unit_noise(total, key_of(each))  # z: the very numbers that independent noise would be
             for c, earlier in zip(self.coefficients[1:], self._past, strict=False):
                 fresh = [z - c * y for z, y in zip(fresh, earlier, strict=True)]
             fresh = [z / self.coefficients[0] for z in fresh]
@@ -121,16 +119,6 @@ class BandedStep:
 
     def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
         """The released value, float32."""
-        leaves, structure = jax.tree.flatten(total.value)
         scale = self.noise.multiplier * total.sensitivity.add_or_remove
         noise = self.noise.unit_noise(self.step, total.value, lambda step: key.beside(self.name_of(step)))
-        return jax.tree.unflatten(structure, [
-            jnp.asarray((np.asarray(leaf, np.float64) + scale * draw).astype(np.float32))
-            for leaf, draw in zip(leaves, noise, strict=True)
-        ])  # fmt: skip
-
-
-def _fresh(total: PyTree, key: SecretKey) -> list[Any]:
-    """z of one step: the very numbers that independent noise would be."""
-    return [key.stream("noise", name).standard_normal(np.shape(leaf))
-            for name, leaf in zip(leaf_names(total), jax.tree.leaves(total), strict=True)]  # fmt: skip
+        return add(total.value, noise, scale)

@@ -34,14 +34,22 @@ class Gaussian:
 
     def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
         """The released value, float32. `key` must be this release's own, as `key.at("dp-sgd/17")`: noise used twice cancels."""
-        leaves, structure = jax.tree.flatten(total.value)
         scale = self.multiplier * total.sensitivity.add_or_remove
-        noise = [
-            scale * key.stream("noise", name).standard_normal(leaf.shape)
-            for name, leaf in zip(leaf_names(total.value), leaves, strict=True)
-        ]
-        released = [
-            jnp.asarray((np.asarray(leaf, np.float64) + draw).astype(np.float32))
-            for leaf, draw in zip(leaves, noise, strict=True)
-        ]
-        return jax.tree.unflatten(structure, released)
+        return add(total.value, unit_noise(total.value, key), scale)
+
+
+def unit_noise(value: PyTree, key: SecretKey) -> list[np.ndarray]:
+    """Independent N(0, 1) numbers, float64, one array per leaf of `value`."""
+    return [
+        key.stream("noise", name).standard_normal(leaf.shape)
+        for name, leaf in zip(leaf_names(value), jax.tree.leaves(value), strict=True)
+    ]
+
+
+def add(value: PyTree, noise: list[np.ndarray], scale: float) -> PyTree:
+    """value + scale * noise, summed in float64 and released in float32. noise: one array per leaf."""
+    leaves, structure = jax.tree.flatten(value)
+    return jax.tree.unflatten(structure, [
+        jnp.asarray((np.asarray(leaf, np.float64) + scale * draw).astype(np.float32))
+        for leaf, draw in zip(leaves, noise, strict=True)
+    ])  # fmt: skip

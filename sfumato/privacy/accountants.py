@@ -10,20 +10,13 @@ known by its Rényi divergences (Papernot & Steinke 2022, arXiv 2110.03620, Thm.
 """
 
 import importlib.metadata
-import math
 
 from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import relations
-from sfumato.privacy.events import FixedSizeEvent, GaussianEvent, SelectedEvent, Tally
+from sfumato.privacy.events import FixedSizeEvent, SelectedEvent, Tally
 
-PLD_INTERVAL = 1e-4
-"""Spacing of the discretised privacy loss; the library errs above the truth at any spacing (connect the dots)."""
-
-def gaussian_mu(tally: Tally) -> float:
-    """mu of the plain Gaussian events in the tally: sqrt(sum of count / sigma^2)."""
-    terms = [count / event.noise_multiplier**2 for event, count in tally.items() if isinstance(event, GaussianEvent)]
-    return math.sqrt(math.fsum(terms))
+PLD_INTERVAL = relations.PLD_INTERVAL
 
 
 def epsilon(

@@ -199,6 +199,18 @@ def bands_of(event: Event) -> int:
     return inner.bands if isinstance(inner, BandedGaussianEvent) else 1
 
 
+def rate_of(event: Event) -> float | None:
+    """With what probability an example that may take part does; None for all examples. (A truncated sample holds it a little
+    less often.)
+    """
+    match event:
+        case PoissonSampledEvent(rate) | TruncatedPoissonEvent(rate) | CyclicPoissonEvent(rate):
+            return rate
+        case FixedSizeEvent(size, n):
+            return size / n
+    return None
+
+
 def with_noise(event: Event, noise_multiplier: float) -> Event:
     """The same event, sampled or selected as it is, with another noise multiplier."""
     if isinstance(event, GaussianEvent):

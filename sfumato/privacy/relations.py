@@ -47,8 +47,8 @@ _RENYI_ONLY = (SelectedEvent, FixedSizeEvent)
 _ORDERS = [1 + k / 10 for k in range(1, 100)] + list(range(11, 64)) + [round(64 * 1.12**k) for k in range(45)]
 """Rényi orders: any set is valid, more of them are tighter; up to 9,000 for small epsilon."""
 
-_INTERVAL = 1e-4
-"""Spacing of the discretised privacy loss, as in `accountants.PLD_INTERVAL`."""
+PLD_INTERVAL = 1e-4
+"""Spacing of the discretised privacy loss; the library errs above the truth at any spacing (connect the dots)."""
 
 _ROOT_TOLERANCE = 1e-10
 """The library finds epsilon of one Gaussian by a root search to 1e-12; this much is added so that we err above."""
@@ -70,7 +70,7 @@ def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> 
     return _pld_epsilon(mu, parts, delta, relation, interval)
 
 
-def delta(tally: Tally, at_epsilon: float, relation: Relation = ADD_OR_REMOVE, interval: float = _INTERVAL) -> float:
+def delta(tally: Tally, at_epsilon: float, relation: Relation = ADD_OR_REMOVE, interval: float = PLD_INTERVAL) -> float:
     """A delta such that the composition is (at_epsilon, delta)-DP. Raises ArgumentError for events known by Rényi only."""
     return float(_deltas(tally, [at_epsilon], relation, interval)[0])
 
@@ -83,7 +83,7 @@ def _deltas(tally: Tally, epsilons: Sequence[float], relation: Relation, interva
 
 
 def true_positive_rate(
-    tally: Tally, false_positive_rate: float, relation: Relation = ADD_OR_REMOVE, interval: float = _INTERVAL
+    tally: Tally, false_positive_rate: float, relation: Relation = ADD_OR_REMOVE, interval: float = PLD_INTERVAL
 ) -> float:
     """No attacker who errs on so many non-members recognises a larger share of members. Dong, Roth & Su 2019, Prop. 2.5.
 

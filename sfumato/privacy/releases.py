@@ -9,12 +9,10 @@ from sfumato.privacy import events
 from sfumato.privacy.events import (
     CyclicPoissonEvent,
     Event,
-    FixedSizeEvent,
     GaussianEvent,
     PoissonSampledEvent,
     SelectedEvent,
     Tally,
-    TruncatedPoissonEvent,
 )
 
 
@@ -48,13 +46,7 @@ class Release:
 
     @property
     def rate(self) -> float | None:
-        """With what probability an example that may take part does; None for all examples."""
-        match self.event:
-            case PoissonSampledEvent(rate) | TruncatedPoissonEvent(rate) | CyclicPoissonEvent(rate):
-                return rate
-            case FixedSizeEvent(size, n):
-                return size / n
-        return None
+        return events.rate_of(self.event)
 
     @property
     def selected(self) -> float | None:
