@@ -17,7 +17,7 @@ from pathlib import Path  # noqa: E402  below the hook, which must see every imp
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from run_helpers import sfumato, succeeds, train_arguments, write_dataset  # noqa: E402
+from run_helpers import ctrl_c_after, sfumato, succeeds, train_arguments, write_dataset  # noqa: E402
 
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
 settings.load_profile("no clock")
@@ -40,18 +40,8 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def interrupted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, stopped with Ctrl-C after its second step. Copy it before changing anything."""
-    from sfumato.runs.train import Recorder
-
     run = tmp_path_factory.mktemp("interrupted") / "run"
-    after_step = Recorder.after_step
-
-    def press_ctrl_c(self, done, state):  # type: ignore[no-untyped-def]
-        after_step(self, done, state)
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorder, "after_step", press_ctrl_c)
+    with ctrl_c_after(2):
         outcome = sfumato(*train_arguments(folder, run, "--checkpoint-seconds", 1e-6, "--insecure-seed", 1))
     assert outcome.code == 130 and "resume" in outcome.err and outcome.err.count("\n") == 1
     return run

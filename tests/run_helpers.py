@@ -1,11 +1,14 @@
 """Sfumato as a user runs it, in this process, and what a refusal must look like."""
 
 import io
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sfumato.cli import main
@@ -41,6 +44,23 @@ def succeeds(*arguments: object) -> str:
     outcome = sfumato(*arguments)
     assert outcome.code == 0, outcome.err
     return outcome.out
+
+
+@contextmanager
+def ctrl_c_after(step: int) -> Iterator[None]:
+    """Whoever trains meanwhile presses Ctrl-C when `step` steps are done and, if it was due, their checkpoint is written."""
+    from sfumato.runs.train import Recorder
+
+    after_step = Recorder.after_step
+
+    def press_ctrl_c(self: Recorder, done: int, state: Any) -> None:
+        after_step(self, done, state)
+        if done == step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "after_step", press_ctrl_c)
+        yield
 
 
 def tree(root: Path) -> dict[str, bytes | None]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from run_helpers import CLASSES, N, refused, sfumato, succeeds
+from run_helpers import CLASSES, N, ctrl_c_after, refused, sfumato, succeeds
 from safetensors.numpy import load_file
 
 from sfumato import weights
@@ -17,7 +17,6 @@ from sfumato.models import registry
 from sfumato.runs import pretrained
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import MethodConfig
-from sfumato.runs.train import Recorder
 from sfumato.train.settings import default_settings
 
 SHAPE = (8, 8, 3)
@@ -118,16 +117,8 @@ def test_the_new_head_is_zero_and_the_images_are_resized(public: dict[str, Path]
 # -- a run that is stopped
 
 
-def interrupted(folder: Path, source: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    after_step = Recorder.after_step
-
-    def press_ctrl_c(self: Recorder, done: int, state: Any) -> None:
-        after_step(self, done, state)
-        if done == 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "after_step", press_ctrl_c)
+def interrupted(folder: Path, source: Path, run: Path) -> None:
+    with ctrl_c_after(1):
         outcome = sfumato(*arguments(folder, source, run))
     assert outcome.code == 130, outcome.err
 
@@ -138,12 +129,12 @@ def arguments(folder: Path, source: Path, run: Path) -> tuple[object, ...]:
 
 
 def test_resuming_ends_in_the_same_bits_and_refuses_other_weights(
-    folder: Path, public: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, public: dict[str, Path], tmp_path: Path
 ) -> None:
     source = Path(shutil.copy(public["cnn"], tmp_path / "w.safetensors"))
     whole, run = tmp_path / "whole", tmp_path / "run"
     succeeds(*arguments(folder, source, whole))
-    interrupted(folder, source, run, monkeypatch)
+    interrupted(folder, source, run)
     state = load_file(run / "work" / "checkpoint" / "state.safetensors")
     assert {name.split("/")[1] for name in state if name.startswith(("params", "ema"))} == {"hidden", "head"}  # nothing frozen
     pretrained._load.cache_clear()  # as in another process

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_helpers import NETWORK, N, refused, sfumato, succeeds
+from run_helpers import NETWORK, N, ctrl_c_after, refused, sfumato, succeeds
 from scipy import stats
 
 from sfumato.core.errors import ArgumentError
@@ -26,7 +26,7 @@ from sfumato.runs.config import DataConfig, MethodConfig, PrivacyConfig, TrainCo
 from sfumato.runs.jobs import build
 from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Quiet
-from sfumato.runs.train import Recorder, open_splits, plan_for
+from sfumato.runs.train import open_splits, plan_for
 from sfumato.sampling import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson, moved
 from sfumato.train import loop
 
@@ -133,15 +133,8 @@ def test_a_cyclic_run_is_resumed_to_the_same_bits(
             now = Plan.to_json
             patch.setattr(Plan, "to_json", lambda plan: as_it_was(now(plan)))
         succeeds(*arguments(folder, whole, *flags))
-        after_step = Recorder.after_step
-
-        def press_ctrl_c(self: Recorder, done: int, state: Any) -> None:
-            after_step(self, done, state)
-            if done == 3:
-                raise KeyboardInterrupt
-
-        patch.setattr(Recorder, "after_step", press_ctrl_c)
-        assert sfumato(*arguments(folder, run, *flags)).code == 130
+        with ctrl_c_after(3):
+            assert sfumato(*arguments(folder, run, *flags)).code == 130
     assert Ledger.read(run).releases == 3
     succeeds("resume", run)
     for name in ("model.safetensors", "evaluation.json", "plan.json"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_helpers import CLASSES, FILES, refused, sfumato, succeeds
+from run_helpers import CLASSES, FILES, ctrl_c_after, refused, sfumato, succeeds
 from safetensors.numpy import load_file, save_file
 
 from sfumato import data
@@ -252,23 +252,14 @@ def test_a_resumed_run_refuses_public_rows_that_changed(with_public: Path, monke
     succeeds("resume", run)
 
 
-def test_a_stopped_fit_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sfumato.runs.train import Recorder
+def test_a_stopped_fit_resumes_to_the_same_bits(tmp_path: Path) -> None:
 
     rows, labels = toy()
     np.savez(tmp_path / "toy.npz", X=rows, y=labels)
     command = ("fit", "--features", tmp_path / "toy.npz", "--method", "fc", "--epsilon", 4, "--log", "quiet",
                "--checkpoint-seconds", 1e-6, "--insecure-seed", 3)  # fmt: skip
     succeeds(*command, "--out", tmp_path / "whole")
-    after_step = Recorder.after_step
-
-    def press_ctrl_c(self: Recorder, done: int, state: object) -> None:
-        after_step(self, done, state)  # type: ignore[arg-type]
-        if done == 7:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "after_step", press_ctrl_c)
+    with ctrl_c_after(7):
         assert sfumato(*command, "--out", tmp_path / "stopped").code == 130
     succeeds("resume", tmp_path / "stopped")
     assert (tmp_path / "stopped/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from run_helpers import FILES, refused, sfumato, succeeds, tree
+from run_helpers import FILES, ctrl_c_after, refused, sfumato, succeeds, tree
 from safetensors.numpy import load_file
 from sklearn.datasets import load_digits
 
@@ -240,19 +240,9 @@ def test_a_dry_run_names_the_unit_and_reads_no_image(people: Path, tmp_path: Pat
 
 @pytest.mark.slow
 def test_resuming_gives_the_same_bits_and_refuses_another_unit(people: Path, tmp_path: Path) -> None:
-    from sfumato.runs.train import Recorder
-
     photos = shutil.copytree(people, tmp_path / "photos")
     arguments = ("train", "--data", photos, *NETWORK, *UNIT, "--batch", 10, "--epsilon", 20, "--insecure-seed", 3)
-    after_step = Recorder.after_step
-
-    def press_ctrl_c(self, done, state):  # type: ignore[no-untyped-def]
-        after_step(self, done, state)
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recorder, "after_step", press_ctrl_c)
+    with ctrl_c_after(2):
         assert sfumato(*arguments, "--checkpoint-seconds", 1e-6, "--out", tmp_path / "stopped").code == 130
     succeeds(*arguments, "--out", tmp_path / "whole")
     config = tmp_path / "stopped" / "config.json"
