@@ -179,6 +179,23 @@ def test_a_planted_sensitivity_of_half_is_noticed(monkeypatch: pytest.MonkeyPatc
     assert norm > bound
 
 
+def test_the_shortcut_at_zero_weights_gives_the_same_sums() -> None:
+    """Weights of 1e-30 leave all chances equal and take the general way; rows that are not finite, long or padding included."""
+    matrix, labels = toy(CHUNK + 50, 4)
+    matrix[3], matrix[5, 0], matrix[7] = 1e30, np.nan, 0
+    rows = Rows(matrix, labels, 4, np.linspace(0, 1, len(labels)))
+    sphere, zero = Sphere.plain(D), jnp.zeros((D + 1, 4))
+    for clip_norm in (0.5, least_clip(4)):
+        for indices in (None, np.arange(0, len(labels), 3)):
+            quick, slow = (gradient(rows, sphere, weight, clip_norm, indices).value for weight in (zero, zero + 1e-30))
+            np.testing.assert_allclose(quick, slow, atol=1e-4)
+            assert np.linalg.norm(quick) > 20
+        for kind in get_args(Kind):
+            quick, slow = (flat(quadratic(rows, sphere, weight, Balance(0.4, clip_norm), kind).value)
+                           for weight in (zero, zero + 1e-30))  # fmt: skip
+            np.testing.assert_allclose(quick, slow, atol=1e-4)
+
+
 # -- noise
 
 

@@ -3,8 +3,9 @@
 Let z be a row of norm at most 1 (`solve/rows.py`), y its class out of L, w its weight in [0, 1], p = softmax(W^T z).
 
 Gradient. d loss / d W = z (p - e_y)^T, of norm |z| |p - e_y|, all classes together: clipping costs two vector norms. At
-W = 0 it is z (1/L - e_y)^T, of norm at most sqrt(1 - 1/L), and minus the sum is the label sum that least squares needs. A
-sum of terms clipped at C has sensitivity C.
+W = 0 it is z (1/L - e_y)^T, of norm at most sqrt(1 - 1/L), and minus the sum is the label sum that least squares needs: the
+rows added up by class, so neither scores nor a product over the classes are computed there. A sum of terms clipped at C has
+sensitivity C.
 
 Curvature. The Hessian is (diag(p) - p p^T) (x) z z^T. Views of it, d x d per matrix, |z z^T|_F = |z|^2 <= 1, so that numbers
 omega_m for matrices m move all of them together by at most the root of sum_m omega_m^2:
@@ -74,9 +75,9 @@ def least_clip(classes: int) -> float:
 def gradient(rows: Rows, sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float,
              indices: Int[np.ndarray, " m"] | None = None) -> BoundedSum:  # fmt: skip
     """The sum of the clipped gradients, of all rows or those at `indices`. Sensitivity C."""
-    total = np.zeros(weight.shape)
+    total, zero = np.zeros(weight.shape), not np.any(weight)
     for part in rows.chunks(indices):
-        total += np.asarray(_gradient(sphere, weight, clip_norm, *part))
+        total += np.asarray(_gradient(sphere, weight, clip_norm, zero, *part))
     return BoundedSum(total, Sensitivity.of_contribution(clip_norm))
 
 
@@ -85,9 +86,9 @@ def quadratic(
 ) -> BoundedSum:
     """{"curvature": matrices x packed, "gradient": k1 x c}, scaled by alpha and beta. Sensitivity 1, together."""
     d, matrices = sphere.size, {"shared": 1, "hessians": weight.shape[1], "moments": 1 + weight.shape[1]}[kind]
-    curvature, slope = np.zeros((matrices, d, d)), np.zeros(weight.shape)
+    curvature, slope, zero = np.zeros((matrices, d, d)), np.zeros(weight.shape), not np.any(weight)
     for part in rows.chunks():
-        rooted, part_slope = _quadratic(sphere, weight, balance.clip_norm, kind, *part)
+        rooted, part_slope = _quadratic(sphere, weight, balance.clip_norm, zero, kind, *part)
         for matrix, each in zip(curvature, rooted, strict=True):
             matrix += _gram(each)
         slope += np.asarray(part_slope)
@@ -98,27 +99,33 @@ def quadratic(
 Labels, Weights = Int[Array, " b"], Float[Array, " b"]
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(jax.jit, static_argnums=(2, 3))
 def _gradient(
-    sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float, rows: Shaped[Array, "b d"], labels: Labels,
-    weights: Weights,
+    sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float, zero: bool, rows: Shaped[Array, "b d"],
+    labels: Labels, weights: Weights,
 ) -> Float[Array, "k1 c"]:  # fmt: skip
     points, weights = on_sphere(sphere, rows, weights)
-    return _clipped(points, jax.nn.softmax(points @ weight), clip_norm, labels, weights)
+    return _clipped(points, _chances(points, weight, zero), clip_norm, zero, labels, weights)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def _quadratic(
-    sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float, kind: Kind, rows: Shaped[Array, "b d"],
+    sphere: Sphere, weight: Float[Array, "k1 c"], clip_norm: float, zero: bool, kind: Kind, rows: Shaped[Array, "b d"],
     labels: Labels, weights: Weights,
 ) -> tuple[list[Float[Array, "b k1"]], Float[Array, "k1 c"]]:  # fmt: skip
-    """For every matrix, the rows times sqrt(omega w), whose Gram matrix is the sum; and the gradient."""
+    """For every matrix, the rows times sqrt(omega w), whose Gram matrix is the sum; and the gradient. zero: W is."""
     points, weights = on_sphere(sphere, rows, weights)
-    chances = jax.nn.softmax(points @ weight)
+    chances = _chances(points, weight, zero)
     omega = curvatures(chances, labels, kind) * weights[:, None]
     omega = jnp.where(jnp.isfinite(omega), omega, 0.0)
     rooted = [points * jnp.sqrt(each)[:, None] for each in omega.T]
-    return rooted, _clipped(points, chances, clip_norm, labels, weights)
+    return rooted, _clipped(points, chances, clip_norm, zero, labels, weights)
+
+
+def _chances(points: Float[Array, "b k1"], weight: Float[Array, "k1 c"], zero: bool) -> Float[Array, "b c"]:
+    if zero:
+        return jnp.full((len(points), weight.shape[1]), 1 / weight.shape[1])
+    return jax.nn.softmax(points @ weight)
 
 
 def _gram(rows: Float[Array, "b k1"]) -> Float[np.ndarray, "k1 k1"]:
@@ -146,10 +153,23 @@ def moment_scales(classes: int) -> Float32[np.ndarray, " m"]:
 
 
 def _clipped(
-    points: Float[Array, "b k1"], chances: Float[Array, "b c"], clip_norm: float, labels: Labels, weights: Weights
-) -> Float[Array, "k1 c"]:
+    points: Float[Array, "b k1"], chances: Float[Array, "b c"], clip_norm: float, zero: bool, labels: Labels,
+    weights: Weights,
+) -> Float[Array, "k1 c"]:  # fmt: skip
     error = chances - jax.nn.one_hot(labels, chances.shape[1])
     squared = (points * points).sum(1) * (error * error).sum(1)
     scale = clip_factors(squared, jnp.ones(len(labels), bool), clip_norm) * weights
+    if zero:
+        points = points * scale[:, None]
+        return points.sum(0)[:, None] / chances.shape[1] - _label_sums(points, labels, chances.shape[1])
     error = jnp.where(scale[:, None] > 0, error * scale[:, None], 0.0)  # scores that overflow make NaN
     return jnp.matmul(points.T, error, precision=EXACT)
+
+
+def _label_sums(points: Float[Array, "b k1"], labels: Labels, classes: int) -> Float[Array, "k1 c"]:
+    """The sum of each class's points. Accelerators add up scattered rows in any order, so that no run could be repeated to the
+    bit: there it is a product, which costs them little.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.ops.segment_sum(points, labels, classes).T
+    return jnp.matmul(points.T, jax.nn.one_hot(labels, classes), precision=EXACT)
