@@ -17,6 +17,7 @@ from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import (
     FixedSizeEvent,
     PoissonSampledEvent,
+    SelectedEvent,
     Tally,
     TruncatedPoissonEvent,
 )
@@ -30,6 +31,11 @@ _LOG_TOLERANCE = 1e-3
 def scaled(tally: Tally, factor: float) -> Tally:
     """The same releases with `factor` times their noise."""
     return events.tally(*((events.with_noise(event, factor * events.noise_of(event)), n) for event, n in tally.items()))
+
+
+def of_one_fit(tally: Tally) -> Tally:
+    """The same, each choice taken for a single one of its fits: about what can be seen of it, and no bound on that."""
+    return events.tally(*((each.event if isinstance(each, SelectedEvent) else each, n) for each, n in tally.items()))
 
 
 def seen(tally: Tally) -> tuple[float, Counter[PoissonSampledEvent]]:

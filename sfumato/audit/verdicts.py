@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from scipy.stats import norm
 
 from sfumato.audit.bounds import clopper_pearson, clopper_pearson_each, lower_limit, one_run
-from sfumato.audit.family import family_epsilon, total_variation
+from sfumato.audit.family import family_epsilon, of_one_fit, total_variation
 from sfumato.audit.result import CONFIDENCE, AuditResult, Claim
 from sfumato.core.errors import ArgumentError
 
@@ -57,7 +57,7 @@ def guesses_for(canaries: int, claim: Claim) -> int:
     A function of public numbers. Scores are taken for N(-mu/2, 1) and N(mu/2, 1), with mu from the claim's total variation;
     a score s is then guessed right with probability 1 / (1 + exp(-mu |s|)).
     """
-    mu = 2 * norm.ppf((1 + min(total_variation(claim.tally), 1 - 1e-9)) / 2)
+    mu = 2 * norm.ppf((1 + min(total_variation(of_one_fit(claim.tally)), 1 - 1e-9)) / 2)
     at = (np.arange(canaries) + 0.5) / canaries
     surest = np.sort(np.abs(np.concatenate([norm.ppf(at) - mu / 2, norm.ppf(at) + mu / 2])))[::-2]
     right = np.cumsum(1 / (1 + np.exp(-mu * surest)))

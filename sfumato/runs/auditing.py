@@ -29,6 +29,7 @@ from sfumato.core.keys import SecretKey, public_stream
 from sfumato.data.source import Source
 from sfumato.models import registry
 from sfumato.report import reading, write_report
+from sfumato.runs import tune
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import Log, TrainConfig
 from sfumato.runs.directory import RunDirectory
@@ -52,10 +53,11 @@ _PHYSICAL = 64
 
 @dataclass(frozen=True)
 class Subject:
-    """A finished run: what an attack needs of it."""
+    """A finished run: what an attack needs of it. held_out: on which `sfumato tune` compared its fits."""
 
     plan: Plan
     train: Source
+    held_out: Source | None
     test: Source | None
     seed: int
     stream: np.random.Generator
@@ -72,6 +74,9 @@ class Subject:
 
     def retrain(self, source: Source) -> Classifier:
         """The final model of the run's plan on other training images."""
+        if self.plan.choices:
+            assert self.held_out is not None
+            return tune.published(self.plan, source, self.held_out, self.fresh_key())
         job = build(self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet())
         return job.classifier(run_alone(job.procedure, self.claim, self.fresh_key()))
 
@@ -91,12 +96,14 @@ def audit(path: Path, attack: str, size: int | None, images: int, seed: int | No
     size = whole("size", size if size is not None else SIZES[attack], at_least=8)
     config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
     plan = Plan.from_json(files.read_json(directory.file("plan.json")))
+    if plan.choices and attack not in ("one-run", "lira"):
+        raise ArgumentError("attack", attack, "a run of `sfumato tune` shows nothing but its final model; use one-run or lira")
     splits = open_splits(config)
     if (splits.train.examples, splits.train.class_names) != (plan.n, plan.classes):
         raise DataError(f"data={config.data.data!r}: no longer the {plan.n} images of this run's plan; restore them")
     progress = make_progress(log)
     stream = np.random.default_rng(seed)
-    subject = Subject(plan, splits.train, splits.test, config.run.seed, stream, progress, directory.path)
+    subject = Subject(plan, splits.train, splits.validation, splits.test, config.run.seed, stream, progress, directory.path)
     attacks: dict[str, Callable[[Subject, int], list[AuditResult]]] = {
         "whitebox": lambda subject, size: _whitebox(subject, size, images), "one-run": _one_run, "blackbox": _blackbox,
         "lira": _lira,

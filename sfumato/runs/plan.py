@@ -30,6 +30,9 @@ from sfumato.solve.budget import LinearRecipe, automatic
 from sfumato.solve.recipe import Recipe
 from sfumato.train.settings import SGDSettings
 
+BEST_OF = "best of "
+"""Begins the method of a plan of `sfumato tune`."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -75,6 +78,11 @@ class Plan:
     def input(self) -> Input | None:
         """How the network wants its image, None as its architecture says."""
         return pretrained.input_of(self.model, self.size, self.weights)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """`sfumato tune`: the methods among whose fits the best was chosen; of any other run, none."""
+        return tuple(self.method.removeprefix(BEST_OF).split(", ")) if self.method.startswith(BEST_OF) else ()
 
     @property
     def promise(self) -> tuple[float, float, Relation]:
@@ -123,7 +131,8 @@ class Plan:
     def from_json(cls, value: dict[str, Any]) -> "Plan":
         """The inverse of `to_json`."""
         own = {each.name: value[each.name] for each in dataclasses.fields(cls) if each.name in value}
-        settings: Any = Recipe if own["method"] == "dp-fc" else LinearRecipe if own["method"] in LINEAR else SGDSettings
+        linear = own["method"] in LINEAR or own["method"].startswith(BEST_OF)
+        settings: Any = Recipe if own["method"] == "dp-fc" else LinearRecipe if linear else SGDSettings
         made = settings(**own["settings"])
         return cls(**own | {
             "classes": tuple(own["classes"]), "shape": tuple(own["shape"]), "not_covered": tuple(own["not_covered"]),

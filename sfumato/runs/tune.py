@@ -17,7 +17,7 @@ from sfumato.core import files
 from sfumato.core.checks import choice, default_delta, positive
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
-from sfumato.data.source import DataInfo, Splits
+from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.models import registry
 from sfumato.models.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.privacy import calibration
@@ -29,9 +29,9 @@ from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import Log, PrivacyConfig, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import matrices, spec_of
-from sfumato.runs.plan import Plan, make_plan
+from sfumato.runs.plan import BEST_OF, Plan, make_plan
 from sfumato.runs.pretrained import feature_map
-from sfumato.runs.progress import Progress, make_progress
+from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.public import sphere_for
 from sfumato.runs.sweep import fit_once
 from sfumato.runs.train import open_splits, save_model, write_evaluation, write_result
@@ -57,6 +57,16 @@ class TuneConfig:
             raise ArgumentError("fits", self.fits, "give a mean number of fits greater than 1 and at most 1000")
         if not self.base.data.validation > 0:
             raise ArgumentError("validation", self.base.data.validation, "give a share to score the fits on, such as 0.1")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Features: of the training images, and of those that fits are compared on, whose labels are `truth`."""
+
+    rows: Rows
+    sphere: Sphere
+    shown: np.ndarray
+    truth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -112,7 +122,7 @@ def _plan(config: TuneConfig, splits: Splits) -> Plan:
     what = (f"the best of a random number of fits, {config.fits:g} on average, each with random settings and as private as one "
             "Gaussian release with this noise. The other fits, their settings and their number stay secret, and the cost of "
             "choosing among them is included")  # fmt: skip
-    return replace(plan, method=f"best of {', '.join(config.methods)}", mu=1 / sigma,
+    return replace(plan, method=BEST_OF + ", ".join(config.methods), mu=1 / sigma,
                    releases=(Release("choice", 1, SelectedEvent(GaussianEvent(sigma), config.fits), what),))  # fmt: skip
 
 
@@ -123,33 +133,45 @@ def _run(
     held_out = splits.validation
     assert held_out is not None
     features = feature_map(plan.model, plan.shape, plan.weights)
-    matrix, shown = matrices(features, splits.train, held_out, progress)
-    assert shown is not None
-    sphere = sphere_for(plan.public, matrix.shape[1], plan.rooted)
+    table = _table(plan, features, splits.train, held_out, progress)
     ledger.spend(plan.releases[0].event, "tune", key.fingerprint)  # before the first fit looks at the rows
-    rows = Rows(matrix, splits.train.labels, len(plan.classes))
-    winner = best_of(rows, sphere, (shown, held_out.labels), config, plan.mu, key)
+    winner = best_of(table, plan, key)
     evaluation = write_evaluation(directory, held_out, winner.confusion)
     directory.append_metric({"step": 1, "seconds": 0.0, "epsilon": ledger.epsilon(),
                              "accuracy": evaluation["accuracy"]})  # fmt: skip
-    spec = spec_of(plan, winner.head.sphere.kind)
-    save_model(directory, Classifier(spec, OnFeatures(features, winner.head)), plan, ledger)
+    save_model(directory, _classifier(plan, features, winner), plan, ledger)
     files.write_json(directory.file("tune.json"), {"recipe": asdict(winner.recipe), "fits_on_average": config.fits})
     # No times, and only the day: they would tell how many fits there were, which stays secret (Papernot & Steinke 2022).
     write_result(directory, ledger, {}, len(splits.skipped), clock="%Y-%m-%d")
     return winner
 
 
-def best_of(
-    rows: Rows, sphere: Sphere, held_out: tuple[np.ndarray, np.ndarray], config: TuneConfig, mu: float, key: SecretKey
-) -> Winner:
+def published(plan: Plan, train: Source, held_out: Source, key: SecretKey) -> Classifier:
+    """What a run of this plan would publish if these were its training images; for audits."""
+    features = feature_map(plan.model, plan.shape, plan.weights)
+    return _classifier(plan, features, best_of(_table(plan, features, train, held_out, Quiet()), plan, key))
+
+
+def _table(plan: Plan, features: Any, train: Source, held_out: Source, progress: Progress) -> Table:
+    matrix, shown = matrices(features, train, held_out, progress)
+    assert shown is not None
+    rows = Rows(matrix, train.labels, len(plan.classes))
+    return Table(rows, sphere_for(plan.public, matrix.shape[1], plan.rooted), shown, held_out.labels)
+
+
+def _classifier(plan: Plan, features: Any, winner: Winner) -> Classifier:
+    return Classifier(spec_of(plan, winner.head.sphere.kind), OnFeatures(features, winner.head))
+
+
+def best_of(table: Table, plan: Plan, key: SecretKey) -> Winner:
     """The fits pay into ledgers that are thrown away: the choice was paid for."""
-    stream, best = key.stream("tune"), None
-    for _ in range(number_of_fits(config.fits, stream)):
-        recipe = random_recipe(config.methods, rows, sphere, mu, stream)
-        with Ledger.temporary(default_delta(len(rows)), 1e6) as aside:
-            head: Any = fit_once(rows, sphere, recipe, recipe.releases(mu), aside)
-        found = Winner(head, recipe, count(held_out[1], scores_of(head, held_out[0])))
+    chosen, stream, best = plan.releases[0].event, key.stream("tune"), None
+    assert isinstance(chosen, SelectedEvent)
+    for _ in range(number_of_fits(chosen.mean, stream)):
+        recipe = random_recipe(plan.choices, table.rows, table.sphere, plan.mu, stream)
+        with Ledger.temporary(default_delta(len(table.rows)), 1e6) as aside:
+            head: Any = fit_once(table.rows, table.sphere, recipe, recipe.releases(plan.mu), aside)
+        found = Winner(head, recipe, count(table.truth, scores_of(head, table.shown)))
         if best is None or accuracy(found.confusion) > accuracy(best.confusion):
             best = found
     assert best is not None
