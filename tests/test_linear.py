@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clip_helpers import assert_close
 from scipy.optimize import minimize
 
 from sfumato.core.errors import ArgumentError
@@ -277,7 +278,7 @@ def test_a_memory_map_of_halves_gives_the_sums_of_the_matrix(tmp_path: Path) -> 
         (gradient(mapped, sphere, weight, 0.9, few), gradient(plain, sphere, weight, 0.9, few)),
         (mean_sum(mapped, sphere), mean_sum(plain, sphere)),
     ):
-        np.testing.assert_allclose(flat(one.value), flat(two.value), rtol=1e-5, atol=1e-5)
+        assert_close(flat(one.value), flat(two.value), 1e-5)
 
 
 def test_pages_of_a_mapped_file_are_given_back_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +313,7 @@ def test_wild_rows_count_as_nothing_and_the_rest_is_learnt(tmp_path: Path) -> No
     weight = jnp.zeros((D + 1, CLASSES))
     one = quadratic(Rows(wild, labels, CLASSES), sphere, weight, balance)
     two = quadratic(Rows(wild[kept], labels[kept], CLASSES), sphere, weight, balance)
-    np.testing.assert_allclose(flat(one.value), flat(two.value), rtol=1e-5, atol=1e-5)
+    assert_close(flat(one.value), flat(two.value), 1e-5)
     solved = procedure("fc", Rows(wild, labels, CLASSES))
     with ledger(tmp_path) as book:
         state = run(solved, book, KEY)
@@ -337,7 +338,7 @@ def test_weights_bound_the_influence_and_zero_is_absence() -> None:
     balance, sphere, weight = Balance(0.5, 0.8), Sphere.plain(D), jnp.zeros((D + 1, CLASSES))
     one = quadratic(Rows(rows, labels, CLASSES, weights), sphere, weight, balance)
     two = quadratic(Rows(rows[:100], labels[:100], CLASSES), sphere, weight, balance)
-    np.testing.assert_allclose(flat(one.value), flat(two.value), rtol=1e-5, atol=1e-5)
+    assert_close(flat(one.value), flat(two.value), 1e-5)
     for wrong in (np.full(200, 1.5), np.full(200, -0.1), np.full(200, np.nan)):
         with pytest.raises(ArgumentError, match="weights"):
             Rows(rows, labels, CLASSES, wrong.astype(np.float32))
