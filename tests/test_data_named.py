@@ -279,6 +279,7 @@ def test_npz(tmp_path: Path) -> None:
     [
         ({"y_train": None}, "has no y_train"),
         ({"y_test": None}, "has no y_test"),
+        ({"X_test": np.zeros(1)}, "X_test would not be read"),
         ({"y_train": np.zeros(40, int), "y_test": np.zeros(20, int)}, "only one class"),
         ({"y_test": np.full(20, 7)}, "class 7 is in y_test but not in y_train"),
         ({"y_train": np.zeros(39, int)}, "39"),

@@ -353,6 +353,7 @@ def test_strings_name_their_classes_and_halves_stay_halves(tmp_path: Path) -> No
     ({"y": np.array([0, 1, 0, 2**63], np.uint64)}, "labels from 0 to 9223372036854775808; number the classes"),
     ({"y": np.full(4, 2**63, np.uint64)}, "number the classes"),
     ({"y": np.array([0.5, 1, 1, 2])}, "whole numbers or strings"), ({"y": None}, "has no y"), ({"X": None}, "has no X"),
+    ({"X_test": np.eye(2)}, "X_test would not be read"), ({"y_test": np.arange(4)}, "y_test would not be read"),
 ])  # fmt: skip
 def test_unusable_matrices_are_refused(change: dict, says: str, tmp_path: Path) -> None:
     arrays = {"X": np.zeros((4, 2)), "y": np.array([0, 1, 0, 1])} | change

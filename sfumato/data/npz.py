@@ -67,7 +67,15 @@ def _parts(path: Path) -> list[str]:
     missing = [f"{kind}_{part}" for part in parts for kind in "xy" if f"{kind}_{part}" not in stored]
     if missing:
         raise DataError(f"{path}: has no {missing[0]} (found {', '.join(sorted(stored)) or 'nothing'}); {WANTED}")
+    refuse_ignored_test(path, stored, {f"{kind}_{part}" for part in parts for kind in "xy"})
     return parts
+
+
+def refuse_ignored_test(path: Path, stored: set[str], read: set[str]) -> None:
+    """Test examples under a name that is not read would be left out without a word, and training examples tested on."""
+    for name in sorted(stored - read):
+        if name.lower() in ("x_test", "y_test"):
+            raise DataError(f"{path}: {name} would not be read; test examples are x_test, y_test beside x_train, y_train")
 
 
 def members(path: Path) -> dict[str, int]:

@@ -24,7 +24,7 @@ import numpy as np
 from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.core.files import read_json
-from sfumato.data.npz import members, read_member
+from sfumato.data.npz import members, read_member, refuse_ignored_test
 from sfumato.data.shelf import Loaded, Shelf, positions
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
@@ -251,6 +251,7 @@ def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], 
     if missing:
         raise DataError(f"{path}: has no {missing[0]} (found {', '.join(sorted(arrays)) or 'nothing'}); expected x_train and "
                         "y_train, and optionally x_test and y_test, or X and y")
+    refuse_ignored_test(path, set(arrays), {name for names in found.values() for name in names})
     given = {split: (arrays[x], arrays[y]) for split, (x, y) in found.items()}
     width = given["train"][0].shape[-1] if given["train"][0].ndim else 0
     for split, (rows, labels) in given.items():

@@ -89,10 +89,12 @@ def sweep(config: SweepConfig) -> str:
     return _write(config, found, _without_privacy(rows), ledger, f"{info.name}, {plans[next(iter(plans))].model}")
 
 
-def fit_once(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Release, ...], ledger: Ledger) -> Any:
-    """A head, from a key of its own."""
+def fit_once(
+    rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Release, ...], ledger: Ledger, key: SecretKey
+) -> Any:
+    """A head. Every fit needs a key of its own."""
     procedure = solver(rows, sphere, recipe, releases)
-    state: Any = run(procedure, ledger, SecretKey.from_entropy())
+    state: Any = run(procedure, ledger, key)
     return procedure.classifier(state)
 
 
@@ -129,7 +131,7 @@ def _fits(
             assert isinstance(plan.settings, LinearRecipe)
             scores, sphere = [], sphere_for(plan.public, rows.train.features, plan.rooted)
             for _ in range(config.repeats):
-                head = fit_once(rows.train, sphere, plan.settings, plan.releases, ledger)
+                head = fit_once(rows.train, sphere, plan.settings, plan.releases, ledger, SecretKey.from_entropy())
                 scores.append(accuracy_of(head, rows.shown, rows.truth))
                 progress.advance(sum(len(each) for points in found.values() for _, each in points) + len(scores))
             found[method].append((epsilon, scores))

@@ -167,10 +167,10 @@ def best_of(table: Table, plan: Plan, key: SecretKey) -> Winner:
     """The fits pay into ledgers that are thrown away: the choice was paid for."""
     chosen, stream, best = plan.releases[0].event, key.stream("tune"), None
     assert isinstance(chosen, SelectedEvent)
-    for _ in range(number_of_fits(chosen.mean, stream)):
+    for fit in range(number_of_fits(chosen.mean, stream)):
         recipe = random_recipe(plan.choices, table.rows, table.sphere, plan.mu, stream)
         with Ledger.temporary(default_delta(len(table.rows)), 1e6) as aside:
-            head: Any = fit_once(table.rows, table.sphere, recipe, recipe.releases(plan.mu), aside)
+            head: Any = fit_once(table.rows, table.sphere, recipe, recipe.releases(plan.mu), aside, key.at("fit", fit))
         found = Winner(head, recipe, count(table.truth, scores_of(head, table.shown)))
         if best is None or accuracy(found.confusion) > accuracy(best.confusion):
             best = found
