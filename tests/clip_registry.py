@@ -314,7 +314,7 @@ FAST = [
     "conv_odd_layout",
 ]  # fmt: skip
 """One entry of every kind; the others are for `make test-all`."""
-LOOSE = {"half_inside": 2e-2, "mixed_precision": 1e-2}
+LOOSE = {"half_inside": 3e-2, "mixed_precision": 1e-2}
 """Gradients rounded to bfloat16 on the way, at places that are a method's own choice."""
 
 
