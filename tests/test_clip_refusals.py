@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from clip_helpers import B, everyone, random
+from clip_helpers import B, assert_close, everyone, flat, gradients, random, slow_sum
 from clip_registry import built
+from jax import lax
 from jaxtyping import TypeCheckError
 
 import sfumato.clip
@@ -122,6 +123,43 @@ def test_a_batch_of_unequal_lengths_is_refused(method):
 
 
 # -- losses that look at other examples
+
+
+def convolves(padding, stride=1):
+    """A kernel of width 2, behind another layer that needs the gradient for the image."""
+
+    def loss(p, x):
+        image = (x * p["scale"])[None, None]
+        return jnp.sum(jnp.sin(lax.conv_general_dilated(image, p["kernel"], (stride,), [padding])))
+
+    return loss
+
+
+KERNEL = {"scale": jnp.asarray(random(6)), "kernel": jnp.asarray(random(1, 1, 2, seed=1))}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("padding", [(-1, 1), (-2, 2), (2, 0), (3, -1)])
+def test_a_convolution_that_xla_computes_from_other_examples_is_refused(padding, method):
+    says(refusal(lambda: call(convolves(padding), KERNEL, jnp.asarray(random(B, 6)), method=method)),
+         f"convolution with padding [{padding}]", "slice or jnp.pad")  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("padding, stride", [
+    ((1, 0), 1), ((1, 1), 1), ((0, 2), 2), ((2, 2), 1), ((-1, -1), 1), ((-1, 0), 2), ((1, -2), 1), ((2, 2), 2),
+])  # fmt: skip
+def test_any_other_padding_is_clipped_as_the_slow_loop_would(padding, stride, method):
+    """A reference by pad and einsum: the slow loop would use the same convolutions."""
+    low, high = padding
+
+    def by_hand(p, x):
+        x = lax.pad(x * p["scale"], 0.0, [(low, high, 0)])
+        return jnp.sum(jnp.sin(x[:-1][::stride] * p["kernel"][0, 0, 0] + x[1:][::stride] * p["kernel"][0, 0, 1]))
+
+    batch = jnp.asarray(random(B, 6))
+    got = call(convolves(padding, stride), KERNEL, batch, method=method).value
+    assert_close(flat(got), slow_sum(gradients(by_hand, KERNEL, batch), np.ones(B, bool), 1.0), 1e-5)
 
 
 def peeks(p, x):

@@ -1,6 +1,6 @@
 """All that this house assumes about the inside of JAX, versions 0.10 to 0.12, in one file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -45,10 +45,17 @@ def calls(eqn: JaxprEqn) -> bool:
     return any(True for _ in core.jaxprs_in_params(eqn.params))
 
 
-def contains(eqn: JaxprEqn, kind: Callable[[JaxprEqn], bool]) -> bool:
-    """Is the equation, or one inside it, of this kind?"""
-    inner = core.jaxprs_in_params(eqn.params)
-    return kind(eqn) or any(contains(each, kind) for jaxpr in inner for each in jaxpr.eqns)
+def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """The equations of a jaxpr, and those inside them."""
+    for eqn in jaxpr.eqns:
+        yield from within(eqn)
+
+
+def within(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
+    """The equation, and those inside it."""
+    yield eqn
+    for jaxpr in core.jaxprs_in_params(eqn.params):
+        yield from equations(jaxpr)
 
 
 def called(eqn: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:

@@ -143,7 +143,7 @@ def _meet(
     rule = rule_for(eqn, [each is not None and bool(each.origin.sources) for each in inputs])
     if rule is None:
         kernel = inputs[1] if eqn.primitive is J.CONV else None
-        found.convolved |= J.contains(eqn, _is_convolution) and (kernel is None or bool(kernel.origin.sources))
+        found.convolved |= any(map(_is_convolution, J.within(eqn))) and (kernel is None or bool(kernel.origin.sources))
         _lift(found, inputs, eqn.primitive.name)
         return
     weight = inputs[rule.operand]

@@ -25,14 +25,14 @@ class Trace:
 
     @property
     def has_grouped_convolution(self) -> bool:
-        return any(J.contains(eqn, _is_grouped) for eqn in self.jaxpr.jaxpr.eqns)
+        return any(map(_is_grouped, J.equations(self.jaxpr.jaxpr)))
 
 
 def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
     """Trace `loss(params, example)` for ONE example; only shapes and dtypes of the arguments matter.
 
-    Raises ArgumentError for parameters that are not real floating-point numbers, for no parameters at all and for a loss
-    that is not a real scalar.
+    Raises ArgumentError for parameters that are not real floating-point numbers, for no parameters at all, for a loss that
+    is not a real scalar and for a convolution that reads other examples (`check_convolutions`).
     """
     names = tuple(check_params(params))
     leaves, treedef = jax.tree.flatten(params)
@@ -42,7 +42,9 @@ def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
         check_scalar(out)
         return out
 
-    return Trace(jax.make_jaxpr(flat)(leaves, example), names, tuple(leaf.shape for leaf in leaves))
+    trace = Trace(jax.make_jaxpr(flat)(leaves, example), names, tuple(leaf.shape for leaf in leaves))
+    check_convolutions(trace.jaxpr.jaxpr)
+    return trace
 
 
 def _is_grouped(eqn: J.JaxprEqn) -> bool:
@@ -69,3 +71,39 @@ def check_scalar(out: PyTree) -> None:
     if not alone or not jnp.issubdtype(jnp.result_type(out), jnp.floating):
         raise ArgumentError("loss", " and ".join(shapes) or "nothing", "let it return one real scalar for one example; "
                             "average over views and positions inside it, and return no auxiliary output")
+
+
+def check_convolutions(jaxpr: J.Jaxpr) -> None:
+    """Raise ArgumentError for a convolution that XLA computes from values outside of the image.
+
+    Its code for CPUs takes a convolution that crops the front of an axis (negative padding) and pads the end for one without
+    padding, and reads beyond the axis: the next row, the next EXAMPLE of the batch, or what happened to lie in memory
+    (openxla/xla issue 48713). Clipping bounds nothing then. The gradient for the image is such a convolution too where the
+    front is padded by the kernel's width or more.
+    """
+    for eqn in J.equations(jaxpr):
+        if eqn.primitive is J.CONV:
+            padding = [tuple(pads) for pads in eqn.params["padding"]]
+            if any(low < 0 < high for low, high in padding + _padding_of_image_gradient(eqn)):
+                raise ArgumentError("loss", f"convolution with padding {padding}", "XLA would read other examples where it "
+                                    "crops or over-pads the front of an axis and pads the end; slice or jnp.pad the image")
+
+
+def _padding_of_image_gradient(eqn: J.JaxprEqn) -> list[tuple[int, int]]:
+    """Of the convolution of cotangents and reversed kernel, which spreads the cotangents by the strides: the front gets
+    k - 1 - low, and the rest makes the result as long as the image, for a kernel that spans k."""
+    image, kernel = (J.aval(atom).shape for atom in eqn.invars)
+    given, numbers = eqn.params, eqn.params["dimension_numbers"]
+    out = J.aval(eqn.outvars[0]).shape
+    pads = []
+    for axis, (low, _) in enumerate(given["padding"]):
+        length = _spread(image[numbers.lhs_spec[2 + axis]], given["lhs_dilation"][axis])
+        span = _spread(kernel[numbers.rhs_spec[2 + axis]], given["rhs_dilation"][axis])
+        cotangents = _spread(out[numbers.out_spec[2 + axis]], given["window_strides"][axis])
+        pads.append((span - 1 - low, length + low - cotangents))
+    return pads
+
+
+def _spread(size: int, by: int) -> int:
+    """Length of an axis with `by` - 1 gaps between its elements."""
+    return (size - 1) * by + 1
