@@ -294,7 +294,9 @@ def speed(full: bool) -> None:
             quadratic(Rows(matrix, labels, classes), sphere, weight, balance)
             lines.append(speed_line(name, time.perf_counter() - began, work, work - gram / 2, flops, n * d * 2 / disk))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    body = (f"`python benchmarks/heads.py --only speed{' --full' if full else ''}`: one pass over {n:,} x {d:,} float16 rows "
+    timeout = os.environ.get("OPENBLAS_THREAD_TIMEOUT")
+    setting, size = f"OPENBLAS_THREAD_TIMEOUT={timeout} " if timeout else "", " --full" if full else ""
+    body = (f"`{setting}python benchmarks/heads.py --only speed{size}`: one pass over {n:,} x {d:,} float16 rows "
             f"of {classes:,} classes on disk, Gram matrix and the label sums or gradients of all classes.\n\n"
             "| pass | seconds | rate, GFLOP/s | of the matmul rate | over disk + flops | over disk + flops, one triangle |\n"
             "|---|---|---|---|---|---|\n" + "\n".join(lines) +

@@ -10,6 +10,9 @@ from sfumato.core.errors import SfumatoError
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors of the user's making are one line on standard error and exit code 2."""
+    # The threads of numpy's OpenBLAS would spin for work after each product, on the cores that XLA needs for its next step:
+    # a pass of the linear heads takes 1.15 times as long (docs/features.md). It is read when numpy is first imported.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     try:
         parse(sys.argv[1:] if arguments is None else arguments)()
     except SfumatoError as error:

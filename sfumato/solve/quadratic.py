@@ -122,9 +122,10 @@ def _quadratic(
     return rooted, _clipped(points, chances, clip_norm, zero, labels, weights)
 
 
-def _chances(points: Float[Array, "b k1"], weight: Float[Array, "k1 c"], zero: bool) -> Float[Array, "b c"]:
+def _chances(points: Float[Array, "b k1"], weight: Float[Array, "k1 c"], zero: bool) -> Float[Array, "#b c"]:
+    """p; at W = 0 one row, as all are alike."""
     if zero:
-        return jnp.full((len(points), weight.shape[1]), 1 / weight.shape[1])
+        return jnp.full((1, weight.shape[1]), 1 / weight.shape[1])
     return jax.nn.softmax(points @ weight)
 
 
@@ -136,7 +137,7 @@ def _gram(rows: Float[Array, "b k1"]) -> Float[np.ndarray, "k1 k1"]:
     return np.asarray(jnp.matmul(rows.T, rows, precision=EXACT))
 
 
-def curvatures(chances: Float[Array, "b c"], labels: Labels, kind: Kind) -> Float[Array, "b m"]:
+def curvatures(chances: Float[Array, "#b c"], labels: Labels, kind: Kind) -> Float[Array, "#b m"]:
     """omega of every row, a number for each matrix; the squares of a row's numbers sum to at most 1."""
     if kind == "moments":
         own = jax.nn.one_hot(labels, chances.shape[1])
@@ -153,15 +154,16 @@ def moment_scales(classes: int) -> Float32[np.ndarray, " m"]:
 
 
 def _clipped(
-    points: Float[Array, "b k1"], chances: Float[Array, "b c"], clip_norm: float, zero: bool, labels: Labels,
+    points: Float[Array, "b k1"], chances: Float[Array, "#b c"], clip_norm: float, zero: bool, labels: Labels,
     weights: Weights,
 ) -> Float[Array, "k1 c"]:  # fmt: skip
-    error = chances - jax.nn.one_hot(labels, chances.shape[1])
-    squared = (points * points).sum(1) * (error * error).sum(1)
-    scale = clip_factors(squared, jnp.ones(len(labels), bool), clip_norm) * weights
+    squared, classes = (points * points).sum(1), chances.shape[1]
     if zero:
-        points = points * scale[:, None]
-        return points.sum(0)[:, None] / chances.shape[1] - _label_sums(points, labels, chances.shape[1])
+        scale = clip_factors(squared * (1 - 1 / classes), jnp.ones(len(labels), bool), clip_norm) * weights
+        sums = _label_sums(points * scale[:, None], labels, classes)
+        return sums.mean(1, keepdims=True) - sums
+    error = chances - jax.nn.one_hot(labels, classes)
+    scale = clip_factors(squared * (error * error).sum(1), jnp.ones(len(labels), bool), clip_norm) * weights
     error = jnp.where(scale[:, None] > 0, error * scale[:, None], 0.0)  # scores that overflow make NaN
     return jnp.matmul(points.T, error, precision=EXACT)
 
