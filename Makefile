@@ -38,7 +38,7 @@ bench-clip: $(BENCH_VENV)/.installed ## the clipping engine against ordinary ste
 	$(BENCH_VENV)/bin/python benchmarks/clip/run.py
 
 bench-heads: $(HEADS_VENV)/.installed ## all linear heads beside diffprivlib, into benchmarks/RESULTS.md (needs the data sets)
-	$(HEADS_VENV)/bin/python benchmarks/heads.py
+	OPENBLAS_THREAD_TIMEOUT=4 $(HEADS_VENV)/bin/python benchmarks/heads.py
 
 bench-audits: $(VENV)/.installed ## the audits of docs/audits.md, onto benchmarks/audits.jsonl (needs Fashion-MNIST)
 	$(BIN)/python benchmarks/audits.py
