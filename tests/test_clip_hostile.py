@@ -1,4 +1,4 @@
-"""Examples and losses made to pass the clip: squares that leave float32, gains that nobody knows, collectives, complex numbers."""
+"""Examples and losses made to pass the clip: squares that leave float32, unknown gains, collectives, complex numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +87,7 @@ def test_a_huge_image_behind_a_standardised_kernel_is_bounded(how, method):
 
 def nested(collective):
     inner = jax.jit(lambda x: lax.cond(x.sum() > 0, collective, lambda x: x, x))
-    return lambda x: lax.scan(lambda total, row: (total + inner(row), None), jnp.zeros(x.shape[1:]), x[None])[0]
+    return lambda x: lax.scan(lambda total, row: (total + inner(row), None), jnp.zeros(x.shape), x[None])[0]
 
 
 COLLECTIVES = {
@@ -121,7 +121,7 @@ def test_an_axis_that_the_loss_names_for_its_own_views_is_allowed():
 
 def test_a_name_that_is_not_defined_is_told_as_python_tells_it():
     with pytest.raises(NameError, match="undefined"):
-        clipped_grad(lambda p, x: undefined, 1.0)(jnp.ones(3), jnp.ones((B, 3)), everyone())  # noqa: F821
+        clipped_grad(lambda p, x: undefined, 1.0)(jnp.ones(3), jnp.ones((B, 3)), everyone())
 
 
 # -- complex numbers
