@@ -127,5 +127,15 @@ def law_of_absurd_examples(clipped, it):
             assert_close(together, one_by_one, 1e-5)
 
 
-LAWS = (law_of_the_slow_loop, law_of_influence, law_of_the_mask, law_of_absurd_examples)
+def law_of_scale(clipped, it):
+    """An example is bounded however large or small its numbers are: squares of either kind leave float32."""
+    members, scale = it.batch(1.0)
+    for strength in (1.0, it.strengths[0], 1e3 * it.strengths[0]):
+        for k in range(-126, 127, 1 if strength == 1.0 else 9):
+            batch = on_floats(lambda leaf: leaf * np.float32(2.0**k), members), strength * scale  # noqa: B023
+            one = alone(k % B)
+            own = np.linalg.norm(only(clipped, it.params, batch, one))
+            assert own <= 1.0, f"times 2^{k}, example {k % B} contributes {own}"
 
+
+LAWS = (law_of_the_slow_loop, law_of_influence, law_of_the_mask, law_of_absurd_examples, law_of_scale)

@@ -139,6 +139,22 @@ MUTATIONS = (
     bug("norms behind standardised kernels forget epsilon", "clip.standardised:Standardised.scales",
         "(1 + self.epsilon * jnp.square(s)) / self.fan_in", "jnp.full_like(s, 2 / self.fan_in)",
         "test_clip_standardised.py::test_norms_behind_unit_variance_are_those_of_the_kernel[8-1-1-outer-1.0]", "close"),
+    Mutation("norms without scaling", (
+        Edit("clip.scaling:to_one", "return array * inverse", "inverse, exponent = jnp.ones_like(inverse), 0 * exponent\n"
+             "    return array * inverse"),
+    ), "test_clip_hostile.py::test_a_huge_input_before_a_norm_is_bounded[0.01-book_keeping]", "contributes"),
+    Mutation("a gain that nobody knows is taken for 1", (
+        Edit("clip.parts:_outer", "part.keeps or not all(plan.sites[path].origin.isometric for path in part.sites)", "False"),
+    ), "test_clip_hostile.py::test_a_cancelling_example_behind_a_large_gain_is_bounded_wherever_the_gain_is"
+       "[entry_of_a_diagonal-book_keeping]", "contributes"),
+    bug("a collective in a loss is accepted", "clip.trace:check_collectives", "if names := J.named_axes(eqn):",
+        "if names := []:",
+        "test_clip_hostile.py::test_a_collective_in_a_loss_is_refused_in_one_line[True-pmean-book_keeping]", "DID NOT RAISE"),
+    bug("a complex weight is matched", "clip.rules:rule_for", "if not all(real) and", "if False and",
+        "test_clip_hostile.py::test_weights_that_are_complex_on_their_way_are_clipped_as_the_slow_loop_would[parts-book_keeping]",
+        "close|complex"),
+    bug("pixels of any size reach a network", "models.input:Input.__call__", "public_pixels(image)", "image",
+        "test_clip_hostile.py::test_no_network_sees_a_pixel_out_of_the_public_range[1.4e+17]", "assert"),
     bug("every layer clipped at C", "clip.factors:make_clipper", "float(clip_norm) / math.sqrt(len(found))",
         "float(clip_norm)",
         "test_clip_engine.py::test_a_clip_norm_is_shared_equally_by_groups[two_layers-book_keeping-per_layer-parent-hard]",

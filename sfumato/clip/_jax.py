@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.extend.core as core
 from jax import lax
+from jax._src.core import NamedAxisEffect  # no public name, in no version
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, primitives
 from jaxtyping import Array, PyTree
 
@@ -56,6 +57,17 @@ def within(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
     yield eqn
     for jaxpr in core.jaxprs_in_params(eqn.params):
         yield from equations(jaxpr)
+
+
+def named_axes(eqn: JaxprEqn) -> list[str]:
+    """The named axes over which the equation itself works, such as those of `lax.pmean`: what its type says of its effects,
+    and what its parameters name.
+    """
+    found = [str(effect.name) for effect in eqn.effects if isinstance(effect, NamedAxisEffect)]
+    for key in ("axes", "axis_name"):
+        given = eqn.params.get(key, ())
+        found += [name for name in (given if isinstance(given, tuple | list) else [given]) if isinstance(name, str)]
+    return list(dict.fromkeys(found))
 
 
 def called(eqn: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from sfumato.clip import _jax as J
-from sfumato.clip._jax import JaxprEqn, Literal, Var
+from sfumato.clip._jax import JaxprEqn
 
 Region = tuple[tuple[int, int], ...]
 STRUCTURAL = (J.CONVERT, J.RESHAPE, J.TRANSPOSE, J.SQUEEZE, J.SLICE, J.BROADCAST, J.COPY, J.REV)
@@ -31,8 +31,8 @@ class Standardisation(NamedTuple):
 class Origin:
     """sources: indices of leaves. region: start and stop per axis of the one source. aligned: axes are still the leaf's own.
     untouched: the leaf itself, perhaps cast, or slice by slice as a scan goes over it. standardised: what weight
-    standardisation (`standardised.py`) made of one or two leaves, perhaps cast. rounded: computed in half precision, so that
-    gradients pass through it rounded. loops: depths of the scans whose iterations see different values.
+    standardisation (`standardised.py`) made of one or two leaves, perhaps cast. loops: depths of the scans whose iterations
+    see different values.
     """
 
     sources: frozenset[int] = frozenset()
@@ -41,7 +41,6 @@ class Origin:
     aligned: bool = False
     untouched: bool = False
     standardised: Standardisation | None = None
-    rounded: bool = False
     loops: frozenset[int] = frozenset()
 
     @classmethod
@@ -71,14 +70,9 @@ def after(eqn: JaxprEqn, inputs: list[Origin]) -> Origin:
     """The origin of the outputs of an equation."""
     if is_structural(eqn):
         return _moved(eqn, inputs[0])
-    half = J.calls(eqn) or any(_is_half(atom) for atom in (*eqn.invars, *eqn.outvars))  # calls are not looked into
     sources = frozenset[int]().union(*(each.sources for each in inputs))
     loops = frozenset[int]().union(*(each.loops for each in inputs))
-    return Origin(sources, rounded=bool(sources) and (half or any(each.rounded for each in inputs)), loops=loops)
-
-
-def _is_half(atom: Var | Literal) -> bool:
-    return jnp.issubdtype(J.aval(atom).dtype, jnp.floating) and J.aval(atom).dtype.itemsize < 4
+    return Origin(sources, loops=loops)
 
 
 def _moved(eqn: JaxprEqn, origin: Origin) -> Origin:

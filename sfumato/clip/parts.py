@@ -8,7 +8,8 @@ made for cancellation passes its bound, what enters the clip factors is
     outer, formed again: (|J^T V| + GAMMA |J| M)^2         the vector measured and the one summed differ by that much
     held:                |J^T V|^2                         the vector measured is the vector summed
 
-|J|, the largest singular value of the pullback of that part, is found by power iteration.
+|J| is the largest singular value of the pullback: 1 where numbers are merely moved, at most `Standardised.largest()` behind
+weight standardisation. Anywhere else it is not known, so what is measured is held. (An iteration for it finds a lower bound.)
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from sfumato.clip import scaling
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
 from sfumato.clip.materialise import contract, contract_finite
@@ -31,7 +33,6 @@ from sfumato.clip.standardised import Standardised
 from sfumato.core.trees import squared_norm
 
 GAMMA = 2.0**-21
-POWER_ITERATIONS = 3
 ByLeaf = dict[int, Array]
 
 
@@ -112,23 +113,6 @@ class Pullback:
         typed = {path: each.astype(self.weights[path].dtype) for path, each in cotangents.items()}
         return dict(zip(self.part.leaves, self.linear(typed)[0], strict=True))
 
-    def gain(self) -> Float[Array, ""]:
-        """The largest singular value, by power iteration from a vector of mixed signs."""
-        if self.linear is None:
-            return jnp.float32(1)
-        push = jax.linear_transpose(self, self.weights)
-
-        def iterate(_: Any, pair: tuple[ByPath, Array]) -> tuple[ByPath, Array]:
-            pulled = self(pair[0])
-            norm = jnp.sqrt(squared_norm(pulled))
-            (back,) = push(jax.tree.map(lambda leaf: leaf / jnp.maximum(norm, 1e-30), pulled))
-            length = jnp.sqrt(squared_norm(back))
-            return jax.tree.map(lambda leaf: leaf / jnp.maximum(length, 1e-30).astype(leaf.dtype), back), length
-
-        start = {path: (jnp.arange(each.size) % 7 - 2.0).reshape(each.shape).astype(each.dtype)
-                 for path, each in self.weights.items()}  # fmt: skip
-        return lax.fori_loop(0, POWER_ITERATIONS, iterate, (start, jnp.float32(0)))[1]
-
 
 def pullback(plan: Plan, part: Part, leaves: Sequence[Array]) -> Pullback:
     if not part.sites or (len(part.sites) == 1 and plan.sites[part.sites[0]].origin.untouched):
@@ -148,12 +132,20 @@ def site_norms(
     site: Site, how: str, records: Array, cotangents: Array, varies: Sequence[bool]
 ) -> Float[Array, "b"]:
     """Upper bounds on |V_i|^2, for a weight of which nothing is held."""
-    mass = GAMMA * site.rule.mass(records, cotangents, varies)
+    small = scaling.scaled(records, cotangents, len(varies))
+    mass = scaling.mass(site.rule, small, varies)
     if how == "gram":
-        return jnp.maximum(site.rule.gram(records, cotangents, varies), 0.0) + mass**2 / GAMMA
+        squared = jnp.maximum(site.rule.gram(small.record, small.cotangent, varies), 0.0) + GAMMA * mass**2
+        return jnp.square(scaling.raised(jnp.sqrt(squared), small.exponent))
     each = (jnp.moveaxis(array, len(varies), 0) for array in (records, cotangents))
     squared = per_example(lambda record, cotangent: squared_norm(formed(site, record, cotangent, varies)), *each)
-    return (jnp.sqrt(squared) + mass) ** 2
+    return (jnp.sqrt(squared) + GAMMA * scaling.raised(mass, small.exponent)) ** 2
+
+
+def rounding(site: Site, records: Array, cotangents: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+    """GAMMA M_i: how far V_i may be from V_i formed again."""
+    small = scaling.scaled(records, cotangents, len(varies))
+    return GAMMA * scaling.raised(scaling.mass(site.rule, small, varies), small.exponent)
 
 
 def formed(site: Site, record: Array, cotangent: Array, varies: Sequence[bool]) -> Array:
@@ -166,29 +158,33 @@ def _standardised(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, p
     """See `standardised.py`. The norm of both leaves, if it has two, is told as one of them's; they share their factor."""
     (path,) = part.sites
     site, record, cotangent = plan.sites[path], tape.records[path], tape.cotangents[path]
-    assert isinstance(site.rule, ConvRule) and site.origin.standardised is not None
-    kernel, gain, epsilon = site.origin.standardised
-    own = {leaf: leaves[leaf].astype(jnp.float32) for leaf in part.leaves}
-    weight = Standardised(own[kernel], None if gain is None else own[gain], epsilon)
+    assert isinstance(site.rule, ConvRule)
+    weight = standardised(site, leaves)
     if part.how == "gram":
-        squared, mass = weight.gram_norms(site.rule, record, cotangent)
-        return Measured(part, _as_one(part, squared + GAMMA * mass**2), pull)
+        squared, most, exponent = weight.gram_norms(site.rule, record, cotangent)
+        norm = scaling.raised(jnp.sqrt(squared + GAMMA * jnp.square(most)), exponent)
+        return Measured(part, _as_one(part, jnp.square(norm)), pull)
 
     def one(record: Array, cotangent: Array) -> tuple[tuple[Array, Array], ByPath]:
         gradient = formed(site, record, cotangent, ())
         norms = weight.outer_norm(gradient)
         return norms, {path: _if_finite(norms[1], gradient)} if part.keeps else {}
 
-    (squared, most), kept = per_example(one, record, cotangent)
-    if part.keeps:
-        return Measured(part, _as_one(part, (jnp.sqrt(squared) + GAMMA * jnp.sqrt(most)) ** 2), pull, formed=kept)
-    error = GAMMA * weight.largest() * site.rule.mass(record, cotangent, ())
-    return Measured(part, _as_one(part, (jnp.sqrt(squared) + error) ** 2), pull)
+    (norm, most), kept = per_example(one, record, cotangent)
+    error = GAMMA * most if part.keeps else weight.largest() * rounding(site, record, cotangent, ())
+    return Measured(part, _as_one(part, jnp.square(norm + error)), pull, formed=kept)
 
 
-def _if_finite(squared: Float[Array, ""], gradient: Array) -> Array:
-    """Zeros for an example that is going to count nothing."""
-    return jnp.where(jnp.isfinite(squared), gradient, 0.0)
+def standardised(site: Site, leaves: Sequence[Array]) -> Standardised:
+    """The standardised weight of a site."""
+    assert site.origin.standardised is not None
+    kernel, gain, epsilon = site.origin.standardised
+    return Standardised(leaves[kernel].astype(jnp.float32), None if gain is None else leaves[gain].astype(jnp.float32), epsilon)
+
+
+def _if_finite(norm: Float[Array, ""], gradient: Array) -> Array:
+    """Zeros for an example that is going to count nothing. norm: or its square."""
+    return jnp.where(jnp.isfinite(norm), gradient, 0.0)
 
 
 def _as_one(part: Part, squared: Float[Array, "b"]) -> ByLeaf:
@@ -196,23 +192,24 @@ def _as_one(part: Part, squared: Float[Array, "b"]) -> ByLeaf:
 
 
 def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
-    """Of a part that is kept or must be pulled back."""
+    """Of a part that is kept or must be pulled back. Where it merely moves numbers, it need not be kept."""
+    keeps = part.keeps or not all(plan.sites[path].origin.isometric for path in part.sites)
+
     def one(records: ByPath, cotangents: ByPath, lifted: ByLeaf) -> tuple[ByLeaf, ByLeaf]:
         sites = (plan.sites[path] for path in part.sites)
         pulled = pull({site.path: formed(site, records[site.path], cotangents[site.path], site.varies) for site in sites})
         gradients = {leaf: each + lifted.get(leaf, 0.0) for leaf, each in pulled.items()}
         norms = {leaf: squared_norm(each) for leaf, each in gradients.items()}
-        return norms, {leaf: _if_finite(norms[leaf], each) for leaf, each in gradients.items()} if part.keeps else {}
+        return norms, {leaf: _if_finite(norms[leaf], each) for leaf, each in gradients.items()} if keeps else {}
 
     data = {path: tape.data(path) for path in part.sites}
     own = [{path: jnp.moveaxis(each[path], len(plan.sites[path].loops), 0) for path in part.sites}
            for each in (data, tape.cotangents)]  # fmt: skip
     lifted = {leaf: tape.lifted[leaf].astype(jnp.float32) for leaf in part.leaves if leaf in tape.lifted}
     squared, held = per_example(one, *own, lifted)
-    if not part.keeps:
-        masses = [plan.sites[path].rule.mass(tape.data(path), tape.cotangents[path], plan.sites[path].varies)
-                  for path in part.sites]  # fmt: skip
-        error = GAMMA * pull.gain() * sum(masses)
+    if not keeps:
+        sites = (plan.sites[path] for path in part.sites)
+        error = sum(rounding(site, tape.data(site.path), tape.cotangents[site.path], site.varies) for site in sites)
         squared = {leaf: (jnp.sqrt(each) + error) ** 2 for leaf, each in squared.items()}
     return Measured(part, squared, pull, held)
 
@@ -230,7 +227,7 @@ def each_example(plan: Plan, function: Callable[[list[Array]], PyTree], batch: S
 
 def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, "b"]) -> Array:
     site = plan.sites[path]
-    return site.rule.weighted(tape.data(path), tape.cotangents[path], factors, site.varies)
+    return scaling.weighted(site.rule, tape.data(path), tape.cotangents[path], factors, site.varies)
 
 
 def _lifted_sum(leaf: int, tape: Tape, factors: Float[Array, "b"]) -> Array | float:

@@ -96,8 +96,9 @@ def _part(plan: Plan, leaves: tuple[int, ...]) -> Part:
     exact = standardised and plan.sites[paths[0]].output.dtype == jnp.float32 and jax.default_backend() == "cpu"
     if (direct or exact) and all(plan.sizes(path).gram_is_cheaper for path in paths):
         return Part(leaves, paths, "gram", direct, standardised)
-    rounded = any(origin.rounded for origin in origins)  # what is pulled back is rounded there: only kept sums are safe
-    return Part(leaves, paths, "outer", direct, standardised, rounded or _is_light(plan, leaves, paths))
+    # Elsewhere the pullback may enlarge, by no known factor, what rounding changes: only what is kept is safe.
+    known = standardised or all(origin.isometric for origin in origins)
+    return Part(leaves, paths, "outer", direct, standardised, not known or _is_light(plan, leaves, paths))
 
 
 def _is_light(plan: Plan, leaves: tuple[int, ...], paths: tuple[Path, ...]) -> bool:

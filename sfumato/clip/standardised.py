@@ -26,12 +26,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from sfumato.clip import _jax as J
 from sfumato.clip._jax import JaxprEqn, Literal
 from sfumato.clip.rules import Rule
 from sfumato.clip.rules.conv import ConvRule
+from sfumato.clip.scaling import Scaled, exponent_of, mass, power_of_two, raised, to_one
 from sfumato.models.standardisation import STANDARDISATION_FLOOR, standardise, unit_kernel
 
 Kernel = Float[Array, "kh kw d p"]
@@ -105,29 +106,34 @@ class Standardised(NamedTuple):
         return self.gained + jnp.max(jnp.abs(self.scales()[0]))
 
     def outer_norm(self, formed: Kernel) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """From V of one example: the squared norm of its pullback, and what that could be at most, but for cancellation."""
-        scale, k = self.scales()
+        """From V of one example: the norm of its pullback, and what that could be at most, but for cancellation."""
+        exponent = exponent_of(jnp.max(jnp.abs(formed)))
+        formed, (scale, k) = formed * power_of_two(-exponent), self.scales()
         squares, ones = jnp.sum(jnp.square(formed), (0, 1, 2)), jnp.sum(formed, (0, 1, 2))
         own = jnp.sum(formed * self.direction(), (0, 1, 2))
-        pulled = scale**2 * (squares - ones**2 / self.fan_in - k * own**2)
-        return jnp.sum(jnp.maximum(pulled, 0.0) + self.gained * own**2), jnp.sum((self.gained + scale**2) * squares)
+        pulled = jnp.abs(scale) * jnp.sqrt(jnp.maximum(squares - ones**2 / self.fan_in - k * own**2, 0.0))
+        norm = jnp.sqrt(jnp.sum(jnp.square(pulled) + self.gained * own**2))
+        return raised(norm, exponent), raised(self.largest() * jnp.sqrt(jnp.sum(squares)), exponent)
 
     def gram_norms(
         self, rule: ConvRule, records: tuple[Array, Array], cotangents: Array
-    ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
-        """For all examples: squared norms of the pullbacks, and M_i of `rules/base.py` with cotangents scaled as here.
+    ) -> tuple[Float[Array, "b"], Float[Array, "b"], Int[Array, "b"]]:
+        """For all examples: squared norms of the pullbacks, and M_i of `rules/base.py` with cotangents scaled as here; both of
+        activations and cotangents of the size of 1, that is to be multiplied by 2^exponent (`scaling.py`), which is third.
 
         records: of the rule, and the value of the convolution.
         """
-        (a, z), (scale, k), axis = records, self.scales(), 1 + rule.numbers.out_spec[1]
+        (record, z), (scale, k), axis = records, self.scales(), 1 + rule.numbers.out_spec[1]
+        (a, of_a), (g, of_g) = to_one(record, 0), to_one(cotangents, 0)
+        z = z.astype(jnp.float32) * power_of_two(-of_a).reshape((-1,) + (1,) * (z.ndim - 1))
         gain = jnp.ones_like(scale) if self.gain is None else self.gain
         small = jnp.abs(gain) < SMALL_GAIN
-        along = (-1,) + (1,) * (cotangents.ndim - 1 - axis)
-        g = cotangents.astype(jnp.float32)
+        along = (-1,) + (1,) * (g.ndim - 1 - axis)
         positions = tuple(i for i in range(1, g.ndim) if i != axis)
-        ones = jnp.sum(g * rule.patch_sums(a), positions)
-        own = jnp.sum(g * z.astype(jnp.float32), positions) / jnp.where(small, 1.0, gain)
-        rest = jnp.where(small, 0.0, (self.gained - k * scale**2) * own**2) - scale**2 * ones**2 / self.fan_in
-        scaled = g * jnp.sqrt(scale**2 + small).reshape(along)
-        bound = g * jnp.sqrt(self.gained + scale**2).reshape(along)
-        return jnp.maximum(rule.gram(a, scaled, ()) + jnp.sum(rest, 1), 0.0), rule.mass(a, bound, ())
+        ones = scale * jnp.sum(g * rule.patch_sums(a), positions)
+        own = jnp.sum(g * z, positions) / jnp.where(small, 1.0, gain)
+        rest = jnp.where(small, 0.0, self.gained * own**2 - k * (scale * own) ** 2) - ones**2 / self.fan_in
+        scaled = Scaled(a, g * (jnp.abs(scale) + small).reshape(along), of_a + of_g)
+        bound = scaled._replace(cotangent=g * (self.gained + jnp.abs(scale)).reshape(along))
+        squared = jnp.maximum(rule.gram(a, scaled.cotangent, ()) + jnp.sum(rest, 1), 0.0)
+        return squared, mass(rule, bound, ()), scaled.exponent

@@ -12,6 +12,8 @@ from sfumato.clip._jax import ClosedJaxpr
 from sfumato.core.errors import ArgumentError
 from sfumato.core.trees import leaf_names
 
+COLLECTIVE = "it would mix examples or devices; let the loss see one example only, without psum, pmean, axis_index and the like"
+
 Loss = Callable[[PyTree, PyTree], Float[Array, ""]]
 
 
@@ -32,7 +34,8 @@ def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
     """Trace `loss(params, example)` for ONE example; only shapes and dtypes of the arguments matter.
 
     Raises ArgumentError for parameters that are not real floating-point numbers, for no parameters at all, for a loss that
-    is not a real scalar and for a convolution that reads other examples (`check_convolutions`).
+    is not a real scalar, for a collective over a named axis (`check_collectives`) and for a convolution that reads other
+    examples (`check_convolutions`).
     """
     names = tuple(check_params(params))
     leaves, treedef = jax.tree.flatten(params)
@@ -42,7 +45,14 @@ def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
         check_scalar(out)
         return out
 
-    trace = Trace(jax.make_jaxpr(flat)(leaves, example), names, tuple(leaf.shape for leaf in leaves))
+    try:
+        traced = jax.make_jaxpr(flat)(leaves, example)
+    except NameError as error:  # JAX's word for a collective over an axis that nobody has named
+        if "axis name" not in str(error):
+            raise
+        raise ArgumentError("loss", str(error).splitlines()[0], COLLECTIVE) from None
+    trace = Trace(traced, names, tuple(leaf.shape for leaf in leaves))
+    check_collectives(trace.jaxpr.jaxpr)
     check_convolutions(trace.jaxpr.jaxpr)
     return trace
 
@@ -71,6 +81,16 @@ def check_scalar(out: PyTree) -> None:
     if not alone or not jnp.issubdtype(jnp.result_type(out), jnp.floating):
         raise ArgumentError("loss", " and ".join(shapes) or "nothing", "let it return one real scalar for one example; "
                             "average over views and positions inside it, and return no auxiliary output")
+
+
+def check_collectives(jaxpr: J.Jaxpr) -> None:
+    """Raise ArgumentError for an equation over a named axis (`lax.psum`, `pmean`, `all_gather`, `axis_index`, ...). Whoever
+    named the axis, outside of the loss, has other examples on it, and their gradients would enter this one's. An axis that the
+    loss itself names, by `jax.vmap` over its views, leaves no such equation.
+    """
+    for eqn in J.equations(jaxpr):
+        if names := J.named_axes(eqn):
+            raise ArgumentError("loss", f"{eqn.primitive.name} over axis {', '.join(names)}", COLLECTIVE)
 
 
 def check_convolutions(jaxpr: J.Jaxpr) -> None:

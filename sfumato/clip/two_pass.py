@@ -17,11 +17,12 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
+from sfumato.clip import scaling
 from sfumato.clip._jax import JaxprEqn
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
 from sfumato.clip.materialise import contract
-from sfumato.clip.parts import GAMMA, ByLeaf, each_example, formed, pullback, site_norms
+from sfumato.clip.parts import ByLeaf, each_example, formed, pullback, rounding, site_norms, standardised
 from sfumato.clip.plan import Part, Plan
 from sfumato.clip.replay import ByPath, Replay, evaluate
 from sfumato.clip.rules.base import per_example
@@ -45,13 +46,14 @@ def clipped_sum(
 
 
 def can_probe(plan: Plan, part: Part, clipper: Clipper) -> bool:
-    """Is the part's gradient that of one site, iteration by iteration, with one factor for all of it?"""
+    """Is the part's gradient that of one site, iteration by iteration, with one factor for all of it, and is it known how much
+    longer the pullback may make what rounding changes?
+    """
     sites = [plan.sites[path] for path in part.sites]
     own_weights = all(all(site.varies) for site in sites)
     if part.direct:
         return bool(sites) and own_weights
-    lone = len(sites) == 1 and not sites[0].loops and not plan.lifted & set(part.leaves)
-    return lone and not sites[0].origin.rounded and clipper.share_group(part.leaves)
+    return part.standardised and not sites[0].loops and clipper.share_group(part.leaves)
 
 
 Norms = Callable[[Array, Array], Float[Array, "b"]]
@@ -91,14 +93,14 @@ def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms
     site = plan.sites[path]
     if part.direct:
         return lambda records, cotangents: site_norms(site, part.how, records, cotangents, ())
-    pull = pullback(plan, part, leaves)
+    pull, largest = pullback(plan, part, leaves), standardised(site, leaves).largest()
 
     def norms(records: Array, cotangents: Array) -> Float[Array, "b"]:
         def one(record: Array, cotangent: Array) -> Array:
             return squared_norm(pull({path: formed(site, record, cotangent, ())}))
 
         squared = per_example(one, records, cotangents)
-        return (jnp.sqrt(squared) + GAMMA * pull.gain() * site.rule.mass(records, cotangents, ())) ** 2
+        return (jnp.sqrt(squared) + largest * rounding(site, records, cotangents, ())) ** 2
 
     return norms
 
@@ -157,7 +159,7 @@ def _weighed(
 ) -> Array:
     """The value of a site. Backward, the weight receives the gradient times the example's factor, under vmap their sum."""
     def weighted(record: Array, cotangent: Array, factors: Array) -> Array:
-        return site.rule.weighted(record, cotangent, factors, ())
+        return scaling.weighted(site.rule, record, cotangent, factors, ())
 
     weigh = custom_vmap(lambda *each: weighted(*(x[None] for x in each)))
     weigh.def_vmap(lambda size, batched, *each: (weighted(*_batched(size, batched, each)), False))

@@ -40,9 +40,11 @@ class Input:
         return (height, width, colours) if self.size is None else (self.size, self.size, colours)
 
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, "a b d"]:
-        """The image, pixels in [0, 1] -> cut to its centre square if it is not square, resized, normalised."""
+        """The image, pixels in [0, 1] -> cut to its centre square if it is not square, resized, normalised. Other pixels are
+        brought into the range first (`public_pixels`).
+        """
         height, width, channels = image.shape
-        shape = self.shape((height, width, channels))
+        shape, image = self.shape((height, width, channels)), public_pixels(image)
         if (height, width) != shape[:2]:
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
@@ -51,6 +53,14 @@ class Input:
             image = jax.image.resize(image, (*shape[:2], channels), method).clip(0, 1)  # bicubic overshoots
         image = jnp.broadcast_to(image, (*image.shape[:2], shape[2]))
         return (image - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+
+
+def public_pixels(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """Pixels in [0, 1], whatever was given: cut off there, 0 where there is no number (NaN).
+
+    The clip bounds what any image can do, but numbers of 1e17 in a network are for adversaries only, and need not come in.
+    """
+    return jnp.clip(jnp.where(jnp.isnan(image), 0, image), 0, 1)
 
 
 class Prepared(eqx.Module):

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from sfumato.clip._jax import JaxprEqn
+import jax.numpy as jnp
+
+from sfumato.clip._jax import GATHER, JaxprEqn, aval
 from sfumato.clip.rules.base import Rule
 from sfumato.clip.rules.conv import ConvRule
 from sfumato.clip.rules.dot import DotRule
@@ -13,6 +15,10 @@ RULES: tuple[type[Rule], ...] = (DotRule, ConvRule, GatherRule)
 
 def rule_for(eqn: JaxprEqn, from_params: Sequence[bool]) -> Rule | None:
     """The rule for an equation that reads data, or None; from_params: which of its operands come from parameters alone."""
+    numbers = [aval(atom).dtype for atom in (*eqn.invars, *eqn.outvars)]
+    real = [jnp.issubdtype(dtype, jnp.floating) for dtype in numbers]
+    if not all(real) and not (eqn.primitive is GATHER and real == [True, False, True]):
+        return None  # a complex number has a real and an imaginary part, an integer no gradient: for JAX itself
     found = (kind.match(eqn, list(from_params)) for kind in RULES)
     return next((rule for rule in found if rule is not None), None)
 
