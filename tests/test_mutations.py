@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import controls
@@ -56,8 +57,9 @@ BUG = "def test_bug(request, record_property):\n    record_property('caught by',
     ("", "True", False), ("", "False", True), ("@pytest.mark.skip", "True", True), ("@pytest.mark.xfail", "False", True),
 ])  # fmt: skip
 def test_a_bug_is_not_caught_by_a_test_that_does_not_pass_without_it(
-    pytester: pytest.Pytester, mark: str, outcome: str, refused: bool, workers: tuple[str, ...]
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mark: str, outcome: str, refused: bool, workers: tuple[str, ...]
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(controls.__file__).parent))
     tests = pytester.mkdir("tests")
     (tests / "test_law.py").write_text(CATCHER.format(mark=mark, outcome=outcome))
     (tests / "test_bug.py").write_text(BUG)

@@ -77,7 +77,7 @@ def measure(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, clipper
     return _outer(plan, part, tape, pull)
 
 
-def part_sum(plan: Plan, measured: Measured, tape: Tape, factors: Sequence[Float[Array, "b"]], clipper: Clipper) -> ByLeaf:
+def part_sum(plan: Plan, measured: Measured, tape: Tape, factors: Sequence[Float[Array, " b"]], clipper: Clipper) -> ByLeaf:
     """The sum over examples of factor times gradient, for each leaf of the part."""
     part, sums = measured.part, ByLeaf()
     if part.how == "unused":
@@ -146,7 +146,7 @@ def pullback(plan: Plan, part: Part, leaves: Sequence[Array]) -> Pullback:
 
 def site_norms(
     site: Site, how: str, records: Array, cotangents: Array, varies: Sequence[bool]
-) -> Float[Array, "b"]:
+) -> Float[Array, " b"]:
     """Upper bounds on |V_i|^2, for a weight of which nothing is held."""
     mass = GAMMA * site.rule.mass(records, cotangents, varies)
     if how == "gram":
@@ -191,7 +191,7 @@ def _if_finite(squared: Float[Array, ""], gradient: Array) -> Array:
     return jnp.where(jnp.isfinite(squared), gradient, 0.0)
 
 
-def _as_one(part: Part, squared: Float[Array, "b"]) -> ByLeaf:
+def _as_one(part: Part, squared: Float[Array, " b"]) -> ByLeaf:
     return {leaf: squared if leaf == part.leaves[0] else jnp.zeros_like(squared) for leaf in part.leaves}
 
 
@@ -228,10 +228,10 @@ def each_example(plan: Plan, function: Callable[[list[Array]], PyTree], batch: S
     return jax.vmap(function)(list(batch))
 
 
-def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, "b"]) -> Array:
+def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, " b"]) -> Array:
     site = plan.sites[path]
     return site.rule.weighted(tape.data(path), tape.cotangents[path], factors, site.varies)
 
 
-def _lifted_sum(leaf: int, tape: Tape, factors: Float[Array, "b"]) -> Array | float:
+def _lifted_sum(leaf: int, tape: Tape, factors: Float[Array, " b"]) -> Array | float:
     return contract(factors, tape.lifted[leaf]) if leaf in tape.lifted else 0.0

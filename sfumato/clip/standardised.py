@@ -114,7 +114,7 @@ class Standardised(NamedTuple):
 
     def gram_norms(
         self, rule: ConvRule, records: tuple[Array, Array], cotangents: Array
-    ) -> tuple[Float[Array, "b"], Float[Array, "b"]]:
+    ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
         """For all examples: squared norms of the pullbacks, and M_i of `rules/base.py` with cotangents scaled as here.
 
         records: of the rule, and the value of the convolution.

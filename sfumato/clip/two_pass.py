@@ -29,7 +29,7 @@ from sfumato.core.trees import squared_norm
 
 
 def clipped_sum(
-    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
+    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"]
 ) -> PyTree:
     """As `materialise.clipped_sum`, of the loss that was traced for `plan`."""
     leaves, structure = jax.tree.flatten(params)
@@ -54,7 +54,7 @@ def can_probe(plan: Plan, part: Part, clipper: Clipper) -> bool:
     return lone and not sites[0].origin.rounded and clipper.share_group(part.leaves)
 
 
-Norms = Callable[[Array, Array], Float[Array, "b"]]
+Norms = Callable[[Array, Array], Float[Array, " b"]]
 """(records, cotangents) of a site, examples first -> upper bounds on the squared norms of its part's gradients."""
 
 
@@ -93,7 +93,7 @@ def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms
         return lambda records, cotangents: site_norms(site, part.how, records, cotangents, ())
     pull = pullback(plan, part, leaves)
 
-    def norms(records: Array, cotangents: Array) -> Float[Array, "b"]:
+    def norms(records: Array, cotangents: Array) -> Float[Array, " b"]:
         def one(record: Array, cotangent: Array) -> Array:
             return squared_norm(pull({path: formed(site, record, cotangent, ())}))
 
