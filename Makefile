@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 BENCH_VENV ?= .venv-bench
 PARITY_VENV ?= .venv-parity
 HEADS_VENV ?= .venv-heads
+# A worker on each core, up to eight as each needs some GiB; one that is done takes from the others' remaining tests.
+PARALLEL = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test test-all test-faults test-parity attacks check bench bench-clip bench-heads bench-audits clean
 
@@ -13,10 +15,10 @@ demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, del
 	$(BIN)/sfumato train --data digits --epsilon 8 --out runs/demo
 
 test: $(VENV)/.dev ## the fast tests
-	$(BIN)/pytest -m "not slow"
+	$(PARALLEL) -m "not slow"
 
-test-all: test ## the fast tests, then the long statistical ones (but for the campaign of `make test-faults`)
-	$(BIN)/pytest -m slow --ignore-glob 'tests/test_faults*'
+test-all: $(VENV)/.dev ## every test, the long ones too (but for the campaign of `make test-faults`), in one go
+	$(PARALLEL) $(if $(CI),--durations 40) --ignore-glob 'tests/test_faults*'
 
 test-faults: $(VENV)/.dev ## kill -9, power cuts, full disks, damaged files, rivals: a campaign of some minutes
 	$(BIN)/pytest -s tests/test_faults.py tests/test_faults_everywhere.py

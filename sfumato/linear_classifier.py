@@ -136,7 +136,7 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         self.epsilon_ = self.plan_.spends
         return self
 
-    def decision_function(self, X: Any) -> Float[np.ndarray, "n *classes"]:
+    def decision_function(self, X: Any) -> Float[np.ndarray, " n *classes"]:
         """Class scores; for two classes, how much the second leads."""
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores

@@ -38,11 +38,11 @@ class Sampler(Protocol):
     def steps(self) -> int: ...
     @property
     def expected_batch_size(self) -> float: ...
-    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]: ...
+    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, " b"]: ...
     def event(self, mechanism: Inner, step: int = 0) -> Event: ...
 
 
-def _subset(stream: np.random.Generator, n: int, size: int) -> Int64[np.ndarray, "b"]:
+def _subset(stream: np.random.Generator, n: int, size: int) -> Int64[np.ndarray, " b"]:
     """A uniformly random set of `size` of the numbers 0 .. n-1, ascending."""
     return np.sort(stream.choice(n, size, replace=False, shuffle=False))
 
@@ -67,7 +67,7 @@ class Poisson:
     def expected_batch_size(self) -> float:
         return self.rate * self.n
 
-    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]:
+    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, " b"]:
         """The members of batch `step`, ascending; possibly none."""
         stream = key.stream("sample", step)
         size = int(stream.binomial(self.n, self.rate))
@@ -100,7 +100,7 @@ class TruncatedPoisson:
     def expected_batch_size(self) -> float:
         return self.rate * self.n
 
-    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]:
+    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, " b"]:
         stream = key.stream("sample", step)
         size = min(int(stream.binomial(self.n, self.rate)), self.maximum)
         return _subset(stream, self.n, size)
@@ -136,7 +136,7 @@ class CyclicPoisson:
         """On average over the groups, which differ in size by one at most."""
         return self.rate * self.n / self.cycle
 
-    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]:
+    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, " b"]:
         phase = step % self.cycle
         members = len(range(phase, self.n, self.cycle))
         return phase + self.cycle * Poisson(self.rate, self.steps, members).indices(key, step)
@@ -167,7 +167,7 @@ class FixedSize:
     def expected_batch_size(self) -> float:
         return float(self.size)
 
-    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]:
+    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, " b"]:
         return _subset(key.stream("sample", step), self.n, self.size)
 
     def event(self, mechanism: Inner, step: int = 0) -> Event:
@@ -189,7 +189,7 @@ class FullBatch:
     def expected_batch_size(self) -> float:
         return float(self.n)
 
-    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, "b"]:
+    def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, " b"]:
         return np.arange(self.n)
 
     def event(self, mechanism: Inner, step: int = 0) -> Event:

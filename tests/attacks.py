@@ -12,10 +12,15 @@ BEGIN, END = "<!-- planted bugs: written by tests/attacks.py -->", "<!-- end -->
 
 def table() -> tuple[str, int]:
     rows, survived = [], 0
+    passes: dict[str, bool] = {}  # without a bug
     with Campaign() as campaign:
         for mutation in MUTATIONS:
             found = campaign.ask(mutation.name)
             caught = found["failed"] and re.search(mutation.says, found["says"])
+            if mutation.caught_by not in passes:
+                control = campaign.ask(f"control {mutation.caught_by}")
+                passes[mutation.caught_by] = bool(control["passed"]) and not control["failed"]
+            caught = caught and passes[mutation.caught_by]
             survived += not caught
             file, _, test = mutation.caught_by.partition("::")
             where = ", ".join(dict.fromkeys(edit.where.replace(":", ".") for edit in mutation.edits))

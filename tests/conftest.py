@@ -1,26 +1,32 @@
 """Every array shape and type that a signature promises is checked while the tests run (jaxtyping + beartype)."""
 
-import os
-import tempfile
+import programs
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Tests compile the same programs again and again: once is enough for a session, the processes it starts included.
-    programs = tempfile.TemporaryDirectory(prefix="sfumato-programs-", ignore_cleanup_errors=True)
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": programs.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+programs.arrange()  # before anything imports jax or NumPy
 
-from jaxtyping import install_import_hook
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook("sfumato", "typecheck.check")
 
+from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402  below the hook, which must see every import of sfumato
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from run_helpers import ctrl_c_after, sfumato, succeeds, train_arguments, write_dataset  # noqa: E402
 
+pytest_plugins = ("controls", "pytester")
+
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
 settings.load_profile("no clock")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_a_module() -> Iterator[None]:
+    """Thousands of compiled programs would fill the memory; what another module needs again is in the cache on disk."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

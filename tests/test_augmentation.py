@@ -13,7 +13,7 @@ from sfumato.runs.progress import Quiet
 def first_views(key: SecretKey, seed: int) -> np.ndarray:
     images = np.random.default_rng(0).random((40, 8, 8, 3), np.float32)
     source = from_arrays(images, np.arange(40) % 2)
-    method = MethodConfig("dp-sgd", "cnn", views=2, steps=2, batch=8)
+    method = MethodConfig("dp-sgd", "cnn", views=2, steps=2, batch=40)  # all: nothing to calibrate for sampling
     info = DataInfo("arrays", "memory", source.class_names, source.shape, {"train": len(source)})
     plan = make_plan(TrainConfig(DataConfig("arrays"), method=method), info)
     return build(plan, source, None, seed, key, Quiet()).procedure.fetch(np.arange(40), 0)[0]

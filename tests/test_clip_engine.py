@@ -21,7 +21,8 @@ from clip_helpers import (
     slow_sum,
 )
 from clip_laws import LAWS, ONE_OUT, QUICK, case, cases, compiled
-from clip_registry import CLASSIC, FAST, built
+from clip_registry import CLASSIC, FAST, REGISTRY, built
+from programs import SHIPPED
 
 from sfumato.clip import clipped_grad, explain
 from sfumato.clip.materialise import SLACK
@@ -31,7 +32,6 @@ ENGINES = ("book_keeping", "two_pass")
 FAST_OF = {
     "book_keeping": FAST,
     "two_pass": ["mlp", "tied", "recurrent", "conv_strided_and_dilated", "many_ways"],
-    "auto": ["embedding"],
     "materialise": ["conv_depthwise"],
 }
 
@@ -40,6 +40,24 @@ FAST_OF = {
 @pytest.mark.parametrize("name, method", cases(FAST_OF))
 def test_an_example_is_clipped_as_the_slow_loop_would(name, method, law):
     law(compiled(name, method), case(name))
+
+
+def program(it, method):
+    """What a method traces to. Addresses of functions are those of each trace, so they are left out."""
+    clipped = clipped_grad(it.loss, 1.0, method=method)
+    traced = jax.make_jaxpr(lambda *args: clipped(*args).value)(it.params, it.batch(1.0), ONE_OUT)
+    return re.sub(r"0x[0-9a-f]+", "", str(traced))
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in REGISTRY
+])  # fmt: skip
+def test_auto_is_a_choice_between_the_methods_that_the_laws_hold_for(name):
+    """The very program of one of them, so it needs no laws of its own."""
+    it = case(name)
+    both = {method: program(it, method) for method in ENGINES}
+    assert both["book_keeping"] != both["two_pass"], "control: the traces tell the methods apart"
+    assert program(it, "auto") in both.values()
 
 
 @pytest.mark.parametrize("size", [2, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 5, 7))])
@@ -157,7 +175,7 @@ HALVED = [*CLASSIC, "conv_of_views", "a_weight_per_head", "layers_scanned", "tie
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("name, method", [
     ("mlp", "book_keeping"),
-    *(pytest.param(name, method, marks=pytest.mark.slow) for name in HALVED for method in (*ENGINES, "auto")),
+    *(pytest.param(name, method, marks=pytest.mark.slow) for name in HALVED for method in ENGINES),
 ])  # fmt: skip
 def test_half_precision_hides_no_example(name, method, dtype, also_params):
     """A norm of rounded numbers is not the norm of their sum, squares of 1e-4 underflow and those of 300 overflow.
@@ -168,7 +186,7 @@ def test_half_precision_hides_no_example(name, method, dtype, also_params):
         pytest.skip("this loss takes no data of another precision than its parameters")
     loss, params, batch = built(name)
     params = halved(params, dtype) if also_params else params
-    out = jax.jit(clipped_grad(loss, 1e-3, method=method).__call__)
+    out = jax.jit(clipped_grad(loss, 1e-3, method=method).__call__, compiler_options=SHIPPED)
     for scale in (1e-3, 1.0, 1e3):
         here = halved(on_floats(lambda leaf: leaf * scale, batch), dtype)  # noqa: B023
         got = out(params, here, everyone())

@@ -23,7 +23,7 @@ from sfumato.clip.replay import ByPath, Records, Replay, evaluate
 
 
 def clipped_sum(
-    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
+    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"]
 ) -> PyTree:
     """As `materialise.clipped_sum`, of the loss that was traced for `plan`."""
     leaves, structure = jax.tree.flatten(params)

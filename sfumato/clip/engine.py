@@ -47,7 +47,7 @@ class ClippedGrad:
         return Sensitivity.of_contribution(1.0 if self.normalised else total_norm(self.clip_norm))
 
     def __call__(
-        self, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"], *frozen: PyTree
+        self, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"], *frozen: PyTree
     ) -> BoundedSum:
         """The sum over the examples i with mask[i]; every leaf of `batch` has the example axis in front.
 

@@ -36,8 +36,8 @@ Grouping = str | Callable[[str], str]
 
 
 def clip_factors(
-    squared_norms: Float[Array, "b"], mask: Bool[Array, "b"], clip_norm: float, clipping: str = "hard"
-) -> Float[Array, "b"]:
+    squared_norms: Float[Array, " b"], mask: Bool[Array, " b"], clip_norm: float, clipping: str = "hard"
+) -> Float[Array, " b"]:
     """c_i for squared gradient norms; 0 where masked or not finite."""
     norms = jnp.sqrt(squared_norms) * (1 + SLACK)
     bounds = norms + STABILITY if clipping == "automatic" else jnp.maximum(norms, clip_norm)
@@ -52,7 +52,7 @@ class Clipper:
     norms: tuple[float, ...]
     clipping: str
 
-    def __call__(self, squared_norms: Sequence[Float[Array, "b"]], mask: Bool[Array, "b"]) -> list[Float[Array, "b"]]:
+    def __call__(self, squared_norms: Sequence[Float[Array, " b"]], mask: Bool[Array, " b"]) -> list[Float[Array, " b"]]:
         """Squared gradient norms of each leaf (upper bounds will do) -> the factors of each leaf.
 
         An example of which any group is not finite counts in none.

@@ -16,7 +16,7 @@ __all__ = ["EXACT", "SLACK", "clip_factors", "clipped_sum", "contract", "contrac
 
 
 def clipped_sum(
-    loss: Loss, trace: Trace, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
+    loss: Loss, trace: Trace, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"]
 ) -> PyTree:
     """Sum over the batch of c_i times the gradient of `loss(params, example_i)`, in float32. Memory O(b * params)."""
     gradient = jax.grad(loss)
@@ -31,12 +31,12 @@ def clipped_sum(
     return jax.tree.unflatten(structure, [contract(*each) for each in zip(factors, gradients, strict=True)])
 
 
-def contract(factors: Float[Array, "b"], gradients: Float[Array, "b ..."]) -> Float[Array, "..."]:
+def contract(factors: Float[Array, " b"], gradients: Float[Array, "b ..."]) -> Float[Array, "..."]:
     """sum_i c_i g_i, in float32."""
     chosen = (factors > 0).reshape((-1,) + (1,) * (gradients.ndim - 1))
     return contract_finite(factors, jnp.where(chosen, gradients.astype(jnp.float32), 0.0))  # 0 * NaN would be NaN
 
 
-def contract_finite(factors: Float[Array, "b"], gradients: Float[Array, "b ..."]) -> Float[Array, "..."]:
+def contract_finite(factors: Float[Array, " b"], gradients: Float[Array, "b ..."]) -> Float[Array, "..."]:
     """The same, for gradients known to be finite."""
     return jnp.tensordot(factors, gradients, axes=1, precision=EXACT)

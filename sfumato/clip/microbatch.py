@@ -31,7 +31,7 @@ def check_microbatch(microbatch: Microbatch) -> None:
 
 
 def in_microbatches(
-    clipped_sum: Sum, size: int | None, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"],
+    clipped_sum: Sum, size: int | None, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"],
     *frozen: PyTree,
 ) -> PyTree:  # fmt: skip
     """The sum over the batch, `size` examples at a time; the last examples of all may be masked padding."""
@@ -58,7 +58,7 @@ def in_microbatches(
 
 
 def fitting(
-    clipped_sum: Sum, name: Hashable, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"],
+    clipped_sum: Sum, name: Hashable, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"],
     *frozen: PyTree,
 ) -> int:  # fmt: skip
     """The largest microbatch (or nearly) whose compiled program fits into the device's free memory.

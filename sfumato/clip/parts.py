@@ -78,7 +78,7 @@ def measure(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, clipper
     return _outer(plan, part, tape, pull)
 
 
-def part_sum(plan: Plan, measured: Measured, tape: Tape, factors: Sequence[Float[Array, "b"]], clipper: Clipper) -> ByLeaf:
+def part_sum(plan: Plan, measured: Measured, tape: Tape, factors: Sequence[Float[Array, " b"]], clipper: Clipper) -> ByLeaf:
     """The sum over examples of factor times gradient, for each leaf of the part."""
     part, sums = measured.part, ByLeaf()
     if part.how == "unused":
@@ -130,7 +130,7 @@ def pullback(plan: Plan, part: Part, leaves: Sequence[Array]) -> Pullback:
 
 def site_norms(
     site: Site, how: str, records: Array, cotangents: Array, varies: Sequence[bool]
-) -> Float[Array, "b"]:
+) -> Float[Array, " b"]:
     """Upper bounds on |V_i|^2, for a weight of which nothing is held."""
     small = scaling.scaled(records, cotangents, len(varies))
     mass = scaling.mass(site.rule, small, varies)
@@ -142,7 +142,7 @@ def site_norms(
     return (jnp.sqrt(squared) + GAMMA * scaling.raised(mass, small.exponent)) ** 2
 
 
-def rounding(site: Site, records: Array, cotangents: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+def rounding(site: Site, records: Array, cotangents: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
     """GAMMA M_i: how far V_i may be from V_i formed again."""
     small = scaling.scaled(records, cotangents, len(varies))
     return GAMMA * scaling.raised(scaling.mass(site.rule, small, varies), small.exponent)
@@ -187,7 +187,7 @@ def _if_finite(norm: Float[Array, ""], gradient: Array) -> Array:
     return jnp.where(jnp.isfinite(norm), gradient, 0.0)
 
 
-def _as_one(part: Part, squared: Float[Array, "b"]) -> ByLeaf:
+def _as_one(part: Part, squared: Float[Array, " b"]) -> ByLeaf:
     return {leaf: squared if leaf == part.leaves[0] else jnp.zeros_like(squared) for leaf in part.leaves}
 
 
@@ -225,10 +225,10 @@ def each_example(plan: Plan, function: Callable[[list[Array]], PyTree], batch: S
     return jax.vmap(function)(list(batch))
 
 
-def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, "b"]) -> Array:
+def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, " b"]) -> Array:
     site = plan.sites[path]
     return scaling.weighted(site.rule, tape.data(path), tape.cotangents[path], factors, site.varies)
 
 
-def _lifted_sum(leaf: int, tape: Tape, factors: Float[Array, "b"]) -> Array | float:
+def _lifted_sum(leaf: int, tape: Tape, factors: Float[Array, " b"]) -> Array | float:
     return contract(factors, tape.lifted[leaf]) if leaf in tape.lifted else 0.0

@@ -32,7 +32,7 @@ class Scaled(NamedTuple):
 
     record: Array
     cotangent: Array
-    exponent: Int[Array, "b"]
+    exponent: Int[Array, " b"]
 
 
 def scaled(record: Array, cotangent: Array, axis: int) -> Scaled:
@@ -61,7 +61,7 @@ def raised(numbers: Float[Array, "..."], exponent: Int[Array, "..."]) -> Float[A
     return numbers * power_of_two(half) * power_of_two(exponent - half)
 
 
-def mass(rule: Rule, each: Scaled, varies: Sequence[bool]) -> Float[Array, "b"]:
+def mass(rule: Rule, each: Scaled, varies: Sequence[bool]) -> Float[Array, " b"]:
     """M_i of `rules/base.py`, and what scaling loses, in units of 2^exponent."""
     sizes = rule.sizes(each.cotangent.shape[: len(varies)], varies)
     numbers = float(sizes.blocks) * sizes.inputs * sizes.outputs
@@ -69,7 +69,7 @@ def mass(rule: Rule, each: Scaled, varies: Sequence[bool]) -> Float[Array, "b"]:
 
 
 def weighted(
-    rule: Rule, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
+    rule: Rule, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
 ) -> Float[Array, "..."]:
     """sum_i factors_i V_i. Scaled too: of activations of 1e38 and cotangents near the smallest number, float32 would drop some
     once they are multiplied by the factor, and what the others add up to need not be small.
@@ -78,7 +78,7 @@ def weighted(
     return rule.weighted(each.record, each.cotangent, raised(factors, each.exponent), varies)
 
 
-def to_one(array: Array, axis: int) -> tuple[Array, Int[Array, "b"]]:
+def to_one(array: Array, axis: int) -> tuple[Array, Int[Array, " b"]]:
     """Each example divided by 2^exponent, and the exponents. bfloat16, whose exponents are those of float32, stays what it is;
     all others become float32.
     """

@@ -117,7 +117,7 @@ class Standardised(NamedTuple):
 
     def gram_norms(
         self, rule: ConvRule, records: tuple[Array, Array], cotangents: Array
-    ) -> tuple[Float[Array, "b"], Float[Array, "b"], Int[Array, "b"]]:
+    ) -> tuple[Float[Array, " b"], Float[Array, " b"], Int[Array, " b"]]:
         """For all examples: squared norms of the pullbacks, and M_i of `rules/base.py` with cotangents scaled as here; both of
         activations and cotangents of the size of 1, that is to be multiplied by 2^exponent (`scaling.py`), which is third.
 

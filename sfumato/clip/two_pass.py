@@ -30,7 +30,7 @@ from sfumato.core.trees import squared_norm
 
 
 def clipped_sum(
-    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, "b"]
+    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"]
 ) -> PyTree:
     """As `materialise.clipped_sum`, of the loss that was traced for `plan`."""
     leaves, structure = jax.tree.flatten(params)
@@ -56,7 +56,7 @@ def can_probe(plan: Plan, part: Part, clipper: Clipper) -> bool:
     return part.standardised and not sites[0].loops and clipper.share_group(part.leaves)
 
 
-Norms = Callable[[Array, Array], Float[Array, "b"]]
+Norms = Callable[[Array, Array], Float[Array, " b"]]
 """(records, cotangents) of a site, examples first -> upper bounds on the squared norms of its part's gradients."""
 
 
@@ -95,7 +95,7 @@ def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms
         return lambda records, cotangents: site_norms(site, part.how, records, cotangents, ())
     pull, largest = pullback(plan, part, leaves), standardised(site, leaves).largest()
 
-    def norms(records: Array, cotangents: Array) -> Float[Array, "b"]:
+    def norms(records: Array, cotangents: Array) -> Float[Array, " b"]:
         def one(record: Array, cotangent: Array) -> Array:
             return squared_norm(pull({path: formed(site, record, cotangent, ())}))
 

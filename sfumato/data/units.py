@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, Int64, Shaped
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError
 
-Fetch = Callable[[Int64[np.ndarray, "b"], int], Any]
+Fetch = Callable[[Int64[np.ndarray, " b"], int], Any]
 """(positions, step) -> a tree of arrays with leading axis b, as `train/feed.py` has it."""
 
 

@@ -24,7 +24,7 @@ class Views:
     seed: int = 0
 
     def __call__(
-        self, images: Float32[np.ndarray, "b h w c"], indices: Int64[np.ndarray, "b"], step: int
+        self, images: Float32[np.ndarray, "b h w c"], indices: Int64[np.ndarray, " b"], step: int
     ) -> Float32[np.ndarray, "b v h w c"]:
         """The views of these examples in this step; v = max(count, 1)."""
         if self.count == 0:

@@ -92,8 +92,8 @@ def softmax_gradient(clip_norm: float, normalised: bool = False) -> Callable[...
 
     def clipped(
         params: dict[str, Float[Array, "d c"]],
-        batch: tuple[Float[Array, "b d"], Int[Array, "b"]],
-        mask: Bool[Array, "b"],
+        batch: tuple[Float[Array, "b d"], Int[Array, " b"]],
+        mask: Bool[Array, " b"],
     ) -> BoundedSum:
         rows, labels = batch[0].astype(jnp.float32), batch[1]  # squares of halves underflow
         length = jnp.sum(rows * rows, axis=1)

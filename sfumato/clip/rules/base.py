@@ -76,16 +76,16 @@ class Rule(abc.ABC):
         """V_i for every example, shaped like the weight, float32."""
 
     @abc.abstractmethod
-    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         """|V_i|^2."""
 
     @abc.abstractmethod
-    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         """M_i of the module's text."""
 
     @abc.abstractmethod
     def weighted(
-        self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
+        self, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
     ) -> Float[Array, "..."]:
         """sum_i factors_i V_i; examples of factor 0 count nothing, whatever they hold."""
 
@@ -94,18 +94,18 @@ def matrices_outer(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Fl
     return product("sbtd,sbtp->bsdp", a, g)
 
 
-def matrices_gram(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, "b"]:
+def matrices_gram(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, " b"]:
     if a.shape[2] == 1:
         return jnp.sum(_squares(a) * _squares(g), (0, 2))
     return jnp.sum(product("sbtd,sbud->sbtu", a, a) * product("sbtp,sbup->sbtu", g, g), (0, 2, 3))
 
 
-def matrices_mass(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, "b"]:
+def matrices_mass(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, " b"]:
     return jnp.sum(jnp.sqrt(_squares(a)) * jnp.sqrt(_squares(g)), (0, 2))
 
 
 def matrices_weighted(
-    a: Float[Array, "s b t d"], g: Float[Array, "s b t p"], factors: Float[Array, "b"]
+    a: Float[Array, "s b t d"], g: Float[Array, "s b t p"], factors: Float[Array, " b"]
 ) -> Float[Array, "s d p"]:
     def block(pair: tuple[Float[Array, "b t d"], Float[Array, "b t p"]]) -> Float[Array, "d p"]:
         a, g = kept(pair[0], factors), weigh(pair[1], factors)
@@ -118,12 +118,12 @@ def matrices_weighted(
     return jax.vmap(block)((a, g))
 
 
-def weigh(array: Float[Array, "b ..."], factors: Float[Array, "b"]) -> Float[Array, "b ..."]:
+def weigh(array: Float[Array, "b ..."], factors: Float[Array, " b"]) -> Float[Array, "b ..."]:
     """factors_i times entry i, in float32; zero where the factor is, also for NaN."""
     return kept(array, factors).astype(jnp.float32) * _per_example(factors, array)
 
 
-def kept(array: Array, factors: Float[Array, "b"]) -> Array:
+def kept(array: Array, factors: Float[Array, " b"]) -> Array:
     """Zeros in place of examples of factor 0."""
     return jnp.where(_per_example(factors > 0, array), array, jnp.zeros((), array.dtype))
 
@@ -182,5 +182,5 @@ def _squares(array: Float[Array, "s b t d"]) -> Float[Array, "s b t"]:
     return jnp.sum(jnp.square(array.astype(jnp.float32)), -1)
 
 
-def _per_example(vector: Float[Array, "b"] | Bool[Array, "b"], like: Array) -> Array:
+def _per_example(vector: Float[Array, " b"] | Bool[Array, " b"], like: Array) -> Array:
     return vector.reshape((-1,) + (1,) * (like.ndim - 1))

@@ -84,14 +84,14 @@ class ConvRule(Rule):
         a, g, loops = self._matrices(record, cotangent, varies)
         return self._as_weight(matrices_outer(a, g), loops)
 
-    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         def one(record: Array, cotangent: Array) -> Float[Array, ""]:
             a, g, _ = self._matrices(jnp.expand_dims(record, len(varies)), jnp.expand_dims(cotangent, len(varies)), varies)
             return matrices_gram(a, g)[0]
 
         return per_example(one, *(jnp.moveaxis(array, len(varies), 0) for array in (record, cotangent)))  # patches are large
 
-    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         """The length of a patch is the square root of a window's sum, so no patch is formed."""
         (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
         inputs, outputs = self.group_sizes
@@ -103,7 +103,7 @@ class ConvRule(Rule):
         return jnp.sum(jnp.sqrt(windows) * jnp.sqrt(g), (0, 2, 3))
 
     def weighted(
-        self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
+        self, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
     ) -> Float[Array, "..."]:
         if not varies:
             # The barrier keeps masks out of the transposed copies that the convolution makes: they would take much longer.

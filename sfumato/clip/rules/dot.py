@@ -68,14 +68,14 @@ class DotRule(Rule):
         a, g, loops = self._matrices(record, cotangent, varies)
         return self._as_weight(matrices_outer(a, g), loops)
 
-    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         return matrices_gram(*self._matrices(record, cotangent, varies)[:2])
 
-    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         return matrices_mass(*self._matrices(record, cotangent, varies)[:2])
 
     def weighted(
-        self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
+        self, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
     ) -> Float[Array, "..."]:
         a, g, loops = self._matrices(record, cotangent, varies)
         return self._as_weight(matrices_weighted(a, g, factors)[None], loops)[0]

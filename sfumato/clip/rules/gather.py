@@ -47,17 +47,17 @@ class GatherRule(Rule):
         blocks = jnp.moveaxis(jax.vmap(jax.vmap(self._scatter))(rows, g), 1, 0)
         return blocks.reshape(blocks.shape[0], *loops, *self.w_shape)
 
-    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+    def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         rows, inside, g, _ = self._rows(record, cotangent, varies)
         same = (rows[..., :, None] == rows[..., None, :]) & inside[..., :, None]
         return jnp.sum(jnp.where(same, product("sbtp,sbup->sbtu", g, g), 0.0), (0, 2, 3))
 
-    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b"]:
+    def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         _, _, g, _ = self._rows(record, cotangent, varies)
         return jnp.sum(jnp.linalg.norm(g, axis=-1), (0, 2))
 
     def weighted(
-        self, record: Array, cotangent: Array, factors: Float[Array, "b"], varies: Sequence[bool]
+        self, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
     ) -> Float[Array, "..."]:
         rows, _, g, loops = self._rows(record, cotangent, varies)
         s, g = len(rows), jax.vmap(weigh, (0, None))(g, factors)
@@ -76,5 +76,5 @@ class GatherRule(Rule):
         loops = varying_loops(record, varies)
         return rows, inside, jnp.where(inside[..., None], g, 0.0), loops
 
-    def _scatter(self, rows: Int[Array, "n"], g: Float[Array, "n p"]) -> Float[Array, "v p"]:
+    def _scatter(self, rows: Int[Array, " n"], g: Float[Array, "n p"]) -> Float[Array, "v p"]:
         return jnp.zeros((self.w_shape[0], g.shape[-1]), jnp.float32).at[rows].add(g, mode="drop")

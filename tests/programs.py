@@ -1,0 +1,77 @@
+"""How the tests compile, and where compiled programs are kept between runs. Imported before jax, which reads the environment.
+
+Most of the tests' time goes into compiling small programs that run once, so LLVM optimizes none of them; what is tested at the
+level that ships asks for it (`SHIPPED`). Programs are kept in the user's cache for `make test`, `make test-all` and the
+processes that these start. A program holds instructions of the processor that it was compiled for, and may not run on another:
+each kind of processor and each version of the compiler has a directory of its own.
+"""
+
+import hashlib
+import os
+import platform
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+QUICK = "--xla_backend_optimization_level=0"
+SHIPPED = {"xla_backend_optimization_level": 3}
+"""`compiler_options` of `jax.jit`: XLA's own default, whatever XLA_FLAGS say."""
+MOST_BYTES = 2**30
+_of_this_run: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def home() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfumato" / "xla-tests"
+
+
+def processor() -> str:
+    """What tells one kind of processor from another: the instructions that it has."""
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    traits = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    return "\n".join([platform.machine(), platform.processor(), *traits])
+
+
+def directory(root: Path) -> Path:
+    facts = "\n".join([version("jax"), version("jaxlib"), processor()])
+    return root / hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def prune(root: Path, most_bytes: int = MOST_BYTES) -> None:
+    """Delete the programs that were made first until `most_bytes` are left; two runs may do so at once.
+
+    JAX's own bound reads the whole directory for every program that it adds, which for thousands takes longer than to compile.
+    """
+    found = []
+    for path in root.rglob("*-cache"):
+        try:
+            facts = path.stat()
+        except FileNotFoundError:
+            continue
+        found.append((facts.st_mtime, facts.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= most_bytes:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
+
+
+def arrange() -> None:
+    """Set what jax and NumPy read when they are imported, unless the caller has: then nothing of the caller's is deleted."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("XLA_FLAGS", QUICK)
+    if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # threads of two workers on one core would wait for each other
+        share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, share)))
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    root = home()
+    try:
+        directory(root).mkdir(parents=True, exist_ok=True)
+        prune(root)
+    except OSError:  # a home that cannot be written: for this run alone
+        _of_this_run.append(tempfile.TemporaryDirectory(prefix="sfumato-programs-", ignore_cleanup_errors=True))
+        root = Path(_of_this_run[0].name)
+        directory(root).mkdir()
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(directory(root)), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
