@@ -430,7 +430,7 @@ def test_a_payment_that_nobody_could_read_is_refused(ledger, tmp_path_factory, h
     if other_name:
         os.link(ledger.path, tmp_path_factory.mktemp("backup") / "hard link")
     if how == "directory replaced":
-        folder.rename(folder.with_name("moved"))
+        folder.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
         folder.mkdir()
         ledger.path.write_bytes(content)
     elif how in ("cut", "longer"):

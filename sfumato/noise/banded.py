@@ -169,5 +169,5 @@ class BandedStep:
     def _seals(self, total: BoundedSum) -> list[str]:
         """Of the steps before this one."""
         if not isinstance(total, Following):
-            raise ArgumentError("total", type(total).__name__, "correlated noise needs the earlier sums' seals; give a Following")
+            raise ArgumentError("total", type(total).__name__, "correlated noise needs earlier sums' seals; give a Following")
         return [row.tobytes().hex() for row in np.asarray(total.seals)[: self.step]]

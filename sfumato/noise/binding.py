@@ -47,6 +47,7 @@ def bind(total: BoundedSum, release: SecretKey, how: str, *numbers: float | str)
     """how, numbers: the mechanism, and all that its noise depends on beside the sum."""
     leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(total.value)]
     shapes = [[name, str(leaf.dtype), leaf.shape] for name, leaf in zip(leaf_names(total.value), leaves, strict=True)]
-    header = json.dumps([how, *numbers, total.sensitivity.add_or_remove, shapes]).encode()  # tells how long each leaf is, so no two lists of parts are the same bytes
+    # It tells how long each leaf is, so no two lists of parts are the same bytes.
+    header = json.dumps([how, *numbers, total.sensitivity.add_or_remove, shapes]).encode()
     parts = [leaf.reshape(-1).view(np.uint8).data for leaf in leaves]
     return Bound(total, release, release.mac(len(header).to_bytes(8, "big"), header, *parts))

@@ -5,8 +5,8 @@ disk before `spend` returns, so whatever was released is in the ledger, and a cr
 never happened (over-counting). Each line holds the SHA-256 of the line before it and itself: editing or removing a line in
 the middle breaks the chain. (Cutting off the end does not; a checkpoint remembers how far the ledger had come.)
 
-A release is named by (key, name). `spend` refuses a name that was paid for, unless the caller says that it is a replay: the same
-sum once more has the same noise and releases nothing new, so nothing is written. That is how a run resumes.
+A release is named by (key, name). `spend` refuses a name that was paid for, unless the caller says that it is a replay: the
+same sum once more has the same noise and releases nothing new, so nothing is written. That is how a run resumes.
 """
 
 import fcntl
