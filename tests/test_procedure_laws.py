@@ -1,10 +1,12 @@
 """Laws of every procedure, not of its parts: who takes part in a step says nothing of another, and no stream is drawn twice."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
+from test_shipped import METHODS, images, plan_of
 from test_training_loop import dpsgd
 
 from sfumato.core.keys import SecretKey
@@ -132,12 +134,8 @@ def test_the_fits_of_a_tune_run_share_no_stream(drawn, monkeypatch):
     rows = Rows(np.eye(N, dtype=np.float32), (np.arange(N) % 3).astype(np.int32), 3)
     table = tune.Table(rows, Sphere.plain(N), np.eye(N, dtype=np.float32), np.arange(N) % 3)
 
-    class Planned:
-        releases = head("ls", 1).releases[:1]
-        choices, mu = ("ls",), 0.5
-
-    choice = SelectedEvent(GaussianEvent(2.0), 3.0)
-    Planned.releases = (Planned.releases[0].__class__("choice", 1, choice, "the best"),)
-    tune.best_of(table, Planned, KEY)
+    plan = plan_of(METHODS["ls"], images())
+    release = replace(plan.releases[0], count=1, event=SelectedEvent(GaussianEvent(2.0), 3.0))
+    tune.best_of(table, replace(plan, method="best of ls", mu=0.5, releases=(release,)), KEY)
     check_once(drawn)
     assert {name[:2] for name in drawn if name[0] == "fit"} == {("fit", fit) for fit in range(3)}
