@@ -229,7 +229,7 @@ def test_a_run_again_with_the_same_key_is_free_and_equal_and_with_another_is_cha
         first = loop.run(Procedure(), book, KEY, witness=Witness(tmp_path / "sums"))
     with Ledger.open(tmp_path) as book:
         for late in (None, Witness(tmp_path / "no sums")):
-            with pytest.raises(LedgerError, match="the witness it began with|was paid for"):
+            with pytest.raises(LedgerError, match=r"the witness it began with|was paid for"):
                 loop.run(Procedure(), book, KEY, witness=late)
         assert np.array_equal(first, loop.run(Procedure(), book, KEY, witness=Witness(tmp_path / "sums")))
         assert book.releases == 3

@@ -2,6 +2,7 @@
 of two releases of one name is as noisy as it looks, unless they are the same release.
 """
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -56,12 +57,9 @@ def go_on(folder, kind, tilt=0.0, until=None):
     one.absorb = absorbed
     found = checkpoint.load(folder / "checkpoint", one.start())
     state, first = (None, 0) if found is None else (found[0], found[1]["step"])
-    with Ledger.open(folder) as book:
-        try:
-            loop.run(one, book, KEY, state=state, first=first, witness=Witness(folder / "sums.jsonl"), after_step=after,
-                     noise=NOISES["lattice" if kind == "lattice" else "gaussian"])  # fmt: skip
-        except Stopped:
-            pass
+    with Ledger.open(folder) as book, contextlib.suppress(Stopped):
+        loop.run(one, book, KEY, state=state, first=first, witness=Witness(folder / "sums.jsonl"), after_step=after,
+                 noise=NOISES["lattice" if kind == "lattice" else "gaussian"])  # fmt: skip
     return seen
 
 
