@@ -138,14 +138,14 @@ def note_releases(path: str) -> None:
     """Write down the name of every release at the moment it exists."""
     from sfumato.noise import Gaussian
 
-    handle, write, release = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), os.write, Gaussian.__call__
+    handle, write, release = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), os.write, Gaussian.release
 
-    def noted(self: Gaussian, total: Any, key: Any) -> Any:
-        released = release(self, total, key)
-        write(handle, f"{key._prefix[-1]}\n".encode())
+    def noted(self: Gaussian, bound: Any) -> Any:
+        released = release(self, bound)
+        write(handle, f"{bound.release.name[-1]}\n".encode())
         return released
 
-    Gaussian.__call__ = noted  # type: ignore[method-assign]
+    Gaussian.release = noted  # type: ignore[method-assign]
 
 
 class Light:

@@ -71,6 +71,7 @@ def bug(name: str, where: str, old: str, new: str, caught_by: str, says: str) ->
 
 GAUSSIAN, DRAW = "noise.gaussian:unit_noise", "key.stream(\"noise\", name).standard_normal(leaf.shape)"
 POISSON = "sampling:Poisson.indices"
+FORK = "test_noise_fork.py::test_two_copies_that_round_differently_have_independent_noise"
 NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_event_claims"
 SAMPLER_LAW = "test_sampling_noise.py::test_poisson_batches_follow_the_poisson_law[40-0.2-2000]"
 CLIP_LAW = "test_clip_engine.py::test_an_example_is_clipped_as_the_slow_loop_would"
@@ -88,10 +89,10 @@ MUTATIONS = (
         "return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)\n", BY_HAND, "close"),
     bug("noise before averaging: every device adds its own, then the mean is taken", GAUSSIAN, DRAW,
         "key.stream(\"noise\", name).standard_normal((4, *leaf.shape)).mean(0)", NOISE_LAW, "wrong scale"),
-    bug("noise scaled without the sensitivity", "noise.gaussian:Gaussian.__call__",
+    bug("noise scaled without the sensitivity", "noise.gaussian:Gaussian.release",
         "self.multiplier * total.sensitivity.add_or_remove", "self.multiplier", NOISE_LAW, "wrong scale"),
-    bug("the same noise in every step", "train.loop:run", "mechanism(total, key.at(name))",
-        "mechanism(total, key.at(procedure.name))", BY_HAND, "close"),
+    bug("the same noise in every step", "train.loop:run", "mechanism.bind(total, key.at(name))",
+        "mechanism.bind(total, key.at(procedure.name))", BY_HAND, "close"),
     bug("the same noise for every class", GAUSSIAN, DRAW,
         "np.broadcast_to(key.stream(\"noise\", name).standard_normal((*leaf.shape[:-1], 1)), leaf.shape)", NOISE_LAW,
         "not normal|share noise"),
@@ -102,6 +103,30 @@ MUTATIONS = (
         "leaves share noise"),
     bug("fresh noise when a release is repeated", GAUSSIAN, "key.stream(\"noise\", name)", "np.random.default_rng()",
         "test_sampling_noise.py::test_noise_is_a_function_of_key_and_release_name", "array_equal"),
+    bug("noise without the digest of the sum", "noise.binding:under", "release.at(\"sum\", seal)", "release",
+        f"{FORK}[gaussian]", "without noise"),
+    bug("the digest of a sum sees its shapes only", "noise.binding:bind", "header, *parts", "header", f"{FORK}[gaussian]",
+        "without noise"),
+    bug("the digest of correlated noise forgets earlier sums", "noise.banded:BandedStep.bind",
+        "past[-1] if past else \"first\"", "\"first\"", "test_noise_fork.py::test_a_later_step_of_equal_sums_tells_nothing_of_"
+        "earlier_ones", "without noise"),
+    bug("noise is bound to the sum, not to its scale", "noise.gaussian:Gaussian.bind", ", self.multiplier)", ")",
+        "test_noise_fork.py::test_another_scale_or_mechanism_has_noise_of_its_own", "share noise"),
+    bug("a lost replay file is begun anew", "train.loop:_refuse_forgotten", "not witness.knows(name)", "False",
+        "test_noise_fork.py::test_without_its_witness_a_run_is_not_repeated", "DID NOT RAISE"),
+    bug("lattice rounding is paid for in one leaf only", "noise.lattice:LatticeGaussian.release",
+        "sum(leaf.size for leaf in leaves)", "leaves[0].size",
+        "test_noise.py::test_rounding_is_paid_for_in_every_leaf[sizes1]", "every leaf"),
+    bug("all fits of a tune run share noise", "runs.tune:best_of", "key.at(\"fit\", fit)", "key.at(\"fit\", 0)",
+        "test_procedure_laws.py::test_the_fits_of_a_tune_run_share_no_stream", "twice"),
+    bug("linear heads sample the same rows in every step", "solve.sequence:Stages.measure", "indices(key, step)",
+        "indices(key, 0)", "test_procedure_laws.py::test_who_takes_part_in_a_step_says_nothing_of_another[adam]",
+        "not independent"),
+    bug("a last ledger line without its newline is dropped", "core.files:whole_lines", "is_torn(last)", "True",
+        "test_ledger.py::test_a_whole_last_line_counts_without_its_newline_too[3]", "assert"),
+    bug("payments into a file that only has another name left", "privacy.ledger:Ledger._require_place",
+        "there is None or not os.path.samestat(there, os.fstat(handle))", "os.fstat(handle).st_nlink == 0",
+        "test_ledger.py::test_a_payment_that_nobody_could_read_is_refused[replaced-True]", "DID NOT RAISE"),
     bug("noise from a seed of 31 bits", "core.keys:_generator", "int.from_bytes(_derive(master, name, 16), \"big\")",
         "int.from_bytes(_derive(master, name, 4), \"big\") % 2**31",
         "test_noise.py::test_every_stream_has_a_key_of_128_bits", "bits"),
@@ -114,7 +139,7 @@ MUTATIONS = (
         "product / np.linalg.norm(product)", "product / product[0]",
         "test_noise_banded.py::test_a_run_pays_for_its_busiest_group", "norm 1"),
     bug("correlated noise forgets its past when a run resumes", "noise.banded:BandedGaussian.unit_noise",
-        "self._past, self._next, self._owner = [], 0,", "self._past, self._next, self._owner = [], step,",
+        "self._past, self._next = [], 0", "self._past, self._next = [], step",
         "test_noise_banded.py::test_a_stopped_run_goes_on_bit_by_bit[4]", "assert|equal"),
     bug("clipped per view, not per image", "runs.jobs:_on_images",
         CLIPPED, f"(lambda grad: lambda params, examples, mask, *frozen: grad(params, (examples[0].reshape(-1, 1, "
@@ -214,8 +239,8 @@ MUTATIONS = (
     bug("half the sampling rate is claimed", "sampling:Poisson.event", "PoissonSampledEvent(self.rate,",
         "PoissonSampledEvent(self.rate / 2,",
         "test_sampling_noise.py::test_samplers_claim_the_event_of_their_law_and_divide_by_public_constants", "assert"),
-    bug("the divisor is the realised batch size", "train.dpsgd:DPSGD.measure", "BoundedSum(value,",
-        "BoundedSum(jax.tree.map(lambda leaf: leaf * self.sampler.expected_batch_size / max(len(indices), 1), value),",
+    bug("the divisor is the realised batch size", "train.dpsgd:DPSGD.measure", "self.summed(state, value,",
+        "self.summed(state, jax.tree.map(lambda leaf: leaf * self.sampler.expected_batch_size / max(len(indices), 1), value),",
         BY_HAND, "close"),
     # -- who sees what
     bug("batch normalisation", "runs.jobs:_on_images", "(views(train.images(indices), indices, step), train.labels[indices])",
@@ -267,7 +292,7 @@ MUTATIONS = (
         "test_keys_files.py::test_entropy_keys_are_256_bits_secure_and_all_different", "assert"),
     bug("the lattice is stated and Gaussian noise is drawn", "runs.train:_fit", "NOISES[config.privacy.noise]",
         "NOISES['gaussian']", "test_noise.py::test_a_run_on_the_lattice_from_the_command_line", "another mechanism"),
-    bug("repeated sums are not compared", "train.witness:Witness.check", "elif before != found:", "elif False:",
+    bug("repeated sums are not compared", "train.witness:Witness.check", "elif before != seal:", "elif False:",
         "test_training_loop.py::test_a_witness_refuses_a_repetition_on_other_data", "DID NOT RAISE"),
     bug("two procedures share the key of their samples", "train.loop:run",
         "procedure.measure(state, step, key.at(procedure.name))", "procedure.measure(state, step, key)",

@@ -226,11 +226,12 @@ def test_the_same_release_as_another_event_is_refused(ledger):
 
 def test_a_run_again_with_the_same_key_is_free_and_equal_and_with_another_is_charged(tmp_path):
     with Ledger.create(tmp_path, delta=1e-5, epsilon_max=3.0) as book:
-        first = loop.run(Procedure(), book, KEY)
+        first = loop.run(Procedure(), book, KEY, witness=Witness(tmp_path / "sums"))
     with Ledger.open(tmp_path) as book:
-        with pytest.raises(LedgerError, match="a witness"):
-            loop.run(Procedure(), book, KEY)
-        assert np.array_equal(first, loop.run(Procedure(), book, KEY, witness=Witness(tmp_path / "sums", KEY)))
+        for late in (None, Witness(tmp_path / "no sums")):
+            with pytest.raises(LedgerError, match=r"the witness it began with|was paid for"):
+                loop.run(Procedure(), book, KEY, witness=late)
+        assert np.array_equal(first, loop.run(Procedure(), book, KEY, witness=Witness(tmp_path / "sums")))
         assert book.releases == 3
         assert not np.array_equal(first, loop.run(Procedure(), book, SecretKey.from_insecure_seed(9)))
         assert book.releases == 6
@@ -250,10 +251,10 @@ def test_a_run_killed_at_any_point_never_under_counts(tmp_path):
                     raise KeyboardInterrupt
 
             with pytest.raises(KeyboardInterrupt), Ledger.create(path, delta=1e-5, epsilon_max=3.0) as book:
-                loop.run(Procedure(look=kill), book, KEY)
+                loop.run(Procedure(look=kill), book, KEY, witness=Witness(path / "sums"))
             with Ledger.open(path) as book:
                 assert book.releases == step + 1
-                assert np.array_equal(loop.run(Procedure(), book, KEY, witness=Witness(path / "sums", KEY)), wanted)
+                assert np.array_equal(loop.run(Procedure(), book, KEY, witness=Witness(path / "sums")), wanted)
                 assert book.releases == 3
 
 
@@ -263,8 +264,7 @@ def test_a_run_killed_at_any_point_never_under_counts(tmp_path):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_editing_any_byte_of_any_line_is_noticed(tmp_path, written, data):
-    """But for the very last newline: without it the line counts as torn, which is the same as cutting it off."""
-    position = data.draw(st.integers(0, len(written) - 2))
+    position = data.draw(st.integers(0, len(written) - 1))
     byte = data.draw(st.integers(0, 255).filter(lambda b: b != written[position]))
     with pytest.raises(LedgerError):
         opened(tmp_path, written[:position] + bytes([byte]) + written[position + 1 :])
@@ -314,14 +314,36 @@ def test_cutting_off_payments_is_noticed_through_the_checkpoints_head(tmp_path, 
 
 def test_a_last_line_torn_at_any_byte_is_dropped_and_all_others_kept(tmp_path, written):
     start = written.rstrip(b"\n").rindex(b"\n") + 1
-    for cut in range(start, len(written)):
+    for cut in range(start, len(written) - 1):
         with opened(tmp_path, written[:cut]) as book:
             assert book.releases == 2
             assert not book.paid("r/2", "key")
         assert (tmp_path / FILE_NAME).read_bytes() == written[:start]
-    with opened(tmp_path, written[:-1]) as book:  # and the file is whole again
+    with opened(tmp_path, written[:-2]) as book:  # and the file is whole again
         book.spend(G, "r/2", "key")
     assert Ledger.read(tmp_path).releases == 3
+
+
+@pytest.mark.parametrize("payments", [0, 1, 3])
+def test_a_whole_last_line_counts_without_its_newline_too(tmp_path, written, payments):
+    """As an editor leaves it, or `echo -n "$(cat ledger.jsonl)"`."""
+    content = b"".join(written.splitlines(keepends=True)[: payments + 1])
+    (tmp_path / FILE_NAME).write_bytes(content[:-1])
+    assert Ledger.read(tmp_path).releases == payments
+    assert (tmp_path / FILE_NAME).read_bytes() == content[:-1]
+    with Ledger.open(tmp_path) as book:
+        assert book.releases == payments
+        assert (tmp_path / FILE_NAME).read_bytes() == content, "the newline is back"
+        book.spend(G, "more", "key")
+    assert Ledger.read(tmp_path).releases == payments + 1
+
+
+@pytest.mark.parametrize("tail", [b" ", b"x", b"}", b"\r"])
+def test_an_edited_last_line_is_not_taken_for_a_torn_one(tmp_path, written, tail):
+    for content in (written[:-1] + tail, written[:-1].replace(b'"r/2"', b'"r/3"')):
+        with pytest.raises(LedgerError, match="line 4 was edited"):
+            opened(tmp_path, content)
+        assert (tmp_path / FILE_NAME).read_bytes() == content
 
 
 def test_reading_a_torn_ledger_does_not_touch_it(tmp_path, written):
@@ -400,14 +422,24 @@ def test_a_line_that_the_kernel_takes_in_pieces_is_written_whole(ledger, monkeyp
     assert Ledger.read(ledger.path).tally[G] == 1
 
 
-@pytest.mark.parametrize("how", ["removed", "replaced"])
-def test_a_payment_that_nobody_could_read_is_refused(ledger, how):
-    """The open handle would go on taking lines, into a file that is gone once the process ends."""
-    content = ledger.path.read_bytes()
-    ledger.path.unlink()
-    if how == "replaced":
+@pytest.mark.parametrize("other_name", [False, True])
+@pytest.mark.parametrize("how", ["removed", "replaced", "directory replaced", "cut", "longer"])
+def test_a_payment_that_nobody_could_read_is_refused(ledger, tmp_path_factory, how, other_name):
+    """The open handle would go on taking lines, into a file that is gone once the process ends or has another name only."""
+    content, folder = ledger.path.read_bytes(), ledger.path.parent
+    if other_name:
+        os.link(ledger.path, tmp_path_factory.mktemp("backup") / "hard link")
+    if how == "directory replaced":
+        folder.rename(tmp_path_factory.mktemp("elsewhere") / "moved")
+        folder.mkdir()
         ledger.path.write_bytes(content)
-    with pytest.raises(LedgerError, match="removed or replaced"):
+    elif how in ("cut", "longer"):
+        os.truncate(ledger.path, 0) if how == "cut" else ledger.path.open("ab").write(b"\n")
+    else:
+        ledger.path.unlink()
+        if how == "replaced":
+            ledger.path.write_bytes(content)
+    with pytest.raises(LedgerError, match="changed by another" if how in ("cut", "longer") else "removed or replaced"):
         ledger.spend(G, "r", "k")
     assert not ledger.paid("r", "k")
 

@@ -90,8 +90,11 @@ def test_control_floats_of_noise_are_no_such_multiples():
     assert not np.array_equal(releases, np.rint(releases))
 
 
-def test_the_release_on_the_lattice_is_the_sum_plus_the_noise_of_nothing():
-    assert np.allclose(on_lattice(np.full(64, 5.0)) - on_lattice(np.zeros(64)), 5.0, atol=2e-6)
+def test_the_release_on_the_lattice_is_the_sum_plus_its_noise():
+    total, (g, deviation) = BoundedSum({"w": np.full(64, 5.0)}, Sensitivity.of_contribution(1.0)), lattice.lattice(1.3, 1.0, 64)
+    bound = LatticeGaussian(1.3).bind(total, KEY.at("r/0"))
+    noise = g * lattice.discrete_gaussian(bound.key.stream("noise", "w"), deviation, 64)
+    assert np.allclose(LatticeGaussian(1.3).release(bound)["w"], 5.0 + noise, atol=2e-6)
     assert np.isfinite(on_lattice(np.array([3e38, -3e38, 1e30]))).all()
 
 
@@ -106,6 +109,16 @@ def test_rounding_is_paid_for(d):
     one = stream.standard_normal(min(d, 10**4)) * 50 * g
     two = one + stream.standard_normal(len(one)) * g / 3
     assert np.linalg.norm(np.rint(one / g) - np.rint(two / g)) <= np.linalg.norm(one - two) / g + math.sqrt(len(one))
+
+
+@pytest.mark.parametrize("sizes", [(64,), (1, 63), (10, 50, 4)])
+def test_rounding_is_paid_for_in_every_leaf(monkeypatch, sizes):
+    """All numbers of a release are rounded, in however many leaves they are: its noise is that of a single leaf."""
+    used, real = [], lattice.discrete_gaussian
+    monkeypatch.setattr(lattice, "discrete_gaussian", lambda key, t, count: (used.append(t), real(key, t, count))[1])
+    leaves = {f"leaf {k}": np.zeros(size, np.float32) for k, size in enumerate(sizes)}
+    LatticeGaussian(1.3)(BoundedSum(leaves, Sensitivity.of_contribution(1.0)), KEY.at("r/0"))
+    assert used == [lattice.lattice(1.3, 1.0, 64)[1]] * len(sizes), "rounding is not paid for in every leaf"
 
 
 def check_discrete(draws, deviation):

@@ -17,8 +17,8 @@ from sfumato.audit import canaries
 from sfumato.audit.result import Claim
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError
-from sfumato.noise import NOISES, BandedGaussian, Gaussian, banded
-from sfumato.noise.banded import error_of_sums, square_root_bands
+from sfumato.noise import NOISES, BandedGaussian, banded
+from sfumato.noise.banded import Following, error_of_sums, square_root_bands
 from sfumato.privacy import events, relations
 from sfumato.privacy.accountants import epsilon
 from sfumato.privacy.events import BandedGaussianEvent, CyclicPoissonEvent, GaussianEvent, PoissonSampledEvent
@@ -37,10 +37,19 @@ def named(step):
 
 def released(noise, steps, size=2000, sensitivity=1.0):
     """What is added to nothing, (steps, size)."""
-    nothing = BoundedSum({"a": np.zeros(size // 2, np.float32), "b": np.zeros((size // 4, 2), np.float32)},
-                         Sensitivity.of_contribution(sensitivity))  # fmt: skip
-    rows = [noise.at(step, named)(nothing, KEY.at(named(step))) for step in range(steps)]
+    nothing = {"a": np.zeros(size // 2, np.float32), "b": np.zeros((size // 4, 2), np.float32)}
+    rows = [each.value for each in in_order(noise, nothing, steps, sensitivity)[0]]
     return np.stack([np.concatenate([np.ravel(row["a"]), np.ravel(row["b"])]) for row in rows]).astype(np.float64)
+
+
+def in_order(noise, value, steps, sensitivity=1.0):
+    """Releases of the same sum in every step, and the seals."""
+    seals, rows = noise.no_seals(steps), []
+    for step in range(steps):
+        total = Following(value, Sensitivity.of_contribution(sensitivity), seals.copy())
+        rows.append(noise.at(step, named)(total, KEY.at(named(step))))
+        seals[step] = rows[-1].seal
+    return rows, seals
 
 
 def whitened(rows, coefficients):
@@ -122,23 +131,21 @@ def test_control_too_little_noise_is_noticed():
         check_white(whitened(released(BandedGaussian(1.4, c), 12), c), 1.7)
 
 
-def test_one_band_is_independent_noise_to_the_bit():
-    total = BoundedSum({"a": np.ones(50, np.float32)}, Sensitivity.of_contribution(1.0))
-    banded = BandedGaussian(SIGMA, square_root_bands(1))
-    for step in (0, 5):
-        key = KEY.at(named(step))
-        assert equal(banded.at(step, named)(total, key), Gaussian(SIGMA)(total, key))
-
-
-def test_the_noise_of_a_step_is_a_function_of_the_key():
+def test_the_noise_of_a_step_is_a_function_of_the_key_and_the_seals():
     """In any order, and by another object: what a resumed run needs."""
-    c = square_root_bands(4)
-    nothing = BoundedSum({"a": np.zeros(40, np.float32)}, Sensitivity.of_contribution(1.0))
+    c, value = square_root_bands(4), {"a": np.zeros(40, np.float32)}
     first = BandedGaussian(1.0, c)
-    inorder = [first.at(step, named)(nothing, KEY.at(named(step))) for step in range(8)]
+    rows, seals = in_order(first, value, 8)
+    total = Following(value, Sensitivity.of_contribution(1.0), seals)
     for step in (7, 0, 3, 4, 4, 2):
-        assert equal(first.at(step, named)(nothing, KEY.at(named(step))), inorder[step])
-        assert equal(BandedGaussian(1.0, c).at(step, named)(nothing, KEY.at(named(step))), inorder[step])
+        assert equal(first.at(step, named)(total, KEY.at(named(step))), rows[step])
+        assert equal(BandedGaussian(1.0, c).at(step, named)(total, KEY.at(named(step))), rows[step])
+
+
+def test_correlated_noise_without_the_seals_of_earlier_sums_is_refused():
+    total = BoundedSum({"a": np.zeros(4, np.float32)}, Sensitivity.of_contribution(1.0))
+    with pytest.raises(ArgumentError, match="seals"):
+        BandedGaussian(1.0, square_root_bands(2)).at(1, named)(total, KEY.at(named(1)))
 
 
 # -- what an attacker sees
@@ -247,7 +254,7 @@ def test_a_budget_that_is_too_small_stops_it_before_the_first_step(tmp_path):
 
 @pytest.mark.parametrize("done", [1, 4, 8])
 def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, done):
-    """The earlier noise is drawn again from the key; checkpoints hold none of it."""
+    """The earlier noise is drawn again from the key and the seals; checkpoints hold none of it."""
     with Ledger.create(tmp_path / "whole", delta=1e-3, epsilon_max=50.0) as whole:
         end = loop.run(trainer(), whole, KEY)
     kept = {}
@@ -261,7 +268,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, done):
             raise Stop
 
     with Ledger.create(tmp_path / "part", delta=1e-3, epsilon_max=50.0) as part:
-        witness = Witness(tmp_path / "witness", KEY)
+        witness = Witness(tmp_path / "witness")
         with pytest.raises(Stop):
             loop.run(trainer(), part, KEY, witness=witness, after_step=stop)
         again = loop.run(trainer(), part, KEY, state=kept[done], first=done, witness=witness)

@@ -14,7 +14,7 @@ from scipy import stats
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import Gaussian
+from sfumato.noise import Gaussian, gaussian
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.sampling import FullBatch, Poisson
 
@@ -267,12 +267,13 @@ def test_noise_is_a_function_of_key_and_release_name():
     assert not any(np.any(a == b) for a, b in zip(one, stranger, strict=True))
 
 
-def test_the_release_is_the_sum_plus_the_noise_of_nothing():
+def test_the_release_is_the_sum_plus_its_noise():
     value = jax.tree.map(lambda leaf: leaf + 100.0, zeros())
-    released = Gaussian(MULTIPLIER)(BoundedSum(value, Sensitivity.of_contribution(BOUND)), KEY.at("r/0"))
-    for got, noise in zip(jax.tree.leaves(released), noise_of(Gaussian(MULTIPLIER), 0), strict=True):
+    bound = Gaussian(MULTIPLIER).bind(BoundedSum(value, Sensitivity.of_contribution(BOUND)), KEY.at("r/0"))
+    released = Gaussian(MULTIPLIER).release(bound)
+    for got, noise in zip(jax.tree.leaves(released), gaussian.unit_noise(value, bound.key), strict=True):
         assert got.dtype == jnp.float32
-        np.testing.assert_allclose(got, 100.0 + noise, rtol=1e-6)
+        np.testing.assert_allclose(got, 100.0 + MULTIPLIER * BOUND * noise, rtol=1e-6)
 
 
 def test_two_leaves_of_one_name_never_share_noise():

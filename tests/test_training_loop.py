@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from sfumato.clip import BoundedSum, Sensitivity, clipped_grad
+from sfumato.clip import clipped_grad
 from sfumato.core import files
 from sfumato.core.errors import LedgerError, RunError
 from sfumato.core.keys import SecretKey
@@ -92,11 +93,13 @@ def test_the_gradient_is_traced_and_compiled_once_per_run(ledger, caplog, rate):
 # -- the same for any physical batch
 
 
-def test_the_size_of_physical_batches_does_not_change_the_result(tmp_path):
-    results = []
-    for physical in (1, 7, 64):
-        with Ledger.create(tmp_path / str(physical), delta=1e-3, epsilon_max=50.0) as book:
-            results.append(loop.run(dpsgd(physical=physical), book, KEY))
+def of_physical_size(size):
+    return dpsgd(physical=size)
+
+
+def test_the_size_of_physical_batches_does_not_change_the_sums():
+    """But for their last bits, and with these the noise."""
+    results = [procedure.measure(procedure.start(), 0, KEY).value for procedure in map(of_physical_size, (1, 7, 64))]
     assert close(results[0], results[1])
     assert close(results[0], results[2])
 
@@ -136,8 +139,8 @@ def test_a_batch_of_nobody_releases_pure_noise_of_the_same_scale(ledger):
     assert ledger.releases == 1, "a step of nobody is a release like any other"
 
 
-def by_hand(denominator, steps=STEPS, mu=0.99):
-    """The algorithm written out with numpy: plain SGD, clipping, noise, average."""
+def by_hand(denominator, seals, steps=STEPS, mu=0.99):
+    """The algorithm written out with numpy: plain SGD, clipping, noise, average. seals: of the sums that noise is bound to."""
     sampler, noise = Poisson(RATE, steps, N), Gaussian(2.0)
     params = {"w": np.zeros((D, C)), "b": np.zeros(C)}
     ema = {name: leaf.copy() for name, leaf in params.items()}
@@ -151,7 +154,7 @@ def by_hand(denominator, steps=STEPS, mu=0.99):
             total["w"] += factor * np.outer(row, error)
             total["b"] += factor * error
         for name, leaf in total.items():
-            drawn = 2.0 * KEY.at(f"dp-sgd/{step}").stream("noise", name).standard_normal(leaf.shape)
+            drawn = 2.0 * KEY.stream(f"dp-sgd/{step}", "sum", seals[step], "noise", name).standard_normal(leaf.shape)
             params[name] = params[name] - (leaf + drawn) / denominator(indices)
             decay = min(mu, (1 + step) / (10 + step))
             ema[name] = decay * ema[name] + (1 - decay) * params[name]
@@ -160,11 +163,12 @@ def by_hand(denominator, steps=STEPS, mu=0.99):
 
 
 def test_a_run_equals_the_published_algorithm_written_out(ledger):
-    state = loop.run(dpsgd(optimiser=optax.sgd(1.0)), ledger, KEY)
-    params, ema = by_hand(lambda indices: RATE * N)
+    state = loop.run(dpsgd(optimiser=optax.sgd(1.0)), ledger, KEY, witness=Witness(ledger.path.with_name("sums")))
+    seals = [json.loads(line)["sum"] for line in ledger.path.with_name("sums").read_text().splitlines()]
+    params, ema = by_hand(lambda indices: RATE * N, seals)
     assert close(state["params"], params, 1e-4)
     assert close(state["ema"], ema, 1e-4)
-    assert not close(state["params"], by_hand(lambda indices: len(indices))[0], 1e-3), "control: the realised size"
+    assert not close(state["params"], by_hand(lambda indices: len(indices), seals)[0], 1e-3), "control: the realised size"
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.3, 0.9999])
@@ -195,15 +199,13 @@ def test_examples_of_nan_leave_the_model_finite_and_count_as_nothing(tmp_path):
 
 
 def test_one_example_moves_one_release_by_at_most_the_sensitivity():
-    """End to end: the same key on neighbouring data sets, through sampler, feed, clipping and noise."""
+    """The same key on neighbouring data sets, through sampler, feed and clipping; their noise is not the same."""
     procedure = dpsgd()
     member = int(procedure.sampler.indices(KEY, 0)[0])
     for value in (0.0, 1e3, np.nan):
         rows = ROWS.copy()
         rows[member] = value
-        one, two = (
-            p.mechanism(0)(p.measure(p.start(), 0, KEY), KEY.at("dp-sgd/0")) for p in (procedure, dpsgd(rows))
-        )
+        one, two = (p.measure(p.start(), 0, KEY).value for p in (procedure, dpsgd(rows)))
         moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(leaves(one), leaves(two), strict=True)))
         assert 0 < moved <= 2 * (1 + 1e-5)  # one removed, another added
 
@@ -218,12 +220,12 @@ def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_bits(tmp_path):
         checkpoint.save(path / str(done), state, {"step": done})
 
     with Ledger.create(tmp_path / "run", delta=1e-3, epsilon_max=50.0) as book:
-        last = loop.run(dpsgd(), book, KEY, after_step=keep)
+        last = loop.run(dpsgd(), book, KEY, after_step=keep, witness=Witness(tmp_path / "sums"))
     for done in range(1, STEPS + 1):
         procedure = dpsgd()  # as a new process would build it
         state, facts = checkpoint.load(path / str(done), procedure.start())
         with Ledger.open(tmp_path / "run") as book:
-            again = loop.run(procedure, book, KEY, state=state, first=facts["step"], witness=Witness(tmp_path / "sums", KEY))
+            again = loop.run(procedure, book, KEY, state=state, first=facts["step"], witness=Witness(tmp_path / "sums"))
             assert book.releases == STEPS, "a replayed step is not charged again"
         assert equal(again, last)
         assert all(a.dtype == b.dtype for a, b in zip(leaves(again), leaves(last), strict=True))
@@ -340,8 +342,7 @@ def test_a_checkpoint_whose_facts_were_changed_is_refused(tmp_path):
 def test_a_witness_has_its_file_and_entry_on_the_disk_before_the_noise(tmp_path, monkeypatch):
     seen, fsync = [], os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle)))
-    total = BoundedSum({"a": np.ones(3)}, Sensitivity.of_contribution(1.0))
-    Witness(tmp_path / "sums", KEY).check("r", total)
+    Witness(tmp_path / "sums").check("r", "seal")
     assert seen == [(tmp_path / "sums").stat().st_ino, tmp_path.stat().st_ino]
 
 
@@ -365,11 +366,13 @@ def test_two_procedures_under_one_key_have_noise_of_their_own(ledger):
     streams = []
 
     def noted(promised):
-        def mechanism(total, key):
-            streams.append(tuple(key.stream("noise", "w").integers(2**63, size=4)))
-            return promised(total, key)
+        @dataclass(frozen=True)
+        class Noted(Gaussian):
+            def release(self, bound):
+                streams.append(tuple(bound.key.stream("noise", "w").integers(2**63, size=4)))
+                return super().release(bound)
 
-        return mechanism
+        return Noted(promised.multiplier)
 
     for name in ("one", "two"):
         loop.run(dpsgd(name=name), ledger, KEY, noise=noted)
@@ -384,13 +387,13 @@ def test_another_computation_under_a_paid_for_name_is_refused(ledger):
 
 
 def test_a_witness_refuses_a_repetition_on_other_data(tmp_path):
-    """The noise is the same, so the difference of the two releases would be that of the exact sums."""
+    """It would be a second release for one payment."""
     with Ledger.create(tmp_path / "run", delta=1e-3, epsilon_max=50.0) as book:
-        loop.run(dpsgd(), book, KEY, witness=Witness(tmp_path / "sums", KEY))
+        loop.run(dpsgd(), book, KEY, witness=Witness(tmp_path / "sums"))
         changed = ROWS.copy()
         changed[int(dpsgd().sampler.indices(KEY.at("dp-sgd"), 0)[0])] += 1e-3
         with pytest.raises(LedgerError, match="another sum"):
-            loop.run(dpsgd(changed), book, KEY, witness=Witness(tmp_path / "sums", KEY))
+            loop.run(dpsgd(changed), book, KEY, witness=Witness(tmp_path / "sums"))
         with open(tmp_path / "sums", "a") as torn:
             torn.write('{"release": "dp-')
-        loop.run(dpsgd(), book, KEY, witness=Witness(tmp_path / "sums", KEY))
+        loop.run(dpsgd(), book, KEY, witness=Witness(tmp_path / "sums"))

@@ -30,6 +30,7 @@ from sfumato.clip import BoundedSum, ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import BandedGaussian, Promised
+from sfumato.noise.banded import value_of
 from sfumato.privacy import events
 from sfumato.privacy.events import CyclicPoissonEvent, Event
 from sfumato.sampling import moved
@@ -91,7 +92,7 @@ class Canaries:
         return total
 
     def absorb(self, state: State, step: int, released: PyTree) -> State:
-        seen = _flat(released)[self.places]
+        seen = _flat(value_of(released))[self.places]
         if self._known_sum is not None:
             seen = seen - _flat(self._known_sum)[self.places]
         self._seen.append(seen / self._scale)

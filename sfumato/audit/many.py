@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, PyTree
 
-from sfumato.clip import BoundedSum, ClippedGrad
+from sfumato.clip import ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.train.dpsgd import DPSGD
@@ -47,7 +47,7 @@ def train_many(
             totals = jax.tree.map(np.zeros_like, state["params"])
             for batch, mask in _batches(trainer, [(keys[k], present[k]) for k in chosen], step):
                 totals = add(totals, trainer.constants, state["params"], batch, mask)
-            released = _released(trainer, jax.tree.map(np.asarray, totals), [keys[k] for k in chosen], step)
+            released = _released(trainer, state, jax.tree.map(np.asarray, totals), [keys[k] for k in chosen], step)
             state = jax.vmap(partial(trainer.absorb, step=step))(state, released=released)
         parts.append(jax.tree.map(np.asarray, state))
         advance(min(first + together, len(keys)))
@@ -67,13 +67,14 @@ def _batches(
         yield _stack([examples for examples, _ in filled]), np.stack([mask for _, mask in filled])
 
 
-def _released(trainer: DPSGD, totals: PyTree, keys: Sequence[SecretKey], step: int) -> PyTree:
+def _released(trainer: DPSGD, state: State, totals: PyTree, keys: Sequence[SecretKey], step: int) -> PyTree:
     """Every model's sum with noise from its own key."""
     name, mechanism = release_name(trainer, step), trainer.mechanism(step)
     assert isinstance(trainer.clipped, ClippedGrad)
-    sums = [BoundedSum(jax.tree.map(lambda leaf, at=at: leaf[at], totals), trainer.clipped.sensitivity)
-            for at in range(len(keys))]  # fmt: skip
-    return _stack([mechanism(own, key.at(name)) for own, key in zip(sums, keys, strict=True)])
+    sensitivity = trainer.clipped.sensitivity
+    own = [jax.tree.map(lambda leaf, at=at: leaf[at], (state, totals)) for at in range(len(keys))]
+    sums = [trainer.summed(before, value, sensitivity) for before, value in own]
+    return _stack([mechanism(each, key.at(name)) for each, key in zip(sums, keys, strict=True)])
 
 
 def _stack(trees: Sequence[PyTree]) -> PyTree:

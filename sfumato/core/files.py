@@ -104,6 +104,26 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def whole_lines(content: bytes) -> tuple[list[bytes], int]:
+    """The lines of a file of JSON objects, and how many bytes they are: all but a last one that a crash has torn. A last line
+    that lacks nothing but its newline is whole: an editor or a shell took it.
+    """
+    complete, _, last = content.rpartition(b"\n")
+    lines = complete.split(b"\n") if complete else []
+    if is_torn(last):
+        return lines, len(content) - len(last)
+    return [*lines, last], len(content)
+
+
+def is_torn(line: bytes) -> bool:
+    """Whether this may be the beginning of a JSON object that was not written to its end: no whole object begins here."""
+    try:
+        json.JSONDecoder().raw_decode(line.decode("latin-1"))
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
 def remove_leftovers(directory: Path) -> None:
     """Remove what `write_atomic` left in a directory when it was killed."""
     for path in directory.glob(".*.tmp"):

@@ -7,8 +7,9 @@ Two kinds of randomness must never be confused:
   complete;
 * the **seed** decides initial weights and splits. It is public, and a user may fix it.
 
-A stream is a pure function of (key, name): `key.stream("noise", 17, "layers/0/weight")` is the same generator on every
-call, on every machine, after every crash. So a replayed step replays its batch and its noise and releases nothing new.
+A stream is a pure function of (key, name): `key.stream("sample", 17)` is the same generator on every call, on every machine,
+after every crash. So a replayed step replays its batch. The names of noise contain a seal of the sum that it hides
+(`noise/binding.py`): the same sum has the same noise and releases nothing new, another sum has other noise.
 Each stream is a Philox4x64-10 generator (Salmon et al. 2011) with its own 128-bit key, derived from the master by keyed
 BLAKE2b (a pseudo-random function), so streams of different names are independent for any feasible adversary. Philox passes
 every statistical test known but was not designed against an adversary; ChaCha20 (Bernstein 2008), with 256-bit keys, was, and
@@ -95,9 +96,12 @@ class SecretKey:
         """The generator of this name; the same one, from its beginning, on every call."""
         return _generator(self._master, self._prefix + name, self.rng)
 
-    def mac(self, data: bytes) -> str:
-        """A fingerprint of private data that tells nothing to whoever lacks the key."""
-        return hashlib.blake2b(data, key=self._master, digest_size=16, person=b"mac").hexdigest()
+    def mac(self, *parts: bytes | memoryview) -> str:
+        """A fingerprint of private data, the parts one after the other, that tells nothing to whoever lacks the key."""
+        digest = hashlib.blake2b(key=self._master, digest_size=16, person=b"mac")
+        for part in parts:
+            digest.update(part)
+        return digest.hexdigest()
 
     @property
     def fingerprint(self) -> str:

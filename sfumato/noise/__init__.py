@@ -9,17 +9,22 @@ from sfumato.clip import BoundedSum
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise.banded import BandedGaussian, BandedStep
+from sfumato.noise.binding import Bound
 from sfumato.noise.gaussian import Gaussian
 from sfumato.noise.lattice import LatticeGaussian
 from sfumato.privacy.events import Inner
 
-__all__ = ["NOISES", "BandedGaussian", "BandedStep", "Gaussian", "LatticeGaussian", "Mechanism", "Promised"]
+__all__ = ["NOISES", "BandedGaussian", "BandedStep", "Bound", "Gaussian", "LatticeGaussian", "Mechanism", "Promised"]
 
 class Mechanism(Protocol):
-    """What adds noise, and the event that may be claimed for it."""
+    """What adds noise, and the event that may be claimed for it. Noise is for a sum that it was bound to (`binding.py`), so no
+    two sums can be given the same; called, it does both: `release(bind(total, key))`.
+    """
 
     @property
     def event(self) -> Inner: ...
+    def bind(self, total: BoundedSum, key: SecretKey) -> Bound: ...
+    def release(self, bound: Bound) -> PyTree: ...
     def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree: ...
 
 

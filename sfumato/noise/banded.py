@@ -18,19 +18,27 @@ Coefficients. For prefix sums, the matrix A of ones, A = C^2 has c_k = binom(2 k
 factor for the noise of every partial sum; cut to b bands and scaled it stays so (Kalinin & Lampert 2024, "Banded Square Root
 Matrix Factorization", arXiv 2405.13763, Sec. 3, momentum included). With momentum beta the sums of steps are A_beta =
 A (1 - beta L)^-1, L the shift by one, and the root is the product of both roots: c_k = sum_i r_{k-i} r_i beta^i.
+
+Noise is bound to what it hides (`binding.py`), and the release of step t hides earlier noise beside its sum: two copies of a
+run that went apart in step s may well have the same sum in a later step t (that of an empty batch), but with the same z_t the
+difference of their releases would tell that of y_s, and this the sums of step s. So the seal of a step covers the seal of the
+step before it, and thereby all the past. The past noise is drawn again from the key and the seals of its sums; those travel
+with the state of the run.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import equinox as eqx
 import numpy as np
-from jaxtyping import Float, PyTree
+from jaxtyping import Array, Float, PyTree, UInt8
 
 from sfumato.clip import BoundedSum
 from sfumato.core.checks import positive, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.noise.binding import SEAL_BYTES, Bound, bind, under
 from sfumato.noise.gaussian import add, unit_noise
 from sfumato.privacy.events import BandedGaussianEvent
 
@@ -58,10 +66,29 @@ def error_of_sums(coefficients: Float[np.ndarray, " b"], steps: int, momentum: f
     return float(np.sqrt(np.mean(np.cumsum(response**2))))
 
 
+class Following(BoundedSum):
+    """A sum that follows others. seals: of the sums of all steps, a row each; those of the steps before this one are known."""
+
+    seals: UInt8[Array | np.ndarray, "steps 16"]
+
+
+class Sealed(eqx.Module):
+    """A released value, and the seal of the sum that it came from, for `Following.seals`."""
+
+    value: PyTree
+    seal: UInt8[Array | np.ndarray, "16"]
+
+
+def value_of(released: PyTree) -> PyTree:
+    """What a mechanism released, without the seal."""
+    return released.value if isinstance(released, Sealed) else released
+
+
 @dataclass(eq=False)
 class BandedGaussian:
     """The noise of a whole run, to be asked for step by step with `at`. Holds the last b - 1 steps' noise, which is as secret
-    as the key: whoever knows y_t knows x_t. It is never written down; after a crash it is drawn again from the key.
+    as the key: whoever knows y_t knows x_t. It is never written down; after a crash it is drawn again from the key and the
+    seals.
 
     multiplier: sigma. Raises ArgumentError.
     """
@@ -72,6 +99,7 @@ class BandedGaussian:
     """Noise of the steps before `_next`, the latest first; one array per leaf."""
     _next: int = field(default=0, init=False, repr=False)
     _owner: Any = field(default=None, init=False, repr=False)
+    """Whose past that is: the key and the last seal, which covers those before it."""
 
     def __post_init__(self) -> None:
         positive("multiplier", self.multiplier)
@@ -83,25 +111,29 @@ class BandedGaussian:
     def event(self) -> BandedGaussianEvent:
         return BandedGaussianEvent(self.multiplier, len(self.coefficients))
 
+    def no_seals(self, steps: int) -> UInt8[np.ndarray, "steps 16"]:
+        """For the state of a run at its beginning."""
+        return np.zeros((steps, SEAL_BYTES), np.uint8)
+
     def at(self, step: int, name_of: Callable[[int], str]) -> "BandedStep":
         """The mechanism of one step. name_of: step -> the name of its release, which its key is seen under."""
         return BandedStep(self, step, name_of)
 
-    def unit_noise(self, step: int, total: PyTree, key_of: Callable[[int], SecretKey]) -> list[np.ndarray]:
-        """y_step for sigma S = 1, a float64 array per leaf of `total`. A function of the key, whatever was asked for before.
+    def unit_noise(self, step: int, bound: Bound, keys: list[SecretKey]) -> list[np.ndarray]:
+        """y_step for sigma S = 1, a float64 array per leaf of the sum. A function of the keys, whatever was asked for before.
 
-        key_of: step -> the key of its release.
+        keys: of the noise z of all steps up to this one.
         """
-        owner = (key_of(0).fingerprint, key_of(0).name)
+        owner = [keys[step - 1].fingerprint, keys[step - 1].name] if step else None
         if (step, owner) != (self._next, self._owner):
-            self._past, self._next, self._owner = [], 0, owner
+            self._past, self._next = [], 0
         for each in range(self._next, step + 1):
-            fresh = unit_noise(total, key_of(each))  # z: the very numbers that independent noise would be
+            fresh = unit_noise(bound.total.value, keys[each])  # z
             for c, earlier in zip(self.coefficients[1:], self._past, strict=False):
                 fresh = [z - c * y for z, y in zip(fresh, earlier, strict=True)]
             fresh = [z / self.coefficients[0] for z in fresh]
             self._past = [fresh, *self._past][: len(self.coefficients) - 1]
-        self._next = step + 1
+        self._next, self._owner = step + 1, [keys[step].fingerprint, keys[step].name]
         return fresh
 
 
@@ -117,8 +149,25 @@ class BandedStep:
     def event(self) -> BandedGaussianEvent:
         return self.noise.event
 
-    def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
+    def bind(self, total: BoundedSum, key: SecretKey) -> Bound:
+        """Raises ArgumentError for a sum that does not know those before it."""
+        past = self._seals(total)
+        coefficients = [float(c) for c in self.noise.coefficients]
+        return bind(total, key, "banded", self.noise.multiplier, *coefficients, past[-1] if past else "first")
+
+    def release(self, bound: Bound) -> Sealed:
         """The released value, float32."""
-        scale = self.noise.multiplier * total.sensitivity.add_or_remove
-        noise = self.noise.unit_noise(self.step, total.value, lambda step: key.beside(self.name_of(step)))
-        return add(total.value, noise, scale)
+        seals = [*self._seals(bound.total), bound.seal]
+        keys = [under(bound.release.beside(self.name_of(step)), seal) for step, seal in enumerate(seals)]
+        scale = self.noise.multiplier * bound.total.sensitivity.add_or_remove
+        value = add(bound.total.value, self.noise.unit_noise(self.step, bound, keys), scale)
+        return Sealed(value, np.frombuffer(bytes.fromhex(bound.seal), np.uint8))
+
+    def __call__(self, total: BoundedSum, key: SecretKey) -> Sealed:
+        return self.release(self.bind(total, key))
+
+    def _seals(self, total: BoundedSum) -> list[str]:
+        """Of the steps before this one."""
+        if not isinstance(total, Following):
+            raise ArgumentError("total", type(total).__name__, "correlated noise needs earlier sums' seals; give a Following")
+        return [row.tobytes().hex() for row in np.asarray(total.seals)[: self.step]]

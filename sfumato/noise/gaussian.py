@@ -1,8 +1,7 @@
 """The Gaussian mechanism.
 
 Noise is drawn on the host from the secret key's streams, in float64, one stream per leaf: the same noise on every device
-and for any number of devices, and never a 32- or 64-bit seed. It is drawn before the sum is asked for, so it overlaps
-with the device's work.
+and for any number of devices, and never a 32- or 64-bit seed. It waits for the sum, to which it is bound (`binding.py`).
 """
 
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sfumato.clip import BoundedSum
 from sfumato.core.checks import positive
 from sfumato.core.keys import SecretKey
 from sfumato.core.trees import leaf_names
+from sfumato.noise.binding import Bound, bind
 from sfumato.privacy.events import GaussianEvent
 
 
@@ -32,10 +32,18 @@ class Gaussian:
     def event(self) -> GaussianEvent:
         return GaussianEvent(self.multiplier)
 
-    def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
-        """The released value, float32. `key` must be this release's own, as `key.at("dp-sgd/17")`: noise used twice cancels."""
+    def bind(self, total: BoundedSum, key: SecretKey) -> Bound:
+        """key: this release's own, as `key.at("dp-sgd/17")`."""
+        return bind(total, key, "gaussian", self.multiplier)
+
+    def release(self, bound: Bound) -> PyTree:
+        """The released value, float32."""
+        total = bound.total
         scale = self.multiplier * total.sensitivity.add_or_remove
-        return add(total.value, unit_noise(total.value, key), scale)
+        return add(total.value, unit_noise(total.value, bound.key), scale)
+
+    def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
+        return self.release(self.bind(total, key))
 
 
 def unit_noise(value: PyTree, key: SecretKey) -> list[np.ndarray]:

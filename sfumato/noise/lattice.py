@@ -29,6 +29,7 @@ from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.core.trees import leaf_names
+from sfumato.noise.binding import Bound, bind
 from sfumato.privacy.events import GaussianEvent
 
 SLACK = 1e-5
@@ -57,8 +58,13 @@ class LatticeGaussian:
     def event(self) -> GaussianEvent:
         return GaussianEvent(self.multiplier)
 
-    def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
-        """The released value, float32. `key` must be this release's own."""
+    def bind(self, total: BoundedSum, key: SecretKey) -> Bound:
+        """key: this release's own."""
+        return bind(total, key, "lattice", self.multiplier)
+
+    def release(self, bound: Bound) -> PyTree:
+        """The released value, float32."""
+        total, key = bound.total, bound.key
         leaves, structure = jax.tree.flatten(total.value)
         g, deviation = lattice(self.multiplier, total.sensitivity.add_or_remove, sum(leaf.size for leaf in leaves))
         released = []
@@ -68,6 +74,9 @@ class LatticeGaussian:
             whole = np.rint(np.asarray(leaf, np.float64) / g).clip(-_LARGEST, _LARGEST).astype(np.int64)
             released.append(jnp.asarray(((whole + noise) * g).astype(np.float32)))
         return jax.tree.unflatten(structure, released)
+
+    def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
+        return self.release(self.bind(total, key))
 
 
 def lattice(multiplier: float, sensitivity: float, d: int) -> tuple[float, float]:

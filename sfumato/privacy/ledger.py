@@ -5,8 +5,8 @@ disk before `spend` returns, so whatever was released is in the ledger, and a cr
 never happened (over-counting). Each line holds the SHA-256 of the line before it and itself: editing or removing a line in
 the middle breaks the chain. (Cutting off the end does not; a checkpoint remembers how far the ledger had come.)
 
-A release is named by (key, name): the same key and name give the same noise, so paying for it again would release nothing
-new. `spend` refuses it, unless the caller says that it is a replay: then nothing is written. That is how a run resumes.
+A release is named by (key, name). `spend` refuses a name that was paid for, unless the caller says that it is a replay: the
+same sum once more has the same noise and releases nothing new, so nothing is written. That is how a run resumes.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
-from sfumato.core.files import append, make_directory, parse_json, sync_directory, write_atomic
+from sfumato.core.files import append, make_directory, parse_json, sync_directory, whole_lines, write_all, write_atomic
 from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import Event, Tally
 
@@ -52,6 +52,7 @@ class Ledger:
     def __init__(self, path: Path, records: list[dict[str, Any]], handle: int | None):
         self.path = path
         self._handle = handle
+        self._place, self._size = path.absolute(), 0 if handle is None else os.fstat(handle).st_size
         opening = records[0]
         self.delta: float = opening["delta"]
         self.epsilon_max: float = opening["epsilon_max"]
@@ -107,9 +108,12 @@ class Ledger:
             raise LedgerError(f"{path}: no ledger here") from None
         try:
             _lock(handle, path)
-            records, good_bytes = _parse(path.read_bytes(), path)
+            content = path.read_bytes()
+            records, good_bytes = _parse(content, path)
             # A torn last line is a payment that was never confirmed, so its release never happened.
             os.ftruncate(handle, good_bytes)
+            if not content[:good_bytes].endswith(b"\n"):
+                write_all(handle, b"\n")
             os.fsync(handle)
             return cls(path, records, handle)
         except BaseException:
@@ -210,9 +214,30 @@ class Ledger:
             self._authorised = total
         record = _seal({"kind": "spend", "release": release, "key": key, "event": events.to_json(event), "time": _now()},
                        self._hashes[-1])
-        _append(self._handle, record, self.path)
+        self._append(self._handle, _canonical(record) + b"\n")
         self._hashes.append(record["hash"])
         self._count(record)
+
+    def _append(self, handle: int, line: bytes) -> None:
+        """One line, on the disk when this returns. Raises LedgerError where it cannot be, or where nobody would read it."""
+        self._require_place(handle)
+        try:
+            append(handle, line)
+        except OSError as error:
+            raise LedgerError(f"{self.path}: could not be written ({error}); nothing was released") from error
+        self._size += len(line)
+        self._require_place(handle)
+
+    def _require_place(self, handle: int) -> None:
+        """The open file is still the one that has the ledger's name (its other names do not count), and holds what we wrote."""
+        try:
+            there = os.stat(self._place)
+        except OSError:
+            there = None
+        if there is None or not os.path.samestat(there, os.fstat(handle)):
+            raise LedgerError(f"{self.path}: was removed or replaced while it was in use; nothing was released: restore it")
+        if there.st_size != self._size:
+            raise LedgerError(f"{self.path}: was changed by another program while in use; nothing was released: restore it")
 
     def _require(self, total: Tally) -> None:
         needed = accountants.epsilon(total, self.delta, relation=self.relation)
@@ -267,22 +292,14 @@ def _seal(body: dict[str, Any], previous: str) -> dict[str, Any]:
     return {**body, "hash": _digest(body, previous)}
 
 
-def _append(handle: int, record: dict[str, Any], path: Path) -> None:
-    """One line, on the disk when this returns. Raises LedgerError where it cannot be, or where nobody would ever read it."""
-    if os.fstat(handle).st_nlink == 0:
-        raise LedgerError(f"{path}: was removed or replaced while it was in use; nothing was released: restore it")
-    try:
-        append(handle, _canonical(record) + b"\n")
-    except OSError as error:
-        raise LedgerError(f"{path}: could not be written ({error}); nothing was released") from error
-
-
 def _parse(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records and the length of the good part. Only an unterminated last line may be bad: it was torn by a crash."""
-    complete, _, _torn = content.rpartition(b"\n")
+    """The records and the length of the good part. Only an unterminated last line may be bad: it was torn by a crash. If it
+    lacks nothing but its newline it counts like any other.
+    """
+    lines, good_bytes = whole_lines(content)
     records: list[dict[str, Any]] = []
     previous = _NO_HASH
-    for number, line in enumerate(complete.split(b"\n") if complete else []):
+    for number, line in enumerate(lines):
         record = _parse_line(line, previous, number)
         if record is None:
             raise LedgerError(f"{path}: line {number + 1} was edited or damaged (its hash does not match); the epsilon it "
@@ -291,7 +308,7 @@ def _parse(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
         previous = record["hash"]
     if not records:
         raise LedgerError(f"{path}: not a ledger, its first line is missing; restore the file")
-    return records, len(complete) + 1
+    return records, good_bytes
 
 
 def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | None:

@@ -23,6 +23,7 @@ from sfumato.runs import images, pretrained, units
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.config import DataConfig, Log, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
+from sfumato.runs.environment import differences, environment
 from sfumato.runs.jobs import Job, build
 from sfumato.runs.plan import Plan, make_plan
 from sfumato.runs.progress import EpsilonMeter, Progress, make_progress
@@ -74,7 +75,7 @@ def train(config: TrainConfig) -> RunDirectory:
     plan = make_plan(config, _counted(info, splits))
     seed = config.privacy.insecure_seed
     key = (SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)).using(config.privacy.noise_rng)
-    began = {"fingerprint": splits.train.fingerprint(key.mac), "environment": _environment()}
+    began = {"fingerprint": splits.train.fingerprint(key.mac), "environment": environment()}
     directory = RunDirectory.create(config.out, key, config.to_json(), plan.to_json(), began)
     with Ledger.open(directory.path) as ledger, closing(make_progress(config.run.log)) as progress:
         _fit(directory, config, plan, splits, key, ledger, progress)
@@ -109,9 +110,9 @@ def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
     key = SecretKey.load(directory.key_file).using(config.privacy.noise_rng)
     splits = open_splits(config)
     began = directory.began()
-    if began.get("environment") != _environment():
-        raise RunError(f"{path}: began with {began.get('environment')}, here is {_environment()}; the same bits need the same "
-                       "software and device: resume there, or start a new run")
+    if differing := differences(began.get("environment"), environment()):
+        raise RunError(f"{path}: {differing}; the same bits need the same software and device: resume there, or start a new "
+                       "run")
     if began.get("fingerprint") != splits.train.fingerprint(key.mac):
         raise RunError(f"{path}: the training images or secret.key changed since the run began; restore them or start a new "
                        "run")
@@ -137,7 +138,7 @@ def _fit(
     recorder = Recorder(directory, config, plan, job, ledger, progress)
     state, first = recorder.restore()
     progress.begin(plan.method, job.procedure.steps, "steps", done=first)
-    witness = Witness(directory.work / "sums.jsonl", key)
+    witness = Witness(directory.work / "sums.jsonl")
     state = run(job.procedure, ledger, key, state=state, first=first, witness=witness, after_step=recorder.after_step,
                 noise=NOISES[config.privacy.noise])
     trained = time.monotonic()
@@ -284,14 +285,6 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
         where, data=where.data if named else str(Path(where.data).expanduser().resolve()),
         data_dir=None if where.data_dir is None else where.data_dir.expanduser().resolve(),
     ), method=replace(config.method, weights=weights, public=public and public.expanduser().resolve()))  # fmt: skip
-
-
-def _environment() -> str:
-    """What the last bits of a release depend on."""
-    import jax
-
-    kinds = sorted({device.device_kind for device in jax.devices()})
-    return f"jax {importlib.metadata.version('jax')} on {len(jax.devices())} x {', '.join(kinds)} ({platform.machine()})"
 
 
 def _versions() -> dict[str, str]:

@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity
 from sfumato.core.keys import SecretKey
 from sfumato.noise import BandedGaussian, Gaussian, Promised
+from sfumato.noise.banded import Following, Sealed, value_of
 from sfumato.privacy.events import Event
 from sfumato.sampling import Sampler
 from sfumato.train.feed import Fetch, physical_batches
@@ -35,7 +36,8 @@ class DPSGD:
     """params: the trained tree at step 0. clipped: (params, examples, mask) -> BoundedSum, such as `clipped_grad(...)`.
 
     fetch: (indices, step) -> the tree of examples, a function of its arguments only. physical: examples on the device at
-    once. ema_decay: mu above; 0 turns averaging off. The state is a dict of params, ema, optimiser state.
+    once. ema_decay: mu above; 0 turns averaging off. The state is a dict of params, ema, optimiser state and, for correlated
+    noise, the seals of the sums so far.
     frozen: arrays that `clipped` takes as a fourth argument and the loss as a third (see `ClippedGrad`).
     """
 
@@ -72,7 +74,10 @@ class DPSGD:
 
     def start(self) -> dict[str, Any]:
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
-        return {"params": params, "ema": params, "optimiser": self.optimiser.init(params)}
+        state = {"params": params, "ema": params, "optimiser": self.optimiser.init(params)}
+        if isinstance(self.noise, BandedGaussian):
+            state["seals"] = jnp.asarray(self.noise.no_seals(self.steps))
+        return state
 
     def event(self, step: int) -> Event:
         return self.sampler.event(self.noise.event, step)
@@ -89,18 +94,27 @@ class DPSGD:
         for examples, mask in physical_batches(self.fetch, indices, step, self.physical):
             part = self._add(value, state["params"], examples, mask, *self.constants)
             value, sensitivity = part.value, part.sensitivity
-        return BoundedSum(value, sensitivity or self._claimed(state["params"]))
+        return self.summed(state, value, sensitivity or self._claimed(state["params"]))
+
+    def summed(self, state: dict[str, Any], value: PyTree, sensitivity: Sensitivity) -> BoundedSum:
+        """A step's sum as its noise wants it."""
+        if "seals" in state:
+            return Following(value, sensitivity, state["seals"])
+        return BoundedSum(value, sensitivity)
 
     def absorb(self, state: dict[str, Any], step: int, released: PyTree) -> dict[str, Any]:
         return self._update(state, np.float32(step), released)
 
     def _absorb(self, state: dict[str, Any], step: jax.Array, released: PyTree) -> dict[str, Any]:
-        gradient = jax.tree.map(lambda leaf: leaf / self.sampler.expected_batch_size, released)
+        gradient = jax.tree.map(lambda leaf: leaf / self.sampler.expected_batch_size, value_of(released))
         updates, optimiser = self.optimiser.update(gradient, state["optimiser"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         decay = jnp.minimum(self.ema_decay, (1 + step) / (10 + step))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["ema"], params)
-        return {"params": params, "ema": ema, "optimiser": optimiser}
+        following = {"params": params, "ema": ema, "optimiser": optimiser}
+        if isinstance(released, Sealed):
+            following["seals"] = state["seals"].at[step.astype(jnp.int32)].set(released.seal)
+        return following
 
     def _claimed(self, params: PyTree) -> Sensitivity:
         """The sensitivity of a sum over nobody: found from the shapes of one example, without computing anything."""

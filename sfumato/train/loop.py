@@ -62,14 +62,17 @@ def run(
 
     noise: what is promised -> the mechanism that keeps the promise, one of `noise.NOISES`.
 
-    witness: for a computation that was stopped and goes on. Running a step again with the same key, state and data repeats
-    its release exactly, so the ledger does not charge it again; the witness makes sure that it is the same. Without a
-    witness, a procedure whose name and key have paid before is refused (LedgerError): it would use their noise again.
+    witness: for a computation that was stopped and goes on, from its beginning. Running a step again with the same key, state
+    and data repeats its release exactly, so the ledger does not charge it again; the witness makes sure that it is the same.
+    Without a witness, or with one that does not know what was released, a procedure whose name and key have paid before is
+    refused (LedgerError): another sum would be a second release (with noise of its own) for one payment.
     """
     remaining = unpaid(procedure, ledger, key)
     if witness is None and sum(remaining.values()) < procedure.steps:
         raise LedgerError(f"{ledger.path}: procedure {procedure.name!r} has made releases with this key before; give it "
-                          "another key or name, or a witness if this is the same computation on the same data")
+                          "another key or name, or the witness it began with if this is the same computation on the same data")
+    if witness is not None:
+        _refuse_forgotten(procedure, ledger, key, first, witness)
     ledger.authorise(remaining)
     state = procedure.start() if state is None else state
     for step in range(first, procedure.steps):
@@ -77,12 +80,22 @@ def run(
         mechanism = noise(procedure.mechanism(step))
         ledger.spend(procedure.event(step), name, key.fingerprint, replay=witness is not None)
         total = procedure.measure(state, step, key.at(procedure.name))
+        bound = mechanism.bind(total, key.at(name))
         if witness is not None:
-            witness.check(name, total)
-        released = mechanism(total, key.at(name))
+            witness.check(name, bound.seal)
+        released = mechanism.release(bound)
         state = procedure.absorb(state, step, released)
         after_step(step + 1, state)
     return state
+
+
+def _refuse_forgotten(procedure: Procedure, ledger: Ledger, key: SecretKey, first: int, witness: Witness) -> None:
+    """What is paid for was released, and its sum is remembered; but for the last payment, after which a crash may have come."""
+    names = [release_name(procedure, step) for step in range(first, procedure.steps)]
+    paid = [name for name in names if ledger.paid(name, key.fingerprint)]
+    if forgotten := [name for name in paid[:-1] if not witness.knows(name)]:
+        raise LedgerError(f"{witness.path}: lacks release {forgotten[0]!r}, which was paid for, so nobody could tell whether "
+                          "repeating it is the same release: restore the file or start a new run")
 
 
 def release_name(procedure: Procedure, step: int) -> str:

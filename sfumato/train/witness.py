@@ -1,56 +1,48 @@
 """Is a repeated release the same release? A witness knows, without keeping anything private.
 
-The noise of a release is a function of the key and its name. Publishing it on two different sums would publish their
-difference. A stopped run repeats releases, on purpose and unpaid; that is safe only while the sums are equal to the last
-bit, and an upgrade, another processor or one changed image could make them differ. So the keyed hash of every sum is
-written to the disk before noise is added, and a repeated sum must have the same one.
+A stopped run repeats releases, on purpose and unpaid; that is right only while the sums are equal to the last bit, and an
+upgrade, another processor or one changed image could make them differ. Another sum gets noise of its own (`noise/binding.py`),
+so its release is a second one, which nobody has paid for. So the seal of every sum, a keyed hash, is written to the disk before
+noise is added, and a repeated sum must have the same one.
 """
 
-import hashlib
 import os
 from pathlib import Path
 
-import jax
-import numpy as np
-
-from sfumato.clip import BoundedSum
 from sfumato.core.errors import LedgerError
-from sfumato.core.files import append_json, parse_json
-from sfumato.core.keys import SecretKey
-from sfumato.core.trees import leaf_names
+from sfumato.core.files import append_json, parse_json, whole_lines
 
 
 class Witness:
-    """Keyed hashes of the sums measured so far, in an append-only file of JSON lines; without the key they tell nothing."""
+    """Seals of the sums measured so far, in an append-only file of JSON lines; without the key they tell nothing."""
 
-    def __init__(self, path: Path, key: SecretKey):
-        self._path, self._key = path, key
+    def __init__(self, path: Path):
+        self.path = path
         self._seen: dict[str, str] = {}
-        complete = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
-        for line in complete.splitlines():
+        content = path.read_bytes() if path.exists() else b""
+        lines, good = whole_lines(content)
+        for line in lines:
             try:
                 record = parse_json(line)
                 self._seen[record["release"]] = record["sum"]
             except (ValueError, KeyError, TypeError):
                 raise LedgerError(f"{path}: damaged, so it cannot tell whether a repeated release is the same: restore it or "
                                   "start a new run") from None
-        if path.exists():  # a line torn by a crash belongs to a sum that got no noise
-            os.truncate(path, len(complete) + 1 if complete else 0)
+        if len(content) > good:  # a line torn by a crash belongs to a sum that got no noise
+            os.truncate(path, good)
+        elif content and not content.endswith(b"\n"):
+            with open(path, "ab") as file:
+                file.write(b"\n")
 
-    def check(self, release: str, total: BoundedSum) -> None:
-        """Remember the sum of a new release; raise LedgerError if this release had another sum before."""
-        found = self._key.mac(_digest(total))
+    def knows(self, release: str) -> bool:
+        return release in self._seen
+
+    def check(self, release: str, seal: str) -> None:
+        """Remember the seal of a new release's sum; raise LedgerError if this release had another sum before."""
         if (before := self._seen.get(release)) is None:
-            append_json(self._path, {"release": release, "sum": found})
-            self._seen[release] = found
-        elif before != found:
-            raise LedgerError(f"release {release!r}: repeating it gives another sum than before, so its noise must not be used "
-                              "again: resume with the same software on the same machine, or start a new run")
-
-
-def _digest(total: BoundedSum) -> bytes:
-    digest = hashlib.sha256()
-    for name, leaf in zip(leaf_names(total.value), jax.tree.leaves(total.value), strict=True):
-        array = np.asarray(leaf)
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.digest()
+            append_json(self.path, {"release": release, "sum": seal})
+            self._seen[release] = seal
+        elif before != seal:
+            raise LedgerError(f"release {release!r}: repeating it gives another sum than before (another machine, other "
+                              "software or flags, or a copy of this run), which would be a second release for one payment: "
+                              "resume where it began, or start a new run")
