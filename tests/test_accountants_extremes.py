@@ -2,6 +2,7 @@
 
 import math
 import time
+from itertools import pairwise
 
 import pytest
 from test_accountants import poisson
@@ -20,13 +21,17 @@ def test_epsilon_where_steps_are_many_or_delta_is_tiny(rate, sigma, steps, delta
     assert relations.price(poisson(rate, sigma, steps), delta, "add-or-remove-one").epsilon == pytest.approx(right, rel=0.02)
 
 
-@pytest.mark.parametrize("target, rate, steps, delta, right", [(3.0, 0.01, 100, 1e-16, 1.18), (3.0, 0.01, 100_000, 1e-13, 7.86)])
+@pytest.mark.parametrize("target, rate, steps, delta, right", [
+    (3.0, 0.01, 100, 1e-16, 1.18), (3.0, 0.01, 100_000, 1e-13, 7.86),
+])  # fmt: skip
 def test_noise_where_delta_is_tiny(target, rate, steps, delta, right):
     found = noise_multiplier(lambda sigma: poisson(rate, sigma, steps), target, delta)
     assert found == pytest.approx(right, rel=0.01)
 
 
-@pytest.mark.parametrize("rate, sigma, steps", [(0.01, 0.01, 100), (0.01, 1.0, 10**9), (0.01, 100.0, 10**9), (1e-9, 30.0, 10**6)])
+@pytest.mark.parametrize("rate, sigma, steps", [
+    (0.01, 0.01, 100), (0.01, 1.0, 10**9), (0.01, 100.0, 10**9), (1e-9, 30.0, 10**6),
+])  # fmt: skip
 def test_a_grid_is_bounded_before_it_is_made(rate, sigma, steps):
     """No distribution is made here: what is checked is that one would be of a size that can be."""
     _, parts = relations.simplified(poisson(rate, sigma, steps))
@@ -70,7 +75,7 @@ def test_epsilon_is_monotone_over_a_wide_grid():
               [price(delta=delta) for delta in (1e-3, 1e-7, 1e-12, 1e-16, 1e-20)]]  # fmt: skip
     for values in rising:
         assert all(math.isfinite(each) for each in values)
-        assert all(after >= before * (1 - 1e-3) for before, after in zip(values, values[1:], strict=False))
+        assert all(after >= before * (1 - 1e-3) for before, after in pairwise(values))
 
 
 def test_a_delta_above_one_in_n_is_computed_with_a_warning():

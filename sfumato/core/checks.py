@@ -53,7 +53,7 @@ def large_delta(delta: float, n: int) -> str:
     """A warning where n delta > 0.1; otherwise nothing."""
     if n * delta <= 0.1 * (1 + 1e-9):
         return ""
-    return (f"delta={delta:g}: a method may publish {n * delta:.2g} of the n={n} examples outright and still keep such a promise; "
+    return (f"delta={delta:g}: a method may publish {n * delta:.2g} of the n={n} examples outright and keep this promise; "
             f"give {default_delta(n):g} or less")  # fmt: skip
 
 

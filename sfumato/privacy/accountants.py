@@ -29,7 +29,7 @@ def epsilon(
 
 
 def describe(tally: Tally, delta: float, relation: relations.Relation = relations.ADD_OR_REMOVE) -> str:
-    """The accountant that `epsilon` uses for this tally at this delta, in words for the report. Raises ArgumentError as it does."""
+    """The accountant that `epsilon` uses for this tally at this delta, in words for the report. Raises as it does."""
     library = f"dp-accounting {importlib.metadata.version('dp-accounting')}"
     found, (_, parts) = relations.price(tally, delta, relation), relations.simplified(tally)
     if any(isinstance(event, SelectedEvent) for event, _ in parts):

@@ -25,8 +25,8 @@ def noise_multiplier(
     """The smallest sigma (to `RELATIVE_TOLERANCE`, from above) with epsilon(make_tally(sigma), delta) <= target_epsilon.
 
     make_tally: the run's events as a function of sigma; their epsilon must fall when sigma grows.
-    Raises ArgumentError when no sigma in [0.001, 1e8] reaches the target, when what is found would spend much less than that, or
-    when nobody can price the events under `relation`.
+    Raises ArgumentError when no sigma in [0.001, 1e8] reaches the target, when what is found would spend much less than that,
+    or when nobody can price the events under `relation`.
     """
     _check(target_epsilon)
     enough = _enough_by_renyi(make_tally, target_epsilon, delta, relation)
@@ -48,8 +48,8 @@ def noise_multiplier(
         raise ArgumentError("epsilon", target_epsilon, f"no noise up to {sigma:g} reaches it at delta={delta:g}; ask for more")
     spent = epsilon(make_tally(sigma), delta, relation=relation)
     if spent < _ENOUGH * target_epsilon:
-        raise ArgumentError("epsilon", target_epsilon, f"the noise found, {sigma:.6g}, would spend {spent:.3g} only, and less noise "
-                            f"cannot be accounted for at delta={delta:g}; ask for at most {spent:.3g}, or give a larger delta")
+        raise ArgumentError("epsilon", target_epsilon, f"the noise found, {sigma:.6g}, would spend {spent:.3g} only, and less "
+                            f"noise cannot be accounted for at delta={delta:g}; ask for at most that, or give a larger delta")
     return sigma
 
 

@@ -4,12 +4,12 @@ The library rounds the loss L of one step to a grid, from above ("connect the do
 chosen here, because with the library's defaults a correct bound can be far from the truth, or take hours:
 
 spacing h     Rounding keeps E[exp(-L)] and adds a variance of at most h^2 / 4 to each step. A step's own deviation d is about
-              q sqrt(exp(1 / sigma^2) - 1), so h <= d / 10 adds at most a quarter of a percent to the variance, for any number of
-              steps. (With 1e-4 for all, q = 1e-4 and sigma = 5 looked twice as dear as they are.) Never wider than asked for,
-              unless the grid would have more cells than fit into a few seconds and a few hundred MB; then it is wider and errs above.
+              q sqrt(exp(1 / sigma^2) - 1), so h <= d / 10 adds at most a quarter of a percent to the variance, for any
+              number of steps. (With 1e-4 for all, q = 1e-4 and sigma = 5 looked twice as dear as they are.) Never wider than
+              asked for, unless the grid would take more than a few seconds and a few hundred MB; then it errs further above.
 tail          The library calls a mass of 1e-15 of the composition's tails infinitely bad; here it is at most delta / 1000.
 rounding      FFTs err by some units in the last place for each composed step: `ROUNDING` times the number of steps is taken
-              off delta before the distribution is asked. Where nothing is left the answer is infinity, which is to say: ask Rényi.
+              off delta before the distribution is asked. Where nothing is left the answer is infinity: Rényi's counts.
 
 How many cells a composition will have is worked out before it is made, by the bound that the library itself uses: it cuts the
 sum of T losses where Chernoff's bound at the orders k / R, k = 1 .. 20, falls below half of the tail, R being the range of one
@@ -36,7 +36,8 @@ TAIL = 1e-15
 """What may be cut from the tails of a composition, and counts as infinite loss."""
 
 STEP_CELLS, CELLS = 200_000, 2_000_000
-"""The largest grid of one step, and of a composition: a few seconds, a few hundred MB; fewer cells where `widest` is above 1e-4."""
+"""The largest grid of one step, and of a composition: a few seconds, a few hundred MB; fewer where `widest` is
+above 1e-4."""
 
 _REACH = 10.0
 """Deviations of the noise that the library looks at: it leaves out e^-50 of it."""
@@ -138,7 +139,7 @@ def _spacings(wanted: float, widest: float) -> Iterator[float]:
 
 @dataclass(frozen=True)
 class Sketch:
-    """One step's loss, roughly: values and probabilities at 400 points, in both directions; for choosing a grid, not a price."""
+    """One step's loss, roughly: values and probabilities at 402 points, in both directions; to choose a grid, not a price."""
 
     losses: Any
     weights: Any

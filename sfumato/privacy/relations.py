@@ -101,8 +101,8 @@ def _sampled_price(mu: float, parts: Parts, delta: float, relation: Relation, in
     best = min(found, key=lambda each: each.epsilon)
     if not math.isfinite(best.epsilon):
         steps = sum(count for _, count in parts)
-        raise ArgumentError("delta", delta, f"too small to account for {steps:,} of these releases under {relation}: rounding "
-                            f"alone is {losses.ROUNDING * steps:.1g}; give more")
+        raise ArgumentError("delta", delta, f"too small to account for {steps:,} of these releases under {relation}: "
+                            f"rounding alone is {losses.ROUNDING * steps:.1g}; give more")
     return best
 
 
@@ -170,9 +170,9 @@ def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) ->
 
 
 def _smallest(value: Callable[[int], float], n: int) -> float:
-    """The smallest of value(0) .. value(n - 1), which fall and then rise. (What is missed elsewhere would be tighter, not right.)
+    """The smallest of value(0) .. value(n - 1), which fall and then rise; any of them is a bound.
 
-    As function of the order a, epsilon is (a convex function + log 1 / delta) / (a - 1) but for logarithms: it falls, then rises.
+    As function of the order a, epsilon is (a convex function + log 1 / delta) / (a - 1) but for small terms.
     """
     low, high = 0, n - 1
     while high - low > 2:

@@ -10,6 +10,7 @@ smallest of these bounds is what its trade-off curve allows (Dong, Roth & Su 201
 import math
 from dataclasses import dataclass
 
+from sfumato.core.checks import large_delta
 from sfumato.privacy.risks import FALSE_POSITIVE_RATES
 from sfumato.report import noise, words
 from sfumato.report.facts import Release, RunFacts, printable
