@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sfumato.core.checks import default_delta, fraction, large_delta, positive, whole
+from sfumato.core.checks import default_delta, fraction, large_delta, positive, privacy_target, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, calibration, relations
 from sfumato.privacy.events import (
@@ -24,7 +24,7 @@ from sfumato.sampling import Poisson
 
 def calibrate(epsilon: float, delta: float | None, n: int, batch: int, steps: int) -> str:
     """The least noise multiplier, with the numbers it was found for."""
-    epsilon, delta = positive("epsilon", epsilon), _delta(delta, n)
+    epsilon, delta = privacy_target(epsilon, delta, whole("n", n))
     sampler = _sampler(n, batch, steps)
     sigma = calibration.noise_multiplier(lambda s: _tally(sampler, s), epsilon, delta)
     spent = accountants.epsilon(_tally(sampler, sigma), delta)
