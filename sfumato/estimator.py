@@ -25,8 +25,9 @@ from sfumato.train.loop import run
 class DPImageClassifier(ClassifierMixin, BaseEstimator):
     """A differentially private image classifier, with scikit-learn's conventions.
 
-    epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the largest power of ten below
-    1/n. n, the image size and the set of labels are treated as public. method, model: as in `sfumato train`.
+    epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the largest power of ten that is
+    at most 1/(10 n) and 1e-5. n, the image size and the set of labels are treated as public. method, model: as in
+    `sfumato train`.
     ledger: an open `Ledger` to pay from, so that several fits share one budget, and whose relation of neighbourhood is meant;
     None gives each fit its own (add or remove one image).
     seed: public randomness (initial weights); noise, sampling and augmentation come from the system's entropy.

@@ -58,7 +58,8 @@ class LinearPlan:
 class DPLinearClassifier(ClassifierMixin, BaseEstimator):
     """A differentially private linear classifier of feature rows, with scikit-learn's conventions.
 
-    epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest power of ten below 1/n.
+    epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest power of ten that is at
+    most 1/(10 n) and 1e-5.
     method: "ls", "newton", "fc", "sgd", "adam", "lamb", "means", or "auto", which chooses from n, d and epsilon alone.
     classes: the classes there are; None takes those that occur in y, whose set (like n) is then treated as public.
     class_weight: None; "balanced", from class counts that are released with noise for 2 % of the budget; or a dict

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from mpmath import mp, mpf, ncdf
 
-from sfumato.core.checks import default_delta, privacy_target
+from sfumato.core.checks import default_delta, large_delta, privacy_target
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import calibration
 from sfumato.privacy.accountants import describe, epsilon
@@ -196,8 +196,9 @@ def test_a_rate_that_is_no_probability_is_refused(rate):
 
 
 def test_the_report_names_the_accountant_that_ran():
-    assert "PLD" in describe(poisson(0.1, 1.0, 1))
-    assert "exact" in describe(gaussian(1.0))
+    assert "PLD" in describe(poisson(0.1, 1.0, 1), 1e-5)
+    assert "tighter than PLD" in describe(poisson(0.01, 1.2, 100), 1e-16)
+    assert "exact" in describe(gaussian(1.0), 1e-5)
 
 
 # -- calibration
@@ -245,10 +246,12 @@ def test_the_gaussian_budget_is_the_largest_that_keeps_the_promise(target, delta
 # -- targets
 
 
-@pytest.mark.parametrize("n, delta", [(1, 0.1), (9, 0.1), (10, 1e-2), (99, 1e-2), (100, 1e-3), (50_000, 1e-5), (10**6, 1e-7)])
-def test_default_delta_is_the_largest_power_of_ten_below_one_in_n(n, delta):
-    assert default_delta(n) == delta < 1 / n <= 10 * delta
+@pytest.mark.parametrize("n, delta", [(1, 1e-5), (33, 1e-5), (900, 1e-5), (10_000, 1e-5), (10_001, 1e-6), (50_000, 1e-6),
+                                      (10**6, 1e-7), (10**6 + 1, 1e-8), (1_281_167, 1e-8)])  # fmt: skip
+def test_default_delta_lets_a_tenth_of_an_example_be_published_at_most(n, delta):
+    assert default_delta(n) == delta and n * delta <= 0.1 * (1 + 1e-9)
     assert privacy_target(1.0, None, n) == (1.0, delta)
+    assert large_delta(delta, n) == "" != large_delta(1.01 / (10 * n), n)
 
 
 @pytest.mark.parametrize("eps, delta", [(0, 1e-5), (-1, 1e-5), (math.inf, 1e-5), (math.nan, 1e-5), (1, 1e-3), (1, 1e-2),

@@ -56,7 +56,7 @@ DIGITS_REFUSED = [
     (("--epsilon", "-1"), ("epsilon=-1", "greater than 0")),
     (("--epsilon", "inf"), ("epsilon=inf", "finite")),
     (("--epsilon", "nan"), ("epsilon=nan", "finite")),
-    (("--delta", "0.1"), ("delta=0.1", "1/n", "0.0001")),
+    (("--delta", "0.1"), ("delta=0.1", "1/n", "1e-05")),
     (("--delta", "0"), ("delta=0", "1/n")),
     (("--delta", "nan"), ("delta=nan", "1/n")),
     (("--method", "dp-foo"), ("method='dp-foo'", "dp-sgd")),
@@ -276,7 +276,7 @@ def test_calibrate_and_account_agree() -> None:
     told = succeeds("calibrate", "--epsilon", 0.5, "--n", 1000, "--batch", 1000, "--steps", 20)
     sigma = told.split()[2]
     again = succeeds("account", "--noise-multiplier", sigma, "--n", 1000, "--batch", 1000, "--steps", 20)
-    assert 0.499 < float(again.split()[1]) <= 0.50001 and "delta 0.0001" in again
+    assert 0.499 < float(again.split()[1]) <= 0.50001 and "delta 1e-05" in again
 
 
 def test_calibrate_and_account_refuse(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def sealed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dry_run_prints_the_plan_and_reads_no_image(tmp_path: Path, folder: Path, sealed: None) -> None:
     told = succeeds("train", "--data", folder, *FULL_BATCH, "--out", tmp_path / "run", "--dry-run")
-    for words in ("24 training", "q = 1", "expected batch 24", "steps 4", "noise multiplier", "<= 3 at delta 0.01",
+    for words in ("24 training", "q = 1", "expected batch 24", "steps 4", "noise multiplier", "<= 3 at delta 1e-05",
                   "trained parameters", "B of memory", "estimate"):  # fmt: skip
         assert words in told, words
     assert list(tmp_path.iterdir()) == []
@@ -336,7 +336,7 @@ def test_dry_run_for_programs(tmp_path: Path, sealed: None) -> None:
                     tmp_path / "run", "--dry-run", "--log", "json")  # fmt: skip
     plan = json.loads(told)
     assert plan["n"] == 1455 and plan["sampler"]["rate"] == 64 / 1455 and plan["settings"]["steps"] == 20
-    assert 0.49 < plan["spends"] <= plan["epsilon"] == 0.5 and plan["delta"] == 1e-4
+    assert 0.49 < plan["spends"] <= plan["epsilon"] == 0.5 and plan["delta"] == 1e-5
     assert plan["releases"][0]["noise_multiplier"] > 0 and plan["parameters"] > 0
     assert plan["estimated_seconds"] > 0 and plan["estimated_memory_bytes"] > 1e8
     assert list(tmp_path.iterdir()) == []

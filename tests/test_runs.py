@@ -39,7 +39,7 @@ def test_the_run_directory_is_complete_and_holds_no_secret(finished: Path) -> No
     assert [path.name for path in finished.parent.iterdir()] == ["run"]  # nothing half-written beside it
     plan, spent = read(finished / "plan.json"), read(finished / "result.json")["spent"]
     assert (plan["n"], plan["n_test"], tuple(plan["classes"])) == (N, 12, CLASSES)
-    assert spent["epsilon"] <= plan["epsilon"] == 3 and spent["delta"] == plan["delta"] == 0.01
+    assert spent["epsilon"] <= plan["epsilon"] == 3 and spent["delta"] == plan["delta"] == 1e-5
     assert spent["releases"] == 4 == len((finished / "ledger.jsonl").read_text().splitlines()) - 1
     assert spent["complete"] and read(finished / "result.json")["peak_memory_bytes"] > 1e7
     assert [each["step"] for each in metrics(finished)] == [1, 2, 3, 4]
@@ -82,7 +82,7 @@ def test_evaluate_report_and_account_agree_with_the_run(finished: Path, tmp_path
     shutil.copy(run / "ledger.jsonl", alone)
     for ledger in (run, alone):
         told = succeeds("account", ledger)
-        assert told.startswith(f"epsilon {result['spent']['epsilon']:.6g} at delta 0.01 ") and "4 x Gaussian" in told
+        assert told.startswith(f"epsilon {result['spent']['epsilon']:.6g} at delta 1e-05 ") and "4 x Gaussian" in told
 
 
 def test_resuming_a_complete_run_changes_nothing_that_counts(finished: Path, tmp_path: Path) -> None:
@@ -235,4 +235,4 @@ def test_the_demo_reaches_its_figure(tmp_path: Path) -> None:
     run = tmp_path / "demo"
     succeeds("train", "--data", "digits", "--epsilon", "8", "--log", "quiet", "--out", run)
     assert read(run / "evaluation.json")["accuracy"] >= 0.88
-    assert read(run / "result.json")["spent"]["delta"] == 1e-4
+    assert read(run / "result.json")["spent"]["delta"] == 1e-5

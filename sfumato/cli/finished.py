@@ -88,7 +88,7 @@ class Calibrate:
     """Expected batch size."""
     steps: int
     delta: float | None = None
-    """[the largest power of ten below 1/n]"""
+    """[the largest power of ten that is at most 1/(10 n) and 1e-5]"""
 
     def __call__(self) -> None:
         from sfumato.runs import accounting
@@ -106,7 +106,7 @@ class Account:
     batch: int | None = None
     steps: int | None = None
     delta: float | None = None
-    """[the ledger's own, or the largest power of ten below 1/n]"""
+    """[the ledger's own, or the largest power of ten that is at most 1/(10 n) and 1e-5]"""
 
     def __call__(self) -> None:
         from sfumato.runs import accounting

@@ -36,11 +36,25 @@ def choice(name: str, value: str, options: tuple[str, ...]) -> str:
     return value
 
 
+LARGEST_DELTA = 1e-5
+"""Of what is chosen where nobody says anything."""
+
+
 def default_delta(n: int) -> float:
-    """The largest power of ten below 1/n, n >= 1 (so that no single example may simply be published)."""
-    whole("n", n)
-    exponent = -len(str(n))  # 10^-k < 1/n exactly when 10^k > n, and k = number of digits is the smallest such
-    return float(f"1e{exponent}")
+    """The largest power of ten that is at most 1 / (10 n) and at most 1e-5, for n >= 1 examples.
+
+    A mechanism that publishes each example with probability delta is (0, delta)-DP: n delta examples, on average.
+    """
+    exponent = 1 + len(str(whole("n", n) - 1))  # 10^-k <= 1 / (10 n) exactly when 10^(k-1) >= n
+    return min(LARGEST_DELTA, float(f"1e-{exponent}"))
+
+
+def large_delta(delta: float, n: int) -> str:
+    """A warning where n delta > 0.1; otherwise nothing."""
+    if n * delta <= 0.1 * (1 + 1e-9):
+        return ""
+    return (f"delta={delta:g}: a method may publish {n * delta:.2g} of the n={n} examples outright and keep this promise; "
+            f"give {default_delta(n):g} or less")  # fmt: skip
 
 
 def privacy_target(epsilon: float, delta: float | None, n: int) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy.accountants import PLD_INTERVAL, epsilon
 from sfumato.privacy.events import GaussianEvent, Tally, tally
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation, distance
+from sfumato.privacy.relations import ADD_OR_REMOVE, Relation, distance, renyi_epsilon, simplified
 
 RELATIVE_TOLERANCE = 1e-4
 """The noise multiplier returned is at most this factor above the smallest one that would do."""
@@ -15,7 +15,8 @@ LEAST = 1e-8
 """The smallest epsilon to ask for: every price is rounded up by 1e-10 or more."""
 
 _COARSE_INTERVAL = 1e-3
-_BOUNDS = (1e-2, 1e8)
+_BOUNDS = (1e-3, 1e8)
+_ENOUGH = 0.9  # a calibration that spends less than this share of its target is refused
 
 
 def noise_multiplier(
@@ -24,20 +25,44 @@ def noise_multiplier(
     """The smallest sigma (to `RELATIVE_TOLERANCE`, from above) with epsilon(make_tally(sigma), delta) <= target_epsilon.
 
     make_tally: the run's events as a function of sigma; their epsilon must fall when sigma grows.
-    Raises ArgumentError when no sigma in [0.01, 1e8] reaches the target, or nobody can price the events under `relation`.
+    Raises ArgumentError when no sigma in [0.001, 1e8] reaches the target, when what is found would spend much less than that,
+    or when nobody can price the events under `relation`.
     """
     _check(target_epsilon)
+    enough = _enough_by_renyi(make_tally, target_epsilon, delta, relation)
 
     def fits(sigma: float, interval: float) -> bool:
         return epsilon(make_tally(sigma), delta, interval, relation) <= target_epsilon
 
+    def nearly(sigma: float) -> bool:
+        """Rényi divergences, which are cheap, say that so much is enough, and half of that is in practice too little."""
+        if enough is not None and not 0.5 * enough < sigma < enough:
+            return sigma >= enough
+        return fits(sigma, _COARSE_INTERVAL)
+
     # Wide privacy-loss buckets are ten times cheaper and nearly as good (but for tiny epsilon): they do the searching, and
     # two looks through narrow ones, just below and at what they found, usually confirm it.
-    rough = _smallest(lambda sigma: fits(sigma, _COARSE_INTERVAL), 1.0, factor=2.0)
+    rough = _smallest(nearly, 1.0, factor=2.0)
     sigma = _smallest(lambda sigma: fits(sigma, PLD_INTERVAL), rough, factor=1 + RELATIVE_TOLERANCE)
     if sigma >= _BOUNDS[1]:
         raise ArgumentError("epsilon", target_epsilon, f"no noise up to {sigma:g} reaches it at delta={delta:g}; ask for more")
+    spent = epsilon(make_tally(sigma), delta, relation=relation)
+    if spent < _ENOUGH * target_epsilon:
+        raise ArgumentError("epsilon", target_epsilon, f"the noise found, {sigma:.6g}, would spend {spent:.3g} only, and less "
+                            f"noise cannot be accounted for at delta={delta:g}; ask for at most that, or give a larger delta")
     return sigma
+
+
+def _enough_by_renyi(
+    make_tally: Callable[[float], Tally], target_epsilon: float, delta: float, relation: Relation
+) -> float | None:
+    """A sigma that Rényi divergences say is enough, where releases are sampled and there is such a bound."""
+    if not simplified(make_tally(1.0))[1]:
+        return None
+    try:
+        return _smallest(lambda sigma: renyi_epsilon(make_tally(sigma), delta, relation) <= target_epsilon, 1.0, factor=2.0)
+    except ArgumentError:
+        return None
 
 
 def _check(target_epsilon: float) -> None:

@@ -19,13 +19,15 @@ zero-out is the case in which the replacement contributes nothing.
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
+from sfumato.privacy import losses
 from sfumato.privacy.events import (
     CyclicPoissonEvent,
     Event,
@@ -36,6 +38,7 @@ from sfumato.privacy.events import (
     Tally,
     TruncatedPoissonEvent,
 )
+from sfumato.privacy.losses import Parts
 
 Relation = Literal["add-or-remove-one", "zero-out", "replace-one"]
 ADD_OR_REMOVE: Relation = "add-or-remove-one"
@@ -48,13 +51,12 @@ _ORDERS = [1 + k / 10 for k in range(1, 100)] + list(range(11, 64)) + [round(64 
 """Rényi orders: any set is valid, more of them are tighter; up to 9,000 for small epsilon."""
 
 PLD_INTERVAL = 1e-4
-"""Spacing of the discretised privacy loss; the library errs above the truth at any spacing (connect the dots)."""
+"""Spacing of the discretised privacy loss, finer where one step's loss is small (`losses.py`); the library errs above the
+truth at any spacing (connect the dots)."""
 
 _ROOT_TOLERANCE = 1e-10
 """The library finds epsilon of one Gaussian by a root search to 1e-12; this much is added so that we err above."""
 
-
-Parts = tuple[tuple[Event, int], ...]
 
 
 def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> float:
@@ -62,12 +64,51 @@ def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> 
 
     Raises ArgumentError for events that no accountant here can price, alone or together.
     """
+    return price(tally, delta, relation, interval).epsilon
+
+
+@dataclass(frozen=True)
+class Price:
+    """epsilon, and the accountant that found it: "exact", "PLD" or "Rényi". spacing: of the PLD's grid."""
+
+    epsilon: float
+    accountant: str
+    spacing: float = 0.0
+
+
+def price(tally: Tally, delta: float, relation: Relation, interval: float = PLD_INTERVAL) -> Price:
+    """The smaller one of all the bounds that are known here. Raises ArgumentError as `epsilon` does."""
     mu, parts = simplified(tally)
     if not parts:
-        return _gaussian_epsilon(mu * distance(relation), delta) if mu > 0 else 0.0
+        return Price(_gaussian_epsilon(mu * distance(relation), delta) if mu > 0 else 0.0, "exact")
     if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
-        return _renyi_epsilon(mu, parts, delta, relation)
-    return _pld_epsilon(mu, parts, delta, relation, interval)
+        return Price(_renyi_epsilon(mu, parts, delta, relation), "Rényi")
+    return _sampled_price(mu, parts, delta, relation, interval)
+
+
+@lru_cache(maxsize=4096)
+def _sampled_price(mu: float, parts: Parts, delta: float, relation: Relation, interval: float) -> Price:
+    """Privacy loss distributions are tighter but for tiny delta, very many steps and grids that had to be wide."""
+    try:
+        found = [Price(_renyi_epsilon(mu, parts, delta, relation), "Rényi")]
+    except ArgumentError:  # no bound is known, as for truncated samples
+        found = []
+    try:
+        found.append(Price(*_by_losses(mu, parts, delta, relation, interval)))
+    except ArgumentError:
+        if not found:
+            raise
+    best = min(found, key=lambda each: each.epsilon)
+    if not math.isfinite(best.epsilon):
+        steps = sum(count for _, count in parts)
+        raise ArgumentError("delta", delta, f"too small to account for {steps:,} of these releases under {relation}: "
+                            f"rounding alone is {losses.ROUNDING * steps:.1g}; give more")
+    return best
+
+
+def _by_losses(mu: float, parts: Parts, delta: float, relation: Relation, interval: float) -> tuple[float, str, float]:
+    found, spacing = losses.epsilon(mu, parts, delta, relation, _neighbours(relation), interval)
+    return found, "PLD", spacing
 
 
 def delta(tally: Tally, at_epsilon: float, relation: Relation = ADD_OR_REMOVE, interval: float = PLD_INTERVAL) -> float:
@@ -79,7 +120,7 @@ def _deltas(tally: Tally, epsilons: Sequence[float], relation: Relation, interva
     mu, parts = simplified(tally)
     if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
         raise ArgumentError("event", parts[-1][0], "is known by Rényi divergences only; ask for epsilon")
-    return _pld(mu, parts, relation, interval).get_delta_for_epsilon(epsilons)  # many at once, or one by one takes long
+    return losses.deltas(mu, parts, epsilons, relation, _neighbours(relation), interval)
 
 
 def true_positive_rate(
@@ -113,27 +154,48 @@ def renyi_epsilon(tally: Tally, delta: float, relation: Relation = ADD_OR_REMOVE
 @lru_cache(maxsize=4096)
 def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) -> float:
     from dp_accounting import rdp
-    from dp_accounting.privacy_accountant import UnsupportedEventError
 
     fixed = any(isinstance(event, FixedSizeEvent) for event, _ in parts)
     if fixed and relation == ZERO_OUT:
         relation = REPLACE_ONE
-    try:
-        found = [count * _divergences(event, relation) for event, count in parts]
-    except UnsupportedEventError:
-        raise ArgumentError("event", [event for event, _ in parts], f"no Rényi bound for these under {relation}") from None
-    found += [_divergences(GaussianEvent(1 / mu), relation)] if mu > 0 else []
-    return float(rdp.compute_epsilon(_ORDERS, sum(found), delta)[0]) if found else 0.0
+    parts += ((GaussianEvent(1 / mu), 1),) if mu > 0 else ()
+
+    def at(orders: Sequence[float]) -> float:
+        found = [count * _divergences(event, relation, tuple(orders)) for event, count in parts]
+        return float(rdp.compute_epsilon(orders, sum(found), delta)[0])
+
+    if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
+        return at(_ORDERS)
+    return _smallest(lambda k: at(_ORDERS[k : k + 1]), len(_ORDERS)) if parts else 0.0
 
 
-@lru_cache(maxsize=64)
-def _divergences(event: Event, relation: Relation) -> Any:
-    """Of one release, at every order: some ten thousand terms, and a run asks for it at every number of steps."""
+def _smallest(value: Callable[[int], float], n: int) -> float:
+    """The smallest of value(0) .. value(n - 1), which fall and then rise; any of them is a bound.
+
+    As function of the order a, epsilon is (a convex function + log 1 / delta) / (a - 1) but for small terms.
+    """
+    low, high = 0, n - 1
+    while high - low > 2:
+        left, right = low + (high - low) // 3, high - (high - low) // 3
+        if value(left) < value(right):
+            high = right
+        else:
+            low = left
+    return min(map(value, range(low, high + 1)))
+
+
+@lru_cache(maxsize=4096)
+def _divergences(event: Event, relation: Relation, orders: tuple[float, ...]) -> Any:
+    """Of one release: up to ten thousand terms an order, and a run asks for it at many numbers of steps."""
     from dp_accounting import rdp
+    from dp_accounting.privacy_accountant import UnsupportedEventError
 
-    accountant = rdp.RdpAccountant(_ORDERS, _neighbours(relation))
-    with without_warnings():
-        accountant.compose(_renyi_event(event, relation))
+    accountant = rdp.RdpAccountant(orders, _neighbours(relation))
+    try:
+        with without_warnings():
+            accountant.compose(_renyi_event(event, relation))
+    except UnsupportedEventError:
+        raise ArgumentError("event", event, f"no Rényi bound for it under {relation}") from None
     return accountant.rdp
 
 
@@ -205,42 +267,6 @@ def _renyi_event(event: Event, relation: Relation) -> Any:
         case PoissonSampledEvent(rate):
             return library.PoissonSampledDpEvent(rate, gaussian)
     return library.UnsupportedDpEvent()
-
-
-@lru_cache(maxsize=4096)
-def _pld_epsilon(mu: float, parts: Parts, delta: float, relation: Relation, interval: float) -> float:
-    return float(_pld(mu, parts, relation, interval).get_epsilon_for_delta(delta))
-
-
-@lru_cache(maxsize=8)  # a distribution takes megabytes
-def _pld(mu: float, parts: Parts, relation: Relation, interval: float) -> Any:
-    """The library's PLD accountant takes noise relative to C and knows the relations itself."""
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
-    total = pld.identity(value_discretization_interval=interval)
-    if mu > 0:
-        total = total.compose(pld.from_gaussian_mechanism(1 / mu, **_about(relation, interval)))
-    for event, count in parts:
-        total = total.compose(_sampled_pld(event, relation, interval).self_compose(count))
-    return total
-
-
-def _about(relation: Relation, interval: float) -> dict[str, Any]:
-    return {"value_discretization_interval": interval, "neighboring_relation": _neighbours(relation)}
-
-
-@lru_cache(maxsize=8)
-def _sampled_pld(event: Event, relation: Relation, interval: float) -> Any:
-    """Of one release; a run asks for it at every number of steps."""
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
-    about = _about(relation, interval)
-    match event:
-        case PoissonSampledEvent(rate, GaussianEvent(sigma)):
-            return pld.from_gaussian_mechanism(sigma, sampling_prob=rate, **about)
-        case TruncatedPoissonEvent(rate, n, maximum, GaussianEvent(sigma)):
-            return pld.from_truncated_subsampled_gaussian_mechanism(n, rate, maximum, sigma, **about)
-    raise ArgumentError("event", event, "has no privacy loss distribution here")
 
 
 @lru_cache(maxsize=4096)

@@ -10,6 +10,7 @@ smallest of these bounds is what its trade-off curve allows (Dong, Roth & Su 201
 import math
 from dataclasses import dataclass
 
+from sfumato.core.checks import large_delta
 from sfumato.privacy.risks import FALSE_POSITIVE_RATES
 from sfumato.report import noise, words
 from sfumato.report.facts import Release, RunFacts, printable
@@ -65,6 +66,8 @@ def warnings(facts: RunFacts) -> list[str]:
         found.append(f"More was spent (ε = {words.epsilon(spent.epsilon)}, δ = {words.power(spent.delta)}) than was "
                      f"promised (ε = {words.number(plan.epsilon)}, δ = {words.power(plan.delta)}). "
                      "Do not publish this model under its promise.")
+    if problem := large_delta(facts.spent.delta, facts.plan.n):
+        found.append(f"{problem[0].upper()}{problem[1:]}.")
     if not facts.spent.complete:
         found.append("INCOMPLETE RUN: training has not finished. The figures below count what has been released so "
                      "far. If it was stopped because of what it had shown, quote the promised ε, not the ε spent.")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sfumato.core.checks import positive, privacy_target, whole
+from sfumato.core.checks import default_delta, fraction, large_delta, positive, privacy_target, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, calibration, relations
 from sfumato.privacy.events import (
@@ -29,7 +29,7 @@ def calibrate(epsilon: float, delta: float | None, n: int, batch: int, steps: in
     sigma = calibration.noise_multiplier(lambda s: _tally(sampler, s), epsilon, delta)
     spent = accountants.epsilon(_tally(sampler, sigma), delta)
     return (f"noise multiplier {sigma:.6g}   (epsilon {spent:.6g} <= {epsilon:g} at delta {delta:g}; n={n}, "
-            f"q={sampler.rate:.6g}, {steps} steps; {accountants.describe(_tally(sampler, sigma))})")
+            f"q={sampler.rate:.6g}, {steps} steps; {accountants.describe(_tally(sampler, sigma), delta)}){_warned(delta, n)}")
 
 
 def of_numbers(sigma: float | None, delta: float | None, n: int | None, batch: int | None, steps: int | None) -> str:
@@ -39,9 +39,20 @@ def of_numbers(sigma: float | None, delta: float | None, n: int | None, batch: i
         missing = [name for name, value in given.items() if value is None]
         raise ArgumentError(missing[0], None, "is missing: give a ledger, or all of --noise-multiplier, --n, --batch, --steps")
     positive("noise_multiplier", sigma)
-    _, delta = privacy_target(1.0, delta, whole("n", n))
+    delta = _delta(delta, n)
     tally = _tally(_sampler(n, batch, steps), sigma)
-    return f"epsilon {accountants.epsilon(tally, delta):.6g} at delta {delta:g}   ({accountants.describe(tally)})"
+    return (f"epsilon {accountants.epsilon(tally, delta):.6g} at delta {delta:g}   ({accountants.describe(tally, delta)})"
+            f"{_warned(delta, n)}")
+
+
+def _delta(delta: float | None, n: int) -> float:
+    """Any delta may be computed with, also one that protects nobody, as some papers have it; `_warned` says so."""
+    return default_delta(whole("n", n)) if delta is None else fraction("delta", positive("delta", delta))
+
+
+def _warned(delta: float, n: int) -> str:
+    problem = large_delta(delta, whole("n", n))
+    return f"\nwarning: {problem}" if problem else ""
 
 
 def of_ledger(path: Path, delta: float | None) -> str:
@@ -50,7 +61,7 @@ def of_ledger(path: Path, delta: float | None) -> str:
     delta = ledger.delta if delta is None else positive("delta", delta)
     spent = accountants.epsilon(ledger.tally, delta, relation=ledger.relation)
     lines = [f"epsilon {spent:.6g} at delta {delta:g}   (budget {ledger.epsilon_max:g} at delta {ledger.delta:g}; "
-             f"{ledger.relation}, unit: {ledger.unit}; {accountants.describe(ledger.tally)})"]
+             f"{ledger.relation}, unit: {ledger.unit}; {accountants.describe(ledger.tally, delta, ledger.relation)})"]
     lines += [f"  {count:>6} x {_in_words(event)}" for event, count in sorted(ledger.tally.items(), key=str)]
     check = _attempt(relations.renyi_epsilon, ledger.tally, delta, ledger.relation)
     lines += [f"  cross-check by Rényi divergences alone: {check}"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from sfumato import data
 from sfumato.core import files
+from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.data.source import Source
 from sfumato.models import registry
@@ -215,6 +216,8 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
 
 def _print_weakness(plan: dict[str, Any]) -> None:
     if problem := weakness(plan["epsilon"], plan["n"], len(plan["classes"]), plan["mu"]):
+        print(f"warning   {problem}")
+    if problem := large_delta(plan["delta"], plan["n"]):
         print(f"warning   {problem}")
 
 

@@ -87,7 +87,7 @@ class PrivacyConfig:
     epsilon: float | None = None
     """The privacy budget of the whole run [3, or the recipe's]."""
     delta: float | None = None
-    """[the largest power of ten below 1/n]"""
+    """[the largest power of ten that is at most 1/(10 n) and 1e-5]"""
     relation: Relation = ADD_OR_REMOVE
     """Which training sets are neighbours: one example is there or not | its contribution is nothing | it is any other. The
     number of examples is public in the last two. replace-one asks for twice the noise of full batches."""

@@ -109,7 +109,7 @@ class Plan:
             "releases": [each.to_json() for each in self.releases],
             "sampler": samplers.to_json(self.sampler),
             "mechanism": correlated.mechanism(self.noise, self.releases),
-            "accountant": accountants.describe(self.tally),
+            "accountant": accountants.describe(self.tally, self.delta, self.relation),
             "clip_norm": self.settings.clip_norm,
             "public_facts": self._public_facts(),
             "not_covered": list(self.not_covered),

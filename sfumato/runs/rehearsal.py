@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from sfumato.clip.plan import make_plan as clipping_plan
 from sfumato.clip.trace import trace_loss
-from sfumato.core.checks import positive
+from sfumato.core.checks import large_delta, positive
 from sfumato.data.source import DataInfo
 from sfumato.models import catalogue, registry, trainable
 from sfumato.models.cost import forward_cost, multiply_adds, outline, parameters
@@ -100,6 +100,8 @@ def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
     for each in plan.releases:
         lines.append(("release", f"{each.count:,} x {each.name}, noise multiplier {each.noise_multiplier:.6g}"))
     spends = f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}"
+    if problem := large_delta(delta, plan.n):
+        lines.append(("warning", problem))
     if plan.relation != ADD_OR_REMOVE or not all(isinstance(each, GaussianEvent | PoissonSampledEvent) for each in plan.tally):
         return [*lines, ("privacy", f"{spends}, {plan.relation}; the papers' accountant is for other releases")]
     lines.append(("privacy", f"{spends}; {renyi.epsilon(plan.tally, delta):.4g} by Rényi, the papers' accountant"))
@@ -115,7 +117,9 @@ def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
 
 
 def _exact(plan: Plan) -> str:
-    return accountants.describe(plan.tally).split()[0] if plan.sampler.expected_batch_size < plan.n else "exact composition"
+    if plan.sampler.expected_batch_size >= plan.n:
+        return "exact composition"
+    return accountants.describe(plan.tally, plan.delta, plan.relation).split()[0]
 
 
 def _of_features(plan: Plan) -> Cost:
