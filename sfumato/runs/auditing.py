@@ -184,7 +184,8 @@ def _joined(source: Source, images: np.ndarray, labels: np.ndarray) -> Source:
     owners = source.owners
     if owners is not None:
         owners = np.concatenate([owners, [f"{_ADDED} {k}" for k in range(len(labels))]])
-    return dataclasses.replace(source, labels=np.concatenate([source.labels, labels]), read=read, rows=rows, owners=owners)
+    return dataclasses.replace(source, labels=np.concatenate([source.labels, labels]), read=read, rows=rows, owners=owners,
+                               names=None)  # fmt: skip
 
 
 def _refuse_units(subject: Subject, attack: str) -> None:

@@ -53,7 +53,8 @@ def _found(config: TrainConfig) -> DataInfo:
         held = round(where.validation * facts.counts["train"])
         used = round(where.share * (facts.counts["train"] - held))
         counts = {**facts.counts, "train": used} | ({"validation": held} if held else {})
-        return DataInfo(where.data, facts.address, facts.classes, facts.shape, counts)
+        chosen = bool(held) or where.share < 1
+        return DataInfo(where.data, facts.address, facts.classes, facts.shape, counts, by_position=chosen)
 
 
 def plan_for(config: TrainConfig) -> Plan:
