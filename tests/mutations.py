@@ -303,6 +303,25 @@ MUTATIONS = (
         "needed > self.epsilon_max", "test_ledger.py::test_an_epsilon_that_is_no_number_refuses[nan]", "DID NOT RAISE"),
     bug("the secret key may be read by others", "core.keys:SecretKey.save", "0o600", "0o644",
         "test_keys_files.py::test_the_key_file_is_owner_only_whatever_the_umask_and_never_overwritten", "assert"),
+    # what is in the files
+    bug("the un-noised gradients are told in metrics.jsonl", "runs.train:Recorder.after_step",
+        '"epsilon": epsilon}',
+        '"epsilon": epsilon, "norm": float(self._job.procedure.fetch(__import__("numpy").arange(8), 0)[0].sum())}',
+        "test_fields.py::test_a_run_writes_these_metrics_and_no_other", "nobody decided whether its field 'norm' is paid for"),
+    bug("they are told under the name of another field", "runs.train:Recorder.after_step",
+        '"seconds": now - self._began, "epsilon": epsilon}',
+        '"seconds": float(self._job.procedure.fetch(__import__("numpy").arange(8), 0)[0].sum()), "epsilon": epsilon}',
+        "test_fields.py::test_but_for_releases_no_file_depends_on_the_training_images[train]", "tell of the images"),
+    bug("a choice's run tells its memory", "runs.tune:_run",
+        "write_result(directory, ledger, {})",
+        'write_result(directory, ledger, {"peak_memory_bytes": __import__("resource").getrusage(0).ru_maxrss})',
+        "test_fields.py::test_one_fit_and_twenty_leave_the_same_files", "how many fits"),
+    bug("what attacks measured on private images is in the report", "report.facts:RunFacts.without_unpaid",
+        "not self.audit.unpaid", "self.audit.unpaid",
+        "test_fields.py::test_what_attacks_measure_on_private_images_is_the_owners_alone", "0.78"),
+    bug("audit.json is for all to read", "audit.result:Audit.save",
+        "mode=0o600", "mode=0o644",
+        "test_fields.py::test_what_attacks_measure_on_private_images_is_the_owners_alone", "0o600|384"),
 )  # fmt: skip
 BY_NAME = {each.name: each for each in MUTATIONS}
 

@@ -57,7 +57,7 @@ def planted(bound, **change):
 
 def test_a_report_says_loudly_that_a_claim_is_broken(run):
     Audit((planted(2.0), planted(3.5, attack="lira"))).save(run)
-    write_report(run)
+    write_report(run, with_audit=True)
     page = (run / "report.html").read_text()
     assert "THE CLAIM DOES NOT HOLD" in page and "at least 3.50" in page
     assert "&lt;b&gt;none" in page and "<b>none" not in page
@@ -101,6 +101,8 @@ def test_what_cannot_be_audited_is_refused(interrupted, run, tmp_path):
 def test_every_attack_runs_on_a_network(run, attack):
     succeeds("audit", run, "--attack", attack, "--size", 8, "--seed", 1, "--log", "quiet")
     assert results(run) and all(each["attack"] == attack and each["lower_bound"] <= each["epsilon"] for each in results(run))
+    assert "No attack contradicts the claim" not in (run / "report.html").read_text()
+    succeeds("report", run, "--with-audit")
     assert "No attack contradicts the claim" in (run / "report.html").read_text()
 
 

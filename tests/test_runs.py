@@ -217,7 +217,7 @@ def test_a_run_that_another_process_ends_first_is_not_run_again(
 
 def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other's directory appears after this one had looked."""
-    plan = {"delta": 1e-5, "epsilon": 1.0, "unit": "image", "relation": "add-or-remove-one"}
+    plan = {"delta": 1e-5, "epsilon": 1.0, "unit": "image", "relation": "add-or-remove-one", "releases": []}
     monkeypatch.setattr("sfumato.runs.directory.refuse_existing", lambda path: None)
     make = partial(RunDirectory.create, tmp_path / "run", SecretKey.from_entropy(), {}, plan, {})
     seen, fsync = [], os.fsync

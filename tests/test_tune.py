@@ -83,9 +83,7 @@ def test_only_the_winner_is_left(tmp_path: Path) -> None:
     ledger = Ledger.read(tmp_path / "best")
     assert ledger.releases == 1 and 7.9 < ledger.epsilon() <= 8.0 and "about 4 fits" in told
     result = json.loads((tmp_path / "best/result.json").read_text())
-    metric = json.loads((tmp_path / "best/metrics.jsonl").read_text())
-    times = (result["seconds"], len(result["finished"]), metric["seconds"])
-    assert times == ({}, len("2026-01-31"), 0), "how long it took tells how many fits there were"
+    assert result["seconds"] == {} and "finished" not in result, "how long it took tells how many fits there were"
     chances = Classifier.load(tmp_path / "best").predict_proba(3 * np.eye(6, dtype=np.float32)[:3][:, None, None])
     assert chances.shape == (3, 3)
     assert json.loads((tmp_path / "best/tune.json").read_text())["recipe"]["method"] in ("fc", "ls")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.files import write_json
-from sfumato.privacy import accountants
+from sfumato.privacy import accountants, fields
 from sfumato.privacy.events import Tally
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 
@@ -36,7 +36,8 @@ class AuditResult:
     """One attack, one way of bounding. With probability `confidence`, epsilon is at least `lower_bound`, if `assumption` holds.
 
     observations: independent guesses that the bound rests on. seconds: of the attack, shared by the results it yields.
-    details: further numbers of this method, by name.
+    details: further numbers of this method, by name. unpaid: the attack used the private images, and what it measured is in no
+    ledger, so it is for their owner alone.
     """
 
     attack: str
@@ -49,6 +50,7 @@ class AuditResult:
     observations: int
     seconds: float
     details: dict[str, float] = field(default_factory=dict)
+    unpaid: bool = True
 
     @property
     def broken(self) -> bool:
@@ -71,4 +73,16 @@ class Audit:
         return Audit((*(each for each in self.results if each.attack not in again), *more))
 
     def save(self, directory: Path) -> None:
-        write_json(directory / FILE_NAME, {"results": [each.to_json() for each in self.results]})
+        """For the owner's eyes only (mode 0600). Raises RunError for a field that nobody declared."""
+        found = {"results": [each.to_json() for each in self.results]}
+        fields.check(FILE_NAME, found)
+        write_json(directory / FILE_NAME, found, mode=0o600)
+
+    def paid(self) -> "Audit":
+        """The results that rest on no private image."""
+        return Audit(tuple(each for each in self.results if not each.unpaid))
+
+    @property
+    def unpaid(self) -> tuple[str, ...]:
+        """The attacks whose results rest on private images."""
+        return tuple(dict.fromkeys(each.attack for each in self.results if each.unpaid))

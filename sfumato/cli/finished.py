@@ -48,16 +48,19 @@ class Report:
     """Write a finished run's report.html again, and print its privacy statement."""
 
     run: tyro.conf.Positional[Path]
+    with_audit: bool = False
+    """Also show what `sfumato audit` measured on the private images. No epsilon covers it: such a report is for you alone."""
 
     def __call__(self) -> None:
         from sfumato.runs import commands
 
-        commands.report(self.run)
+        commands.report(self.run, self.with_audit)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Attack a finished run's trainer: a lower bound on epsilon beside the one claimed, in audit.json and the report."""
+    """Attack a finished run's trainer: a lower bound on epsilon beside the one claimed, in audit.json. Most attacks use the
+    private images, which no epsilon covers: the report leaves out what these find."""
 
     run: tyro.conf.Positional[Path]
     attack: Literal["whitebox", "one-run", "blackbox", "lira"] = "whitebox"

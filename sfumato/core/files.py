@@ -87,9 +87,9 @@ def _write_durably(path: Path, data: bytes, mode: int, how: int) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     """Write `value` atomically as indented JSON; NaN and infinity are refused, they are not JSON."""
-    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n", mode)
 
 
 def read_json(path: Path) -> Any:

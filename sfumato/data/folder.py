@@ -42,7 +42,7 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
         test = () if listing.test is None else listing.test.names
         return {"train": owners_by_pattern(listing.train.names, pattern), "test": owners_by_pattern(test, pattern, every=False)}
 
-    return Shelf(name, str(root), listing.classes, shape, listing.train.names, n_test, load, owners)
+    return Shelf(name, str(root), listing.classes, shape, listing.train.names, n_test, load, owners, named=True)
 
 
 def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:

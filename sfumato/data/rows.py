@@ -117,18 +117,22 @@ def read_features(path: Path, split: str = "train") -> np.ndarray:
     return found
 
 
-def digest(rows: np.ndarray, labels: np.ndarray) -> str:
-    """SHA-256 of all labels and of at most 64 rows spread over the matrix: notices files that do not belong together."""
+def digest(rows: np.ndarray, labels: np.ndarray, names: np.ndarray | None = None) -> str:
+    """SHA-256 of all labels and names and of at most 64 rows spread over the matrix: notices files that do not fit."""
     found = hashlib.sha256(labels.astype("<i4").tobytes())
     for k in sorted({int(at) for at in np.linspace(0, len(rows) - 1, 64)}) if len(rows) else []:
         found.update(np.ascontiguousarray(rows[k]).tobytes())
+    if names is not None:
+        found.update("\0".join(names.tolist()).encode("utf-8", "surrogateescape"))
     return found.hexdigest()
 
 
 def _shelf(path: Path, unit: str | None) -> Shelf:
     path, arrays = path.expanduser(), {}
+    names: tuple[str, ...] | None = None
     if path.is_dir():
         parts, classes = _stored(path)
+        names = _names(path)
     elif path.suffix in ENDINGS and path.is_file():
         arrays = _read(path, apart=unit)
         parts, classes = _named(arrays, path)
@@ -139,14 +143,14 @@ def _shelf(path: Path, unit: str | None) -> Shelf:
 
     def load() -> Loaded:
         sources = {split: _source(part, path.stem, split, classes) for split, part in parts.items()}
-        return Loaded(sources["train"], positions(len(train)), sources.get("test"))
+        return Loaded(sources["train"], names or positions(len(train)), sources.get("test"))
 
     n_test = len(parts["test"][0]) if "test" in parts else None
     sizes = {split: len(labels) for split, (_, labels) in parts.items()}
     columns = _columns(path, unit, arrays)
-    return Shelf(path.stem, str(path), classes, (1, 1, train.shape[1]), positions(len(train)), n_test, load,
+    return Shelf(path.stem, str(path), classes, (1, 1, train.shape[1]), names or positions(len(train)), n_test, load,
                  lambda name: {split: column(columns[split], n, f"{path}: {name} of {split}") for split, n in sizes.items()
-                               if split in columns})  # fmt: skip
+                               if split in columns}, named=names is not None)  # fmt: skip
 
 
 def _columns(path: Path, unit: str | None, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -188,10 +192,18 @@ def _stored(directory: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
                             f"({count}, {store.features}); make the store again")
         if labels.dtype.kind not in "iu" or not np.all((labels >= 0) & (labels < len(store.classes))):
             raise DataError(f"{labels_file}: holds more than the numbers of {len(store.classes)} classes; make the store again")
-        if digest(rows, labels) != store.digests[split]:
+        names = directory / f"{split}.names.npy"
+        named = np.asarray(_map(names)) if names.is_file() else None
+        if digest(rows, labels, named) != store.digests[split] or (named is not None and named.shape != (count,)):
             raise DataError(f"{rows_file}: its content is not what the manifest was written for; make the store again")
         parts[split] = (rows, np.asarray(labels))
     return parts, store.classes
+
+
+def _names(directory: Path) -> tuple[str, ...] | None:
+    """The names of the training rows' files; None in a store of examples that had none."""
+    path = directory / "train.names.npy"
+    return tuple(_map(path).tolist()) if path.is_file() else None
 
 
 def _map(path: Path) -> np.ndarray:

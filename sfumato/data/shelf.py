@@ -42,6 +42,7 @@ class Shelf:
     n_test: int | None  # None: no test split of its own
     load: Callable[[], Loaded]
     owners: Owners | None = None
+    named: bool = False  # `names` are the examples' own, so that they stay when other examples come or go
 
     def describe(self, validation: float, options: ReadOptions) -> DataInfo:
         units = self._units(options.unit)
@@ -51,7 +52,8 @@ class Shelf:
         if self.n_test is not None:
             counts["test"] = self.n_test
         if not units or options.unit is None:
-            return DataInfo(self.name, self.path, self.classes, self.shape, counts)
+            chosen = len(sides) > 1 or options.share < 1
+            return DataInfo(self.name, self.path, self.classes, self.shape, counts, by_position=chosen and not self.named)
         trained = {units[self.names[k]] for k in sides["train"]}
         check_told_apart(trained, options.unit, "training")
         return DataInfo(self.name, self.path, self.classes, self.shape, counts, units=len(trained))
@@ -63,6 +65,8 @@ class Shelf:
         units = self._units(options.unit)
         owners = [units[name] for name in loaded.names] if units else None
         train = replace(loaded.train, owners=np.array(owners)) if owners else loaded.train
+        if self.named:
+            train = replace(train, names=np.array(loaded.names))
         sides = partition(owners or loaded.names, loaded.test is not None, validation, options)
         cut = {side: train.subset(indices, side) for side, indices in sides.items()}
         test = loaded.test if loaded.test is not None else cut.get("test")

@@ -30,6 +30,7 @@ class Source:
     read: Read
     rows: np.ndarray | None = None  # where the examples are rows of features: the matrix itself, perhaps mapped
     owners: np.ndarray | None = None  # where units have several images: the name of the unit of each image (see `units.py`)
+    names: np.ndarray | None = None  # of each image, stable when others come or go; None: known by its position
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,9 +55,9 @@ class Source:
         chosen, read = _as_indices(indices, len(self)), self.read
         if np.array_equal(chosen, np.arange(len(self))):
             return replace(self, split=split)
-        owners = None if self.owners is None else self.owners[chosen]
+        owners, names = (None if each is None else each[chosen] for each in (self.owners, self.names))
         return Source(self.name, split, self.labels[chosen], self.class_names, self.shape, lambda at: read(chosen[at]),
-                      owners=owners)  # fmt: skip
+                      owners=owners, names=names)  # fmt: skip
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
         """`mac` of a digest over everything a model could learn from: classes, labels, units, pixels, in this order.
@@ -104,6 +105,7 @@ class DataInfo:
     unit: str = "image"
     units: int | None = None  # of the training split, where units have several images
     images_per_unit: int | None = None  # how many of a unit's images are used at most
+    by_position: bool = False  # who is held out, or used at all, goes by where an example stands
 
     @property
     def examples(self) -> int:

@@ -102,18 +102,13 @@ class Spent:
 
 @dataclass(frozen=True)
 class Result:
-    """result.json. `skipped` is a count or a list of names; a report shows only how many (names may name people)."""
+    """result.json."""
 
     spent: Spent
     seconds: dict[str, float | None]
     versions: dict[str, str]
     finished: str | None = None
     peak_memory_bytes: int | None = None
-    skipped: Any = 0
-
-    @property
-    def n_skipped(self) -> int:
-        return len(self.skipped) if isinstance(self.skipped, list) else int(self.skipped or 0)
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,6 @@ class Metric:
     """One line of metrics.jsonl."""
 
     step: int
-    seconds: float
     epsilon: float
     accuracy: float | None = None
 
@@ -159,12 +153,18 @@ class RunFacts:
     metrics: tuple[Metric, ...] = ()
     images: tuple[Shown, ...] = ()
     audit: Audit | None = None
+    """What a report shows of it."""
+    kept_back: tuple[str, ...] = ()
+    """Attacks whose results it does not show: they rest on private images, and nothing was paid for them."""
     risks: Risks | None = None
     """Of the ledger's releases; None for a ledger that has none."""
 
     @classmethod
-    def load(cls, run_dir: Path) -> "RunFacts":
-        """Read a run directory. Raises RunError, one line, where a file is missing, damaged or contradicts another."""
+    def load(cls, run_dir: Path, with_audit: bool = False) -> "RunFacts":
+        """Read a run directory; of its audit what was measured on the private images only if that is asked for.
+
+        Raises RunError, one line, where a file is missing, damaged or contradicts another.
+        """
         run_dir = Path(run_dir)
         if not run_dir.is_dir():
             raise RunError(f"{run_dir}: no such run directory; `sfumato train --out {run_dir}` makes one")
@@ -181,7 +181,14 @@ class RunFacts:
         for name, complaint in [*_contradictions(facts), *_ledger_faults(facts)]:
             raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")
         ledger = Ledger.read(run_dir)
-        return replace(facts, risks=risks(ledger.tally, ledger.relation, _ROUGHLY) if ledger.tally else None)
+        facts = replace(facts, risks=risks(ledger.tally, ledger.relation, _ROUGHLY) if ledger.tally else None)
+        return facts if with_audit else facts.without_unpaid()
+
+    def without_unpaid(self) -> "RunFacts":
+        """Without what attacks measured on the private images."""
+        if self.audit is None or not self.audit.unpaid:
+            return self
+        return replace(self, audit=self.audit.paid() if self.audit.paid().results else None, kept_back=self.audit.unpaid)
 
     @property
     def shown(self) -> str:
@@ -221,8 +228,6 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
         found.append(("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is no privacy guarantee"))
     if spent.epsilon < 0 or not 0 <= spent.delta < 1 or spent.releases < 0:
         found.append(("result.json", f"cannot have spent epsilon={spent.epsilon}, delta={spent.delta}"))
-    if not isinstance(facts.result.skipped, list | int | None):
-        found.append(("result.json", "skipped must be a count or a list of names"))
     if facts.evaluation is not None:
         found += [("evaluation.json", text) for text in _evaluation_faults(facts.evaluation, len(plan.classes))]
     if not all(_is_png(image.png_base64) for image in facts.images):

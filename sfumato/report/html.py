@@ -16,10 +16,13 @@ from sfumato.report.statement import privacy_statement, warnings
 LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "−0123456789")
 
 
-def write_report(run_dir: Path) -> Path:
-    """Write `report.html` and `model_card.md` into a run directory; returns the report's path. Raises RunError."""
-    facts = RunFacts.load(run_dir)
-    page, card = render(facts), model_card(facts)
+def write_report(run_dir: Path, with_audit: bool = False) -> Path:
+    """Write `report.html` and `model_card.md` into a run directory; returns the report's path. Raises RunError.
+
+    with_audit: the page also shows what attacks measured on the private images, which no ledger paid for.
+    """
+    facts = RunFacts.load(run_dir, with_audit)
+    page, card = render(facts), model_card(facts.without_unpaid())
     write_atomic(facts.run_dir / "model_card.md", card)
     write_atomic(facts.run_dir / "report.html", page)
     return facts.run_dir / "report.html"

@@ -15,6 +15,9 @@ from sfumato.privacy.risks import FALSE_POSITIVE_RATES
 from sfumato.report import noise, words
 from sfumato.report.facts import Release, RunFacts, printable
 
+AUDITS = "What attacks could measure"
+"""The title of the report's section."""
+
 LARGE_EPSILON = 700.0  # e^ε overflows a double soon after
 
 
@@ -94,8 +97,15 @@ def _promise(facts: RunFacts) -> Paragraph:
         f"{seen} is at most e^ε = {factor} times as likely with one as with the "
         f"other, but for an added probability of at most δ. The smaller both are, the less it matters to {whose}."
     )
+    if facts.audit is not None and facts.audit.unpaid:
+        text += (f" One part of this report is outside of the promise: what {_attacks(facts.audit.unpaid)} measured on the "
+                 f"private {plan.unit}s, in “{AUDITS}”, is exact, and nothing was paid for it. Do not pass this report on.")
     title = "What would be promised if the noise were secret" if facts.insecure else "What is promised"
     return Paragraph(title, text)
+
+
+def _attacks(names: tuple[str, ...]) -> str:
+    return f"the attack{'s' if len(names) > 1 else ''} {', '.join(map(printable, names))}"
 
 
 def _attacker(facts: RunFacts) -> Paragraph:
@@ -198,6 +208,8 @@ def _not_covered(facts: RunFacts) -> Paragraph:
         "What is true of people in general. If the model shows that an illness leaves a mark, it does so whether or "
         "not a given person took part.",
         "Side channels: running time, memory, the sizes of files, and whoever can read this computer.",
+        *([f"Audits. audit.json, beside this report, holds what {_attacks(facts.kept_back)} measured on the private {unit}s, "
+           "exactly and unpaid. It is for their owner alone, and left out here."] if facts.kept_back else []),
         *noise.limits(plan),
         *plan.not_covered,
     )

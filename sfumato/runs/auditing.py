@@ -2,9 +2,13 @@
 
 The run's own key is destroyed, so nothing of that run can be replayed; an audit trains anew, with the same plan (settings,
 sampler, clip, noise multipliers) and fresh keys. What it finds holds for the program as it runs on this machine.
+
+No ledger pays for an attack. Gradient canaries that train alone need no private image, so anybody may see what they find. All
+other attacks use the private images: they say so before they start, and what they find is kept out of the report (`UNPAID`).
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +46,15 @@ from sfumato.train.loop import Procedure
 
 SIZES = {"whitebox": 10_000, "one-run": 200, "blackbox": 64, "lira": 16}
 """What an attack takes if it is not told: gradient canaries or replays; images with wrong labels; models; shadow models."""
+
+UNPAID = {
+    "whitebox": "lets private images train along with its canaries",
+    "replay": "measures the solver's sums on the private images anew",
+    "one-run": "trains on the private images again, twice, and compares the two models",
+    "blackbox": "learns half of the private images without any privacy first",
+    "lira": "compares the private images with the test images, and writes exact rates",
+}
+"""What an attack does with the private images that no ledger pays for."""
 
 _REPLAYS = 1000
 _RECORDS = 1000
@@ -85,7 +98,8 @@ class Subject:
 
 
 def audit(path: Path, attack: str, size: int | None, images: int, seed: int | None, log: Log) -> Audit:
-    """Attack a finished run; audit.json and the report are written anew. seed: None takes the system's entropy.
+    """Attack a finished run; audit.json and the report are written anew, the report without what rests on private images and
+    is not paid for. seed: None takes the system's entropy.
 
     Raises ArgumentError, RunError (unfinished run, no model), DataError (the images are gone).
     """
@@ -101,6 +115,8 @@ def audit(path: Path, attack: str, size: int | None, images: int, seed: int | No
     splits = open_splits(config)
     if (splits.train.examples, splits.train.class_names) != (plan.n, plan.classes):
         raise DataError(f"data={config.data.data!r}: no longer the {plan.n} images of this run's plan; restore them")
+    if attack != "whitebox" or images > 0:
+        _warn(attack)
     progress = make_progress(log)
     stream = np.random.default_rng(seed)
     subject = Subject(plan, splits.train, splits.validation, splits.test, config.run.seed, stream, progress, directory.path)
@@ -118,6 +134,12 @@ def audit(path: Path, attack: str, size: int | None, images: int, seed: int | No
     return found
 
 
+def _warn(attack: str) -> None:
+    """Before the attack, and whatever --log says."""
+    print(f"sfumato: NOT PAID FOR: this attack {UNPAID[attack]}. What it finds is outside of the run's epsilon: audit.json is "
+          "readable by you alone, and the report leaves it out", file=sys.stderr, flush=True)  # fmt: skip
+
+
 def load(path: Path) -> Audit:
     """The audit of a run so far; an empty one if there was none."""
     return reading.read(Audit, path / FILE_NAME) if (path / FILE_NAME).exists() else Audit(())
@@ -131,8 +153,11 @@ def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
         canaries = min(size, parameters)
         runs = -(-size // canaries)
         subject.progress.begin("canaries", runs, "runs")
-        return whitebox(trainer, subject.claim, subject.stream, canaries=canaries, runs=runs,
-                        images=min(images, subject.train.examples), advance=subject.progress.advance)  # fmt: skip
+        along = min(images, subject.train.examples)
+        found = whitebox(trainer, subject.claim, subject.stream, canaries=canaries, runs=runs, images=along,
+                         advance=subject.progress.advance)  # fmt: skip
+        return [replace(each, unpaid=along > 0) for each in found]
+    _warn("replay")
     having = subject.procedure(_with_noise_image(subject.train))
     subject.progress.begin("replay", trainer.steps, "steps")
     return replay(trainer, having, subject.claim, subject.stream, repeats=min(size, _REPLAYS), advance=subject.progress.advance)
@@ -159,7 +184,8 @@ def _joined(source: Source, images: np.ndarray, labels: np.ndarray) -> Source:
     owners = source.owners
     if owners is not None:
         owners = np.concatenate([owners, [f"{_ADDED} {k}" for k in range(len(labels))]])
-    return dataclasses.replace(source, labels=np.concatenate([source.labels, labels]), read=read, rows=rows, owners=owners)
+    return dataclasses.replace(source, labels=np.concatenate([source.labels, labels]), read=read, rows=rows, owners=owners,
+                               names=None)  # fmt: skip
 
 
 def _refuse_units(subject: Subject, attack: str) -> None:

@@ -24,6 +24,7 @@ from sfumato.data.split import ReadOptions
 from sfumato.models import registry
 from sfumato.models.input import Input
 from sfumato.models.registry import GIVEN
+from sfumato.privacy import fields
 
 _FORMAT = 1
 _CHUNK = 128
@@ -93,7 +94,9 @@ class Classifier:
         arrays = dict(zip(leaf_names(eqx.filter(self.model, eqx.is_array)), leaves, strict=True))
         write_atomic(directory / "model.safetensors", save(arrays))
         probe = [float(p) for p in self.predict_proba(self._probe())[0]]
-        write_json(directory / "model.json", {"format": _FORMAT, **asdict(self.spec), "probe": probe, "privacy": privacy})
+        facts = {"format": _FORMAT, **asdict(self.spec), "probe": probe, "privacy": privacy}
+        fields.check("model.json", facts)
+        write_json(directory / "model.json", facts)
 
     @classmethod
     def load(cls, directory: Path) -> "Classifier":

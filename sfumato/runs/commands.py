@@ -129,11 +129,11 @@ def predict(path: Path, images: list[Path], as_json: bool) -> None:
                 print(*name.values(), classes[best], f"{row[best]:.3f}", sep="\t")
 
 
-def report(path: Path) -> None:
+def report(path: Path, with_audit: bool = False) -> None:
     if not RunDirectory.open(path).file("result.json").exists():
         raise RunError(f"{path}: the run is not complete; `sfumato resume {path}` finishes it")
-    written = write_report(path)
-    print(as_text(privacy_statement(RunFacts.load(path))))
+    written = write_report(path, with_audit)
+    print(as_text(privacy_statement(RunFacts.load(path, with_audit))))
     print(f"\nreport: {written}")
 
 
@@ -144,6 +144,9 @@ def audit(path: Path, attack: str, size: int | None, images: int, seed: int | No
         return
     print(auditing.summary(found))
     print(f"report    {path / 'report.html'}")
+    if found.unpaid:
+        print(f"kept back {', '.join(found.unpaid)}: of private images and not paid for, so in {path / 'audit.json'} alone "
+              "(`sfumato report --with-audit` shows it)")  # fmt: skip
 
 
 def list_data() -> None:
@@ -228,7 +231,7 @@ def _print_result(directory: RunDirectory, log: str) -> None:
     if log == "json":
         accuracy = evaluation and {name: evaluation[name] for name in ("split", "n", "accuracy")}
         print(json.dumps({"event": "result", "run": str(directory.path), **spent, "evaluation": accuracy,
-                          "seconds": result["seconds"], "peak_memory_bytes": result["peak_memory_bytes"]}))
+                          "seconds": result["seconds"], "peak_memory_bytes": result.get("peak_memory_bytes")}))
         return
     if evaluation:
         right = round(evaluation["accuracy"] * evaluation["n"])

@@ -6,6 +6,8 @@
     metrics.jsonl               progress
     model.safetensors model.json   the released classifier
     evaluation.json result.json report.html model_card.md
+
+What may stand in them is the table of `privacy/fields.py`; `write` and `append_metric` refuse all else.
 """
 
 import errno
@@ -29,6 +31,8 @@ from sfumato.core.files import (
     write_json,
 )
 from sfumato.core.keys import SecretKey
+from sfumato.privacy import fields
+from sfumato.privacy.ledger import FILE_NAME as LEDGER
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import words
 
@@ -67,6 +71,8 @@ class RunDirectory:
         Raises RunError if something is there already.
         """
         refuse_existing(path)
+        for name, value in {"config.json": config, "plan.json": plan, f"work/{_BEGAN}": began}.items():
+            fields.check(name, value, fields.is_selected(plan))
         try:
             make_directory(path.parent)
         except OSError as error:
@@ -131,8 +137,24 @@ class RunDirectory:
             self.path.chmod(0o755)
             remove_directory(self.work)
 
+    def write(self, name: str, value: Any, mode: int = 0o644) -> None:
+        """Write a JSON file. Raises RunError for a field that nobody declared."""
+        fields.check(name, value, self._selected())
+        write_json(self.file(name), value, mode)
+
     def append_metric(self, record: dict[str, Any]) -> None:
+        """As `write`, a line of metrics.jsonl."""
+        fields.check(self.metrics.name, record, self._selected())
         append_json(self.metrics, record)
+
+    def _selected(self) -> bool:
+        return fields.is_selected(read_json(self.file("plan.json")))
+
+    def level_times(self) -> None:
+        """Date every file, and the directory, as the ledger, whose last line came before the work: to hide how long it took."""
+        paid = self.file(LEDGER).stat().st_mtime_ns
+        for each in (*self.path.iterdir(), self.path):
+            os.utime(each, ns=(paid, paid))
 
     def drop_metrics_after(self, step: int) -> None:
         """Forget progress beyond the checkpoint that a run is resumed from, and a line torn by a crash."""

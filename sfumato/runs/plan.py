@@ -177,7 +177,7 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         classes=tuple(info.classes), shape=shape, unit=info.unit, method=method, model=model, epsilon=epsilon, delta=delta,
         mu=mu, settings=settings, releases=releases, sampler=chosen, parameters=parameters, features=features,
         insecure=config.privacy.insecure_seed is not None,
-        not_covered=not_covered(config, info, model, chosen, weights),
+        not_covered=not_covered(info, model, chosen, weights),
         rooted=config.method.rooted, images_per_unit=info.images_per_unit, grouping=config.units.unit,
         public=public, weights=weights, trains=trains, size=None if given is None else given.size, relation=relation,
         noise=config.privacy.noise, noise_rng=config.privacy.noise_rng,

@@ -3,6 +3,7 @@
     manifest.json                       what the rows are; digests once a split is complete
     SPLIT.features.npy SPLIT.labels.npy     memory-mapped matrix, class numbers
     SPLIT.units.npy                     with --unit: to which unit each row belongs
+    SPLIT.names.npy                     of a folder: the files' names, by which `sfumato fit --validation` holds out
     progress.json                       rows done, while there are more to do
 
 The matrix is as private as the images: whoever has a row can often draw the image. It is here because its owner asked for
@@ -35,8 +36,9 @@ from sfumato.runs.config import FeaturesConfig, MethodConfig
 from sfumato.runs.pretrained import PublicWeights
 from sfumato.runs.progress import Progress, make_progress
 
-PRIVATE = ("These rows are as private as the images they were computed from: no noise was added. Keep them where the images "
-           "may be kept, and delete them when they have served.")
+PRIVATE = ("These rows are as private as the images they were computed from: no noise was added; so are the names of "
+           "their files, which may lie beside them. Keep them where the images may be kept, "
+           "and delete them when they have served.")
 _PROGRESS = "progress.json"
 _SAVE_SECONDS = 5.0
 
@@ -141,7 +143,9 @@ def _fill(
     files.write_atomic(labels_file, _npy(source.labels), mode=0o600)
     if source.owners is not None:
         files.write_atomic(out / f"{split}.units.npy", _npy(source.owners), mode=0o600)
-    store.digests[split] = digest(rows, source.labels)
+    if source.names is not None:
+        files.write_atomic(out / f"{split}.names.npy", _npy(source.names), mode=0o600)
+    store.digests[split] = digest(rows, source.labels, source.names)
     _save(out, store)
     return store
 

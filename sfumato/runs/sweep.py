@@ -16,7 +16,7 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source
 from sfumato.models.heads import Sphere
-from sfumato.privacy import accountants
+from sfumato.privacy import accountants, fields
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.report import curve
@@ -158,11 +158,14 @@ def _write(config: SweepConfig, found: Found, without: float, spent: dict[str, f
             f"have spent ε = {spent['epsilon']:.4g}.\nThe accuracy without privacy has no guarantee: do not publish it if the "
             "images are private.")
     picture = curve.draw(points, without, title)
-    files.write_atomic(config.out / "sweep.png", picture)
-    files.write_atomic(config.out / "sweep.html", curve.page(picture, told, title))
-    files.write_json(config.out / "sweep.json", {
+    written = {
+
         "spent": spent, "without_privacy": without,
         "points": [{"method": method, "epsilon": epsilon, "accuracies": scores}
                    for method, each in found.items() for epsilon, scores in each],
-    })  # fmt: skip
+    }  # fmt: skip
+    fields.check("sweep.json", written)
+    files.write_atomic(config.out / "sweep.png", picture, mode=0o600)  # the line without privacy is for the owner alone
+    files.write_atomic(config.out / "sweep.html", curve.page(picture, told, title), mode=0o600)
+    files.write_json(config.out / "sweep.json", written, mode=0o600)
     return told

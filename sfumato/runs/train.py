@@ -1,7 +1,6 @@
 """`sfumato train` and `sfumato resume`: from a configuration to a finished run directory."""
 
 import importlib.metadata
-import json
 import platform
 import resource
 import time
@@ -55,7 +54,8 @@ def _found(config: TrainConfig) -> DataInfo:
         held = round(where.validation * facts.counts["train"])
         used = round(where.share * (facts.counts["train"] - held))
         counts = {**facts.counts, "train": used} | ({"validation": held} if held else {})
-        return DataInfo(where.data, facts.address, facts.classes, facts.shape, counts)
+        chosen = bool(held) or where.share < 1
+        return DataInfo(where.data, facts.address, facts.classes, facts.shape, counts, by_position=chosen)
 
 
 def plan_for(config: TrainConfig) -> Plan:
@@ -72,7 +72,7 @@ def train(config: TrainConfig) -> RunDirectory:
     info = describe(config)
     make_plan(config, info)  # refuse what cannot be planned before the images are read
     splits = open_splits(config)
-    plan = make_plan(config, _counted(info, splits))
+    plan = make_plan(config, counted(info, splits))
     seed = config.privacy.insecure_seed
     key = (SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)).using(config.privacy.noise_rng)
     began = {"fingerprint": splits.train.fingerprint(key.mac), "environment": environment()}
@@ -132,6 +132,7 @@ def _fit(
     progress: Progress,
 ) -> None:  # fmt: skip
     began = time.monotonic()
+    say_skipped(splits, progress)
     held_out = splits.validation if config.data.validation > 0 else splits.test
     job = build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
@@ -147,7 +148,11 @@ def _fit(
     ended = time.monotonic()
     seconds = {"features": featured - began, "training": trained - featured, "evaluation": ended - trained,
                "total": ended - began}  # fmt: skip
-    write_result(directory, ledger, seconds, len(splits.skipped))
+    write_result(directory, ledger, {
+        "seconds": seconds,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    })  # fmt: skip
 
 
 def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledger: Ledger) -> None:
@@ -156,21 +161,21 @@ def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledg
     classifier.save(directory.path, promised | {"unit": ledger.unit, "spent": ledger.epsilon()})
 
 
-def write_result(
-    directory: RunDirectory, ledger: Ledger, seconds: dict[str, float], skipped: int, clock: str = "%Y-%m-%dT%H:%M:%SZ"
-) -> None:
-    """result.json, the last file of a run: what was spent, how long it took, and with which versions. clock: how exactly the
-    end is dated.
-    """
-    files.write_json(directory.file("result.json"), {
+def write_result(directory: RunDirectory, ledger: Ledger, measured: dict[str, Any]) -> None:
+    """result.json, the last file of a run: what was spent, with which versions. measured: how long it took, and the like."""
+    directory.write("result.json", {
         "spent": {"epsilon": ledger.epsilon(), "delta": ledger.delta, "releases": ledger.releases,
                   "epsilon_max": ledger.epsilon_max, "complete": True},
-        "seconds": seconds,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "seconds": {},
         "versions": _versions(),
-        "finished": time.strftime(clock, time.gmtime()),
-        "skipped": skipped,
+        **measured,
     })  # fmt: skip
+
+
+def say_skipped(splits: Splits, progress: Progress) -> None:
+    """To the owner of the images alone: how many files cannot be read is an exact count of private ones, so no file has it."""
+    if count := len(splits.skipped):
+        progress.say(f"skipped   {count:,} unreadable file{'s' if count > 1 else ''}, left out as asked", skipped=count)
 
 
 class Recorder:
@@ -239,7 +244,7 @@ def _evaluate(
     write_evaluation(directory, held_out, counts)
     if config.run.show_images:
         shown = images.misclassified(job.classifier(state), held_out)
-        files.write_atomic(directory.file("images.json"), json.dumps(shown), mode=0o600)
+        directory.write("images.json", shown, mode=0o600)
 
 
 def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> dict[str, Any]:
@@ -247,7 +252,7 @@ def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> di
     words = f"the {source.split} {'images' if source.rows is None else 'examples'} of {source.name}"
     evaluation = {"split": source.split, "n": int(counts.sum()), "confusion": counts.tolist(),
                   "accuracy": accuracy(counts), "source": words}
-    files.write_json(directory.file("evaluation.json"), evaluation)
+    directory.write("evaluation.json", evaluation)
     return evaluation
 
 
@@ -267,7 +272,7 @@ def read_options(config: TrainConfig) -> data.ReadOptions:
                             unit=config.units.unit)
 
 
-def _counted(info: DataInfo, splits: Splits) -> DataInfo:
+def counted(info: DataInfo, splits: Splits) -> DataInfo:
     """The facts with the counts of what could be read."""
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     counted = None if info.units is None else splits.train.examples

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from sfumato.core import files
 from sfumato.core.checks import choice, default_delta, positive
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
-from sfumato.data.source import DataInfo, Source, Splits
-from sfumato.models import registry
+from sfumato.data.source import Source, Splits
 from sfumato.models.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.privacy import calibration
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
@@ -34,7 +32,7 @@ from sfumato.runs.pretrained import feature_map
 from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.public import sphere_for
 from sfumato.runs.sweep import fit_once
-from sfumato.runs.train import open_splits, save_model, write_evaluation, write_result
+from sfumato.runs.train import counted, describe, open_splits, save_model, say_skipped, write_evaluation, write_result
 from sfumato.solve.budget import METHODS, LinearRecipe, linear_rule
 from sfumato.solve.rows import Rows, scores_of
 from sfumato.train.evaluate import accuracy, count
@@ -97,6 +95,7 @@ def tune(config: TuneConfig) -> str:
         progress.close()
     directory.finish()
     report = write_report(directory.path)
+    directory.level_times()
     recipe, held_out = winner.recipe, len(splits.validation)
     return (f"chosen    {recipe.method}, learning rate {recipe.learning_rate:.4g}, ridge {recipe.ridge:.4g}, {recipe.steps} "
             f"steps\n"
@@ -108,14 +107,9 @@ def tune(config: TuneConfig) -> str:
 
 def _plan(config: TuneConfig, splits: Splits) -> Plan:
     """One release: the choice. settings: those of the rule, around which the fits' own are drawn."""
-    train, held_out = splits.train, splits.validation
-    assert held_out is not None
-    counts = {"train": len(train), "validation": len(held_out)} | ({"test": len(splits.test)} if splits.test else {})
-    unit = "example" if config.base.method.model == registry.GIVEN else "image"
-    info = DataInfo(train.name, "", train.class_names, train.shape, counts, unit)
     method = replace(config.base.method, method=config.methods[0])
     privacy = PrivacyConfig(config.base.privacy.epsilon, config.base.privacy.delta)  # the fits' noise is the default one
-    plan = make_plan(replace(config.base, method=method, privacy=privacy), info)
+    plan = make_plan(replace(config.base, method=method, privacy=privacy), counted(describe(config.base), splits))
     sigma = calibration.noise_multiplier(
         lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1}, plan.epsilon, plan.delta, plan.relation
     )
@@ -133,16 +127,15 @@ def _run(
     held_out = splits.validation
     assert held_out is not None
     features = feature_map(plan.model, plan.shape, plan.weights)
+    say_skipped(splits, progress)
     table = _table(plan, features, splits.train, held_out, progress)
     ledger.spend(plan.releases[0].event, "tune", key.fingerprint)  # before the first fit looks at the rows
     winner = best_of(table, plan, key)
     evaluation = write_evaluation(directory, held_out, winner.confusion)
-    directory.append_metric({"step": 1, "seconds": 0.0, "epsilon": ledger.epsilon(),
-                             "accuracy": evaluation["accuracy"]})  # fmt: skip
+    directory.append_metric({"step": 1, "epsilon": ledger.epsilon(), "accuracy": evaluation["accuracy"]})
     save_model(directory, _classifier(plan, features, winner), plan, ledger)
-    files.write_json(directory.file("tune.json"), {"recipe": asdict(winner.recipe), "fits_on_average": config.fits})
-    # No times, and only the day: they would tell how many fits there were, which stays secret (Papernot & Steinke 2022).
-    write_result(directory, ledger, {}, len(splits.skipped), clock="%Y-%m-%d")
+    directory.write("tune.json", {"recipe": asdict(winner.recipe), "fits_on_average": config.fits})
+    write_result(directory, ledger, {})  # time and memory would tell how many fits there were: `privacy/fields.py` refuses them
     return winner
 
 

@@ -1,20 +1,18 @@
 """Where the promise of a run ends: sentences for "What is not covered" of its report."""
 
-from sfumato.data.registry import names as data_names
 from sfumato.data.source import DataInfo
 from sfumato.models import registry
 from sfumato.runs import units
-from sfumato.runs.config import TrainConfig
 from sfumato.runs.pretrained import PublicWeights
 from sfumato.sampling import CyclicPoisson, Sampler
 
 
 def not_covered(
-    config: TrainConfig, info: DataInfo, model: str, chosen: Sampler, weights: PublicWeights | None
+    info: DataInfo, model: str, chosen: Sampler, weights: PublicWeights | None
 ) -> tuple[str, ...]:
     """All of them, for a run of `model` whose gradient steps are sampled by `chosen`."""
     unit = info.unit
-    return units.not_covered(info) + _positions(config, info) + _turns(chosen, unit) + _given(model, unit) + _learnt(weights)
+    return units.not_covered(info) + _positions(info) + _turns(chosen, unit) + _given(model, unit) + _learnt(weights)
 
 
 def _given(model: str, unit: str) -> tuple[str, ...]:
@@ -31,13 +29,9 @@ def _learnt(weights: PublicWeights | None) -> tuple[str, ...]:
     return (f"Whatever the public weights {weights.name} were learnt from, and whoever chose them by looking at these images.",)
 
 
-def _positions(config: TrainConfig, info: DataInfo) -> tuple[str, ...]:
-    """What removing an image means for arrays of which some were held out."""
-    if info.units is not None:  # a unit is held out by its own name
-        return ()
-    folder = not config.data.data.endswith(".npz") and config.data.data not in data_names()
-    whole = config.data.validation == 0 and config.data.share == 1
-    if folder or (whole and config.data.data != "digits" and not config.data.data.endswith(".npz")):
+def _positions(info: DataInfo) -> tuple[str, ...]:
+    """What removing an image means where the reader knows it by its place alone, and some were held out."""
+    if not info.by_position:
         return ()
     return (f"The order of the {info.unit}s. Who is held out is decided by each {info.unit}'s position in the data set, so "
             f"removing one means leaving its position empty, not moving the later ones up.",)
