@@ -112,7 +112,7 @@ def _plan(config: TuneConfig, splits: Splits) -> Plan:
     assert held_out is not None
     counts = {"train": len(train), "validation": len(held_out)} | ({"test": len(splits.test)} if splits.test else {})
     unit = "example" if config.base.method.model == registry.GIVEN else "image"
-    info = DataInfo(train.name, "", train.class_names, train.shape, counts, unit)
+    info = DataInfo(train.name, "", train.class_names, train.shape, counts, unit, left_out=splits.left_out)
     method = replace(config.base.method, method=config.methods[0])
     privacy = PrivacyConfig(config.base.privacy.epsilon, config.base.privacy.delta)  # the fits' noise is the default one
     plan = make_plan(replace(config.base, method=method, privacy=privacy), info)
