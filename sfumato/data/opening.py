@@ -94,8 +94,7 @@ def _fitted(shelf: Shelf, options: ReadOptions) -> Shelf:
 
     def load() -> Loaded:
         loaded = shelf.load()
-        others = {"test": loaded.test, "validation": loaded.validation}
-        return replace(loaded, train=refitted(loaded.train),
-                       **{split: refitted(source) for split, source in others.items() if source is not None})  # fmt: skip
+        test, validation = (None if part is None else refitted(part) for part in (loaded.test, loaded.validation))
+        return replace(loaded, train=refitted(loaded.train), test=test, validation=validation)
 
     return replace(shelf, shape=shape, load=load)
