@@ -256,10 +256,10 @@ def build(root: Path, layout: str) -> Path:
         root.write_text("x")
     elif layout != "missing":
         write_folder(root / "train", image["train"])
-        write_folder(root / {"val": "val"}.get(layout, "test"), {"c": 1, "a": 1} if layout == "new class" else {})
+        write_folder(root / "test", {"c": 1, "a": 1} if layout == "new class" else {})
         (root / "test").mkdir(exist_ok=True)
-        if layout == "val":
-            write_folder(root / "val", {"a": 1})
+        if layout == "class called train":
+            write_folder(root, {"car": 1})
     return root
 
 
@@ -275,7 +275,7 @@ def build(root: Path, layout: str) -> Path:
         ("empty class", "found .gif instead"),
         ("nested", "a class folder with a folder 'deeper' in it"),
         ("no train", "has no train/"),
-        ("val", "has 'val' beside them; expected train/ and test/"),
+        ("class called train", "the folder 'train' is taken for the train split, not for a class, so 'car' beside it"),
         ("new class", "class 'c' is in test/ but not in train/"),
         ("empty test", "test: no images found"),
     ],

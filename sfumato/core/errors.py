@@ -3,11 +3,23 @@
 The command line prints the message and exits with code 2; from Python they are ordinary exceptions.
 """
 
+import unicodedata
 from typing import Any
+
+
+def on_one_line(text: str) -> str:
+    """The text with control characters, line ends and what is no character written as escapes: a name from the disk may hold
+    any of them, and what is printed of it is one line and one column nevertheless.
+    """
+    hidden = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in hidden else c for c in text)
 
 
 class SfumatoError(Exception):
     """Base of every error that the caller can mend."""
+
+    def __str__(self) -> str:
+        return on_one_line(super().__str__())
 
 
 class ArgumentError(SfumatoError, ValueError):

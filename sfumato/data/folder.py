@@ -27,27 +27,28 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
 
     Its counts include files that will turn out unreadable: `open` with `skip_unreadable` may then have fewer.
     """
-    listing = list_folder(root)
+    listing = list_folder(root, options.unit)
     name = root.resolve().name
     try:
         shape: Shape | None = fitted_shape((*upright_size(root / listing.train.paths[0]), 3), options)
     except Exception:  # unreadable: `load` will name it, the facts are merely incomplete
         shape = None
-    n_test = None if listing.test is None else len(listing.test.paths)
+    n = {split: len(files.paths) for split, files in listing.parts.items()}
 
     def load() -> Loaded:
         return _load(listing, name, options)
 
     def owners(pattern: str) -> dict[str, list[str]]:
-        test = () if listing.test is None else listing.test.names
-        return {"train": owners_by_pattern(listing.train.names, pattern), "test": owners_by_pattern(test, pattern, every=False)}
+        return {split: owners_by_pattern(files.names, pattern, every=split == "train")
+                for split, files in listing.parts.items()}  # fmt: skip
 
-    return Shelf(name, str(root), listing.classes, shape, listing.train.names, n_test, load, owners, named=True)
+    return Shelf(name, str(root), listing.classes, shape, listing.train.names, n.get("test"), load, owners,
+                 n_validation=n.get("validation"), left_out=listing.left_out, named=True)  # fmt: skip
 
 
 def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:
     """Read every file once: to keep its pixels, or (too many to keep) to know that it can be read."""
-    paths = listing.train.paths + (listing.test.paths if listing.test else ())
+    paths = [path for files in listing.parts.values() for path in files.paths]
     unreadable: Reasons = {}
     shape = _common_shape(listing.root, paths, options, unreadable)
     good = [path for path in paths if path not in unreadable]
@@ -67,17 +68,17 @@ def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:
     if not rows:
         raise DataError(f"{listing.root}: not one of {len(paths)} images can be read ({_some(unreadable)})")
 
-    def source(files: Files, split: str) -> tuple[Source, tuple[str, ...]]:
+    def source(files: Files, split: str) -> Source:
         kept = [k for k, path in enumerate(files.paths) if path in rows]
         labels = np.array([files.labels[k] for k in kept], np.int32)
         chosen = [files.paths[k] for k in kept]
         read = _stored(keep, [rows[path] for path in chosen]) if keep is not None else _lazy(
             [listing.root / path for path in chosen], shape, options)
-        return Source(name, split, labels, listing.classes, shape, read), tuple(files.names[k] for k in kept)
+        return Source(name, split, labels, listing.classes, shape, read)
 
-    train, names = source(listing.train, "train")
-    test = source(listing.test, "test")[0] if listing.test else None
-    return Loaded(train, names, test, tuple(sorted(unreadable)))
+    sources = {split: source(files, split) for split, files in listing.parts.items()}
+    names = tuple(name for path, name in zip(listing.train.paths, listing.train.names, strict=True) if path in rows)
+    return Loaded(sources["train"], names, sources.get("test"), tuple(sorted(unreadable)), sources.get("validation"))
 
 
 def _common_shape(root: Path, paths: Sequence[str], options: ReadOptions, unreadable: Reasons) -> Shape:

@@ -1,6 +1,6 @@
-"""A NumPy archive with `x_train`, `y_train` and perhaps `x_test`, `y_test`.
+"""A NumPy archive with `x_train`, `y_train` and perhaps `x_val`, `y_val`, `x_test`, `y_test` (other spellings: `keys.py`).
 
-Units of several images: an array with an entry for each image, `NAME_train` (or just `NAME`) and perhaps `NAME_test`.
+Units of several images: an array with an entry for each image, `NAME_train` (or just `NAME`), perhaps `NAME_val`, `NAME_test`.
 """
 
 import math
@@ -11,47 +11,46 @@ import numpy as np
 
 from sfumato.core.archive import Archive
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
+from sfumato.data.keys import Keys, find_keys, key_of, one_column
 from sfumato.data.shelf import Arrays, Loaded, Shelf, positions
 from sfumato.data.source import from_arrays
 from sfumato.data.units import column
 
-WANTED = "expected x_train and y_train, and optionally x_test and y_test"
-
 
 def find_npz(path: Path) -> Shelf:
     """The data set in a .npz file; of the images only the header is read. Raises DataError."""
-    parts = _parts(path)
-    labels = {part: read_member(path, f"y_{part}") for part in parts}
-    shapes = {part: _image_shape(path, f"x_{part}") for part in parts}
+    parts = find_keys(path, _stored(path))
+    labels = {part: one_column(read_member(path, y)) for part, (_, y) in parts.items()}
+    shapes = {part: _image_shape(path, x) for part, (x, _) in parts.items()}
     shape = shapes["train"]
     for part, (n, *_) in shapes.items():
         if labels[part].shape != (n,):
-            raise DataError(f"{path}: y_{part} has shape {labels[part].shape} for {n} images in x_{part}; give one "
-                            "label per image")
+            raise DataError(f"{path}: {parts[part][1]} has shape {labels[part].shape} for {n} images in {parts[part][0]}; give "
+                            "one label per image")
         if shapes[part][1:] != shape[1:]:
-            raise DataError(f"{path}: images of x_{part} are {shapes[part][1:]}, those of x_train {shape[1:]}; store "
-                            "one size")
-    classes = _classes(path, labels)
+            raise DataError(f"{path}: images of {parts[part][0]} are {shapes[part][1:]}, those of {parts['train'][0]} "
+                            f"{shape[1:]}; store one size")
+    classes = _classes(path, labels, parts)
 
     def load() -> Loaded:
-        arrays: dict[str, Arrays] = {part: (read_member(path, f"x_{part}"), labels[part]) for part in parts}
+        arrays: dict[str, Arrays] = {part: (read_member(path, x), labels[part]) for part, (x, _) in parts.items()}
         try:
             sources = {part: from_arrays(*arrays[part], classes, path.stem, part) for part in parts}
         except SfumatoError as error:
             raise DataError(f"{path}: {error}") from None
-        return Loaded(sources["train"], positions(shape[0]), sources.get("test"))
+        return Loaded(sources["train"], positions(shape[0]), sources.get("test"), validation=sources.get("validation"))
 
-    n_test = shapes["test"][0] if "test" in parts else None
     sizes = {part: n for part, (n, *_) in shapes.items()}
-    return Shelf(path.stem, str(path), classes, shape[1:], positions(shape[0]), n_test, load,
-                 lambda name: _owners(path, name, sizes))  # fmt: skip
+    return Shelf(path.stem, str(path), classes, shape[1:], positions(shape[0]), sizes.get("test"), load,
+                 lambda name: _owners(path, name, sizes), sizes.get("validation"))  # fmt: skip
 
 
 def _owners(path: Path, name: str, sizes: dict[str, int]) -> dict[str, list[str]]:
     """The unit of each image of every part that has the column. sizes: images of the parts."""
     stored = _stored(path)
-    candidates = {"train": (f"{name}_train", name), "test": (f"{name}_test",)}
-    keys = {part: key for part in sizes if (key := next((each for each in candidates[part] if each in stored), None))}
+    keys = {part: key for part in sizes if (key := key_of(stored, name, part))}
+    if "train" not in keys and name in stored:
+        keys["train"] = name
     if "train" not in keys:
         raise ArgumentError("unit", name, f"{path} has no array {name}_train or {name} (found {', '.join(sorted(stored))})")
     return {part: column(read_member(path, key), sizes[part], f"{path}: {key}") for part, key in keys.items()}
@@ -61,29 +60,12 @@ def _stored(path: Path) -> set[str]:
     return {name.removesuffix(".npy") for name in members(path)}
 
 
-def _parts(path: Path) -> list[str]:
-    stored = _stored(path)
-    parts = ["train", "test"] if stored & {"x_test", "y_test"} else ["train"]
-    missing = [f"{kind}_{part}" for part in parts for kind in "xy" if f"{kind}_{part}" not in stored]
-    if missing:
-        raise DataError(f"{path}: has no {missing[0]} (found {', '.join(sorted(stored)) or 'nothing'}); {WANTED}")
-    refuse_ignored_test(path, stored, {f"{kind}_{part}" for part in parts for kind in "xy"})
-    return parts
-
-
-def refuse_ignored_test(path: Path, stored: set[str], read: set[str]) -> None:
-    """Test examples under a name that is not read would be left out without a word, and training examples tested on."""
-    for name in sorted(stored - read):
-        if name.lower() in ("x_test", "y_test"):
-            raise DataError(f"{path}: {name} would not be read; test examples are x_test, y_test beside x_train, y_train")
-
-
 def members(path: Path) -> dict[str, int]:
     """The sizes of an archive's members by name, which are not those of a bomb. Raises DataError."""
     try:
         with Archive(path) as archive:
             return {name: archive.size(name) for name in archive.names}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:  # the last: of another version of zip
         raise DataError(f"{path}: cannot be read as .npz ({error}); write it with numpy.savez") from None
 
 
@@ -128,19 +110,19 @@ def _image_shape(path: Path, key: str) -> tuple[int, int, int, int]:
     return n, h, w, c
 
 
-def _classes(path: Path, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """The classes of the training part; the test part may have no other."""
-    known, unknown = set(labels["train"].tolist()), []
-    if "test" in labels:
-        unknown = sorted(set(labels["test"].tolist()) - known)
-    if unknown:
-        raise DataError(f"{path}: class {unknown[0]!r} is in y_test but not in y_train ({len(unknown)} such); add "
-                        "training images of it or remove it from the test part")
+def _classes(path: Path, labels: dict[str, np.ndarray], keys: Keys) -> tuple[str, ...]:
+    """The classes of the training part; the other parts may have no other."""
+    known, named = set(labels["train"].tolist()), keys["train"][1]
+    for part in labels:
+        unknown = sorted(set(labels[part].tolist()) - known)
+        if unknown:
+            raise DataError(f"{path}: class {unknown[0]!r} is in {keys[part][1]} but not in {named} ({len(unknown)} such); add "
+                            f"training images of it or remove it from the {part} part")
     if len(known) < 2:
-        raise DataError(f"{path}: y_train has only one class ({', '.join(map(repr, known)) or 'none'}); a classifier "
+        raise DataError(f"{path}: {named} has only one class ({', '.join(map(repr, known)) or 'none'}); a classifier "
                         "needs two or more")
     try:
         placeholder = np.zeros((len(labels["train"]), 1, 1), np.uint8)
         return from_arrays(placeholder, labels["train"]).class_names
     except SfumatoError as error:
-        raise DataError(f"{path}: y_train: {error}") from None
+        raise DataError(f"{path}: {named}: {error}") from None

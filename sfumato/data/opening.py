@@ -33,7 +33,7 @@ def open(
     """Read a data set: a name (see `names()`), a folder of images, or a .npz file.
 
     data_dir    where named data sets are looked for first, and downloaded to; then $SFUMATO_DATA or the user's cache
-    validation  share of the training images split off for tuning
+    validation  share of the training images split off for tuning, where the data set has no validation split of its own
     mirror      base address that replaces the official one ($SFUMATO_MIRROR too); data sets lie below it by name
     Raises DataError where the data are missing, unreadable or unusable, ArgumentError for arguments out of range.
     """
@@ -94,6 +94,7 @@ def _fitted(shelf: Shelf, options: ReadOptions) -> Shelf:
 
     def load() -> Loaded:
         loaded = shelf.load()
-        return replace(loaded, train=refitted(loaded.train), test=refitted(loaded.test) if loaded.test else None)
+        test, validation = (None if part is None else refitted(part) for part in (loaded.test, loaded.validation))
+        return replace(loaded, train=refitted(loaded.train), test=test, validation=validation)
 
     return replace(shelf, shape=shape, load=load)

@@ -3,7 +3,7 @@
 A feature store (a directory with manifest.json, written by `sfumato features`) or a matrix that a user already has:
 
     NAME.npy           with NAME.labels.npy beside it            mapped
-    NAME.npz           x_train, y_train (x_test, y_test), or X, y       read whole
+    NAME.npz           x_train, y_train (x_val, y_val, x_test, y_test; other spellings: `keys.py`), or X, y     read whole
     NAME.safetensors   the same names                            read whole
     NAME.parquet       numeric columns, and one called label     read whole; needs pyarrow
 
@@ -11,7 +11,7 @@ Labels are whole numbers or strings. Numbers 0 .. k become the classes "0" .. "k
 
 Units of several rows: a column with an entry for each row, found by its name COLUMN. In a store it is SPLIT.COLUMN.npy
 (`sfumato features --unit` writes SPLIT.units.npy), beside NAME.npy it is NAME.COLUMN.npy; in the other files it is an array
-COLUMN_train (or just COLUMN) and perhaps COLUMN_test, or a column.
+COLUMN_train (or just COLUMN) and perhaps COLUMN_val, COLUMN_test, or a column.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ import numpy as np
 from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.core.files import read_json
-from sfumato.data.npz import members, read_member, refuse_ignored_test
+from sfumato.data.keys import KINDS, SPLITS, WANTED, Keys, find_keys, key_of, one_column
+from sfumato.data.npz import members, read_member
 from sfumato.data.shelf import Loaded, Shelf, positions
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
@@ -32,7 +33,6 @@ from sfumato.data.units import column
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-NAMES = {"train": ("x_train", "y_train"), "test": ("x_test", "y_test")}
 PLAIN_NAMES = ("X", "y")
 ENDINGS = (".npy", ".npz", ".safetensors", ".parquet")
 
@@ -79,7 +79,7 @@ def read_manifest(directory: Path) -> Store:
             raise ValueError("another format")
         facts.pop("private")
         wrong = [name for name, kind in _KINDS.items() if not isinstance(facts[name], kind)]
-        if wrong or "train" not in facts["counts"] or not set(facts["counts"]) <= set(NAMES):
+        if wrong or "train" not in facts["counts"] or not set(facts["counts"]) <= set(SPLITS):
             raise ValueError(f"{wrong[0] if wrong else 'counts'} cannot be right")
         _require_words_and_numbers(facts)
         return Store(**facts | {"classes": tuple(facts["classes"])})
@@ -109,11 +109,11 @@ def read_features(path: Path, split: str = "train") -> np.ndarray:
     if path.suffix not in ENDINGS or not path.is_file():
         raise DataError(f"{str(path)!r}: no feature rows; give a feature store or a file that ends in {', '.join(ENDINGS)}")
     arrays = {"X": _map(path)} if path.suffix == ".npy" else _read(path, labelled=False)
-    names = (PLAIN_NAMES[0], NAMES[split][0])
+    names = (PLAIN_NAMES[0], *(key for kind in KINDS["x"] if (key := key_of(arrays, kind, split))))
     found = next((arrays[name] for name in names if name in arrays), None)
     if found is None or found.ndim != 2 or found.dtype.kind != "f" or 0 in found.shape:
         what = "nothing of these names" if found is None else f"{found.dtype} {found.shape}"
-        raise DataError(f"{path}: {' or '.join(names)} must be n rows of d floats each, not {what}")
+        raise DataError(f"{path}: {PLAIN_NAMES[0]} or x_{split} must be n rows of d floats each, not {what}")
     return found
 
 
@@ -143,14 +143,14 @@ def _shelf(path: Path, unit: str | None) -> Shelf:
 
     def load() -> Loaded:
         sources = {split: _source(part, path.stem, split, classes) for split, part in parts.items()}
-        return Loaded(sources["train"], names or positions(len(train)), sources.get("test"))
+        own = names or positions(len(train))
+        return Loaded(sources["train"], own, sources.get("test"), validation=sources.get("validation"))
 
-    n_test = len(parts["test"][0]) if "test" in parts else None
     sizes = {split: len(labels) for split, (_, labels) in parts.items()}
     columns = _columns(path, unit, arrays)
-    return Shelf(path.stem, str(path), classes, (1, 1, train.shape[1]), names or positions(len(train)), n_test, load,
+    return Shelf(path.stem, str(path), classes, (1, 1, train.shape[1]), names or positions(len(train)), sizes.get("test"), load,
                  lambda name: {split: column(columns[split], n, f"{path}: {name} of {split}") for split, n in sizes.items()
-                               if split in columns}, named=names is not None)  # fmt: skip
+                               if split in columns}, n_validation=sizes.get("validation"), named=names is not None)  # fmt: skip
 
 
 def _columns(path: Path, unit: str | None, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -158,13 +158,13 @@ def _columns(path: Path, unit: str | None, arrays: dict[str, np.ndarray]) -> dic
     if unit is None:
         return {}
     if path.is_dir() or path.suffix == ".npy":
-        names = {split: f"{split}.{unit}.npy" for split in NAMES} if path.is_dir() else {"train": f"{path.stem}.{unit}.npy"}
+        names = {split: f"{split}.{unit}.npy" for split in SPLITS} if path.is_dir() else {"train": f"{path.stem}.{unit}.npy"}
         folder = path if path.is_dir() else path.parent
         found = {split: np.asarray(_map(folder / name)) for split, name in names.items() if (folder / name).is_file()}
         wanted = str(folder / names["train"])
     else:
-        places = {"train": (f"{unit}_train", unit), "test": (f"{unit}_test",)}
-        found = {split: arrays[name] for split, either in places.items() for name in reversed(either) if name in arrays}
+        found = {"train": arrays[unit]} if unit in arrays else {}
+        found |= {split: arrays[key] for split in SPLITS if (key := key_of(arrays, unit, split))}
         wanted = f"{unit}_train or {unit} in {path} (found {', '.join(sorted(arrays))})"
     if "train" not in found:
         raise ArgumentError("unit", unit, f"there is no {wanted}; name a column with an entry for each row")
@@ -238,7 +238,7 @@ def _read(path: Path, labelled: bool = True, apart: str | None = None) -> dict[s
 
 def _parquet(path: Path, labelled: bool, apart: str | None) -> dict[str, np.ndarray]:
     try:
-        from pyarrow import parquet
+        from pyarrow import parquet, types
     except ImportError:
         raise DataError(f"{path}: reading parquet needs pyarrow (`pip install pyarrow`); or give the rows as .npy") from None
     found = parquet.ParquetFile(path).metadata
@@ -251,20 +251,19 @@ def _parquet(path: Path, labelled: bool, apart: str | None) -> dict[str, np.ndar
     if apart is not None and apart not in table.column_names:  # before other columns are taken for numbers
         raise ArgumentError("unit", apart, f"there is no such column in {path}; name one with an entry for each row")
     columns = [name for name in table.column_names if name not in ("label", apart)]
+    for name in columns:
+        kind = table.schema.field(name).type
+        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)):
+            raise DataError(f"{path}: column {name!r} holds {kind}, and features are numbers; leave it out of the file, or "
+                            f"name it with --unit (unit={name!r}) if it says whose row each is")
     rows = np.column_stack([table[name].to_numpy().astype(np.float32) for name in columns])
     found = {"X": rows} if apart is None else {"X": rows, apart: np.array(table[apart].to_pylist(), object)}
     return found | {"y": np.asarray(table["label"].to_pylist())} if labelled else found
 
 
 def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
-    wanted = NAMES if "x_train" in arrays else {"train": PLAIN_NAMES}
-    found = {split: names for split, names in wanted.items() if split == "train" or names[0] in arrays}
-    missing = [name for names in found.values() for name in names if name not in arrays]
-    if missing:
-        raise DataError(f"{path}: has no {missing[0]} (found {', '.join(sorted(arrays)) or 'nothing'}); expected x_train and "
-                        "y_train, and optionally x_test and y_test, or X and y")
-    refuse_ignored_test(path, set(arrays), {name for names in found.values() for name in names})
-    given = {split: (arrays[x], arrays[y]) for split, (x, y) in found.items()}
+    found = _keys(arrays, path)
+    given = {split: (arrays[x], one_column(arrays[y])) for split, (x, y) in found.items()}
     width = given["train"][0].shape[-1] if given["train"][0].ndim else 0
     for split, (rows, labels) in given.items():
         if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape or rows.shape[1] != width:
@@ -274,6 +273,20 @@ def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], 
             raise DataError(f"{path}: {found[split][1]} has shape {labels.shape}; give one label for each of {len(rows)} rows")
     classes, numbers = _classes({split: labels for split, (_, labels) in given.items()}, path)
     return {split: (rows, numbers[split]) for split, (rows, _) in given.items()}, classes
+
+
+def _keys(arrays: dict[str, np.ndarray], path: Path) -> Keys:
+    """Split -> the names of its rows and labels: X and y alone, or arrays named after splits."""
+    named = [name for split in SPLITS for kinds in KINDS.values() for kind in kinds if (name := key_of(arrays, kind, split))]
+    if any(name in PLAIN_NAMES for name in arrays) or not named:
+        missing = [name for name in PLAIN_NAMES if name not in arrays]
+        if missing:
+            found = ", ".join(sorted(arrays)) or "nothing"
+            raise DataError(f"{path}: has no {missing[0]} (found {found}); {WANTED}, or X and y")
+        if named:
+            raise DataError(f"{path}: {named[0]} would not be read beside X, y; {WANTED}, or X and y alone")
+        return {"train": PLAIN_NAMES}
+    return find_keys(path, arrays, f"{WANTED}, or X and y")
 
 
 def _classes(labels: dict[str, np.ndarray], path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:

@@ -3,8 +3,8 @@
 `describe` and `open` both split a `Shelf` by the same rule; only `open` calls `load`. So they cannot disagree.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,8 +15,8 @@ from sfumato.data.units import check_on_one_side, check_told_apart
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
 Owners = Callable[[str], dict[str, list[str]]]
-"""`ReadOptions.unit` -> the unit of every training example ("train"), and the units of a test part as far as they are known
-("test"). Raises ArgumentError, DataError.
+"""`ReadOptions.unit` -> the unit of every training example ("train"), and the units of the data set's other parts ("test",
+"validation") as far as they are known. Raises ArgumentError, DataError.
 """
 
 
@@ -28,6 +28,7 @@ class Loaded:
     names: tuple[str, ...]
     test: Source | None
     skipped: tuple[str, ...] = ()
+    validation: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,22 @@ class Shelf:
     n_test: int | None  # None: no test split of its own
     load: Callable[[], Loaded]
     owners: Owners | None = None
+    n_validation: int | None = None  # None: no validation split of its own
+    left_out: dict[str, int] = field(default_factory=dict)  # files that are not read, by their ending
     named: bool = False  # `names` are the examples' own, so that they stay when other examples come or go
 
     def describe(self, validation: float, options: ReadOptions) -> DataInfo:
         units = self._units(options.unit)
-        sides = partition([units[name] for name in self.names] if units else self.names, self.n_test is not None, validation,
-                          options)  # fmt: skip
-        counts = {side: len(indices) for side, indices in sides.items()}
-        if self.n_test is not None:
-            counts["test"] = self.n_test
+        sides = self._sides([units[name] for name in self.names] if units else self.names, validation, options)
+        own = {"validation": self.n_validation, "test": self.n_test}
+        counts = {side: len(indices) for side, indices in sides.items()} | {side: n for side, n in own.items() if n is not None}
+        found = DataInfo(self.name, self.path, self.classes, self.shape, counts, left_out=self.left_out)
         if not units or options.unit is None:
             chosen = len(sides) > 1 or options.share < 1
-            return DataInfo(self.name, self.path, self.classes, self.shape, counts, by_position=chosen and not self.named)
+            return replace(found, by_position=chosen and not self.named)
         trained = {units[self.names[k]] for k in sides["train"]}
         check_told_apart(trained, options.unit, "training")
-        return DataInfo(self.name, self.path, self.classes, self.shape, counts, units=len(trained))
+        return replace(found, units=len(trained))
 
     def open(self, validation: float, options: ReadOptions) -> Splits:
         loaded = self.load()
@@ -67,10 +69,19 @@ class Shelf:
         train = replace(loaded.train, owners=np.array(owners)) if owners else loaded.train
         if self.named:
             train = replace(train, names=np.array(loaded.names))
-        sides = partition(owners or loaded.names, loaded.test is not None, validation, options)
+        sides = self._sides(owners or loaded.names, validation, options)
         cut = {side: train.subset(indices, side) for side, indices in sides.items()}
-        test = loaded.test if loaded.test is not None else cut.get("test")
-        return Splits(cut["train"], cut.get("validation"), test, loaded.skipped)
+        validation_part = cut.get("validation") if loaded.validation is None else loaded.validation
+        test = cut.get("test") if loaded.test is None else loaded.test
+        return Splits(cut["train"], validation_part, test, loaded.skipped, self.left_out)
+
+    def _sides(self, names: Sequence[str], validation: float, options: ReadOptions) -> dict[str, np.ndarray]:
+        """As `partition` says; what the data set has itself is not split off. With a validation split of its own and no test
+        split, nobody is held out at all: all training examples are trained on, and the run is evaluated on the validation
+        examples.
+        """
+        has_validation = self.n_validation is not None
+        return partition(names, has_validation or self.n_test is not None, 0.0 if has_validation else validation, options)
 
     def _units(self, unit: str | None) -> dict[str, str]:
         """Name of an example -> its unit; empty if none are asked for."""
@@ -81,7 +92,8 @@ class Shelf:
                                 ".npz files and files of feature rows")  # fmt: skip
         found = self.owners(unit)
         check_told_apart(found["train"], unit, "training")
-        check_on_one_side(found["train"], found.get("test", []), unit)
+        for part in ("validation", "test"):
+            check_on_one_side(found["train"], found.get(part, []), unit, part)
         return dict(zip(self.names, found["train"], strict=True))
 
 

@@ -5,7 +5,7 @@ Shape letters: `n` images in the split, `b` images asked for, `h` `w` `c` height
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,12 +82,21 @@ class Source:
 
 @dataclass(frozen=True)
 class Splits:
-    """What `open` returns. `skipped` names the unreadable files that were left out, if that was asked for."""
+    """What `open` returns. `skipped` names the unreadable files that were left out, if that was asked for. `left_out` counts
+    the files that no image format is known for, by their ending.
+    """
 
     train: Source
     validation: Source | None
     test: Source | None
     skipped: tuple[str, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def evaluated(self, validation: float) -> Source | None:
+        """What a run is evaluated on. validation: the share that was asked for. Where that is 0, the test images; if there are
+        none, the data set's own validation images.
+        """
+        return self.validation if validation > 0 or self.test is None else self.test
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ class DataInfo:
     units: int | None = None  # of the training split, where units have several images
     images_per_unit: int | None = None  # how many of a unit's images are used at most
     by_position: bool = False  # who is held out, or used at all, goes by where an example stands
+    left_out: dict[str, int] = field(default_factory=dict)  # files that are not read, by their ending
 
     @property
     def examples(self) -> int:

@@ -30,10 +30,11 @@ class ReadOptions:
     resize           shorter side -> this many pixels (bicubic), then the centre square
     grey             one channel instead of three
     skip_unreadable  leave unreadable files out (and name them) instead of stopping
-    test_fraction    share held out as test where a data set has no test split of its own
+    test_fraction    share held out as test where a data set has neither a test nor a validation split of its own
     share            share of the training images that is used at all
     seed             public; fixes who is held out and who is used
-    unit             who belongs together: a regular expression on file names, or the name of a column (see `units.py`)
+    unit             who belongs together: "folder", a regular expression on file names, or the name of a column (see
+                     `units.py`)
     """
 
     resize: int | None = None
@@ -50,6 +51,19 @@ class ReadOptions:
         check_fraction("test_fraction", self.test_fraction)
         if not 0 < self.share <= 1:
             raise ArgumentError("share", self.share, "give a share of the training images greater than 0 and at most 1")
+
+
+SPELLINGS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+"""How folders and arrays call the splits, in capitals or not."""
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder or array of this name is taken for."""
+    return next((split for split, spellings in SPELLINGS.items() if name.casefold() in spellings), None)
 
 
 def check_fraction(argument: str, value: float) -> None:
@@ -77,7 +91,7 @@ def partition(
     """Indices into `names` of "train", and of "validation" and "test" where they are split off. Raises ArgumentError.
 
     `names` are the examples of the training part, or the units that they belong to: images of one name stay together.
-    `has_test` says whether a test part exists beside them.
+    `has_test` says whether a part to evaluate on exists beside them, so that none need be held out.
     """
     is_test = held_out(names, 0.0 if has_test else options.test_fraction, options.seed, "test")
     is_validation = held_out(names, validation, options.seed, "validation") & ~is_test

@@ -96,12 +96,19 @@ class Units:
         ], labels.dtype)
 
 
+FOLDER = "folder"
+"""`ReadOptions.unit` of images in class/FOLDER/*.jpg whose folder is their unit."""
+
+
 def owners_by_pattern(names: Sequence[str], pattern: str, every: bool = True) -> list[str]:
-    """The unit of each file: what the regular expression's first group (or all of it) matches in the file's own name.
+    """The unit of each file: what the regular expression's first group (or all of it) matches in the file's own name, or, for
+    "folder", the name of the folder in which it lies (the same name in two classes is one unit).
 
     Raises ArgumentError for an expression that is none, or that a name does not match: nobody may be left without a unit.
     every=False leaves such names out instead.
     """
+    if pattern == FOLDER:
+        return [PurePosixPath(name).parent.name for name in names]
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -143,9 +150,11 @@ def check_told_apart(owners: Collection[str], unit: str, side: str) -> None:
         raise ArgumentError("unit", unit, f"puts all {side} images into one unit, {only!r}; give one that tells units apart")
 
 
-def check_on_one_side(train: Collection[str], test: Collection[str], unit: str) -> None:
-    """Raises ArgumentError where a unit has images in a data set's own training and test parts: the latter are not covered."""
-    both = sorted(set(train) & set(test))
+def check_on_one_side(train: Collection[str], other: Collection[str], unit: str, part: str = "test") -> None:
+    """Raises ArgumentError where a unit has images in a data set's own training part and in its test or validation part, whose
+    images are not covered.
+    """
+    both = sorted(set(train) & set(other))
     if both:
-        raise ArgumentError("unit", unit, f"{both[0]!r} has images in both the training and the test part ({len(both)} such "
-                            "units), and test images are not protected; move all of a unit to one side")  # fmt: skip
+        raise ArgumentError("unit", unit, f"{both[0]!r} has images in both the training and the {part} part ({len(both)} such "
+                            f"units), and {part} images are not protected; move all of a unit to one side")  # fmt: skip

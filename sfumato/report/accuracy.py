@@ -60,8 +60,8 @@ def source_sentence(facts: RunFacts, evaluation: Evaluation) -> str:
     """Where the numbers come from, and what that means for them."""
     if evaluation.split == "validation":
         return (f"These numbers come from validation {facts.shown}s ({evaluation.source}), not from a test set. Validation "
-                f"{facts.shown}s are split off the training {facts.shown}s before training and are not protected by the "
-                "guarantee. Where settings were chosen by them, the numbers are too kind.")
+                f"{facts.shown}s had no part in training and are not protected by the guarantee. Where settings were chosen by "
+                "them, the numbers are too kind.")
     return (f"These numbers come from test {facts.shown}s ({evaluation.source}), which had no part in training and are not "
             "protected by the guarantee.")
 

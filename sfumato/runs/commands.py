@@ -10,7 +10,8 @@ import numpy as np
 from sfumato import data
 from sfumato.core import files
 from sfumato.core.checks import large_delta
-from sfumato.core.errors import ArgumentError, DataError, RunError
+from sfumato.core.errors import ArgumentError, DataError, RunError, on_one_line
+from sfumato.data.listing import left_out_words
 from sfumato.data.source import Source
 from sfumato.models import registry
 from sfumato.privacy.ledger import Ledger
@@ -126,7 +127,8 @@ def predict(path: Path, images: list[Path], as_json: bool) -> None:
                 probabilities = {name: round(float(p), 6) for name, p in zip(classes, row, strict=True)}
                 print(json.dumps({**name, "class": classes[best], "probabilities": probabilities}))
             else:
-                print(*name.values(), classes[best], f"{row[best]:.3f}", sep="\t")
+                told = (*name.values(), classes[best], f"{row[best]:.3f}")
+                print(*(on_one_line(str(each)) for each in told), sep="\t")
 
 
 def report(path: Path, with_audit: bool = False) -> None:
@@ -173,7 +175,9 @@ def data_info(name: str, data_dir: Path | None, unit: str | None = None) -> None
         return
     shape = "x".join(map(str, found.shape)) if found.shape else "unknown size"
     counts = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
-    print(f"  here     {found.path}\n  images   {counts}; {shape}\n  classes  {', '.join(found.classes)}")
+    print(f"  here     {found.path}\n  images   {counts}; {shape}\n  classes  {', '.join(map(on_one_line, found.classes))}")
+    if found.left_out:
+        print(f"  left out {left_out_words(found.left_out)}")
     if found.units is not None:
         print(f"  units    {found.units:,} train")
 
@@ -198,6 +202,7 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
     lines = [
         ("data", f"{plan.name}: {plan.n:,} training{grouped}, {plan.n_validation:,} validation, {plan.n_test:,} test images, "
                  f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} classes"),
+        *([("left out", left_out_words(plan.left_out))] if plan.left_out else []),
         ("method", f"{plan.method} on {plan.model}: {plan.parameters:,} trained parameters"
                    + (f", {plan.features:,} features" if plan.features else "")),
         *([("weights", f"{plan.weights.name}, SHA-256 {plan.weights.sha256}; trained: {plan.trains or 'head'}")]

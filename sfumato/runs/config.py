@@ -24,9 +24,10 @@ class DataConfig:
     data_dir: Path | None = None
     """Where named data sets lie or are downloaded to [$SFUMATO_DATA, or the user's cache]."""
     validation: float = 0.0
-    """Share of the training images held out for tuning. The run is then evaluated on them and the test set stays unseen."""
+    """Share of the training images held out for tuning. The run is then evaluated on them and the test set stays unseen. Where
+    the data set has a validation split of its own, that is used, whatever the share."""
     test_fraction: float = 0.2
-    """Share held out as test set where a data set has none of its own."""
+    """Share held out as test set where a data set has neither a test nor a validation split of its own."""
     share: float = 1.0
     """Share of the training images that is used at all."""
     resize: int | None = None
@@ -51,8 +52,8 @@ class UnitConfig:
 
     unit: str | None = None
     """Images that belong together (one patient's, say) count as one: sampled, clipped and held out as a whole. For a folder a
-    regular expression on file names, whose first group (or whole match) names the unit; else the name of a column with an
-    entry for each image [every image on its own]."""
+    regular expression on file names, whose first group (or whole match) names the unit, or "folder" for class/PATIENT/*.jpg;
+    else the name of a column with an entry for each image [every image on its own]."""
     images_per_unit: int | None = None
     """With --unit: images of a unit that are used at most, others are left out [8]. Public: choose it without counting."""
     unit_name: str | None = None

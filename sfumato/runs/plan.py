@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from sfumato.core.checks import privacy_target
 from sfumato.core.errors import DataError
+from sfumato.data.listing import left_out_words
 from sfumato.data.source import DataInfo
 from sfumato.models import registry, trainable
 from sfumato.models.input import Input
@@ -41,7 +42,8 @@ class Plan:
     public: of the row map of linear heads. weights: the public ones it starts from. trains: which part of the network, as
     `models/trainable.py` has it; None where all of it is, or only a head on fixed features. size: side of what the network
     sees, None for its own. noise, noise_rng: by their names in `PrivacyConfig`. images_per_unit, grouping: of units of several
-    images, how many are used at most and how they are told apart. n_validation, n_test: images, whatever the unit.
+    images, how many are used at most and how they are told apart. n_validation, n_test: images, whatever the unit. left_out:
+    files of the data set that are not read, by their ending.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Plan:
     noise_rng: str = "philox"
     images_per_unit: int | None = None
     grouping: str | None = None
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def input(self) -> Input | None:
@@ -118,6 +121,8 @@ class Plan:
     def _public_facts(self) -> list[str]:
         """Beyond those that every report names."""
         facts = [] if self.public is None else [self.public.fact]
+        if self.left_out:
+            facts.append(f"{left_out_words(self.left_out)} (nothing of them was learnt)")
         if self.grouping is not None:
             facts.append(f"that {self.unit}s are told apart by {self.grouping!r}, and that at most {self.images_per_unit} "
                          "images of each are used")  # fmt: skip
@@ -180,7 +185,7 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         not_covered=not_covered(info, model, chosen, weights),
         rooted=config.method.rooted, images_per_unit=info.images_per_unit, grouping=config.units.unit,
         public=public, weights=weights, trains=trains, size=None if given is None else given.size, relation=relation,
-        noise=config.privacy.noise, noise_rng=config.privacy.noise_rng,
+        noise=config.privacy.noise, noise_rng=config.privacy.noise_rng, left_out=info.left_out,
     )  # fmt: skip
 
 

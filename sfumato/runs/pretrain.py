@@ -58,7 +58,7 @@ def pretrain(config: PretrainConfig) -> None:
     shape = network.input.shape(splits.train.shape)
     weights.save(config.out, network, config.model, splits.train.class_names, shape)
     files.remove_directory(_work(config))
-    _tell(config, network, splits.validation if where.validation > 0 else splits.test)
+    _tell(config, network, splits.evaluated(where.validation))
 
 
 def _network(config: PretrainConfig, source: Source) -> Prepared:

@@ -1,7 +1,7 @@
 """`sfumato features`: a fixed feature map over a data set, into a directory that any solver can stream.
 
     manifest.json                       what the rows are; digests once a split is complete
-    SPLIT.features.npy SPLIT.labels.npy     memory-mapped matrix, class numbers
+    SPLIT.features.npy SPLIT.labels.npy     memory-mapped matrix, class numbers; train, validation, test, as far as there are
     SPLIT.units.npy                     with --unit: to which unit each row belongs
     SPLIT.names.npy                     of a folder: the files' names, by which `sfumato fit --validation` holds out
     progress.json                       rows done, while there are more to do
@@ -55,7 +55,8 @@ def write_store(config: FeaturesConfig) -> Store:
     options = data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
                                test_fraction=where.test_fraction, share=where.share, unit=config.unit)  # fmt: skip
     splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=options)
-    sources = {"train": splits.train} | ({"test": splits.test} if splits.test is not None else {})
+    others = {"validation": splits.validation, "test": splits.test}
+    sources = {"train": splits.train} | {split: source for split, source in others.items() if source is not None}
     model = config.model if public is None else public.model
     planned, feature_map = _plan(config, model, sources, public)
     store = _begin(config.out, planned)

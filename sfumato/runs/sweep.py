@@ -73,7 +73,7 @@ def sweep(config: SweepConfig) -> str:
     config.check()
     refuse_existing(config.out)
     splits = open_splits(config.base)
-    held_out = splits.validation if config.base.data.validation > 0 else splits.test
+    held_out = splits.evaluated(config.base.data.validation)
     if held_out is None:
         raise DataError(f"data={config.base.data.data!r}: no images to evaluate on; give --test-fraction or --validation")
     counts = {"train": len(splits.train), held_out.split: len(held_out)}

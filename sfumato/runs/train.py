@@ -13,6 +13,7 @@ from sfumato import data
 from sfumato.core import files
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
+from sfumato.data.listing import left_out_words
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.models import registry
 from sfumato.noise import NOISES
@@ -64,6 +65,12 @@ def plan_for(config: TrainConfig) -> Plan:
     return make_plan(config, describe(config))
 
 
+def tell_left_out(left_out: dict[str, int], progress: Progress) -> None:
+    """Files that are not read are not passed over without a word."""
+    if left_out:
+        progress.say(f"data      {left_out_words(left_out)}", left_out=left_out)
+
+
 def train(config: TrainConfig) -> RunDirectory:
     """Run from the beginning. Whatever is wrong with configuration or data is found before anything is written."""
     config.check()
@@ -78,6 +85,7 @@ def train(config: TrainConfig) -> RunDirectory:
     began = {"fingerprint": splits.train.fingerprint(key.mac), "environment": environment()}
     directory = RunDirectory.create(config.out, key, config.to_json(), plan.to_json(), began)
     with Ledger.open(directory.path) as ledger, closing(make_progress(config.run.log)) as progress:
+        tell_left_out(plan.left_out, progress)
         _fit(directory, config, plan, splits, key, ledger, progress)
     return _end(directory)
 
@@ -133,7 +141,7 @@ def _fit(
 ) -> None:  # fmt: skip
     began = time.monotonic()
     say_skipped(splits, progress)
-    held_out = splits.validation if config.data.validation > 0 else splits.test
+    held_out = splits.evaluated(config.data.validation)
     job = build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
     recorder = Recorder(directory, config, plan, job, ledger, progress)
