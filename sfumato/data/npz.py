@@ -11,6 +11,7 @@ import numpy as np
 
 from sfumato.core.archive import Archive
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
+from sfumato.data.labels import encode_parts
 from sfumato.data.shelf import Arrays, Loaded, Shelf, positions
 from sfumato.data.source import from_arrays
 from sfumato.data.units import column
@@ -25,16 +26,16 @@ def find_npz(path: Path) -> Shelf:
     shapes = {part: _image_shape(path, f"x_{part}") for part in parts}
     shape = shapes["train"]
     for part, (n, *_) in shapes.items():
-        if labels[part].shape != (n,):
+        if labels[part].shape[:1] != (n,):
             raise DataError(f"{path}: y_{part} has shape {labels[part].shape} for {n} images in x_{part}; give one "
                             "label per image")
         if shapes[part][1:] != shape[1:]:
             raise DataError(f"{path}: images of x_{part} are {shapes[part][1:]}, those of x_train {shape[1:]}; store "
                             "one size")
-    classes = _classes(path, labels)
+    classes, numbers = encode_parts(labels, str(path), {part: f"y_{part}" for part in parts})
 
     def load() -> Loaded:
-        arrays: dict[str, Arrays] = {part: (read_member(path, f"x_{part}"), labels[part]) for part in parts}
+        arrays: dict[str, Arrays] = {part: (read_member(path, f"x_{part}"), numbers[part]) for part in parts}
         try:
             sources = {part: from_arrays(*arrays[part], classes, path.stem, part) for part in parts}
         except SfumatoError as error:
@@ -126,21 +127,3 @@ def _image_shape(path: Path, key: str) -> tuple[int, int, int, int]:
         raise DataError(f"{path}: {key} has shape {shape}; give (n, h, w), or (n, h, w, c) with c = 1 or 3, n > 0")
     n, h, w, c = (int(size) for size in shape)
     return n, h, w, c
-
-
-def _classes(path: Path, labels: dict[str, np.ndarray]) -> tuple[str, ...]:
-    """The classes of the training part; the test part may have no other."""
-    known, unknown = set(labels["train"].tolist()), []
-    if "test" in labels:
-        unknown = sorted(set(labels["test"].tolist()) - known)
-    if unknown:
-        raise DataError(f"{path}: class {unknown[0]!r} is in y_test but not in y_train ({len(unknown)} such); add "
-                        "training images of it or remove it from the test part")
-    if len(known) < 2:
-        raise DataError(f"{path}: y_train has only one class ({', '.join(map(repr, known)) or 'none'}); a classifier "
-                        "needs two or more")
-    try:
-        placeholder = np.zeros((len(labels["train"]), 1, 1), np.uint8)
-        return from_arrays(placeholder, labels["train"]).class_names
-    except SfumatoError as error:
-        raise DataError(f"{path}: y_train: {error}") from None
