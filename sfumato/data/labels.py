@@ -102,7 +102,8 @@ def vector(labels: Any, argument: str) -> Shaped[np.ndarray, " n"]:
             raise ArgumentError(argument, given[broken][0].item(), "Unknown label type: real numbers are no classes; give "
                                 "whole numbers or strings, or bin them")  # fmt: skip
     if given.dtype.kind not in "biufU":
-        raise ArgumentError(argument, f"dtype {given.dtype}", "give whole numbers or strings")
+        why = "Complex data not supported; " if given.dtype.kind == "c" else ""
+        raise ArgumentError(argument, f"dtype {given.dtype}", f"{why}give whole numbers or strings")
     return given
 
 

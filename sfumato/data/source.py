@@ -4,18 +4,19 @@ Shape letters: `n` images in the split, `b` images asked for, `h` `w` `c` height
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, Shaped
+from jaxtyping import Bool, Float32, Int32, Shaped
 
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.labels import encode, names_of, vector
 
 Read = Callable[[np.ndarray], np.ndarray]  # indices (b,) -> images (b, h, w, c) as stored
-CHUNK = 1024  # images held at once while fingerprinting
+CHUNK = 1024  # images held at once while looking at all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +134,22 @@ def from_arrays(
     return Source(name, split, indices, names, (h, w, c), lambda at: pixels[at])
 
 
+def not_finite(rows: Shaped[np.ndarray, "n ..."]) -> Bool[np.ndarray, " n"]:
+    """Which rows (or images) hold a NaN or an infinity."""
+    if rows.dtype.kind != "f":
+        return np.zeros(len(rows), bool)
+    chunks = (rows[k : k + CHUNK] for k in range(0, len(rows), CHUNK))
+    parts = [np.isfinite(part).reshape(len(part), -1).all(1) for part in chunks]
+    return ~np.concatenate(parts) if parts else np.zeros(0, bool)
+
+
+def warn_if_not_finite(rows: Shaped[np.ndarray, "n ..."], what: str) -> None:
+    """Before a prediction: nothing can be said of such rows."""
+    if spoilt := int(not_finite(rows).sum()):
+        warnings.warn(f"{spoilt} of {len(rows)} {what} hold NaN or infinity: what is predicted for them means nothing",
+                      stacklevel=4)  # fmt: skip
+
+
 def _add_names(digest: Any, names: Sequence[str]) -> None:
     """Length-prefixed, so ("ab", "c") and ("a", "bc") differ."""
     for name in names:
@@ -160,11 +177,23 @@ def _as_images(images: Any) -> np.ndarray:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
         raise ArgumentError("images", f"shape {np.shape(images)}", "give (n, h, w), or (n, h, w, c) with c = 1 or 3")
+    check_pixels(pixels)
+    return pixels
+
+
+def check_pixels(pixels: np.ndarray) -> None:
+    """Raises ArgumentError unless they are uint8, or floats that look like [0, 1]."""
     if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
         raise ArgumentError("images", f"dtype {pixels.dtype}", "convert to uint8 (0 to 255) or to floats in [0, 1]")
-    if pixels.dtype.kind == "f" and np.mean(pixels > 1.5) > 0.01:  # a few wild pixels are one example's own affair
+    # A few wild pixels are one example's own affair.
+    if pixels.dtype.kind == "f" and pixels.size and np.mean(pixels > 1.5) > 0.01:
         raise ArgumentError("images", f"floats up to {np.nanmax(pixels):.4g}", "divide by 255, or give uint8")
-    return pixels
+
+
+def scaled(pixels: np.ndarray) -> Float32[np.ndarray, "..."]:
+    """uint8 divided by 255, floats as they are. Raises ArgumentError as `check_pixels` does."""
+    check_pixels(pixels)
+    return pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels.astype(np.float32)
 
 
 def _as_labels(labels: Any, class_names: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
