@@ -55,8 +55,8 @@ def progress_for(verbose: Any) -> Progress:
 def refuse_to_pickle_ledger(ledger: Any) -> None:
     """A copy without its ledger would spend a budget of its own at its next fit."""
     if isinstance(ledger, Ledger):
-        raise LedgerError(f"{ledger.path}: an estimator that pays from an open ledger cannot be pickled; keep a fitted one by "
-                          "save(directory), or set_params(ledger=None) first; processes (n_jobs) cannot share a ledger")
+        raise LedgerError(f"{ledger.path}: an estimator that pays from an open ledger cannot be pickled; "
+                          "set_params(ledger=None) keeps a fitted one, and n_jobs=1 lets fits share the ledger")
 
 
 class UsedRows:
