@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sfumato.core.checks import choice, privacy_target
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.data.source import not_finite, warn_if_not_finite
 from sfumato.data.units import Units, column
 from sfumato.models.heads import Sphere, SphereLinear
 from sfumato.privacy import accountants, calibration
@@ -26,6 +26,8 @@ from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger, relation_of
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
+from sfumato.runs.fitting import USED, all_or_nothing, progress_for, refuse_to_pickle_ledger, told_classes
+from sfumato.runs.progress import Progress
 from sfumato.solve.budget import METHODS, LinearRecipe, automatic, linear_rule, releases_for, weakness
 from sfumato.solve.linear import class_counts, solver
 from sfumato.solve.public import directions, public_sphere
@@ -71,12 +73,16 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         clones share it too, so `cross_val_score` (with n_jobs=1) pays for every fit. None gives each fit its own (add or
         remove one row).
     rows_per_group: where `fit` is given groups, the rows of each that are used at most; a public number.
+    verbose: 1 shows a bar of the steps.
 
     The guarantee begins at `fit`. What is fitted on private rows in front of it (a StandardScaler or a PCA in a Pipeline), or a
     sample_weight computed from other rows, is outside of epsilon: use public rows for that, or steps that look at one row.
 
-    A row that is not finite counts as nothing. After `fit`: classes_, n_features_in_, plan_, epsilon_ (spent by this fit),
-    head_ (a module: row -> scores). Noise comes from the system's entropy, so two fits differ.
+    A row that is not finite counts as nothing; `fit` warns of such rows, and refuses where most are. A fit that is refused
+    leaves the estimator as it was. Without a ledger, `fit` warns where the same rows were used before in this process.
+
+    After `fit`: classes_, n_features_in_, plan_, epsilon_ (spent by this fit), head_ (a module: row -> scores). Noise comes
+    from the system's entropy, so two fits differ.
     """
 
     def __init__(
@@ -90,6 +96,7 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         rooted: bool = False,
         ledger: Ledger | None = None,
         rows_per_group: int = 8,
+        verbose: int = 0,
     ):
         self.epsilon = epsilon
         self.delta = delta
@@ -100,6 +107,7 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         self.rooted = rooted
         self.ledger = ledger
         self.rows_per_group = rows_per_group
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> "DPLinearClassifier":
         """X: n x d, float16, float32 or float64, also memory-mapped (it is streamed); y: n labels.
@@ -110,32 +118,42 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         of its rows with their most frequent class.
         Raises ArgumentError, DataError; BudgetError if the ledger does not allow the fit (nothing is released then).
         """
-        X, y = validate_data(self, X, y, dtype=_FLOATS, ensure_all_finite=False, multi_output=True)
-        y = column_or_1d(y, warn=True)
-        present = _distinct("y", y)
-        check_classification_targets(y)
-        self.classes_ = _known(present, self.classes)
-        labels = np.searchsorted(self.classes_, y).astype(np.int32)
-        of_class = _given(self.class_weight, self.classes_)
+        with all_or_nothing(self):
+            return self._fit(X, y, sample_weight, groups)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> "DPLinearClassifier":
+        if y is not None:
+            classes, labels = told_classes(y, self.classes)
+        X = validate_data(self, X, y if y is None else labels, dtype=_FLOATS, ensure_all_finite=False)[0]
+        of_class = _given(self.class_weight, classes)
+        given, weights = X, _weights(sample_weight, len(X))
+        _check_finite(X)
         if groups is not None:
             X, labels = _grouped(X, labels, groups, self.rows_per_group, sample_weight)
-        rows = Rows(X, labels, len(self.classes_), _weights(sample_weight, len(X)))
-        epsilon, delta = privacy_target(self.epsilon, self.delta, len(X))
+        rows = Rows(X, labels, len(classes), weights)
+        plan, sphere = self._plan(len(X), len(classes), balanced=of_class is None)
+        if problem := weakness(plan.epsilon, plan.n, len(classes), plan.mu):
+            warnings.warn(problem, stacklevel=4)
+        with nullcontext(self.ledger) if self.ledger is not None else Ledger.temporary(plan.delta, plan.epsilon) as ledger, \
+                closing(progress_for(self.verbose)) as progress:  # fmt: skip
+            head = _run(plan, rows, of_class, sphere, ledger, progress)
+        self.classes_, self.plan_, self.head_, self.epsilon_ = classes, plan, head, plan.spends
+        if self.ledger is None:
+            USED.add(given, plan.spends)
+        return self
+
+    def _plan(self, n: int, classes: int, balanced: bool) -> tuple[LinearPlan, Sphere]:
+        """balanced: whether the counts of the classes are released first."""
+        epsilon, delta = privacy_target(self.epsilon, self.delta, n)
         relation = relation_of(self.ledger)
         mu = calibration.gaussian_mu_for(epsilon, delta, relation)
-        balanced = of_class is None
         enough = GaussianEvent(1 / (mu * math.sqrt(COUNT_SHARE)) * (1 + 1e-12))
         counts = Release("class counts", 1, enough, "how many examples each class has")
         left = mu * math.sqrt(1 - COUNT_SHARE) if balanced else mu
-        sphere = self._sphere(len(X), left)
-        recipe = linear_rule(_resolve(self.method, sphere.size - 1), len(X), sphere.size, len(self.classes_), left)
+        sphere = self._sphere(n, left)
+        recipe = linear_rule(_resolve(self.method, sphere.size - 1), n, sphere.size, classes, left)
         releases = (counts,) * balanced + releases_for(recipe, epsilon, delta, left, relation)
-        self.plan_ = LinearPlan(len(X), X.shape[1], recipe, releases, epsilon, delta, mu, relation)
-        self._warn_if_weak()
-        with nullcontext(self.ledger) if self.ledger is not None else Ledger.temporary(delta, epsilon) as ledger:
-            self.head_ = self._run(rows, of_class, sphere, ledger)
-        self.epsilon_ = self.plan_.spends
-        return self
+        return LinearPlan(n, self.n_features_in_, recipe, releases, epsilon, delta, mu, relation), sphere
 
     def decision_function(self, X: Any) -> Float[np.ndarray, " n *classes"]:
         """Class scores; for two classes, how much the second leads."""
@@ -156,9 +174,14 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         tags.classifier_tags.poor_score = True  # on a handful of rows privacy leaves no signal
         return tags
 
+    def __getstate__(self) -> dict[str, Any]:
+        refuse_to_pickle_ledger(self.ledger)
+        return super().__getstate__()
+
     def _scores(self, X: Any) -> Float[np.ndarray, "n classes"]:
         check_is_fitted(self, "head_")
         X = validate_data(self, X, reset=False, dtype=_FLOATS, ensure_all_finite=False)
+        warn_if_not_finite(X, "rows")
         return scores_of(self.head_, X)
 
     def _sphere(self, n: int, mu: float) -> Sphere:
@@ -169,51 +192,37 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
             raise ArgumentError("public", f"shape {public.shape}", f"give rows of {self.n_features_in_} features, as in X")
         return public_sphere(public.astype(np.float64), directions(n, mu), self.rooted)
 
-    def _run(self, rows: Rows, of_class: np.ndarray | None, sphere: Sphere, ledger: Ledger) -> SphereLinear:
-        """of_class: the weight of each class; None to balance them by counts that are released first."""
-        key, releases = SecretKey.from_entropy(), self.plan_.releases
-        ledger.authorise(tally_of(releases))
-        if of_class is None:
-            state: Any = run(class_counts(rows, releases[0]), ledger, key)
-            of_class, releases = _balancing(np.asarray(state["counts"])), releases[1:]
-        procedure = solver(_weighted(rows, of_class), sphere, self.plan_.recipe, releases)
-        final: Any = run(procedure, ledger, key)
-        return procedure.classifier(final)
 
-    def _warn_if_weak(self) -> None:
-        problem = weakness(self.plan_.epsilon, self.plan_.n, len(self.classes_), self.plan_.mu)
-        if problem:
-            warnings.warn(problem, stacklevel=3)
+def _run(
+    plan: LinearPlan, rows: Rows, of_class: np.ndarray | None, sphere: Sphere, ledger: Ledger, progress: Progress
+) -> SphereLinear:
+    """of_class: the weight of each class; None to balance them by counts that are released first."""
+    key, releases = SecretKey.from_entropy(), plan.releases
+    ledger.authorise(tally_of(releases))
+    if of_class is None:
+        state: Any = run(class_counts(rows, releases[0]), ledger, key)
+        of_class, releases = _balancing(np.asarray(state["counts"])), releases[1:]
+    procedure = solver(_weighted(rows, of_class), sphere, plan.recipe, releases)
+    progress.begin(plan.recipe.method, procedure.steps, "steps")
+    final: Any = run(procedure, ledger, key, after_step=lambda done, state: progress.advance(done))
+    return procedure.classifier(final)
+
+
+def _check_finite(X: np.ndarray) -> None:
+    """Rows that are not finite count as nothing. Where they are most of all, the budget would buy nothing."""
+    spoilt = not_finite(X)
+    if 2 * spoilt.sum() > len(X):
+        column = ~np.isfinite(X[:, : 1 << 16]).any(0)
+        where = f", all of column {int(column.argmax())}" if column.any() else ""
+        raise ArgumentError("X", f"{int(spoilt.sum())} of {len(X)} rows hold NaN or infinity{where}",
+                            "such rows count as nothing; leave the column out, or fill it with a public number")  # fmt: skip
+    if spoilt.any():
+        warnings.warn(f"{int(spoilt.sum())} of {len(X)} rows hold NaN or infinity and count as nothing", stacklevel=5)
 
 
 def _resolve(method: str, d: int) -> str:
     choice("method", method, ("auto", *METHODS))
     return automatic(method, d)
-
-
-def _distinct(argument: str, labels: np.ndarray) -> np.ndarray:
-    """The labels that occur, sorted."""
-    try:
-        return np.unique(labels)
-    except TypeError:
-        kinds = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
-        raise ArgumentError(argument, f"labels of several types: {kinds}", "give all as numbers or all as strings") from None
-
-
-def _known(present: np.ndarray, classes: Any) -> np.ndarray:
-    """The classes, sorted. present: the labels that occur; classes: those that were declared, if any."""
-    if classes is None:
-        if len(present) < 2:
-            raise ArgumentError("y", f"only one class, {present.tolist()[0]!r}",
-                                "a classifier needs two or more; name all with classes=")  # fmt: skip
-        return present
-    known = _distinct("classes", np.asarray(classes))
-    if len(known) < 2:
-        raise ArgumentError("classes", classes, "a classifier needs two or more")
-    outside = [label for label in present.tolist() if label not in known.tolist()]
-    if outside:
-        raise ArgumentError("y", outside[0], f"not one of the declared classes ({', '.join(map(str, known[:10]))})")
-    return known
 
 
 def _grouped(X: np.ndarray, labels: np.ndarray, groups: Any, most: int, weight: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -281,7 +281,7 @@ def test_npz(tmp_path: Path) -> None:
         ({"y_test": None}, "has no y_test"),
         ({"X_test": np.zeros(1)}, "X_test would not be read"),
         ({"y_train": np.zeros(40, int), "y_test": np.zeros(20, int)}, "only one class"),
-        ({"y_test": np.full(20, 7)}, "class 7 is in y_test but not in y_train"),
+        ({"y_test": np.full(20, 7)}, "y_test=7: not one of the classes of y_train"),
         ({"y_train": np.zeros(39, int)}, "39"),
         ({"x_train": np.zeros((40, 9))}, "x_train has shape"),
         ({"x_test": np.zeros((20, 6, 6, 3), np.uint8)}, "store one size"),

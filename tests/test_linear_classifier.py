@@ -185,6 +185,7 @@ def test_a_vanishing_epsilon_warns_and_still_predicts(epsilon: float) -> None:
     ({"classes": ["0", "1"]}, [0, 1] * 3, "y=0: not one of the declared"),
     ({"classes": np.array([0, "a"], object)}, [0, 1] * 3, "classes=.*int, str"),
     ({}, np.array([0, "a"] * 3, object), "y=.*int, str"),
+    ({}, [0, None] * 3, "y=.*NaN or None, the first at 1"),
     ({"ledger": "dir"}, [0, 1] * 3, "ledger='dir'.*Ledger.open"),
 ])  # fmt: skip
 def test_bad_input_is_named(settings: dict, labels: Any, says: str) -> None:

@@ -349,10 +349,8 @@ def test_strings_name_their_classes_and_halves_stay_halves(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("change", "says"), [
     ({"X": np.zeros((4, 2, 2))}, "n rows"), ({"X": np.zeros((4, 2), int)}, "floats"), ({"y": np.zeros(3, int)}, "one label"),
-    ({"y": np.zeros(4, int)}, "only one class"), ({"y": np.array([0, 1, -1, 2])}, "number the classes"),
-    ({"y": np.array([0, 1, 0, 2**63], np.uint64)}, "labels from 0 to 9223372036854775808; number the classes"),
-    ({"y": np.full(4, 2**63, np.uint64)}, "number the classes"),
-    ({"y": np.array([0.5, 1, 1, 2])}, "whole numbers or strings"), ({"y": None}, "has no y"), ({"X": None}, "has no X"),
+    ({"y": np.zeros(4, int)}, "only one class"), ({"y": np.full(4, 2**63, np.uint64)}, "only one class"),
+    ({"y": np.array([0.5, 1, 1, 2])}, "y=0.5.*whole numbers or strings"), ({"y": None}, "has no y"), ({"X": None}, "has no X"),
     ({"X_test": np.eye(2)}, "X_test would not be read"), ({"y_test": np.arange(4)}, "y_test would not be read"),
 ])  # fmt: skip
 def test_unusable_matrices_are_refused(change: dict, says: str, tmp_path: Path) -> None:

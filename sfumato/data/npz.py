@@ -11,7 +11,8 @@ import numpy as np
 
 from sfumato.core.archive import Archive
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
-from sfumato.data.keys import Keys, find_keys, key_of, one_column
+from sfumato.data.keys import find_keys, key_of, one_column
+from sfumato.data.labels import encode_parts
 from sfumato.data.shelf import Arrays, Loaded, Shelf, positions
 from sfumato.data.source import from_arrays
 from sfumato.data.units import column
@@ -24,16 +25,16 @@ def find_npz(path: Path) -> Shelf:
     shapes = {part: _image_shape(path, x) for part, (x, _) in parts.items()}
     shape = shapes["train"]
     for part, (n, *_) in shapes.items():
-        if labels[part].shape != (n,):
+        if labels[part].shape[:1] != (n,):
             raise DataError(f"{path}: {parts[part][1]} has shape {labels[part].shape} for {n} images in {parts[part][0]}; give "
                             "one label per image")
         if shapes[part][1:] != shape[1:]:
             raise DataError(f"{path}: images of {parts[part][0]} are {shapes[part][1:]}, those of {parts['train'][0]} "
                             f"{shape[1:]}; store one size")
-    classes = _classes(path, labels, parts)
+    classes, numbers = encode_parts(labels, str(path), {part: y for part, (_, y) in parts.items()})
 
     def load() -> Loaded:
-        arrays: dict[str, Arrays] = {part: (read_member(path, x), labels[part]) for part, (x, _) in parts.items()}
+        arrays: dict[str, Arrays] = {part: (read_member(path, x), numbers[part]) for part, (x, _) in parts.items()}
         try:
             sources = {part: from_arrays(*arrays[part], classes, path.stem, part) for part in parts}
         except SfumatoError as error:
@@ -108,21 +109,3 @@ def _image_shape(path: Path, key: str) -> tuple[int, int, int, int]:
         raise DataError(f"{path}: {key} has shape {shape}; give (n, h, w), or (n, h, w, c) with c = 1 or 3, n > 0")
     n, h, w, c = (int(size) for size in shape)
     return n, h, w, c
-
-
-def _classes(path: Path, labels: dict[str, np.ndarray], keys: Keys) -> tuple[str, ...]:
-    """The classes of the training part; the other parts may have no other."""
-    known, named = set(labels["train"].tolist()), keys["train"][1]
-    for part in labels:
-        unknown = sorted(set(labels[part].tolist()) - known)
-        if unknown:
-            raise DataError(f"{path}: class {unknown[0]!r} is in {keys[part][1]} but not in {named} ({len(unknown)} such); add "
-                            f"training images of it or remove it from the {part} part")
-    if len(known) < 2:
-        raise DataError(f"{path}: {named} has only one class ({', '.join(map(repr, known)) or 'none'}); a classifier "
-                        "needs two or more")
-    try:
-        placeholder = np.zeros((len(labels["train"]), 1, 1), np.uint8)
-        return from_arrays(placeholder, labels["train"]).class_names
-    except SfumatoError as error:
-        raise DataError(f"{path}: {named}: {error}") from None

@@ -7,7 +7,7 @@ A feature store (a directory with manifest.json, written by `sfumato features`) 
     NAME.safetensors   the same names                            read whole
     NAME.parquet       numeric columns, and one called label     read whole; needs pyarrow
 
-Labels are whole numbers or strings. Numbers 0 .. k become the classes "0" .. "k".
+Labels are whole numbers or strings; the classes are those that occur among the training labels, sorted (`labels.py`).
 
 Units of several rows: a column with an entry for each row, found by its name COLUMN. In a store it is SPLIT.COLUMN.npy
 (`sfumato features --unit` writes SPLIT.units.npy), beside NAME.npy it is NAME.COLUMN.npy; in the other files it is an array
@@ -25,6 +25,7 @@ from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.core.files import read_json
 from sfumato.data.keys import KINDS, SPLITS, WANTED, Keys, find_keys, key_of, one_column
+from sfumato.data.labels import encode_parts
 from sfumato.data.npz import members, read_member
 from sfumato.data.shelf import Loaded, Shelf, positions
 from sfumato.data.source import DataInfo, Source, Splits
@@ -269,9 +270,10 @@ def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], 
         if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape or rows.shape[1] != width:
             raise DataError(f"{path}: {found[split][0]} is {rows.dtype} {rows.shape}; give n rows of {width or 'd'} floats "
                             "each")
-        if labels.shape != (len(rows),):
+        if labels.shape[:1] != (len(rows),):
             raise DataError(f"{path}: {found[split][1]} has shape {labels.shape}; give one label for each of {len(rows)} rows")
-    classes, numbers = _classes({split: labels for split, (_, labels) in given.items()}, path)
+    classes, numbers = encode_parts({split: labels for split, (_, labels) in given.items()}, str(path),
+                                    {split: names[1] for split, names in found.items()})
     return {split: (rows, numbers[split]) for split, (rows, _) in given.items()}, classes
 
 
@@ -287,26 +289,3 @@ def _keys(arrays: dict[str, np.ndarray], path: Path) -> Keys:
             raise DataError(f"{path}: {named[0]} would not be read beside X, y; {WANTED}, or X and y alone")
         return {"train": PLAIN_NAMES}
     return find_keys(path, arrays, f"{WANTED}, or X and y")
-
-
-def _classes(labels: dict[str, np.ndarray], path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """Class names from the training labels, and every label as a class number."""
-    train = labels["train"]
-    if train.dtype.kind in "iu":
-        if train.min() < 0 or train.max() >= max(100_000, len(train)):
-            raise DataError(f"{path}: labels from {train.min()} to {train.max()}; number the classes from 0, or give strings")
-        known = np.arange(int(train.max()) + 1)
-    elif train.dtype.kind == "U":
-        known = np.unique(train)
-    else:
-        raise DataError(f"{path}: labels are {train.dtype}; give whole numbers or strings")
-    if len(known) < 2:
-        raise DataError(f"{path}: only one class; a classifier needs two or more")
-    numbers = {}
-    for split, each in labels.items():
-        places = np.searchsorted(known, each).clip(0, len(known) - 1)
-        if np.any(known[places] != each):
-            unknown = each[known[places] != each][0]
-            raise DataError(f"{path}: the {split} labels have a class that the training labels lack: {unknown}")
-        numbers[split] = places.astype(np.int32)
-    return tuple(str(name) for name in known), numbers

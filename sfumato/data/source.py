@@ -4,18 +4,19 @@ Shape letters: `n` images in the split, `b` images asked for, `h` `w` `c` height
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, Shaped
+from jaxtyping import Bool, Float32, Int32, Shaped
 
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.data.labels import encode, names_of, vector
 
 Read = Callable[[np.ndarray], np.ndarray]  # indices (b,) -> images (b, h, w, c) as stored
-CHUNK = 1024  # images held at once while fingerprinting
-MOST_CLASSES = 100_000  # an integer label above this is a code, not a class index
+CHUNK = 1024  # images held at once while looking at all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +130,8 @@ def from_arrays(
     """A source over arrays in memory.
 
     `images`: (n, h, w) or (n, h, w, c) with c = 1 or 3; uint8, or floats meant to lie in [0, 1].
-    `labels`: (n,) class indices 0, 1, ..., or strings (classes are then `class_names`, else the sorted distinct ones).
+    `labels`: (n,) or (n, 1) whole numbers or strings; the classes are the sorted distinct ones. With `class_names`, numbers are
+    places in that list, and strings are among its names.
     Raises DataError, ArgumentError.
     """
     pixels = _as_images(images)
@@ -142,6 +144,22 @@ def from_arrays(
         raise DataError(f"labels: only one class ({names[0]!r}); a classifier needs images of two classes or more")
     h, w, c = (int(size) for size in pixels.shape[1:])
     return Source(name, split, indices, names, (h, w, c), lambda at: pixels[at])
+
+
+def not_finite(rows: Shaped[np.ndarray, "n ..."]) -> Bool[np.ndarray, " n"]:
+    """Which rows (or images) hold a NaN or an infinity."""
+    if rows.dtype.kind != "f":
+        return np.zeros(len(rows), bool)
+    chunks = (rows[k : k + CHUNK] for k in range(0, len(rows), CHUNK))
+    parts = [np.isfinite(part).reshape(len(part), -1).all(1) for part in chunks]
+    return ~np.concatenate(parts) if parts else np.zeros(0, bool)
+
+
+def warn_if_not_finite(rows: Shaped[np.ndarray, "n ..."], what: str) -> None:
+    """Before a prediction: nothing can be said of such rows."""
+    if spoilt := int(not_finite(rows).sum()):
+        warnings.warn(f"{spoilt} of {len(rows)} {what} hold NaN or infinity: what is predicted for them means nothing",
+                      stacklevel=4)  # fmt: skip
 
 
 def _add_names(digest: Any, names: Sequence[str]) -> None:
@@ -171,38 +189,37 @@ def _as_images(images: Any) -> np.ndarray:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
         raise ArgumentError("images", f"shape {np.shape(images)}", "give (n, h, w), or (n, h, w, c) with c = 1 or 3")
-    if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
-        raise ArgumentError("images", f"dtype {pixels.dtype}", "convert to uint8 (0 to 255) or to floats in [0, 1]")
-    if pixels.dtype.kind == "f" and np.mean(pixels > 1.5) > 0.01:  # a few wild pixels are one example's own affair
-        raise ArgumentError("images", f"floats up to {np.nanmax(pixels):.4g}", "divide by 255, or give uint8")
+    check_pixels(pixels)
     return pixels
 
 
+def check_pixels(pixels: np.ndarray) -> None:
+    """Raises ArgumentError unless they are uint8, or floats that look like [0, 1]."""
+    if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
+        raise ArgumentError("images", f"dtype {pixels.dtype}", "convert to uint8 (0 to 255) or to floats in [0, 1]")
+    # A few wild pixels are one example's own affair.
+    if pixels.dtype.kind == "f" and pixels.size and np.mean(pixels > 1.5) > 0.01:
+        raise ArgumentError("images", f"floats up to {np.nanmax(pixels):.4g}", "divide by 255, or give uint8")
+
+
+def scaled(pixels: np.ndarray) -> Float32[np.ndarray, "..."]:
+    """uint8 divided by 255, floats as they are. Raises ArgumentError as `check_pixels` does."""
+    check_pixels(pixels)
+    return pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels.astype(np.float32)
+
+
 def _as_labels(labels: Any, class_names: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    given = np.asarray(labels)
-    if given.ndim != 1:
-        raise ArgumentError("labels", f"shape {given.shape}", "give one label per image, shape (n,)")
-    names = None if class_names is None else tuple(str(name) for name in class_names)
-    if names is not None and (not names or len(set(names)) != len(names)):
+    if class_names is None:
+        classes, indices = encode(labels)
+        return indices, names_of(classes)
+    names = tuple(str(name) for name in class_names)
+    if not names or len(set(names)) != len(names):
         raise ArgumentError("class_names", names, "give every class once")
-    if given.dtype.kind == "U" or (given.dtype == object and all(isinstance(label, str) for label in given)):
-        return _named_labels(given, names)
-    if given.dtype.kind not in "iub" and given.size:
-        raise ArgumentError("labels", f"dtype {given.dtype}", "give class indices 0, 1, ... or strings")
+    given = vector(labels, "labels")
+    if given.dtype.kind == "U":
+        return encode(given, classes=names, known="the class names")[1], names
     low, high = (int(given.min()), int(given.max())) if given.size else (0, 0)
-    most = MOST_CLASSES if names is None else len(names)
-    if low < 0 or high >= most:
-        raise ArgumentError("labels", low if low < 0 else high, f"class indices run from 0 to {most - 1}; "
-                            "give other codes as strings")
-    return given.astype(np.int32), names or tuple(str(k) for k in range(high + 1))
-
-
-def _named_labels(given: np.ndarray, names: tuple[str, ...] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    distinct, inverse = np.unique(given.astype(str), return_inverse=True)
-    if names is None:
-        names = tuple(str(name) for name in distinct)
-    place = {name: k for k, name in enumerate(names)}
-    unknown = [str(name) for name in distinct if name not in place]
-    if unknown:
-        raise ArgumentError("labels", unknown[0], f"not one of the class names ({', '.join(names[:10])})")
-    return np.array([place[str(name)] for name in distinct], np.int32)[inverse.reshape(-1)], names
+    if low < 0 or high >= len(names):
+        raise ArgumentError("labels", low if low < 0 else high, f"class indices run from 0 to {len(names) - 1}; leave "
+                            "class_names out for other codes")  # fmt: skip
+    return given.astype(np.int32), names

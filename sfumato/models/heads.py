@@ -116,14 +116,13 @@ class Sphere(eqx.Module):
     def turned(self, row: Float[Array, " d"]) -> Float[Array, " k"]:
         """The part before centring, of norm 1."""
         row = row.astype(jnp.float32)
-        largest = jnp.max(jnp.abs(row))  # numbers near float32's limit would overflow when squared
-        row = jnp.where(jnp.isfinite(largest), row, 0.0)
+        row = jnp.where(jnp.all(jnp.isfinite(row)), row, 0.0)  # a maximum may pass over a NaN
         if self.rooted:
             row = jnp.sign(row) * jnp.sqrt(jnp.abs(row))
         row = row - self.shift
         if self.projection is not None:
             row = row @ self.projection
-        return unit(row / jnp.maximum(jnp.max(jnp.abs(row)), 1e-30))
+        return unit(row / jnp.maximum(jnp.max(jnp.abs(row)), 1e-30))  # squares of numbers near float32's limit would overflow
 
     def __call__(self, row: Float[Array, " d"]) -> Float[Array, " k1"]:
         centred = unit(self.turned(row) - self.mean)

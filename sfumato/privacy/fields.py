@@ -58,6 +58,7 @@ FIELDS = (
         ("public", True, "method model parameters features trains size rooted clip_norm settings.* sampler.* releases[].*",
          "all that will happen: a function of the settings and of the facts above"),
         ("public", True, "public.* weights.*", "public rows and public weights: names, sizes, SHA-256"),
+        ("public", True, "left_out.*", "files that are not read, by their ending: no training image is among them"),
         ("public", True, "public_facts[] not_covered[]", "sentences for the report, of the same facts"),
     ),
     *_rows(

@@ -213,7 +213,7 @@ def _one_run(subject: Subject, size: int) -> list[AuditResult]:
         model = subject.retrain(_joined(subject.train, raw[included], labels[included]) if included.any() else subject.train)
         done.append(1)
         subject.progress.advance(len(done))
-        return -_log_odds(model.predict_proba(pixels), labels)
+        return -_log_odds(model.probabilities(pixels), labels)
 
     return one_run_audit(losses, len(chosen), subject.claim, subject.stream)
 
@@ -254,9 +254,9 @@ def _lira(subject: Subject, size: int) -> list[AuditResult]:
     pixels = pool.images(np.arange(len(pool)))
 
     def shadow(inside: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        return _log_odds(subject.retrain(pool.subset(inside, "train")).predict_proba(pixels), pool.labels)
+        return _log_odds(subject.retrain(pool.subset(inside, "train")).probabilities(pixels), pool.labels)
 
-    audited = _log_odds(Classifier.load(subject.path).predict_proba(pixels), pool.labels)
+    audited = _log_odds(Classifier.load(subject.path).probabilities(pixels), pool.labels)
     subject.progress.begin("shadows", size, "models")
     return lira(shadow, audited, members, subject.claim, subject.stream, shadows=size, advance=subject.progress.advance)
 

@@ -12,14 +12,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Shaped
 
-from sfumato.core.errors import DataError, RunError, SfumatoError
+from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
 from sfumato.core.trees import leaf_names
 from sfumato.data.decode import decode
 from sfumato.data.rows import read_features
+from sfumato.data.source import scaled, warn_if_not_finite
 from sfumato.data.split import ReadOptions
 from sfumato.models import registry
 from sfumato.models.input import Input
@@ -53,14 +54,41 @@ class Classifier:
         self.model = model
         self._probabilities = eqx.filter_jit(lambda model, images: jax.nn.softmax(jax.vmap(model)(images)))
 
-    def predict_proba(self, images: Float[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b classes"]:
-        """Pixels in [0, 1]. One compilation, whatever b is."""
+    def predict_proba(self, images: Shaped[np.ndarray, "b ..."]) -> Float32[np.ndarray, "b classes"]:
+        """images: b x h x w x c, uint8 or floats in [0, 1]; also b x h x w if c is 1, and b x d where the model takes rows.
+
+        Raises ArgumentError for another shape or type. Warns of images that hold NaN or infinity.
+        """
+        return self.probabilities(self._checked(images))
+
+    def probabilities(self, images: Float[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b classes"]:
+        """As `predict_proba`, of images that come from a `Source`: pixels in [0, 1], but for a few wild ones. One compilation
+        serves any b.
+        """
         parts = []
         for start in range(0, len(images), _CHUNK):
             part = np.asarray(images[start : start + _CHUNK], np.float32)
             padding = [(0, _CHUNK - len(part))] + [(0, 0)] * 3
             parts.append(np.asarray(self._probabilities(self.model, np.pad(part, padding)))[: len(part)])
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
+
+    def _checked(self, images: Any) -> Float32[np.ndarray, "b h w c"]:
+        given, (h, w, c), rows = np.asarray(images), self.spec.shape, self.spec.model == GIVEN
+        kind = "rows" if rows else "images"
+        if rows and given.ndim == 2:
+            given = given[:, None, None, :]
+        if c == 1 and given.ndim == 3 and given.shape[1:] == (h, w):
+            given = given[..., None]
+        if given.shape[1:] != (h, w, c):
+            one = f"; of one {kind[:-1]} x give x[None]" if given.shape in ((h, w, c), (h, w) if c == 1 else (), (c,)) else ""
+            wanted = f"n x {c} features" if rows else f"n images of shape {(h, w, c)}"
+            raise ArgumentError(kind, f"shape {given.shape}", f"this model needs {wanted}{one}")
+        if not rows:
+            given = scaled(given)
+        elif given.dtype.kind not in "iuf":
+            raise ArgumentError(kind, f"dtype {given.dtype}", "give numbers")
+        warn_if_not_finite(given, kind)
+        return given.astype(np.float32)
 
     def read(self, path: Path) -> Float[np.ndarray, "b h w c"]:
         """An image file as this model wants it: its number of channels and its size (resized and centre-cropped if not).
@@ -90,29 +118,27 @@ class Classifier:
     def save(self, directory: Path, privacy: dict[str, Any]) -> None:
         from safetensors.numpy import save
 
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(eqx.filter(self.model, eqx.is_array))]
-        arrays = dict(zip(leaf_names(eqx.filter(self.model, eqx.is_array)), leaves, strict=True))
-        write_atomic(directory / "model.safetensors", save(arrays))
-        probe = [float(p) for p in self.predict_proba(self._probe())[0]]
+        write_atomic(directory / "model.safetensors", save(self._arrays()))
+        probe = [float(p) for p in self.probabilities(self._probe())[0]]
         facts = {"format": _FORMAT, **asdict(self.spec), "probe": probe, "privacy": privacy}
         fields.check("model.json", facts)
         write_json(directory / "model.json", facts)
 
     @classmethod
-    def load(cls, directory: Path) -> "Classifier":
+    def load(cls, directory: Path | str) -> "Classifier":
         """Raises RunError if there is no model, its files do not belong together, or this version computes otherwise.
 
         The last is found out by a probe, an image of public noise whose probabilities are stored with the model.
         """
         from safetensors.numpy import load
 
+        directory = Path(directory)
         try:
             facts = read_json(directory / "model.json")
             arrays = load((directory / "model.safetensors").read_bytes())
             spec = _spec(facts)
-            skeleton = registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes), spec.input)
-            classifier = cls(spec, _fill(skeleton, arrays, directory))
-            same = np.allclose(classifier.predict_proba(classifier._probe())[0], np.asarray(facts["probe"], float), atol=1e-3)
+            classifier = _built(spec, arrays, directory)
+            same = np.allclose(classifier.probabilities(classifier._probe())[0], np.asarray(facts["probe"], float), atol=1e-3)
         except FileNotFoundError as error:
             raise RunError(f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
                            f"complete? try `sfumato resume {directory}`") from None
@@ -125,6 +151,14 @@ class Classifier:
             raise RunError(f"{directory}: this version of sfumato computes {spec.model} differently from the one that trained "
                            "the model; predict with that version, or train again")
         return classifier
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles hold what the files hold: structure and arrays, no code of ours."""
+        return _built, (self.spec, self._arrays(), "pickle")
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        own = eqx.filter(self.model, eqx.is_array)
+        return dict(zip(leaf_names(own), map(np.asarray, jax.tree.leaves(own)), strict=True))
 
     def _probe(self) -> Float32[np.ndarray, "1 h w c"]:
         return public_stream(0, "probe").random((1, *self.spec.shape), np.float32)
@@ -140,7 +174,12 @@ def _spec(facts: dict[str, Any]) -> Spec:
     return Spec(facts["model"], facts["head"], shape, classes, None if given is None else Input.from_json(given))
 
 
-def _fill(skeleton: eqx.Module, arrays: dict[str, np.ndarray], directory: Path) -> eqx.Module:
+def _built(spec: Spec, arrays: dict[str, np.ndarray], where: Path | str) -> Classifier:
+    skeleton = registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes), spec.input)
+    return Classifier(spec, _fill(skeleton, arrays, where))
+
+
+def _fill(skeleton: eqx.Module, arrays: dict[str, np.ndarray], directory: Path | str) -> eqx.Module:
     own, static = eqx.partition(skeleton, lambda leaf: isinstance(leaf, jax.Array | jax.ShapeDtypeStruct))
     leaves, structure = jax.tree.flatten(own)
     for name, leaf in zip(leaf_names(own), leaves, strict=True):

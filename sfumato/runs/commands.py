@@ -105,7 +105,7 @@ def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) ->
     if source is None:
         raise DataError(f"split={split!r}: {where.data} has no {split} images; give another --split or --data")
     _require_same(source, classifier)
-    counts = confusion(classifier.predict_proba, source)
+    counts = confusion(classifier.probabilities, source)
     if own:
         runs.write_evaluation(directory, source, counts)
         write_report(path)

@@ -54,7 +54,18 @@ def _features(plan: Plan) -> Estimate:
     per_step = plan.sampler.expected_batch_size * rows_bytes / 4e9
     fixed = _seconds(lambda: job.procedure.measure(job.procedure.start(), 0, _key())) * plan.n / ROWS
     seconds = per_image * (images + plan.n_test) + per_step * job.procedure.steps + 2 * fixed + 15
-    return Estimate(seconds, _BASE_MEMORY + rows_bytes * (images + plan.n_test) * 1.15)
+    return Estimate(seconds, _BASE_MEMORY + rows_bytes * (images + plan.n_test) * 1.15 + _head(plan))
+
+
+def _head(plan: Plan) -> float:
+    """Bytes of what grows with the classes: the weights, with their sums, noise (in float64) and the optimiser's; the scores of
+    the rows that are looked at together; the scores of the test rows and their confusion; d x d matrices of those methods.
+    """
+    c, d = len(plan.classes), plan.parameters / len(plan.classes)
+    together = getattr(plan.settings, "physical", ROWS)
+    matrices = d * d * (1 if plan.method not in ("ls", "newton") or not getattr(plan.settings, "per_class", False) else c + 1)
+    curved = 0.0 if plan.method in ("sgd", "adam", "lamb", "means", "dp-sgd") else 4.0 * 4 * matrices
+    return 4.0 * 8 * plan.parameters + 4.0 * 4 * together * c + 4.0 * plan.n_test * c + 8.0 * 2 * c * c + curved
 
 
 def _network(plan: Plan) -> Estimate:

@@ -16,7 +16,7 @@ def misclassified(classifier: Classifier, source: Source, count: int = 24) -> li
     for start in range(0, len(source), 512):
         indices = np.arange(start, min(start + 512, len(source)))
         images = source.images(indices)
-        probabilities = classifier.predict_proba(images)
+        probabilities = classifier.probabilities(images)
         for image, label, row in zip(images, source.labels[indices], probabilities, strict=True):
             if row.argmax() != label:
                 shown.append({"png_base64": _png(image), "true": source.class_names[label],

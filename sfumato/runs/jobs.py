@@ -192,7 +192,7 @@ def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, se
 
     def counts(state: State) -> Confusion:
         assert held_out is not None
-        return confusion(classifier(state).predict_proba, held_out)
+        return confusion(classifier(state).probabilities, held_out)
 
     return Job(procedure, classifier, None if held_out is None else counts)
 

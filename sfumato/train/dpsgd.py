@@ -19,6 +19,8 @@ import optax
 from jaxtyping import PyTree
 
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity
+from sfumato.clip.microbatch import free_memory
+from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import BandedGaussian, Gaussian, Promised
 from sfumato.noise.banded import Following, Sealed, value_of
@@ -78,6 +80,30 @@ class DPSGD:
         if isinstance(self.noise, BandedGaussian):
             state["seals"] = jnp.asarray(self.noise.no_seals(self.steps))
         return state
+
+    def rehearse(self, state: dict[str, Any]) -> None:
+        """Raise ArgumentError for an optimiser that cannot work with released gradients alone, and for a physical batch whose
+        program does not fit into the memory. Nothing is computed; the program is compiled, as it would be in the first step.
+        """
+        params = state["params"]
+        try:
+            after = jax.eval_shape(self._absorb, state, np.float32(0), params)["params"]
+            shapes = [jax.tree.map(jnp.shape, tree) for tree in (params, after)]
+        except Exception as error:  # each optimiser has its own
+            said = " ".join(str(error).split())[:200]
+            raise ArgumentError("optimiser", type(self.optimiser).__name__, f"cannot be run on released gradients ({said}); "
+                                "take one that needs nothing else, such as optax.sgd or optax.adam") from None
+        if shapes[0] != shapes[1]:
+            raise ArgumentError("optimiser", type(self.optimiser).__name__, "changes the shapes of parameters; take another")
+        examples, mask = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical))
+        found: Any = self._add.lower(params, params, examples, mask, *self.constants).compile().memory_analysis()
+        if found is None:  # not every device tells
+            return
+        needed = found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+        free = free_memory()
+        if needed > free:
+            raise ArgumentError("physical", self.physical, f"a batch of so many examples needs {needed / 1e9:.1f} GB of the "
+                                f"{free / 1e9:.1f} GB that are free; take fewer at once")  # fmt: skip
 
     def event(self, step: int) -> Event:
         return self.sampler.event(self.noise.event, step)

@@ -44,6 +44,14 @@ class Procedure(Protocol):
         """The next state, from the release: post-processing, free of charge."""
 
 
+@runtime_checkable
+class Rehearsed(Protocol):
+    """A procedure that can tell beforehand whether a step would fail."""
+
+    def rehearse(self, state: State) -> None:
+        """Raise ArgumentError for what would fail after it was paid for. Shapes are all it looks at."""
+
+
 def run(
     procedure: Procedure,
     ledger: Ledger,
@@ -58,7 +66,7 @@ def run(
     """Run the procedure from step `first` (with the state it had then) to its end and return the last state.
 
     after_step(steps done, state): for checkpoints and progress. Raises BudgetError before the first step if the ledger
-    does not allow all of them.
+    does not allow all of them, and ArgumentError where a step cannot be run (see `Rehearsed`).
 
     noise: what is promised -> the mechanism that keeps the promise, one of `noise.NOISES`.
 
@@ -75,6 +83,8 @@ def run(
         _refuse_forgotten(procedure, ledger, key, first, witness)
     ledger.authorise(remaining)
     state = procedure.start() if state is None else state
+    if isinstance(procedure, Rehearsed) and first < procedure.steps:
+        procedure.rehearse(state)
     for step in range(first, procedure.steps):
         name = release_name(procedure, step)
         mechanism = noise(procedure.mechanism(step))
