@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from run_helpers import CLASSES, refused, sfumato, succeeds, write_images
+from run_helpers import CLASSES, ctrl_c_after, refused, sfumato, succeeds, train_arguments, write_images
 
 from sfumato.report.verdict import verdicts
 
@@ -134,3 +134,36 @@ def test_terminal_report_and_card_say_that_a_model_is_worthless(finished: Path, 
     page, card = (run / "report.html").read_text(), (run / "model_card.md").read_text()
     for text in (said, page, card):
         assert "no better than always" in text.lower() and "is never found" in text
+
+
+# -- the command line around it
+
+
+def test_version() -> None:
+    assert succeeds("--version").startswith("sfumato 0.")
+
+
+@pytest.mark.parametrize(("arguments", "near"), [
+    (("train", "--data", "digits", "--epsilom", "3"), "--epsilon"),
+    (("predict", "run", "a.png", "--jsn"), "--json"),
+    (("data", "info", "digits", "--data-dri", "x"), "--data-dir"),
+])  # fmt: skip
+def test_a_mistyped_option_is_one_line_with_the_nearest_one(arguments: tuple[str, ...], near: str, tmp_path: Path) -> None:
+    told = refused(tmp_path, *arguments, says=(f"did you mean {near}?",))
+    assert len(told) < 150
+
+
+def test_ctrl_c_prints_the_very_command_that_resumes(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "my run"
+    with ctrl_c_after(1):
+        outcome = sfumato(*train_arguments(folder, out))
+    assert outcome.code == 130 and f"`sfumato resume '{out}'`" in outcome.err
+
+
+def test_a_dry_run_without_an_estimate_times_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("timed")
+
+    monkeypatch.setattr("sfumato.runs.commands.estimate", fail)
+    told = succeeds(*train_arguments(folder, tmp_path / "run", "--dry-run", "--no-estimate"))
+    assert "noise multiplier" in told and "estimate" not in told

@@ -27,8 +27,8 @@ from sfumato.solve.budget import weakness
 from sfumato.train.settings import SGDSettings
 
 
-def train(config: TrainConfig, published: Published | None = None) -> None:
-    """published: the recipe that the configuration fills up, if any."""
+def train(config: TrainConfig, published: Published | None = None, timed: bool = True) -> None:
+    """published: the recipe that the configuration fills up, if any. timed: a dry run estimates time and memory."""
     if published is not None:
         recipe, point = recipes.find(published.recipe)
         config = recipes.configured(recipe, point, config)
@@ -38,7 +38,7 @@ def train(config: TrainConfig, published: Published | None = None) -> None:
         config = _from_recipe(config, recipe, published.scale)
     if config.run.dry_run:
         plan = runs.plan_for(config)
-        _print_plan(plan, estimate(plan), as_json=config.run.log == "json")
+        _print_plan(plan, estimate(plan) if timed else None, as_json=config.run.log == "json")
         return
     _print_result(runs.train(config), config.run.log)
 
@@ -131,10 +131,11 @@ def data_info(name: str, data_dir: Path | None, unit: str | None = None) -> None
         print(f"  units    {found.units:,} train")
 
 
-def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
+def _print_plan(plan: Plan, guess: Estimate | None, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(plan.to_json() | {"spends": plan.spends, "estimated_seconds": guess.seconds,
-                                           "estimated_memory_bytes": guess.memory_bytes}))
+        seconds, memory = (None, None) if guess is None else (guess.seconds, guess.memory_bytes)
+        print(json.dumps(plan.to_json() | {"spends": plan.spends, "estimated_seconds": seconds,
+                                           "estimated_memory_bytes": memory}))
         return
     _, _, neighbour = words.neighbours(plan.relation, words.unit(plan.unit, plan.images_per_unit))
     most = plan.images_per_unit
@@ -153,11 +154,11 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
         *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
         ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items()
                                 if not isinstance(value, str))),
-        ("estimate", f"{words.duration(guess.seconds)}, {words.size(guess.memory_bytes)} of memory, on this machine".replace(
-            words.NBSP, " ")),
+        *([] if guess is None else [("estimate", f"{words.duration(guess.seconds)}, {words.size(guess.memory_bytes)} of memory, "
+                                                 "on this machine")]),
     ]  # fmt: skip
     for name, text in lines:
-        print(f"{name:<9} {text}")
+        print(f"{name:<9} {text}".replace(words.NBSP, " "))
     _print_weakness(plan.to_json())
 
 

@@ -118,7 +118,7 @@ def predict(path: Path, given: Sequence[Path], as_json: bool, out: Path | None) 
     is then 1; where nothing has one, DataError.
     """
     if not given:
-        raise ArgumentError("images", [], "give image files, folders of them, or tables (.npz, .npy)")
+        raise ArgumentError("images", [], "give at least one image file, folder or table (.npz, .npy)")
     if out is not None:
         _check(out, as_json)
     classifier = Classifier.load(path)
