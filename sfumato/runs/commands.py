@@ -154,8 +154,8 @@ def _print_plan(plan: Plan, guess: Estimate | None, as_json: bool) -> None:
         *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
         ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items()
                                 if not isinstance(value, str))),
-        *([] if guess is None else [("estimate", f"{words.duration(guess.seconds)}, {words.size(guess.memory_bytes)} of memory, "
-                                                 "on this machine")]),
+        *([] if guess is None else [
+            ("estimate", f"{words.duration(guess.seconds)}, {words.size(guess.memory_bytes)} of memory, on this machine")]),
     ]  # fmt: skip
     for name, text in lines:
         print(f"{name:<9} {text}".replace(words.NBSP, " "))
