@@ -363,10 +363,11 @@ def test_quiet_prints_only_the_result(tmp_path: Path, finished: Path, capfd: pyt
     main(["resume", str(copy(finished, tmp_path))])
     told = capfd.readouterr()
     assert told.err == ""
-    assert [line.split()[0] for line in told.out.splitlines()] == ["accuracy", "privacy", "report", "model"]
+    kinds = [line.split()[0] for line in told.out.splitlines()]  # "warning": so small a model may be worth nothing
+    assert [kind for kind in kinds if kind != "warning"] == ["accuracy", "privacy", "report", "model"]
 
 
 def test_bars_go_to_stderr(tmp_path: Path, interrupted: Path) -> None:
     outcome = sfumato("resume", copy(interrupted, tmp_path), "--log", "bar")
     assert outcome.code == 0 and "4/4" in outcome.err and "images/s" in outcome.err and "ε" in outcome.err
-    assert len(outcome.out.splitlines()) == 4
+    assert len([line for line in outcome.out.splitlines() if not line.startswith("warning")]) == 4

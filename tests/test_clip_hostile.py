@@ -121,7 +121,7 @@ def test_an_axis_that_the_loss_names_for_its_own_views_is_allowed():
 
 def test_a_name_that_is_not_defined_is_told_as_python_tells_it():
     with pytest.raises(NameError, match="undefined"):
-        clipped_grad(lambda p, x: undefined, 1.0)(jnp.ones(3), jnp.ones((B, 3)), everyone())
+        clipped_grad(lambda p, x: undefined, 1.0)(jnp.ones(3), jnp.ones((B, 3)), everyone())  # noqa: F821
 
 
 # -- complex numbers

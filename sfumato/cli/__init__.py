@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import sys
 
 from sfumato.cli.parser import parse
@@ -27,8 +28,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"sfumato: {error.filename or 'the disk'}: {error.strerror}; nothing is lost: make room or mend the permissions, "
               "then `sfumato resume` the run, or begin it again if it has no directory yet", file=sys.stderr)  # fmt: skip
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("sfumato: stopped; `sfumato resume` and the run's directory continue it if it had begun", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        begun = getattr(stopped, "run", None)
+        way_on = f"`sfumato resume {shlex.quote(str(begun))}` continues it" if begun else "the same command starts again"
+        print(f"sfumato: stopped; {way_on}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -17,14 +17,15 @@ class Evaluate:
 
     run: tyro.conf.Positional[Path]
     data: str | None = None
-    """Another data set with the same classes [the run's own]."""
+    """Other labelled images with the same classes, all of them (or their test part, if they have one) [the run's own]."""
     data_dir: Path | None = None
     split: Literal["test", "validation"] = "test"
+    """Of the run's own data set."""
 
     def __call__(self) -> None:
-        from sfumato.runs import commands
+        from sfumato.runs import evaluating
 
-        commands.evaluate(self.run, self.data, self.data_dir, self.split)
+        evaluating.evaluate(self.run, self.data, self.data_dir, self.split)
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,17 @@ class Predict:
 
     run: tyro.conf.Positional[Path]
     images: tyro.conf.Positional[list[Path]]
-    """Image files; for a run of `sfumato fit`, feature rows (a store or a file, labels are not needed)."""
+    """Image files, folders with images at any depth, tables of images (.npy, .npz); for a run of `sfumato fit`, feature rows
+    (a store or a file, labels are not needed)."""
     json: bool = False
     """Print one JSON object per image or row, with all probabilities."""
+    out: Path | None = None
+    """Write a .csv table with all probabilities instead of printing."""
 
     def __call__(self) -> None:
-        from sfumato.runs import commands
+        from sfumato.runs import predicting
 
-        commands.predict(self.run, self.images, self.json)
+        predicting.predict(self.run, self.images, self.json, self.out)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """Arguments -> the command they name."""
 
 import contextlib
+import difflib
 import io
+import re
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
+from sfumato import __version__
 from sfumato.cli.finished import Account, Audit, Calibrate, Evaluate, Predict, Report
 from sfumato.cli.heads import Features, Fit, Sweep, Tune
 from sfumato.cli.listings import Data, Models, Recipes
@@ -38,6 +41,8 @@ _ABOUT = "Differentially private image classification: from a folder of images t
 
 def parse(arguments: list[str]) -> Callable[[], None]:
     """The command. What the parser says of wrong arguments, in a box over many lines, becomes one line."""
+    if arguments == ["--version"]:
+        return lambda: print(f"sfumato {__version__}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -48,5 +53,31 @@ def parse(arguments: list[str]) -> Callable[[], None]:
         words = " ".join(line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines())
         problem = words.removeprefix("Parsing error").removeprefix("Required options").split("For full helptext")[0]
         where = " ".join(["sfumato", *(word for word in arguments[:1] if not word.startswith("-")), "--help"])
-        print(f"sfumato: {' '.join(problem.split())} (see `{where}`)", file=sys.stderr)
+        told = _mistyped(arguments) or " ".join(problem.split())
+        print(f"sfumato: {told} (see `{where}`)", file=sys.stderr)
         sys.exit(2)
+
+
+def _mistyped(arguments: list[str]) -> str | None:
+    """The first option that the command does not have, and the one of its own that is most like it; else None."""
+    own = _options(tuple(word for word in arguments[:2] if word in _commands()))
+    given = [word.split("=")[0] for word in arguments if word.startswith("--")]
+    wrong = next((word for word in given if own and word.replace("_", "-") not in own), None)
+    if wrong is None:
+        return None
+    near = difflib.get_close_matches(wrong, sorted(own), n=1)
+    return f"there is no option {wrong}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _commands() -> set[str]:
+    return {"list", "info"} | {each.__metadata__[0].name for each in get_args(Command)}
+
+
+def _options(command: tuple[str, ...]) -> set[str]:
+    """The options of a command, from its help; none for something that is no command."""
+    if not command:
+        return set()
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
+        tyro.cli(Command, prog="sfumato", args=[*command, "--help"], config=(tyro.conf.DisallowNone,))
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown.getvalue()))

@@ -35,6 +35,8 @@ class Train:
     """For a recipe's --dry-run: GB."""
     device_flops: float = 1e14
     """For a recipe's --dry-run: floating-point operations per second, sustained."""
+    no_estimate: bool = False
+    """For --dry-run: print the plan at once, without timing a small copy of it."""
 
     def __call__(self) -> None:
         from sfumato.runs import commands
@@ -44,7 +46,8 @@ class Train:
             published = Published(self.recipe, self.scale, self.device_memory, self.device_flops)
         elif self.scale is not None:
             raise ArgumentError("scale", self.scale, "is for a --recipe")
-        commands.train(TrainConfig(self.data, self.privacy, self.method, self.run, self.units), published)
+        config = TrainConfig(self.data, self.privacy, self.method, self.run, self.units)
+        commands.train(config, published, timed=not self.no_estimate)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,11 @@ def open_image(path: Path, formats: Sequence[str] = FORMATS) -> "Image":
     if not path.is_file():  # a pipe would block for ever, a device never end
         raise OSError(f"{path} is not a regular file")
     Image.init()  # else Pillow knows only the decoders of the formats it met before
-    return Image.open(path, formats=[name for name in formats if name in Image.OPEN])
+    try:
+        return Image.open(path, formats=[name for name in formats if name in Image.OPEN])
+    except Image.DecompressionBombError:  # a mammogram is no attack
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise OSError(f"more than the {most:,} pixels that are decoded at most; store it smaller") from None
 
 
 def upright_size(path: Path) -> tuple[int, int]:

@@ -61,6 +61,31 @@ def _stored(path: Path) -> set[str]:
     return {name.removesuffix(".npy") for name in members(path)}
 
 
+def read_images(path: Path) -> np.ndarray:
+    """Images without labels, (n, h, w, c): of a .npy, or x_test, X, images, x_train (the first there is) of a .npz.
+
+    Raises DataError.
+    """
+    if not path.is_file():
+        raise DataError(f"images={str(path)!r}: no such file")
+    if path.suffix.lower() == ".npy":
+        try:
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # as in read_member
+            raise DataError(f"{path}: cannot be read ({_said(error)}); write it with numpy.save") from None
+    else:
+        stored = _stored(path)
+        name = next((name for name in ("x_test", "X", "images", "x_train") if name in stored), None)
+        if name is None:
+            raise DataError(f"{path}: has none of x_test, X, images, x_train (found {', '.join(sorted(stored)) or 'nothing'})")
+        images = read_member(path, name)
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
+        raise DataError(f"{path}: {images.dtype} {images.shape} are no images; give (n, h, w) or (n, h, w, c), uint8 or floats "
+                        "in [0, 1]")
+    return images
+
+
 def members(path: Path) -> dict[str, int]:
     """The sizes of an archive's members by name, which are not those of a bomb. Raises DataError."""
     try:

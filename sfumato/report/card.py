@@ -7,6 +7,7 @@ from sfumato.report import words
 from sfumato.report.accuracy import accuracy_sentence
 from sfumato.report.facts import RunFacts, printable
 from sfumato.report.statement import privacy_statement, warnings
+from sfumato.report.verdict import verdicts
 
 
 def markdown(text: str) -> str:
@@ -27,6 +28,7 @@ def model_card(facts: RunFacts) -> str:
         f"* Privacy: ε = {words.epsilon(facts.spent.epsilon)}, δ = {words.power(facts.spent.delta)}, "
         f"unit: one {markdown(plan.whole_unit)}",
         f"* Accuracy: {markdown(accuracy_sentence(facts))}",
+        *(f"* Warning: {markdown(problem)}" for problem in _problems(facts)),
         "",
     ]
     for paragraph in privacy_statement(facts):
@@ -37,3 +39,7 @@ def model_card(facts: RunFacts) -> str:
         lines += [""] if paragraph.items else []
     versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in facts.result.versions.items())
     return "\n".join([*lines, f"Made with {versions}.", ""])
+
+
+def _problems(facts: RunFacts) -> list[str]:
+    return [] if facts.evaluation is None else verdicts(facts.evaluation.confusion, facts.plan.classes)

@@ -12,6 +12,7 @@ from sfumato.report import accuracy, audit, figures, noise, words
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts, printable
 from sfumato.report.statement import privacy_statement, warnings
+from sfumato.report.verdict import verdicts
 
 LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "−0123456789")
 
@@ -91,6 +92,7 @@ def _measured(facts: RunFacts) -> dict[str, Any]:
     rows = accuracy.class_rows(facts, evaluation)
     return found | {
         "score": accuracy.total(evaluation),
+        "verdicts": verdicts(evaluation.confusion, facts.plan.classes),
         "accuracy": accuracy.accuracy_sentence(facts),
         "guess": accuracy.guess_sentence(facts, evaluation),
         "source": accuracy.source_sentence(facts, evaluation),

@@ -18,7 +18,8 @@ from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
 from sfumato.core.trees import leaf_names
-from sfumato.data.decode import decode
+from sfumato.data.decode import decode, refit
+from sfumato.data.npz import read_images
 from sfumato.data.rows import read_features
 from sfumato.data.source import scaled, warn_if_not_finite
 from sfumato.data.split import ReadOptions
@@ -28,7 +29,8 @@ from sfumato.models.registry import GIVEN
 from sfumato.privacy import fields
 
 _FORMAT = 1
-_CHUNK = 128
+_BLOCKS = (1, 16, 128)
+"""Images that a program classifies at once; the last is also what bounds memory."""
 _MOST_NUMBERS = 1 << 24
 """In an image."""
 
@@ -54,6 +56,11 @@ class Classifier:
         self.model = model
         self._probabilities = eqx.filter_jit(lambda model, images: jax.nn.softmax(jax.vmap(model)(images)))
 
+    @property
+    def on_rows(self) -> bool:
+        """Is it for feature rows that its user brings?"""
+        return self.spec.model == GIVEN
+
     def predict_proba(self, images: Shaped[np.ndarray, "b ..."]) -> Float32[np.ndarray, "b classes"]:
         """images: b x h x w x c, uint8 or floats in [0, 1]; also b x h x w if c is 1, and b x d where the model takes rows.
 
@@ -62,18 +69,19 @@ class Classifier:
         return self.probabilities(self._checked(images))
 
     def probabilities(self, images: Float[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b classes"]:
-        """As `predict_proba`, of images that come from a `Source`: pixels in [0, 1], but for a few wild ones. One compilation
-        serves any b.
+        """As `predict_proba`, of images that come from a `Source`: pixels in [0, 1], but for a few wild ones. At most one
+        compilation for each of `_BLOCKS`, whatever b is: few images do not pay for many.
         """
+        size = next((block for block in _BLOCKS if len(images) <= 4 * block), _BLOCKS[-1])
         parts = []
-        for start in range(0, len(images), _CHUNK):
-            part = np.asarray(images[start : start + _CHUNK], np.float32)
-            padding = [(0, _CHUNK - len(part))] + [(0, 0)] * 3
+        for start in range(0, len(images), size):
+            part = np.asarray(images[start : start + size], np.float32)
+            padding = [(0, size - len(part))] + [(0, 0)] * 3
             parts.append(np.asarray(self._probabilities(self.model, np.pad(part, padding)))[: len(part)])
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
 
     def _checked(self, images: Any) -> Float32[np.ndarray, "b h w c"]:
-        given, (h, w, c), rows = np.asarray(images), self.spec.shape, self.spec.model == GIVEN
+        given, (h, w, c), rows = np.asarray(images), self.spec.shape, self.on_rows
         kind = "rows" if rows else "images"
         if rows and given.ndim == 2:
             given = given[:, None, None, :]
@@ -90,28 +98,53 @@ class Classifier:
         warn_if_not_finite(given, kind)
         return given.astype(np.float32)
 
-    def read(self, path: Path) -> Float[np.ndarray, "b h w c"]:
+    @property
+    def reading(self) -> ReadOptions:
+        """How images of any size are made what this model takes: the centre square, where it takes squares."""
+        height, width, colours = self.spec.shape
+        return ReadOptions(resize=height if height == width else None, grey=colours == 1)
+
+    def read(self, path: Path) -> Float[np.ndarray, "1 h w c"]:
         """An image file as this model wants it: its number of channels and its size (resized and centre-cropped if not).
 
-        For a model of feature rows, all rows of a file or of a feature store's test split.
+        Raises DataError.
         """
-        height, width, colours = self.spec.shape
-        if self.spec.model == GIVEN:
-            rows = read_features(path, "test")
-            if rows.shape[1] != colours:
-                raise DataError(f"{path}: rows of {rows.shape[1]} features; this model needs {colours}")
-            return np.asarray(rows)[:, None, None, :]
         if not path.is_file():
-            raise DataError(f"images={str(path)!r}: no such file")
+            problem = "a folder, not an image" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+            raise DataError(f"images={str(path)!r}: {problem}")
         try:
-            pixels = decode(path, ReadOptions(grey=colours == 1))
-            if pixels.shape[:2] != (height, width) and height == width:
-                pixels = decode(path, ReadOptions(resize=height, grey=colours == 1))
+            pixels = decode(path, self.reading)
+        except SfumatoError:
+            raise
         except Exception as error:  # Pillow raises many kinds
-            raise DataError(f"{path}: not a readable image ({error})") from error
-        if pixels.shape != self.spec.shape:
-            raise DataError(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} pixels; this model needs {width}x{height}")
-        return pixels[None].astype(np.float32) / np.float32(255)
+            raise DataError(f"{path}: not a readable image ({' '.join(str(error).split())})") from error
+        return self.pixels(self._fitting(pixels[None], path))
+
+    def table(self, path: Path) -> np.ndarray:
+        """All images of a .npy or .npz file, as stored; for a model of feature rows, all rows of a file or of a feature store's
+        test split. Raises DataError.
+        """
+        if self.on_rows:
+            rows = read_features(path, "test")
+            if rows.shape[1] != self.spec.shape[2]:
+                raise DataError(f"{path}: rows of {rows.shape[1]} features; this model needs {self.spec.shape[2]}")
+            return np.asarray(rows)[:, None, None, :]
+        images = read_images(path)
+        if images.shape[1:] != self.spec.shape and images.dtype == np.uint8:
+            images = refit(images, self.reading)
+        return self._fitting(images, path)
+
+    def _fitting(self, images: np.ndarray, path: Path) -> np.ndarray:
+        (height, width, colours), found = self.spec.shape, images.shape[1:]
+        if found != self.spec.shape:
+            raise DataError(f"{path}: {found[1]}x{found[0]} pixels of {found[2]} channels; this model needs "
+                            f"{width}x{height} of {colours}")
+        return images
+
+    @staticmethod
+    def pixels(images: np.ndarray) -> Float[np.ndarray, "b h w c"]:
+        """uint8 -> [0, 1]; floats pass as they are."""
+        return images.astype(np.float32) / np.float32(255) if images.dtype == np.uint8 else images
 
     # -- files
 

@@ -5,24 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sfumato import data
 from sfumato.core import files
 from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError, DataError, RunError, on_one_line
 from sfumato.data.listing import left_out_words
-from sfumato.data.source import Source
-from sfumato.models import registry
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
 from sfumato.report.intervals import clopper_pearson
+from sfumato.report.verdict import verdicts
 from sfumato.runs import auditing, correlated, recipes, samplers
 from sfumato.runs import sweep as curves
 from sfumato.runs import train as runs
 from sfumato.runs import tune as tuning
-from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import FeaturesConfig, Log, Published, TrainConfig, UnitConfig
+from sfumato.runs.config import FeaturesConfig, Log, Published, TrainConfig
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.estimate import Estimate, estimate
 from sfumato.runs.plan import Plan
@@ -30,12 +26,11 @@ from sfumato.runs.recipes import Recipe
 from sfumato.runs.rehearsal import Device, rehearse
 from sfumato.runs.store import PRIVATE, write_store
 from sfumato.solve.budget import weakness
-from sfumato.train.evaluate import confusion
 from sfumato.train.settings import SGDSettings
 
 
-def train(config: TrainConfig, published: Published | None = None) -> None:
-    """published: the recipe that the configuration fills up, if any."""
+def train(config: TrainConfig, published: Published | None = None, timed: bool = True) -> None:
+    """published: the recipe that the configuration fills up, if any. timed: a dry run estimates time and memory."""
     if published is not None:
         recipe, point = recipes.find(published.recipe)
         config = recipes.configured(recipe, point, config)
@@ -45,7 +40,7 @@ def train(config: TrainConfig, published: Published | None = None) -> None:
         config = _from_recipe(config, recipe, published.scale)
     if config.run.dry_run:
         plan = runs.plan_for(config)
-        _print_plan(plan, estimate(plan), as_json=config.run.log == "json")
+        _print_plan(plan, estimate(plan) if timed else None, as_json=config.run.log == "json")
         return
     _print_result(runs.train(config), config.run.log)
 
@@ -90,45 +85,6 @@ def _numbers(argument: str, text: str) -> tuple[float, ...]:
 def resume(path: Path, log: Log | None) -> None:
     directory = runs.resume(path, log)
     _print_result(directory, log or str(files.read_json(directory.file("config.json"))["log"]))
-
-
-def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) -> None:
-    """On the run's own data set the result also replaces the one in the run directory and its report."""
-    directory = RunDirectory.open(path)
-    classifier = Classifier.load(path)
-    config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
-    own = name is None
-    where = replace(config.data, data=config.data.data if name is None else name, data_dir=data_dir or config.data.data_dir)
-    config = replace(config, data=where, units=config.units if own else UnitConfig())  # other images are looked at one by one
-    splits = runs.open_splits(config)
-    source = splits.test if split == "test" else splits.validation
-    if source is None:
-        raise DataError(f"split={split!r}: {where.data} has no {split} images; give another --split or --data")
-    _require_same(source, classifier)
-    counts = confusion(classifier.probabilities, source)
-    if own:
-        runs.write_evaluation(directory, source, counts)
-        write_report(path)
-    right, n = int(np.trace(counts)), int(counts.sum())
-    low, high = clopper_pearson(right, n)
-    print(f"accuracy {100 * right / n:.2f} %   (95 % interval {100 * low:.2f} to {100 * high:.2f}; {n} {split} images of "
-          f"{source.name})")
-
-
-def predict(path: Path, images: list[Path], as_json: bool) -> None:
-    if not images:
-        raise ArgumentError("images", [], "give at least one image file (or file of feature rows)")
-    classifier = Classifier.load(path)
-    classes, given = classifier.spec.classes, classifier.spec.model == registry.GIVEN
-    for image in images:
-        for k, row in enumerate(classifier.predict_proba(classifier.read(image))):
-            best, name = int(row.argmax()), {"rows": str(image), "row": k} if given else {"image": str(image)}
-            if as_json:
-                probabilities = {name: round(float(p), 6) for name, p in zip(classes, row, strict=True)}
-                print(json.dumps({**name, "class": classes[best], "probabilities": probabilities}))
-            else:
-                told = (*name.values(), classes[best], f"{row[best]:.3f}")
-                print(*(on_one_line(str(each)) for each in told), sep="\t")
 
 
 def report(path: Path, with_audit: bool = False) -> None:
@@ -182,19 +138,11 @@ def data_info(name: str, data_dir: Path | None, unit: str | None = None) -> None
         print(f"  units    {found.units:,} train")
 
 
-def _require_same(source: Source, classifier: Classifier) -> None:
-    if source.class_names != classifier.spec.classes:
-        raise DataError(f"data={source.name!r}: its classes ({', '.join(source.class_names[:5])}, ...) are not the model's "
-                        f"({', '.join(classifier.spec.classes[:5])}, ...); give images with these class names")
-    if source.shape != classifier.spec.shape:
-        raise DataError(f"data={source.name!r}: images of shape {source.shape}; the model needs {classifier.spec.shape}; "
-                        "resize them")
-
-
-def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
+def _print_plan(plan: Plan, guess: Estimate | None, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(plan.to_json() | {"spends": plan.spends, "estimated_seconds": guess.seconds,
-                                           "estimated_memory_bytes": guess.memory_bytes}))
+        seconds, memory = (None, None) if guess is None else (guess.seconds, guess.memory_bytes)
+        print(json.dumps(plan.to_json() | {"spends": plan.spends, "estimated_seconds": seconds,
+                                           "estimated_memory_bytes": memory}))
         return
     _, _, neighbour = words.neighbours(plan.relation, words.unit(plan.unit, plan.images_per_unit))
     most = plan.images_per_unit
@@ -214,11 +162,11 @@ def _print_plan(plan: Plan, guess: Estimate, as_json: bool) -> None:
         *(("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}") for each in plan.releases),
         ("settings", ", ".join(f"{name} {value:g}" for name, value in plan.to_json()["settings"].items()
                                 if not isinstance(value, str))),
-        ("estimate", f"{words.duration(guess.seconds)}, {words.size(guess.memory_bytes)} of memory, on this machine".replace(
-            words.NBSP, " ")),
+        *([] if guess is None else [
+            ("estimate", f"{words.duration(guess.seconds)}, {words.size(guess.memory_bytes)} of memory, on this machine")]),
     ]  # fmt: skip
     for name, text in lines:
-        print(f"{name:<9} {text}")
+        print(f"{name:<9} {text}".replace(words.NBSP, " "))
     _print_weakness(plan.to_json())
 
 
@@ -233,8 +181,10 @@ def _print_result(directory: RunDirectory, log: str) -> None:
     result = files.read_json(directory.file("result.json"))
     spent, found = result["spent"], directory.file("evaluation.json")
     evaluation = files.read_json(found) if found.exists() else None
+    plan = files.read_json(directory.file("plan.json"))
     if log == "json":
-        accuracy = evaluation and {name: evaluation[name] for name in ("split", "n", "accuracy")}
+        accuracy = evaluation and {name: evaluation[name] for name in ("split", "n", "accuracy")} | {
+            "warnings": verdicts(evaluation["confusion"], plan["classes"])}  # fmt: skip
         print(json.dumps({"event": "result", "run": str(directory.path), **spent, "evaluation": accuracy,
                           "seconds": result["seconds"], "peak_memory_bytes": result.get("peak_memory_bytes")}))
         return
@@ -243,9 +193,11 @@ def _print_result(directory: RunDirectory, log: str) -> None:
         low, high = clopper_pearson(right, evaluation["n"])
         print(f"accuracy  {100 * evaluation['accuracy']:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
               f"{evaluation['n']:,} {evaluation['split']} images)")
+        for problem in verdicts(evaluation["confusion"], plan["classes"]):
+            print(f"warning   {problem}")
     else:
         print("accuracy  not measured: there are no evaluation images")
-    _print_weakness(files.read_json(directory.file("plan.json")))
+    _print_weakness(plan)
     ledger = Ledger.read(directory.path)
     _, _, neighbour = words.neighbours(ledger.relation, ledger.unit)
     print(f"privacy   epsilon {spent['epsilon']:.6g}, delta {spent['delta']:g}  ({spent['releases']} releases; {neighbour} of "

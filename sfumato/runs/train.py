@@ -4,7 +4,8 @@ import importlib.metadata
 import platform
 import resource
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,20 @@ def train(config: TrainConfig) -> RunDirectory:
     key = (SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)).using(config.privacy.noise_rng)
     began = {"fingerprint": splits.train.fingerprint(key.mac), "environment": environment()}
     directory = RunDirectory.create(config.out, key, config.to_json(), plan.to_json(), began)
-    with Ledger.open(directory.path) as ledger, closing(make_progress(config.run.log)) as progress:
+    with _resumable(directory.path), Ledger.open(directory.path) as ledger, closing(make_progress(config.run.log)) as progress:
         tell_left_out(plan.left_out, progress)
         _fit(directory, config, plan, splits, key, ledger, progress)
     return _end(directory)
+
+
+@contextmanager
+def _resumable(path: Path) -> Iterator[None]:
+    """Whoever presses Ctrl-C is told which run goes on from there: the interruption carries it to the command line."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        stopped.run = path  # type: ignore[attr-defined]
+        raise
 
 
 def resume(path: Path, log: Log | None = None) -> RunDirectory:
@@ -95,7 +106,8 @@ def resume(path: Path, log: Log | None = None) -> RunDirectory:
     directory = RunDirectory.open(path)
     _refuse_changed(directory)
     if not directory.complete:
-        with Ledger.open(directory.path) as ledger:  # the lock: from here on this process alone works on the run
+        # The ledger is the lock: from here on this process alone works on the run.
+        with _resumable(directory.path), Ledger.open(directory.path) as ledger:
             if not directory.complete:  # else another ended it just before
                 _continue(directory, log, ledger)
     return _end(directory)
