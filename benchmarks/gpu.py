@@ -1,4 +1,4 @@
-"""What an accelerator does with the engine, in at most `--seconds`: one script, no downloads, its JSON written after every part.
+"""What an accelerator does with the engine. One script, no downloads; its JSON is written after each part.
 
     python benchmarks/gpu.py --out gpu.json                 # on an accelerator
     python benchmarks/gpu.py --small --out /tmp/gpu.json    # the same code at a size for CPUs: does it run?
@@ -51,11 +51,14 @@ CASES = {
 }
 """And the multiply-adds of one view's forward pass (NF-ResNet-50 at 224 pixels: 5.34 G at 256, by area)."""
 TINY = {"WRN-16-4 K=16": (Case("WRN-10-1, 16x16, b=4, K=2", lambda: wide_resnet(10, 1), (16, 16, 3), 4, 2), 1_000_000),
-        "ViT-B/16": (Case("ViT, 32x32, b=4", lambda: vit(32, 2, scan=True, depth=2, side=32, classes=10), (32, 32, 3), 4), 1_000_000)}  # fmt: skip
+        "ViT-B/16": (Case("ViT, 32x32, b=4", lambda: vit(32, 2, scan=True, depth=2, side=32, classes=10), SMALL, 4),
+                     1_000_000)}  # fmt: skip
 WANTED = (
-    ("WRN-16-4 K=16", "ordinary", True), ("WRN-16-4 K=16", "ours", True), ("ViT-B/16", "ours", True), ("ViT-B/16", "ordinary", True),
+    ("WRN-16-4 K=16", "ordinary", True), ("WRN-16-4 K=16", "ours", True),
+    ("ViT-B/16", "ours", True), ("ViT-B/16", "ordinary", True),
     ("WRN-16-4 K=16", "jax_privacy", True), ("ViT-B/16", "jax_privacy", True), ("NF-ResNet-50", "ordinary", True),
-    ("NF-ResNet-50", "ours", True), ("WRN-16-4 K=4", "ordinary", True), ("WRN-16-4 K=4", "ours", True), ("ViT-B/16", "ours", False),
+    ("NF-ResNet-50", "ours", True), ("WRN-16-4 K=4", "ordinary", True), ("WRN-16-4 K=4", "ours", True),
+    ("ViT-B/16", "ours", False),
     ("ViT-B/16", "ordinary", False), ("WRN-16-4 K=16", "ours", False), ("WRN-16-4 K=16", "ordinary", False),
 )  # fmt: skip
 """(case, contestant, bf16), most wanted first."""
@@ -113,7 +116,11 @@ def seconds_of(function: Callable, *arguments: Any, least: float = 0.5) -> float
 def product_rates(small: bool) -> dict[str, float]:
     """TFLOP/s of n x n products."""
     n, found = 256 if small else 8192, {}
-    for name, dtype, precision in (("bf16", jnp.bfloat16, None), ("tf32", jnp.float32, "tensorfloat32"), ("float32", jnp.float32, "highest")):
+    for name, dtype, precision in (
+        ("bf16", jnp.bfloat16, None),
+        ("tf32", jnp.float32, "tensorfloat32"),
+        ("float32", jnp.float32, "highest"),
+    ):
         a, b = (jax.random.normal(jax.random.key(k), (n, n), dtype) for k in (0, 1))
         product = jax.jit(lambda a, b, p=precision: jnp.matmul(a, b, precision=p))
         found[name] = round(2 * n**3 / seconds_of(product, a, b) / 1e12, 2)
@@ -130,7 +137,8 @@ def gradient_rates(small: bool) -> dict[str, float]:
             maps, cotangent = (jax.random.normal(key, (count, side, side, channels), dtype) for key in keys)
             kernel = jnp.zeros((3, 3, channels, channels), dtype)
             convolve = lambda kernel, maps, p=precision: lax.conv_general_dilated(  # noqa: E731
-                maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=p)
+                maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=p
+            )
             gradient = jax.jit(lambda maps, cotangent, f=convolve, k=kernel: jax.vjp(lambda w: f(w, maps), k)[1](cotangent)[0])
             flops = 2 * count * side**2 * 9 * channels**2
             found[f"{side}x{side}x{channels} {name}"] = round(flops / seconds_of(gradient, maps, cotangent) / 1e12, 2)
@@ -152,7 +160,9 @@ def build(name: str, case: Case, who: str, bf16: bool) -> Built:
     else:
         import jax_privacy
 
-        theirs = jax_privacy.clipped_grad(loss, l2_clip_norm=CLIP_NORM, batch_argnums=1, keep_batch_dim=False, microbatch_size=max(1, case.batch // 8))
+        theirs = jax_privacy.clipped_grad(
+            loss, l2_clip_norm=CLIP_NORM, batch_argnums=1, keep_batch_dim=False, microbatch_size=max(1, case.batch // 8)
+        )
         function, arguments = (lambda p, b: theirs(p, b)), (params, batch)
     compiled = jax.jit(function).lower(*arguments).compile()
     use = compiled.memory_analysis()
@@ -168,7 +178,8 @@ def timed(each: Built, case: Case, multiply_adds: int, rate: float | None) -> di
     before = peak()
     seconds = seconds_of(each.compiled, *each.arguments)
     flops = 6 * multiply_adds * case.batch * case.views
-    row = {"seconds": seconds, "images_per_second": round(case.batch / seconds, 1), "views_per_second": round(case.batch * case.views / seconds, 1),
+    row = {"seconds": seconds, "images_per_second": round(case.batch / seconds, 1),
+           "views_per_second": round(case.batch * case.views / seconds, 1),
            "tflops_of_an_ordinary_step": round(flops / seconds / 1e12, 1), "planned_bytes": each.planned, "peak_before": before,
            "peak_after": peak(), "compile_seconds": each.compile_seconds}  # fmt: skip
     return row | ({"share_of_bf16_rate": round(flops / seconds / 1e12 / rate, 4)} if rate else {})
@@ -181,7 +192,10 @@ def steps(record: Record, small: bool) -> None:
     rate = record.facts.get("product rates, TFLOP/s", {}).get("bf16") if not small else None
     built, failed = [], {}
     pool = ThreadPoolExecutor(1 if small else THREADS)
-    jobs = {pool.submit(build, name, cases[name][0], who, bf16): f"{name}, {who}, {'bf16' if bf16 else 'float32'}" for name, who, bf16 in wanted}
+    jobs = {
+        pool.submit(build, name, cases[name][0], who, bf16): f"{name}, {who}, {'bf16' if bf16 else 'float32'}"
+        for name, who, bf16 in wanted
+    }
     for job, label in jobs.items():
         try:
             built.append(job.result(timeout=max(0.1, record.left() - 70)))
@@ -233,13 +247,17 @@ def noise(small: bool) -> dict[str, float]:
 
 
 def accumulation(small: bool) -> dict[str, float]:
-    """Largest error of a . b over u sum |a_i b_i|, u = 2^-24, against float64, over many dot products of rounded inputs; GAMMA = 8 u."""
+    """Largest error of a . b over u sum |a_i b_i|, u = 2^-24, against float64, over many dot products; GAMMA = 8 u."""
     found = {}
     for length in (256, 4096, 65536):
         rows = 8 if small else 256
         draw = np.random.default_rng(length)
         signs = np.where(draw.random((rows, length)) < 0.5, -1, 1)
-        for name, dtype, precision in (("bf16", jnp.bfloat16, None), ("tf32", jnp.float32, "tensorfloat32"), ("float32", jnp.float32, "highest")):
+        for name, dtype, precision in (
+            ("bf16", jnp.bfloat16, None),
+            ("tf32", jnp.float32, "tensorfloat32"),
+            ("float32", jnp.float32, "highest"),
+        ):
             a, b = (jnp.asarray(np.exp(draw.normal(size=(rows, length))) * s, dtype) for s in (signs, 1))
             if name == "tf32":  # what the tensor cores see
                 a, b = (lax.reduce_precision(x, 8, 10) for x in (a, b))

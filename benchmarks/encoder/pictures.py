@@ -148,7 +148,9 @@ def leaves(key: PRNGKeyArray, count: int, textures: Pictures) -> Pictures:
     palette = 0.5 + 0.15 * random.normal(next(keys), (count, 1, 1)) + 0.12 * random.normal(next(keys), (count, 1, 3))
     spread = random.uniform(next(keys), (count, 1, 1), minval=0.05, maxval=0.4)
     colored = random.uniform(next(keys), (count, 1, 1), maxval=0.8)
-    color = palette + spread * (random.normal(next(keys), (count, LEAVES, 1)) + colored * random.normal(next(keys), (count, LEAVES, 3)))
+    color = palette + spread * (
+        random.normal(next(keys), (count, LEAVES, 1)) + colored * random.normal(next(keys), (count, LEAVES, 3))
+    )
     per_leaf = (jnp.moveaxis(radius, 1, 0), jnp.moveaxis(color, 1, 0), random.split(next(keys), LEAVES))
     background = textures[random.randint(next(keys), (count,), 0, len(textures))]
     fall = lambda picture, leaf: (fallen(picture, *leaf, textures), None)  # noqa: E731

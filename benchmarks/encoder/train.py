@@ -40,7 +40,8 @@ def new_params(key: PRNGKeyArray) -> PyTree:
         params[name] = {"kernel": kernel, "scale": jnp.ones(outputs), "shift": jnp.zeros(outputs)}
     first, second = random.split(random.fold_in(key, 1))
     params["project"] = {"first": random.normal(first, (256, HIDDEN)) / 16, "scale": jnp.ones(HIDDEN),
-                         "shift": jnp.zeros(HIDDEN), "second": random.normal(second, (HIDDEN, PROJECTED)) / HIDDEN**0.5}  # fmt: skip
+                         "shift": jnp.zeros(HIDDEN),
+                         "second": random.normal(second, (HIDDEN, PROJECTED)) / HIDDEN**0.5}  # fmt: skip
     return params
 
 
@@ -60,7 +61,9 @@ def encode(params: PyTree, views: Float[Array, "n a a 3"], moments: PyTree = Non
     for name, _, _, stride in LAYERS:
         skip = maps if name.endswith("/a") else skip
         kernel = params[name]["kernel"].astype(dtype)
-        maps = lax.conv_general_dilated(maps, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        maps = lax.conv_general_dilated(
+            maps, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         maps, found[name] = normalized(maps, params[name], None if moments is None else moments[name])
         maps = jax.nn.relu(maps + skip if name.endswith("/b") else maps)
     return maps, found
@@ -91,7 +94,10 @@ def views_of(pictures: Float[Array, "n s s 3"], key: PRNGKeyArray) -> Float[Arra
     gray."""
     keys = iter(random.split(key, 12))
     count = len(pictures)
-    area, aspect = random.uniform(next(keys), (count,), minval=0.12), random.uniform(next(keys), (count,), minval=-0.288, maxval=0.288)
+    area, aspect = (
+        random.uniform(next(keys), (count,), minval=0.12),
+        random.uniform(next(keys), (count,), minval=-0.288, maxval=0.288),
+    )
     tall, wide = (jnp.minimum(jnp.sqrt(area) * jnp.exp(sign * aspect / 2), 1.0) for sign in (1, -1))
     rows = resampling(tall, random.uniform(next(keys), (count,)))
     columns = resampling(wide, random.uniform(next(keys), (count,)))
@@ -155,7 +161,9 @@ def train_step(state: PyTree, key: PRNGKeyArray, pool: Array, batch: int, total:
 
 
 @partial(jax.jit, donate_argnums=0, static_argnums=(3, 4, 6))
-def train_part(state: PyTree, key: PRNGKeyArray, pool: Array, count: int, batch: int, total: Array, peak: float) -> tuple[PyTree, Array]:
+def train_part(
+    state: PyTree, key: PRNGKeyArray, pool: Array, count: int, batch: int, total: Array, peak: float
+) -> tuple[PyTree, Array]:
     """`count` steps; the losses."""
     return lax.scan(lambda state, key: train_step(state, key, pool, batch, total, peak), state, random.split(key, count))
 
