@@ -148,8 +148,8 @@ def test_arrays_of_every_spelling_are_read(tmp_path: Path, x: str, y: str, split
 
 @pytest.mark.parametrize(("change", "says"), [
     ({"val_labels": None}, "has no val_labels"), ({"x_val": np.zeros((20, 6, 5))}, "would not be read"),
-    ({"val_labels": np.full(20, 9)}, "class 9 is in val_labels but not in train_labels"),
-    ({"train_labels": np.zeros((20, 3))}, "train_labels has shape (20, 3)"),
+    ({"val_labels": np.full(20, 9)}, "val_labels=9: not one of the classes of train_labels"),
+    ({"train_labels": np.zeros((20, 3))}, "train_labels='shape (20, 3)'"),
 ])  # fmt: skip
 def test_bad_arrays_are_called_by_their_own_names(tmp_path: Path, change: dict, says: str) -> None:
     arrays = own_arrays("{}_images", "{}_labels", ("train", "val")) | change

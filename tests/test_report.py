@@ -50,11 +50,11 @@ def make_run(run_dir: Path, classes: list[str] | None = None, rows: list[list[in
     classes = classes if classes is not None else [f"class {i}" for i in range(10)]
     rows = rows if rows is not None else confusion(len(classes))
     n = sum(map(sum, rows))
-    spent = {"epsilon": 2.99941, "delta": 1e-5, "releases": 161, "epsilon_max": 3.0, "complete": True}
+    spent = {"epsilon": 2.99941, "delta": 1e-6, "releases": 161, "epsilon_max": 3.0, "complete": True}
     run_dir.mkdir(parents=True, exist_ok=True)
     files = {
         "config": {"data": "/home/alice/patients", "data_dir": None, "method": "auto", "model": "scattering",
-                   "epsilon": 3.0, "delta": 1e-5, "seed": 7, "insecure_seed": None, "validation": 0.0},
+                   "epsilon": 3.0, "delta": 1e-6, "seed": 7, "insecure_seed": None, "validation": 0.0},
         "plan": {"name": "fashion_mnist", "n": 60000, "n_validation": 0, "n_test": n, "classes": classes,
                  "shape": [28, 28, 1], "unit": "image", "relation": "add-or-remove-one", "method": "dp-fc",
                  "model": "scattering", "sampler": {"kind": "full batch", "rate": 1.0, "expected_batch_size": 60000},
@@ -64,7 +64,7 @@ def make_run(run_dir: Path, classes: list[str] | None = None, rows: list[list[in
                       "what": "The second moments of the features."},
                      {"name": "gradient", "count": 160, "noise_multiplier": 55.25, "rate": None,
                       "what": "The sum of the clipped gradients of one step."}],
-                 "epsilon": 3.0, "delta": 1e-5, "parameters": 34570, "features": 3456, "insecure": False,
+                 "epsilon": 3.0, "delta": 1e-6, "parameters": 34570, "features": 3456, "insecure": False,
                  "public_facts": ["n", "class names", "image size"], "not_covered": [], **(plan or {})},
         "result": {"spent": spent, "seconds": {"features": 61.2, "training": 88.0, "evaluation": 7.9, "total": 160.0},
                    "peak_memory_bytes": 2_400_000_000, "versions": {"sfumato": "0.1.0", "jax": "0.10.1"},
@@ -147,7 +147,7 @@ def assert_harmless(text: str) -> Tags:
 
 def test_full_batch_statement(tmp_path: Path) -> None:
     text = statement(make_run(tmp_path))
-    for part in ("60,000 private images", "ε = 3 and δ = 10⁻⁵", "at most ε = 3", "full batch",
+    for part in ("60,000 private images", "ε = 3 and δ = 10⁻⁶", "at most ε = 3", "full batch",
                  "exact Gaussian composition", "161 noisy values", "adding or removing one image", "Gaussian noise",
                  "covariance: 1 release, noise multiplier 12.5",
                  "gradient: 160 releases, noise multiplier 55.25", "3,456 features", "e^ε = 20.1",

@@ -114,7 +114,7 @@ FIELDS = (
     *_rows(
         "work/began.json",
         ("unpaid", True, "fingerprint", "of the images, under the secret key; until the run is complete"),
-        ("public", True, "environment", "software and device"),
+        ("public", True, "environment.*", "software, devices and processor"),
     ),
     *_rows("work/sums.jsonl", ("unpaid", True, "release sum", "keyed hashes of exact sums, until the run is complete")),
     *_rows(

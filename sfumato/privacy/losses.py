@@ -19,7 +19,7 @@ stages, a steps first.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -63,13 +63,26 @@ def epsilon(mu: float, parts: Parts, delta: float, relation: str, neighbours: An
     grid = grid_for(mu, parts, relation == "replace-one", min(TAIL, delta / 1000), widest)
     if delta <= 2 * grid.rounding:
         return math.inf, grid.spacing
-    return float(_composed(mu, parts, neighbours, grid).get_epsilon_for_delta(delta - grid.rounding)), grid.spacing
+    found = _composed_nearby(mu, parts, neighbours, grid)
+    return float(found.get_epsilon_for_delta(delta - grid.rounding)), grid.spacing
 
 
 def deltas(mu: float, parts: Parts, epsilons: Sequence[float], relation: str, neighbours: Any, widest: float) -> Any:
     """A delta for each epsilon: all at once, as one by one would take long."""
     grid = grid_for(mu, parts, relation == "replace-one", TAIL, widest)
-    return _composed(mu, parts, neighbours, grid).get_delta_for_epsilon(epsilons) + grid.rounding
+    return _composed_nearby(mu, parts, neighbours, grid).get_delta_for_epsilon(epsilons) + grid.rounding
+
+
+def _composed_nearby(mu: float, parts: Parts, neighbours: Any, grid: Grid) -> Any:
+    """Where a line of the grid is within rounding of the smallest loss there is, log(1 - q), the library refuses it (q = 1e-9,
+    spacing 2e-10); any other spacing is as valid, so a slightly wider one is taken.
+    """
+    for factor in (1.0, 1.37, 1.91):
+        try:
+            return _composed(mu, parts, neighbours, replace(grid, spacing=factor * grid.spacing))
+        except ValueError as error:
+            reason = error
+    raise reason
 
 
 @lru_cache(maxsize=8)  # a distribution takes megabytes
