@@ -99,8 +99,8 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import jax
     import jax.numpy as jnp
 
-    monkeypatch.setattr("sfumato.noise.gaussian.Gaussian.__call__",
-                        lambda self, total, key: jax.tree.map(jnp.zeros_like, total.value))
+    monkeypatch.setattr("sfumato.noise.gaussian.Gaussian.release",
+                        lambda self, bound: jax.tree.map(jnp.zeros_like, bound.total.value))
     monkeypatch.setattr(SecretKey, "from_entropy", lambda: SecretKey.from_insecure_seed(0))
     stop_clocks(monkeypatch, lambda: 0)
     yield
