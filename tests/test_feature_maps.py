@@ -8,11 +8,12 @@ import pytest
 
 from sfumato.core.errors import ArgumentError
 from sfumato.models.dead_leaves import dead_leaves
+from sfumato.models.encoder import Encoder
 from sfumato.models.feature_map import Joined, at_working_size, cosines, low_frequencies, spectrum, working_size
 from sfumato.models.patches import Patches, windows
 from sfumato.models.scattering import PlainScattering, Scattering, bank, frequencies, mirrored, padded, scatter, window
 
-KINDS = ["patches", "scattering", "joined", "plain"]
+KINDS = ["patches", "scattering", "joined", "plain", "encoder"]
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,8 @@ def patches():
 
 
 def build(kind, colours, patches, size=(32, 32)):
+    if kind == "encoder":
+        return Encoder(colours)
     if kind == "patches":
         return patches[colours]
     if kind == "scattering":
@@ -73,7 +76,7 @@ def test_any_size_of_at_least_eight_pixels(size, patches):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (28, 28), (8, 12)])
-@pytest.mark.parametrize("kind", ["patches", "scattering"])
+@pytest.mark.parametrize("kind", ["patches", "scattering", "encoder"])
 def test_a_mirrored_image_has_the_same_row(kind, size, patches):
     each, image = build(kind, 3, patches), pictures((*size, 3))[0]
     np.testing.assert_allclose(row_of(each, image), row_of(each, image[:, ::-1]), atol=2e-6)

@@ -22,12 +22,9 @@ from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from pictures import SIDE, draw_pool
 
+from sfumato.models.encoder import LAYERS, scaled
+
 VIEW = 32
-LAYERS = (  # name, inputs, outputs, stride; a block is a pair of layers with an identity around it
-    ("stem", 3, 32, 1), ("down1", 32, 64, 2), ("block1/a", 64, 64, 1), ("block1/b", 64, 64, 1),
-    ("down2", 64, 128, 2), ("block2/a", 128, 128, 1), ("block2/b", 128, 128, 1),
-    ("down3", 128, 256, 2), ("block3/a", 256, 256, 1), ("block3/b", 256, 256, 1),
-)  # fmt: skip
 HIDDEN, PROJECTED, TEMPERATURE = 512, 128, 0.2
 PART = 50
 """Steps of one compiled call."""
@@ -56,7 +53,7 @@ def normalized(maps: Array, layer: PyTree, moments: tuple[Array, Array] | None) 
 
 def encode(params: PyTree, views: Float[Array, "n a a 3"], moments: PyTree = None, dtype: jnp.dtype = jnp.bfloat16) -> PyTree:
     """(last maps, the moments of every layer)."""
-    maps, found = (views - 0.5).astype(dtype) * 4, {}
+    maps, found = scaled(views).astype(dtype), {}
     skip = maps
     for name, _, _, stride in LAYERS:
         skip = maps if name.endswith("/a") else skip

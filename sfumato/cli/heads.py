@@ -27,7 +27,8 @@ class Features:
     out: Path
     """Directory to create, or to continue if it was stopped."""
     model: str = "auto"
-    """patches+scattering | patches | scattering | scatternet [the first; with --weights the network they are for]."""
+    """patches+scattering | patches | scattering | scatternet | encoder |
+    encoder+patches+scattering [the first; with --weights the network they are for]."""
     weights: str | None = None
     """Public weights: a file or a name; the rows are what their network's head would see."""
     size: int | None = None
@@ -63,7 +64,8 @@ class RowSource:
     data: str | None = None
     data_dir: Path | None = None
     model: str = "auto"
-    """With --data: patches+scattering | patches | scattering | scatternet [scattering; with --weights their network]."""
+    """With --data: patches+scattering | patches | scattering | scatternet | encoder |
+    encoder+patches+scattering [scattering; with --weights their network]."""
     weights: str | None = None
     """With --data: public weights, a file or a name."""
     size: int | None = None

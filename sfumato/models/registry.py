@@ -9,6 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from sfumato.core.errors import ArgumentError
 from sfumato.models import catalogue
+from sfumato.models.encoder import Encoder
 from sfumato.models.feature_map import FeatureMap, Given, Joined
 from sfumato.models.frozen import Frozen
 from sfumato.models.heads import OnFeatures, Sphere, SphereLinear, WhitenedLinear
@@ -17,9 +18,11 @@ from sfumato.models.layers import Linear
 from sfumato.models.patches import Patches
 from sfumato.models.scattering import PlainScattering, Scattering
 
-FEATURES = ("patches+scattering", "patches", "scattering", "scatternet")
+FEATURES = ("patches+scattering", "patches", "scattering", "scatternet", "encoder", "encoder+patches+scattering")
 GIVEN = "rows"
 """The model of those who bring their own features."""
+ENCODED_SHARES = (0.4, 0.36, 0.24)
+"""Of the encoder, patches and scattering, of the squared norm of the row they share."""
 Shape = tuple[int, int, int]
 
 
@@ -49,6 +52,10 @@ def features(name: str, shape: Shape) -> FeatureMap:
             return Given(shape[2])
         case "patches+scattering":
             return Joined((Patches(colours), Scattering(colours)), (0.6, 0.4))
+        case "encoder":
+            return Encoder(colours)
+        case "encoder+patches+scattering":
+            return Joined((Encoder(colours), Patches(colours), Scattering(colours)), ENCODED_SHARES)
     raise ArgumentError("model", name, f"fixed features are {', '.join(FEATURES)}")
 
 

@@ -113,7 +113,8 @@ class MethodConfig:
     """auto | dp-fc (descent on fixed features, whitened in blocks) | dp-sgd | linear heads on fixed features: fc (feature
     covariance) | ls (least squares) | newton | sgd | adam | lamb | means."""
     model: str = "auto"
-    """Fixed features: patches+scattering | patches | scattering | scatternet. Trained end to end: cnn | wrn-16-4 | wrn-D-W.
+    """Fixed features: patches+scattering | patches | scattering | scatternet | encoder |
+    encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W.
     With --weights: the network they are for, where they do not say so themselves."""
     weights: str | None = None
     """Public weights: a file, or a name such as timm/vit_base_patch16_224.augreg_in21k. They are not learnt privately, so what

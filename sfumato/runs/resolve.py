@@ -26,7 +26,7 @@ def resolve(config: MethodConfig, weights: PublicWeights | None = None) -> tuple
     if method in LINEAR and not registry.is_features(model):
         raise ArgumentError("model", model, f"{method} needs --weights, or fixed features: {', '.join(registry.FEATURES)}")
     if method == "dp-fc" and not (registry.is_features(model) and model != "scatternet"):
-        raise ArgumentError("model", model, "method dp-fc needs fixed features: patches+scattering, patches or scattering")
+        raise ArgumentError("model", model, "method dp-fc needs fixed features other than scatternet: " + ", ".join(registry.FEATURES))
     return method, model, None
 
 
