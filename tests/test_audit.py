@@ -16,7 +16,7 @@ from sfumato.audit.result import Claim
 from sfumato.clip import BoundedSum, clipped_grad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import Gaussian, binding
+from sfumato.noise import Gaussian
 from sfumato.privacy import accountants
 from sfumato.privacy.calibration import gaussian_mu_for, noise_multiplier
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, noise_of
@@ -28,6 +28,8 @@ from sfumato.train.dpsgd import DPSGD
 N, D, C, DELTA = 40, 40, 10, 1e-5
 RNG = np.random.default_rng(0)
 ROWS, LABELS = RNG.standard_normal((N, D)).astype(np.float32), RNG.integers(0, C, N).astype(np.int32)
+
+pytestmark = pytest.mark.usefixtures("noise_by_name")
 
 
 def entropy(params, example):
@@ -258,11 +260,8 @@ def test_a_replay_refuses_to_compare_different_batches():
 # -- many models and the black box
 
 
-def test_a_model_of_the_stack_is_the_model_that_the_loop_trains(monkeypatch):
-    """Also for one that samples, averages parameters, and lacks an example. Their sums differ by rounding, so their noise would
-    be another one; here it is a function of the release alone.
-    """
-    monkeypatch.setattr(binding, "under", lambda release, seal: release)
+def test_a_model_of_the_stack_is_the_model_that_the_loop_trains():
+    """Also for one that samples, averages parameters, and lacks an example."""
     claim = claim_of(8.0, 4, 0.5)
     one = trainer(claim, optimiser=optax.sgd(0.5, 0.9), ema_decay=0.9, physical=7)
     keys = [SecretKey.from_insecure_seed(k) for k in range(3)]

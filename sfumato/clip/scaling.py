@@ -71,11 +71,11 @@ def mass(rule: Rule, each: Scaled, varies: Sequence[bool]) -> Float[Array, " b"]
 def weighted(
     rule: Rule, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
 ) -> Float[Array, "..."]:
-    """sum_i factors_i V_i. Scaled too: of activations of 1e38 and cotangents near the smallest number, float32 would drop some
-    once they are multiplied by the factor, and what the others add up to need not be small.
+    """sum_i factors_i V_i. The cotangents are scaled, the record is not: scaled, it would be the end of another chain of
+    operations than the one that was measured, which the compiler fuses, and so rounds, in its own way (docs/engine.md).
     """
-    each = scaled(record, cotangent, len(varies))
-    return rule.weighted(each.record, each.cotangent, raised(factors, each.exponent), varies)
+    cotangent, exponent = to_one(cotangent, len(varies))
+    return rule.weighted(record, cotangent, raised(factors, exponent), varies)
 
 
 def to_one(array: Array, axis: int) -> tuple[Array, Int[Array, " b"]]:

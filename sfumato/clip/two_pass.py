@@ -5,6 +5,12 @@ number that the loss does not depend on, whose cotangent is defined as the squar
 and cotangents are dropped as soon as an ordinary backward pass would drop them. In the second, the gradient of a site's
 weight is defined as the weighted sum over examples, so what no factor admits (NaN included) never enters it.
 
+The second pass computes activations and cotangents anew, and the compiler may round them otherwise than in the first. For most
+examples that is nothing. But an example can be made that rounding decides (pixels of 1e19, all alike, whose variance is that of
+the rounded mean), and what is summed would then not be what was measured. So the second pass measures again, and where a site's
+norm has become larger, it is brought back to the one that the factors were made from. (Of a site in a loop only the norm over
+all iterations is known: there each iteration is held to that.)
+
 What a probe cannot measure, because several sites add up to one gradient, is held for all examples, as lifted leaves are.
 """
 
@@ -28,6 +34,13 @@ from sfumato.clip.replay import ByPath, Replay, evaluate
 from sfumato.clip.rules.base import per_example
 from sfumato.core.trees import squared_norm
 
+Norms = Callable[[Array, Array], Float[Array, " b"]]
+"""(records, cotangents) of a site, examples first -> upper bounds on the squared norms of its part's gradients."""
+
+
+Bounds = tuple[Float[Array, ""], Float[Array, ""]]
+"""An example's factor, and its squared norm at a site as the first pass measured it."""
+
 
 def clipped_sum(
     plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"]
@@ -35,12 +48,13 @@ def clipped_sum(
     """As `materialise.clipped_sum`, of the loss that was traced for `plan`."""
     leaves, structure = jax.tree.flatten(params)
     probed = [part for part in plan.parts if can_probe(plan, part, clipper)]
-    squared, held = _first_pass(plan, probed, leaves, jax.tree.leaves(batch), len(mask))
+    norms = {path: _norms(plan, part, leaves, path) for part in probed for path in part.sites}
+    squared, held, measured = _first_pass(plan, probed, norms, leaves, jax.tree.leaves(batch), len(mask))
     factors = clipper([squared[leaf] for leaf in range(len(leaves))], mask)
     # Without the barrier the compiler would take the second forward pass for the first one and hold all it computed.
-    batch, factors = jax.lax.optimization_barrier((batch, factors))
+    batch, factors, measured = jax.lax.optimization_barrier((batch, factors, measured))
     sums = {leaf: contract(factors[leaf], each) for leaf, each in held.items()}
-    sums |= _second_pass(plan, probed, leaves, jax.tree.leaves(batch), factors)
+    sums |= _second_pass(plan, probed, norms, leaves, jax.tree.leaves(batch), factors, measured)
     unused = {leaf: jnp.zeros(shape) for leaf, shape in enumerate(plan.trace.shapes) if leaf not in sums}
     return jax.tree.unflatten(structure, [(sums | unused)[leaf] for leaf in range(len(leaves))])
 
@@ -56,16 +70,11 @@ def can_probe(plan: Plan, part: Part, clipper: Clipper) -> bool:
     return part.standardised and not sites[0].loops and clipper.share_group(part.leaves)
 
 
-Norms = Callable[[Array, Array], Float[Array, " b"]]
-"""(records, cotangents) of a site, examples first -> upper bounds on the squared norms of its part's gradients."""
-
-
 def _first_pass(
-    plan: Plan, probed: Sequence[Part], leaves: Sequence[Array], batch: Sequence[Array], count: int
-) -> tuple[ByLeaf, ByLeaf]:
-    """Squared norms by leaf, and the gradients of all leaves that are not probed."""
+    plan: Plan, probed: Sequence[Part], norms: dict[Path, Norms], leaves: Sequence[Array], batch: Sequence[Array], count: int
+) -> tuple[ByLeaf, ByLeaf, ByPath]:
+    """Squared norms by leaf, the gradients of all leaves that are not probed, and the squared norms by site of the others."""
     weights = find_meetings(plan.trace, leaves).weights
-    norms = {path: _norms(plan, part, leaves, path) for part in probed for path in part.sites}
     held = {path: weight for path, weight in weights.items() if path not in norms}
 
     def loss(lifted: ByLeaf, held: ByPath, probes: ByPath, example: Sequence[Array]) -> Array:
@@ -86,7 +95,8 @@ def _first_pass(
     gradients: ByLeaf = {}
     for part in (part for part in plan.parts if part not in probed and part.how != "unused"):
         gradients |= _held(plan, part, leaves, of_lifted, of_held)
-    return squared | {leaf: jax.vmap(squared_norm)(each) for leaf, each in gradients.items()}, gradients
+    squared |= {leaf: jax.vmap(squared_norm)(each) for leaf, each in gradients.items()}
+    return squared, gradients, of_probes
 
 
 def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms:
@@ -115,19 +125,20 @@ def _held(plan: Plan, part: Part, leaves: Sequence[Array], lifted: ByLeaf, weigh
 
 
 def _second_pass(
-    plan: Plan, probed: Sequence[Part], leaves: Sequence[Array], batch: Sequence[Array], factors: Sequence[Array]
-) -> ByLeaf:
+    plan: Plan, probed: Sequence[Part], norms: dict[Path, Norms], leaves: Sequence[Array], batch: Sequence[Array],
+    factors: Sequence[Array], measured: ByPath,
+) -> ByLeaf:  # fmt: skip
     """The sums of the probed leaves."""
     if not probed:
         return {}
     weights = find_meetings(plan.trace, leaves).weights
-    of_site = {path: factors[part.leaves[0]] for part in probed for path in part.sites}
+    of_site = {path: (factors[part.leaves[0]], measured[path]) for part in probed for path in part.sites}
 
-    def loss(own: ByPath, example: Sequence[Array], factor: ByPath) -> Array:
+    def loss(own: ByPath, example: Sequence[Array], bounds: dict[Path, Bounds]) -> Array:
         def meet(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Any) -> tuple[Array, None]:
             if site.path not in of_site:
                 return evaluate(site, eqn, operands, weight), None
-            return _weighed(site, eqn, operands, weight, factor[site.path]), None
+            return _weighed(site, eqn, norms[site.path], operands, weight, bounds[site.path]), None
 
         return Replay(plan.trace, plan.sites, meet)(leaves, example, weights | own, {})[0]
 
@@ -155,19 +166,22 @@ def _probed(
 
 
 def _weighed(
-    site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, factor: Float[Array, ""]
+    site: Site, eqn: JaxprEqn, norms: Norms, operands: list[Any], weight: Array, bounds: Bounds
 ) -> Array:
     """The value of a site. Backward, the weight receives the gradient times the example's factor, under vmap their sum."""
-    def weighted(record: Array, cotangent: Array, factors: Array) -> Array:
-        return scaling.weighted(site.rule, record, cotangent, factors, ())
+    def weighted(record: Array, cotangent: Array, factors: Array, measured: Array) -> Array:
+        now = norms(record, cotangent)
+        longer = ~(now <= measured)  # written so that a NaN counts nothing
+        share = jnp.where(longer, jnp.where(jnp.isfinite(now), jnp.sqrt(measured / now), 0.0), 1.0)
+        return scaling.weighted(site.rule, record, cotangent, factors * share, ())
 
     weigh = custom_vmap(lambda *each: weighted(*(x[None] for x in each)))
     weigh.def_vmap(lambda size, batched, *each: (weighted(*_batched(size, batched, each)), False))
 
-    def backward(record: Array, cotangent: Array, weight: Array, factor: Array) -> tuple[Array, Array]:
-        return weigh(record, cotangent, factor), jnp.zeros_like(factor)
+    def backward(record: Array, cotangent: Array, weight: Array, bounds: Bounds) -> tuple[Array, Bounds]:
+        return weigh(record, cotangent, *bounds), (jnp.zeros_like(bounds[0]), jnp.zeros_like(bounds[1]))
 
-    return _meet(site, eqn, backward, operands, weight, factor)
+    return _meet(site, eqn, backward, operands, weight, bounds)
 
 
 def _formed(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array) -> Array:

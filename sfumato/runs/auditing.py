@@ -115,6 +115,7 @@ def audit(path: Path, attack: str, size: int | None, images: int, seed: int | No
     splits = open_splits(config)
     if (splits.train.examples, splits.train.class_names) != (plan.n, plan.classes):
         raise DataError(f"data={config.data.data!r}: no longer the {plan.n} images of this run's plan; restore them")
+    _refuse(plan, attack)
     if attack != "whitebox" or images > 0:
         _warn(attack)
     progress = make_progress(log)
@@ -188,11 +189,14 @@ def _joined(source: Source, images: np.ndarray, labels: np.ndarray) -> Source:
                                names=None)  # fmt: skip
 
 
-def _refuse_units(subject: Subject, attack: str) -> None:
-    """For attacks that ask about one image at a time and cut the data set between images."""
-    if subject.plan.images_per_unit is not None:
-        raise ArgumentError("attack", attack, f"asks about single images, and this run's unit is a {subject.plan.unit} of "
+def _refuse(plan: Plan, attack: str) -> None:
+    """What an attack cannot be asked about, before its warning is printed."""
+    if attack in ("blackbox", "lira") and plan.images_per_unit is not None:  # they cut the data set between images
+        raise ArgumentError("attack", attack, f"asks about single images, and this run's unit is a {plan.unit} of "
                             "several; use whitebox or one-run")  # fmt: skip
+    if attack == "blackbox" and (registry.is_features(plan.model) or plan.method != "dp-sgd"):
+        raise ArgumentError("attack", attack, f"needs a network trained by dp-sgd, not {plan.method} on {plan.model}; use "
+                            "whitebox or one-run")  # fmt: skip
 
 
 def _test(subject: Subject) -> Source:
@@ -226,15 +230,11 @@ def _log_odds(probabilities: np.ndarray, labels: np.ndarray) -> Float[np.ndarray
 
 def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
     """One half of the training images (at most 1,000) is learnt without privacy first, another half are the records."""
-    _refuse_units(subject, "blackbox")
     n = min(len(subject.train) // 2, _RECORDS)
     first, second = (subject.train.subset(np.arange(part * n, (part + 1) * n), "train") for part in (0, 1))
     trainer = subject.procedure(second)
-    if registry.is_features(subject.plan.model) or not isinstance(trainer, DPSGD):
-        raise ArgumentError("attack", "blackbox", f"needs a network trained by dp-sgd, not {subject.plan.method} on "
-                            f"{subject.plan.model}; use whitebox or one-run")
     others = subject.procedure(first)
-    assert isinstance(others, DPSGD) and isinstance(trainer.clipped, ClippedGrad)
+    assert isinstance(trainer, DPSGD) and isinstance(others, DPSGD) and isinstance(trainer.clipped, ClippedGrad)
     loss = trainer.clipped.loss_with(*trainer.constants)
     params = pretrained(loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
     trainer = replace(trainer, params=params, physical=min(trainer.physical, _PHYSICAL))
@@ -247,7 +247,6 @@ def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
 
 def _lira(subject: Subject, size: int) -> list[AuditResult]:
     """The run's own final model: its training images against the test images."""
-    _refuse_units(subject, "lira")
     train, test = subject.train, _test(subject)
     pool = _joined(train, test.raw(np.arange(len(test))), test.labels)
     members = np.arange(len(pool)) < len(train)

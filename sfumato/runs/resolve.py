@@ -26,7 +26,8 @@ def resolve(config: MethodConfig, weights: PublicWeights | None = None) -> tuple
     if method in LINEAR and not registry.is_features(model):
         raise ArgumentError("model", model, f"{method} needs --weights, or fixed features: {', '.join(registry.FEATURES)}")
     if method == "dp-fc" and not (registry.is_features(model) and model != "scatternet"):
-        raise ArgumentError("model", model, "method dp-fc needs fixed features other than scatternet: " + ", ".join(registry.FEATURES))
+        fit = ", ".join(name for name in registry.FEATURES if name != "scatternet")
+        raise ArgumentError("model", model, f"method dp-fc needs fixed features: {fit}")
     return method, model, None
 
 
