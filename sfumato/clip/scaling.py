@@ -2,8 +2,9 @@
 
 Norms without gradients multiply squares, |a|^2 |g|^2. In float32 the square of a number below 1e-19 is 0, so an example with
 cotangents that small would be measured 0 and summed whole, however large its activations are. Therefore each example's a and g
-are first divided by the powers of two that their largest numbers have: exact, whatever they hold. Norms and sums are formed of
-these, and multiplied by 2^exponent at the very end, where nothing is squared any more.
+are first divided by the powers of two that their largest numbers have: exact, whatever they hold. Norms are formed of
+these, and multiplied by 2^exponent at the very end, where nothing is squared any more. Of sums, which square nothing, only the
+cotangents are scaled (see `weighted`).
 
 What is still lost: with numbers of a and g below 4, all that is dropped for being small is less than 2^-63 for each of the
 S D P numbers of V, in T positions. FLUSHED times T sqrt(S D P), added to M of `rules/base.py`, is more than that both in
