@@ -1,9 +1,10 @@
-"""Accuracy, time and memory of `sfumato train` as a user runs it: fresh noise in every run, public seeds 0, 1, 2.
+"""Accuracy, time and memory of `sfumato train` as a user runs it: fresh noise in every run, public
+seeds 0, 1, 2.
 
     python benchmarks/accuracy.py [--data-dir DIR] [--only SECTION]
 
-Data sets are looked for in --data-dir (default: ../shared/data, then the user's cache). The test set is used once per
-run, for the figure reported here; no setting was chosen on it.
+Data sets are looked for in --data-dir (default: ../shared/data, then the user's cache). The test
+set is used once per run, for the figure reported here; no setting was chosen on it.
 """
 
 import argparse
@@ -44,24 +45,43 @@ SEEDS = 3
 SGD = ("--method", "dp-sgd", "--model")
 
 SECTIONS = {
-    "default": Section("Default method, no public data", "`sfumato train` as it is (patches+scattering, dp-fc)", (
-        Case("Fashion-MNIST", FASHION, 89.4, 4),
-        Case("CIFAR-10", CIFAR, 68.0, 8),
-        Case("digits (`make demo`)", DIGITS, 88.0, 20 / 60),
-    )),
-    "dp-sgd": Section("DP-SGD, no public data", "`sfumato train --method dp-sgd`: a linear model on scattering features "
-                      "(Tramèr & Boneh 2021) and a network trained end to end", (
-        Case("Fashion-MNIST, scatternet", (*FASHION, *SGD, "scatternet")),
-        Case("digits, cnn", (*DIGITS, *SGD, "cnn")),
-    )),
-}  # fmt: skip
+    "default": Section(
+        "Default method, no public data",
+        "`sfumato train` as it is (patches+scattering, dp-fc)",
+        (
+            Case("Fashion-MNIST", FASHION, 89.4, 4),
+            Case("CIFAR-10", CIFAR, 68.0, 8),
+            Case("digits (`make demo`)", DIGITS, 88.0, 20 / 60),
+        ),
+    ),
+    "dp-sgd": Section(
+        "DP-SGD, no public data",
+        "`sfumato train --method dp-sgd`: a linear model on scattering features "
+        "(Tramèr & Boneh 2021) and a network trained end to end",
+        (
+            Case("Fashion-MNIST, scatternet", (*FASHION, *SGD, "scatternet")),
+            Case("digits, cnn", (*DIGITS, *SGD, "cnn")),
+        ),
+    ),
+}
 
 
 def run(case: Case, seed: int, data_dir: Path) -> dict:
     """One `sfumato train`; its last JSON line."""
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "sfumato.cli", "train", *case.arguments, "--seed", str(seed), "--log", "json",
-                   "--out", f"{directory}/run"]
+        command = [
+            sys.executable,
+            "-m",
+            "sfumato.cli",
+            "train",
+            *case.arguments,
+            "--seed",
+            str(seed),
+            "--log",
+            "json",
+            "--out",
+            f"{directory}/run",
+        ]
         command += ["--data-dir", str(data_dir)] if data_dir.is_dir() else []
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -72,12 +92,17 @@ def run(case: Case, seed: int, data_dir: Path) -> dict:
 def row(case: Case, results: list[dict]) -> str:
     accuracies = [100 * each["evaluation"]["accuracy"] for each in results]
     spread = " / ".join(f"{each:.2f}" for each in accuracies)
-    parts = [mean(each["seconds"][name] for each in results) for name in ("features", "training", "total")]
+    parts = [
+        mean(each["seconds"][name] for each in results)
+        for name in ("features", "training", "total")
+    ]
     spent = max(each["epsilon"] for each in results)
     memory = max(each["peak_memory_bytes"] for each in results) / 1e9
-    return (f"| {case.title} | {spent:.4f} | {results[0]['delta']:g} | **{mean(accuracies):.2f}** ({spread}) | "
-            f"{case.target or ''} | {parts[0]:.0f} + {parts[1]:.0f} s, {parts[2] / 60:.1f} min in all | "
-            f"{f'{case.minutes:.1f} min' if case.minutes else ''} | {memory:.1f} GB |")
+    return (
+        f"| {case.title} | {spent:.4f} | {results[0]['delta']:g} | **{mean(accuracies):.2f}** ({spread}) | "
+        f"{case.target or ''} | {parts[0]:.0f} + {parts[1]:.0f} s, {parts[2] / 60:.1f} min in all | "
+        f"{f'{case.minutes:.1f} min' if case.minutes else ''} | {memory:.1f} GB |"
+    )
 
 
 def measure(section: Section, data_dir: Path) -> None:
@@ -85,15 +110,21 @@ def measure(section: Section, data_dir: Path) -> None:
     for case in section.cases:
         rows.append(row(case, [run(case, seed, data_dir) for seed in range(SEEDS)]))
         print(rows[-1], flush=True)
-    head = ("| data | ε spent | δ | test accuracy, % (each run) | to reach | features + training | time to reach | "
-            "peak memory |\n|---|---|---|---|---|---|---|---|")
-    intro = (f"`python benchmarks/accuracy.py`: {section.what}; fresh noise in every run, add-or-remove-one. "
-             "(The recipe's constants were chosen on training images of these sets, outside this ε.)")
+    head = (
+        "| data | ε spent | δ | test accuracy, % (each run) | to reach | features + training | time to reach | "
+        "peak memory |\n|---|---|---|---|---|---|---|---|"
+    )
+    intro = (
+        f"`python benchmarks/accuracy.py`: {section.what}; fresh noise in every run, add-or-remove-one. "
+        "(The recipe's constants were chosen on training images of these sets, outside this ε.)"
+    )
     write_section(section.title, "\n\n".join((intro, "\n".join((head, *rows)), f"On {machine()}.")))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--only", choices=SECTIONS)
     options = parser.parse_args()

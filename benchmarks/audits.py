@@ -1,9 +1,11 @@
-"""The audits that docs/audits.md reports, with the shipped trainer: lower bounds on epsilon beside the claims, and the time.
+"""The audits that docs/audits.md reports, with the shipped trainer: lower bounds on epsilon beside
+the claims, and the time.
 
     python benchmarks/audits.py [whitebox|blackbox|all] [--data-dir DIR] [--models 400] [--seed 0]
 
-Run it on an idle machine. Fashion-MNIST is looked for in --data-dir (default: ../shared/data, then the user's cache). The
-tables are printed as Markdown; every result is also appended to benchmarks/audits.jsonl.
+Run it on an idle machine. Fashion-MNIST is looked for in --data-dir (default: ../shared/data, then
+the user's cache). The tables are printed as Markdown; every result is also appended to
+benchmarks/audits.jsonl.
 """
 
 import argparse
@@ -22,11 +24,11 @@ from sfumato.audit.blackbox import blackbox, hardest_label, pretrained
 from sfumato.audit.canaries import whitebox
 from sfumato.audit.result import AuditResult, Claim
 from sfumato.clip import clipped_grad
-from sfumato.models import registry
+from sfumato.features import by_name
 from sfumato.noise import Gaussian
 from sfumato.privacy.calibration import noise_multiplier
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
-from sfumato.sampling import FullBatch, Poisson
+from sfumato.sampling.samplers import FullBatch, Poisson
 from sfumato.train.dpsgd import DPSGD
 
 DELTA = 1e-5
@@ -35,43 +37,64 @@ DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def network(shape: tuple[int, int, int], clip_norm: float):  # type: ignore[no-untyped-def]
-    """The small CNN of `--model cnn`: its parameters, and per-example clipping of its cross entropy."""
-    params, static = eqx.partition(registry.network("cnn", shape, 10, jax.random.key(0)), eqx.is_inexact_array)
+    """The small CNN of `--model cnn`: its parameters, and per-example clipping of its cross
+    entropy."""
+    params, static = eqx.partition(
+        by_name.network("cnn", shape, 10, jax.random.key(0)), eqx.is_inexact_array
+    )
 
     def loss(params, example):  # type: ignore[no-untyped-def]
         image, label = example
-        return optax.softmax_cross_entropy_with_integer_labels(eqx.combine(params, static)(image), label)
+        return optax.softmax_cross_entropy_with_integer_labels(
+            eqx.combine(params, static)(image), label
+        )
 
-    return params, clipped_grad(loss, clip_norm, normalised=True)
+    return params, clipped_grad(loss, clip_norm, normalized=True)
 
 
 def calibrated(epsilon: float, rate: float, steps: int) -> tuple[Gaussian, Claim]:
     def tally(sigma: float) -> Tally:
-        return {GaussianEvent(sigma) if rate == 1 else PoissonSampledEvent(rate, GaussianEvent(sigma)): steps}
+        return {
+            GaussianEvent(sigma)
+            if rate == 1
+            else PoissonSampledEvent(rate, GaussianEvent(sigma)): steps
+        }
 
     sigma = noise_multiplier(tally, epsilon, DELTA)
     return Gaussian(sigma), Claim(tally(sigma), DELTA)
 
 
 def white(seed: int) -> Iterator[tuple[str, AuditResult]]:
-    """The small CNN on 8 x 8 digits, 8,000 canaries a run; epsilon = 1 needs more runs, for its guesses are the least sure."""
+    """The small CNN on 8 x 8 digits, 8,000 canaries a run; epsilon = 1 needs more runs, for its
+    guesses are the least sure."""
     source = data.open("digits").train
     images, labels = source.images(np.arange(len(source))), source.labels
     params, clipped = network(source.shape, 0.1)
     for epsilon, runs in ((1.0, 5), (4.0, 2), (8.0, 2)):
         for rate, steps in ((1.0, 10), (0.1, 40)):
             noise, claim = calibrated(epsilon, rate, steps)
-            trainer = DPSGD(params, clipped, Poisson(rate, steps, len(source)), noise, optax.sgd(2.0),
-                            lambda indices, step: (images[indices], labels[indices]), physical=64)  # fmt: skip
-            for result in whitebox(trainer, claim, np.random.default_rng(seed), canaries=8000, runs=runs):
+            trainer = DPSGD(
+                params,
+                clipped,
+                Poisson(rate, steps, len(source)),
+                noise,
+                optax.sgd(2.0),
+                lambda indices, step: (images[indices], labels[indices]),
+                physical=64,
+            )
+            for result in whitebox(
+                trainer, claim, np.random.default_rng(seed), canaries=8000, runs=runs
+            ):
                 yield f"digits, cnn, q = {rate:g}, {steps} steps, {runs} runs", result
 
 
 def black(seed: int, models: int, data_dir: Path | None) -> Iterator[tuple[str, AuditResult]]:
-    """Annamalai & De Cristofaro 2024: full batches of 1,000 images, parameters trained on 1,000 others, a blank target.
+    """Annamalai & De Cristofaro 2024: full batches of 1,000 images, parameters trained on 1,000
+    others, a blank target.
 
-    The steps are short: along a short way the loss of the target is linear, and shows as much as the releases do. With a
-    learning rate of 0.5 / 0.1 per unit of gradient, the other images' gradients amplify the noise and the target drowns.
+    The steps are short: along a short way the loss of the target is linear, and shows as much as
+    the releases do. With a learning rate of 0.5 / 0.1 per unit of gradient, the other images'
+    gradients amplify the noise and the target drowns.
     """
     n, steps = 1000, 6
     source = data.open("fashion_mnist", data_dir=data_dir).train
@@ -81,33 +104,48 @@ def black(seed: int, models: int, data_dir: Path | None) -> Iterator[tuple[str, 
     blank = np.zeros(source.shape, np.float32)
     label = hardest_label(clipped.loss, params, blank, 10)
     noise, claim = calibrated(10.0, 1.0, steps)
-    trainer = DPSGD(params, clipped, FullBatch(steps, n), noise, optax.sgd(0.02),
-                    lambda indices, step: (images[n + indices], labels[n + indices]), physical=64)  # fmt: skip
+    trainer = DPSGD(
+        params,
+        clipped,
+        FullBatch(steps, n),
+        noise,
+        optax.sgd(0.02),
+        lambda indices, step: (images[n + indices], labels[n + indices]),
+        physical=64,
+    )
     began = time.monotonic()
 
     def advance(done: int) -> None:
         print(f"\r{done} of {models} models, {time.monotonic() - began:.0f} s", end="", flush=True)
 
     stream = np.random.default_rng(seed)
-    for result in blackbox(trainer, (blank, np.int32(label)), claim, stream, models=models, advance=advance):
+    for result in blackbox(
+        trainer, (blank, np.int32(label)), claim, stream, models=models, advance=advance
+    ):
         yield f"fashion_mnist, cnn, full batch, {n} records, {steps} steps, {models} models", result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=("whitebox", "blackbox", "all"))
-    parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA if DEFAULT_DATA.is_dir() else None)
+    parser.add_argument(
+        "--data-dir", type=Path, default=DEFAULT_DATA if DEFAULT_DATA.is_dir() else None
+    )
     parser.add_argument("--models", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    found = [*(white(given.seed) if given.what != "blackbox" else ()),
-             *(black(given.seed, given.models, given.data_dir) if given.what != "whitebox" else ())]  # fmt: skip
+    found = [
+        *(white(given.seed) if given.what != "blackbox" else ()),
+        *(black(given.seed, given.models, given.data_dir) if given.what != "whitebox" else ()),
+    ]
     print("\n| trainer | attack | bound | ε claimed | ε at least | share | guesses | seconds |")
     print("|---" * 8 + "|")
     with OUT.open("a") as file:
         for name, each in found:
-            print(f"| {name} | {each.attack} | {each.method} | {each.epsilon:.3f} | {each.lower_bound:.3f} | "
-                  f"{100 * each.lower_bound / each.epsilon:.0f} % | {each.observations:,} | {each.seconds:.0f} |")
+            print(
+                f"| {name} | {each.attack} | {each.method} | {each.epsilon:.3f} | {each.lower_bound:.3f} | "
+                f"{100 * each.lower_bound / each.epsilon:.0f} % | {each.observations:,} | {each.seconds:.0f} |"
+            )
             file.write(json.dumps({"trainer": name, "seed": given.seed, **each.to_json()}) + "\n")
 
 

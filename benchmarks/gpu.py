@@ -1,4 +1,5 @@
-"""What an accelerator does with the engine. One script, no downloads; its JSON is written after each part.
+"""What an accelerator does with the engine. One script, no downloads; its JSON is written after
+each part.
 
     python benchmarks/gpu.py --out gpu.json                 # on an accelerator
     python benchmarks/gpu.py --small --out /tmp/gpu.json    # the same code at a size for CPUs: does it run?
@@ -34,33 +35,60 @@ from cases import BIG, CLIP_NORM, SMALL, Case, problem
 from models import vit, wide_resnet
 
 from sfumato.clip import clipped_grad
-from sfumato.models import catalogue
+from sfumato.networks import catalog
 
 
 def nf_resnet50() -> tuple[PyTree, Callable]:
-    found = catalogue.find("nf_resnet50")
+    found = catalog.find("nf_resnet50")
     params, static = eqx.partition(found.make(BIG, 1000, jax.random.key(0)), eqx.is_inexact_array)
     return params, lambda params, image: eqx.combine(params, static)(image)
 
 
 CASES = {
-    "WRN-16-4 K=16": (Case("WRN-16-4, 32x32, b=256, K=16", lambda: wide_resnet(16, 4), SMALL, 256, 16), 392_612_352),
-    "ViT-B/16": (Case("ViT-B/16, 224x224, b=128", lambda: vit(768, 12, scan=True), BIG, 128), 17_563_828_224),
-    "WRN-16-4 K=4": (Case("WRN-16-4, 32x32, b=512, K=4", lambda: wide_resnet(16, 4), SMALL, 512, 4), 392_612_352),
+    "WRN-16-4 K=16": (
+        Case("WRN-16-4, 32x32, b=256, K=16", lambda: wide_resnet(16, 4), SMALL, 256, 16),
+        392_612_352,
+    ),
+    "ViT-B/16": (
+        Case("ViT-B/16, 224x224, b=128", lambda: vit(768, 12, scan=True), BIG, 128),
+        17_563_828_224,
+    ),
+    "WRN-16-4 K=4": (
+        Case("WRN-16-4, 32x32, b=512, K=4", lambda: wide_resnet(16, 4), SMALL, 512, 4),
+        392_612_352,
+    ),
     "NF-ResNet-50": (Case("NF-ResNet-50, 224x224, b=64", nf_resnet50, BIG, 64), 4_089_184_256),
 }
-"""And the multiply-adds of one view's forward pass (NF-ResNet-50 at 224 pixels: 5.34 G at 256, by area)."""
-TINY = {"WRN-16-4 K=16": (Case("WRN-10-1, 16x16, b=4, K=2", lambda: wide_resnet(10, 1), (16, 16, 3), 4, 2), 1_000_000),
-        "ViT-B/16": (Case("ViT, 32x32, b=4", lambda: vit(32, 2, scan=True, depth=2, side=32, classes=10), SMALL, 4),
-                     1_000_000)}  # fmt: skip
+"""And the multiply-adds of one view's forward pass (NF-ResNet-50 at 224 pixels: 5.34 G at 256, by
+area)."""
+TINY = {
+    "WRN-16-4 K=16": (
+        Case("WRN-10-1, 16x16, b=4, K=2", lambda: wide_resnet(10, 1), (16, 16, 3), 4, 2),
+        1_000_000,
+    ),
+    "ViT-B/16": (
+        Case(
+            "ViT, 32x32, b=4", lambda: vit(32, 2, scan=True, depth=2, side=32, classes=10), SMALL, 4
+        ),
+        1_000_000,
+    ),
+}
 WANTED = (
-    ("WRN-16-4 K=16", "ordinary", True), ("WRN-16-4 K=16", "ours", True),
-    ("ViT-B/16", "ours", True), ("ViT-B/16", "ordinary", True),
-    ("WRN-16-4 K=16", "jax_privacy", True), ("ViT-B/16", "jax_privacy", True), ("NF-ResNet-50", "ordinary", True),
-    ("NF-ResNet-50", "ours", True), ("WRN-16-4 K=4", "ordinary", True), ("WRN-16-4 K=4", "ours", True),
+    ("WRN-16-4 K=16", "ordinary", True),
+    ("WRN-16-4 K=16", "ours", True),
+    ("ViT-B/16", "ours", True),
+    ("ViT-B/16", "ordinary", True),
+    ("WRN-16-4 K=16", "jax_privacy", True),
+    ("ViT-B/16", "jax_privacy", True),
+    ("NF-ResNet-50", "ordinary", True),
+    ("NF-ResNet-50", "ours", True),
+    ("WRN-16-4 K=4", "ordinary", True),
+    ("WRN-16-4 K=4", "ours", True),
     ("ViT-B/16", "ours", False),
-    ("ViT-B/16", "ordinary", False), ("WRN-16-4 K=16", "ours", False), ("WRN-16-4 K=16", "ordinary", False),
-)  # fmt: skip
+    ("ViT-B/16", "ordinary", False),
+    ("WRN-16-4 K=16", "ours", False),
+    ("WRN-16-4 K=16", "ordinary", False),
+)
 """(case, contestant, bf16), most wanted first."""
 THREADS = 4
 """That compile: more of them only wait for each other's autotuning."""
@@ -82,7 +110,11 @@ class Record:
 
     def __init__(self, path: Path, seconds: float):
         self.path, self.begun, self.seconds = path, time.perf_counter(), seconds
-        self.facts: dict[str, Any] = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "cores": os.cpu_count()}
+        self.facts: dict[str, Any] = {
+            "device": jax.devices()[0].device_kind,
+            "jax": jax.__version__,
+            "cores": os.cpu_count(),
+        }
 
     def left(self) -> float:
         return self.seconds - (time.perf_counter() - self.begun)
@@ -90,7 +122,10 @@ class Record:
     def put(self, part: str, value: Any) -> None:
         self.facts[part] = value
         self.path.write_text(json.dumps(self.facts, indent=1))
-        print(f"{time.perf_counter() - self.begun:6.1f} s  {part}: {json.dumps(value)[:600]}", flush=True)
+        print(
+            f"{time.perf_counter() - self.begun:6.1f} s  {part}: {json.dumps(value)[:600]}",
+            flush=True,
+        )
 
     def attempt(self, part: str, function: Callable[[], Any]) -> None:
         try:
@@ -132,16 +167,32 @@ def gradient_rates(small: bool) -> dict[str, float]:
     found = {}
     for side, channels in ((32, 64), (8, 256)):
         count = 8 if small else 4096
-        for name, dtype, precision in (("bf16", jnp.bfloat16, None), ("float32", jnp.float32, "highest")):
+        for name, dtype, precision in (
+            ("bf16", jnp.bfloat16, None),
+            ("float32", jnp.float32, "highest"),
+        ):
             keys = jax.random.split(jax.random.key(0), 2)
-            maps, cotangent = (jax.random.normal(key, (count, side, side, channels), dtype) for key in keys)
+            maps, cotangent = (
+                jax.random.normal(key, (count, side, side, channels), dtype) for key in keys
+            )
             kernel = jnp.zeros((3, 3, channels, channels), dtype)
             convolve = lambda kernel, maps, p=precision: lax.conv_general_dilated(  # noqa: E731
-                maps, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=p
+                maps,
+                kernel,
+                (1, 1),
+                "SAME",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                precision=p,
             )
-            gradient = jax.jit(lambda maps, cotangent, f=convolve, k=kernel: jax.vjp(lambda w: f(w, maps), k)[1](cotangent)[0])
+            gradient = jax.jit(
+                lambda maps, cotangent, f=convolve, k=kernel: jax.vjp(lambda w: f(w, maps), k)[1](
+                    cotangent
+                )[0]
+            )
             flops = 2 * count * side**2 * 9 * channels**2
-            found[f"{side}x{side}x{channels} {name}"] = round(flops / seconds_of(gradient, maps, cotangent) / 1e12, 2)
+            found[f"{side}x{side}x{channels} {name}"] = round(
+                flops / seconds_of(gradient, maps, cotangent) / 1e12, 2
+            )
     return found
 
 
@@ -153,7 +204,10 @@ def build(name: str, case: Case, who: str, bf16: bool) -> Built:
     mask = jnp.ones(case.batch, bool)
     clock = time.perf_counter()
     if who == "ordinary":
-        function, arguments = jax.grad(lambda p, b: jax.vmap(loss, (None, 0))(p, b).mean()), (params, batch)
+        function, arguments = (
+            jax.grad(lambda p, b: jax.vmap(loss, (None, 0))(p, b).mean()),
+            (params, batch),
+        )
     elif who == "ours":
         clipped = clipped_grad(loss, CLIP_NORM)
         function, arguments = (lambda p, b, m: clipped(p, b, m).value), (params, batch, mask)
@@ -161,13 +215,24 @@ def build(name: str, case: Case, who: str, bf16: bool) -> Built:
         import jax_privacy
 
         theirs = jax_privacy.clipped_grad(
-            loss, l2_clip_norm=CLIP_NORM, batch_argnums=1, keep_batch_dim=False, microbatch_size=max(1, case.batch // 8)
+            loss,
+            l2_clip_norm=CLIP_NORM,
+            batch_argnums=1,
+            keep_batch_dim=False,
+            microbatch_size=max(1, case.batch // 8),
         )
         function, arguments = (lambda p, b: theirs(p, b)), (params, batch)
     compiled = jax.jit(function).lower(*arguments).compile()
     use = compiled.memory_analysis()
-    planned = use.temp_size_in_bytes + use.output_size_in_bytes - use.alias_size_in_bytes + use.argument_size_in_bytes
-    return Built(name, who, bf16, compiled, arguments, planned, round(time.perf_counter() - clock, 1))
+    planned = (
+        use.temp_size_in_bytes
+        + use.output_size_in_bytes
+        - use.alias_size_in_bytes
+        + use.argument_size_in_bytes
+    )
+    return Built(
+        name, who, bf16, compiled, arguments, planned, round(time.perf_counter() - clock, 1)
+    )
 
 
 def peak() -> int | None:
@@ -178,22 +243,31 @@ def timed(each: Built, case: Case, multiply_adds: int, rate: float | None) -> di
     before = peak()
     seconds = seconds_of(each.compiled, *each.arguments)
     flops = 6 * multiply_adds * case.batch * case.views
-    row = {"seconds": seconds, "images_per_second": round(case.batch / seconds, 1),
-           "views_per_second": round(case.batch * case.views / seconds, 1),
-           "tflops_of_an_ordinary_step": round(flops / seconds / 1e12, 1), "planned_bytes": each.planned, "peak_before": before,
-           "peak_after": peak(), "compile_seconds": each.compile_seconds}  # fmt: skip
+    row = {
+        "seconds": seconds,
+        "images_per_second": round(case.batch / seconds, 1),
+        "views_per_second": round(case.batch * case.views / seconds, 1),
+        "tflops_of_an_ordinary_step": round(flops / seconds / 1e12, 1),
+        "planned_bytes": each.planned,
+        "peak_before": before,
+        "peak_after": peak(),
+        "compile_seconds": each.compile_seconds,
+    }
     return row | ({"share_of_bf16_rate": round(flops / seconds / 1e12 / rate, 4)} if rate else {})
 
 
 def steps(record: Record, small: bool) -> None:
-    """Compile in threads, most wanted first; then time what was compiled, smallest planned memory first."""
+    """Compile in threads, most wanted first; then time what was compiled, smallest planned memory
+    first."""
     cases = TINY if small else CASES
     wanted = [each for each in WANTED if each[0] in cases]
     rate = record.facts.get("product rates, TFLOP/s", {}).get("bf16") if not small else None
     built, failed = [], {}
     pool = ThreadPoolExecutor(1 if small else THREADS)
     jobs = {
-        pool.submit(build, name, cases[name][0], who, bf16): f"{name}, {who}, {'bf16' if bf16 else 'float32'}"
+        pool.submit(
+            build, name, cases[name][0], who, bf16
+        ): f"{name}, {who}, {'bf16' if bf16 else 'float32'}"
         for name, who, bf16 in wanted
     }
     for job, label in jobs.items():
@@ -225,7 +299,9 @@ def same_bits(built: list[Built]) -> dict[str, bool]:
     found = {}
     for each in built:
         if each.who == "ours":
-            first, second = (jax.tree.map(np.asarray, each.compiled(*each.arguments)) for _ in range(2))
+            first, second = (
+                jax.tree.map(np.asarray, each.compiled(*each.arguments)) for _ in range(2)
+            )
             equal = jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first, second))
             found[f"{each.case}, {'bf16' if each.bf16 else 'float32'}"] = equal
     return found
@@ -242,12 +318,15 @@ def noise(small: bool) -> dict[str, float]:
     stream.standard_normal(count)
     host = (time.perf_counter() - clock) / count * 1e9
     draw = jax.jit(lambda key: jax.random.normal(key, (count,)))
-    return {"host, one thread, Philox, float64": round(host, 2),
-            "device, threefry, float32": round(seconds_of(draw, jax.random.key(0)) / count * 1e9, 4)}  # fmt: skip
+    return {
+        "host, one thread, Philox, float64": round(host, 2),
+        "device, threefry, float32": round(seconds_of(draw, jax.random.key(0)) / count * 1e9, 4),
+    }
 
 
 def accumulation(small: bool) -> dict[str, float]:
-    """Largest error of a . b over u sum |a_i b_i|, u = 2^-24, against float64, over many dot products; GAMMA = 8 u."""
+    """Largest error of a . b over u sum |a_i b_i|, u = 2^-24, against float64, over many dot
+    products; GAMMA = 8 u."""
     found = {}
     for length in (256, 4096, 65536):
         rows = 8 if small else 256
@@ -258,22 +337,34 @@ def accumulation(small: bool) -> dict[str, float]:
             ("tf32", jnp.float32, "tensorfloat32"),
             ("float32", jnp.float32, "highest"),
         ):
-            a, b = (jnp.asarray(np.exp(draw.normal(size=(rows, length))) * s, dtype) for s in (signs, 1))
+            a, b = (
+                jnp.asarray(np.exp(draw.normal(size=(rows, length))) * s, dtype) for s in (signs, 1)
+            )
             if name == "tf32":  # what the tensor cores see
                 a, b = (lax.reduce_precision(x, 8, 10) for x in (a, b))
-            out = jax.jit(lambda a, b, p=precision: jnp.matmul(a, b.T, precision=p, preferred_element_type=jnp.float32))(a, b)
+            out = jax.jit(
+                lambda a, b, p=precision: jnp.matmul(
+                    a, b.T, precision=p, preferred_element_type=jnp.float32
+                )
+            )(a, b)
             wide = [np.asarray(x, np.float64) for x in (a, b)]
-            error = np.abs(np.asarray(out, np.float64) - wide[0] @ wide[1].T) / (np.abs(wide[0]) @ np.abs(wide[1]).T)
+            error = np.abs(np.asarray(out, np.float64) - wide[0] @ wide[1].T) / (
+                np.abs(wide[0]) @ np.abs(wide[1]).T
+            )
             found[f"{name}, {length} terms"] = round(float(error.max() * 2**24), 3)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=540)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--only-steps", action="store_true", help="parts b, c and e, the products' rate first")
+    parser.add_argument(
+        "--only-steps", action="store_true", help="parts b, c and e, the products' rate first"
+    )
     options = parser.parse_args()
     record = Record(options.out, options.seconds)
     record.attempt("product rates, TFLOP/s", lambda: product_rates(options.small))

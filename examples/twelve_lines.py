@@ -1,4 +1,5 @@
-"""DP-SGD from its parts: a linear classifier of the bundled digits. `python examples/twelve_lines.py`"""
+"""DP-SGD from its parts: a linear classifier of the bundled digits. `python
+examples/twelve_lines.py`"""
 
 import tempfile
 
@@ -24,7 +25,9 @@ grad = sfumato.clipped_grad(loss, clip_norm=1.0)  # per-example clipping of any 
 ledger = sfumato.Ledger.create(tempfile.mkdtemp(), delta=1e-4, epsilon_max=8.0)
 fetch = lambda indices, step: (source.images(indices), source.labels[indices])  # noqa: E731
 procedure = sfumato.DPSGD(jnp.zeros((64, 10)), grad, sampler, noise, optax.sgd(2.0), fetch)
-state = sfumato.run(procedure, ledger, sfumato.SecretKey.from_entropy())  # pay, measure, add noise, absorb; 100 times
+state = sfumato.run(
+    procedure, ledger, sfumato.SecretKey.from_entropy()
+)  # pay, measure, add noise, absorb; 100 times
 scores = test.images(np.arange(len(test))).reshape(len(test), -1) @ state["params"]
 accuracy = np.mean(scores.argmax(1) == test.labels)
 print(f"accuracy {100 * accuracy:.1f} %, epsilon {ledger.epsilon():.3f}, delta {ledger.delta:g}")

@@ -1,17 +1,32 @@
 """Sfumato: differentially private image classification in JAX.
 
-The public names are loaded when they are first used, so that `import sfumato` and `sfumato --help` stay fast.
+The public names are loaded when they are first used, so that `import sfumato` and `sfumato --help`
+stay fast.
 """
 
 from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "sfumato.clip": ("BoundedSum", "ClippedGrad", "Sensitivity", "check_isolation", "clipped_grad", "explain"),
-    "sfumato.core.errors": ("ArgumentError", "BudgetError", "DataError", "LedgerError", "RunError", "SfumatoError"),
+    "sfumato.clip": (
+        "BoundedSum",
+        "ClippedGrad",
+        "Sensitivity",
+        "check_isolation",
+        "clipped_grad",
+        "explain",
+    ),
+    "sfumato.core.errors": (
+        "ArgumentError",
+        "BudgetError",
+        "DataError",
+        "LedgerError",
+        "RunError",
+        "SfumatoError",
+    ),
     "sfumato.core.keys": ("SecretKey",),
-    "sfumato.estimator": ("DPImageClassifier",),
-    "sfumato.linear_classifier": ("DPLinearClassifier",),
+    "sfumato.estimators.image_classifier": ("DPImageClassifier",),
+    "sfumato.estimators.linear_classifier": ("DPLinearClassifier",),
     "sfumato.noise": ("Gaussian",),
     "sfumato.privacy.accountants": ("epsilon",),
     "sfumato.privacy.calibration": ("noise_multiplier",),
@@ -19,7 +34,7 @@ _HOMES = {
     "sfumato.privacy.ledger": ("Ledger",),
     "sfumato.report": ("write_report",),
     "sfumato.runs.classifier": ("Classifier",),
-    "sfumato.sampling": ("FullBatch", "Poisson"),
+    "sfumato.sampling.samplers": ("FullBatch", "Poisson"),
     "sfumato.solve.fc": ("FeatureCovariance",),
     "sfumato.train.dpsgd": ("DPSGD",),
     "sfumato.train.feed": ("physical_batches",),

@@ -23,12 +23,19 @@ def table() -> tuple[str, int]:
             caught = caught and passes[mutation.caught_by]
             survived += not caught
             file, _, test = mutation.caught_by.partition("::")
-            where = ", ".join(dict.fromkeys(edit.where.replace(":", ".") for edit in mutation.edits))
-            rows.append(f"| {mutation.name} | `{where}` | `{file}` `{test}` | "
-                        f"{format(found['seconds'], '.1f') if caught else 'NOT CAUGHT'} |")
+            where = ", ".join(
+                dict.fromkeys(edit.where.replace(":", ".") for edit in mutation.edits)
+            )
+            rows.append(
+                f"| {mutation.name} | `{where}` | `{file}` `{test}` | "
+                f"{format(found['seconds'], '.1f') if caught else 'NOT CAUGHT'} |"
+            )
             print(rows[-1])
-    head = [f"{len(MUTATIONS)} bugs, {len(MUTATIONS) - survived} caught.\n",
-            "| bug | planted in | caught by | seconds |", "|---|---|---|---|"]
+    head = [
+        f"{len(MUTATIONS)} bugs, {len(MUTATIONS) - survived} caught.\n",
+        "| bug | planted in | caught by | seconds |",
+        "|---|---|---|---|",
+    ]
     return "\n".join(head + rows), survived
 
 

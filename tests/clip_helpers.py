@@ -1,10 +1,11 @@
-"""What the tests of clipping share: random numbers, the slow loop that every method must equal, and the law of influence."""
+"""What the tests of clipping share: random numbers, the slow loop that every method must equal, and
+the law of influence."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sfumato.clip.materialise import SLACK
+from sfumato.clip.materialize import SLACK
 
 B = 5
 ROUNDING = 1 + 1e-6
@@ -77,11 +78,14 @@ def spoiled(batch, bad):
 def gradients(loss, params, batch, count=B):
     """One example at a time, in float64 once differentiated: what every method must equal."""
     one = jax.jit(jax.grad(loss))
-    return np.stack([flat(one(params, jax.tree.map(lambda leaf: leaf[i], batch))) for i in range(count)])  # noqa: B023
+    return np.stack(
+        [flat(one(params, jax.tree.map(lambda leaf: leaf[i], batch))) for i in range(count)]
+    )  # noqa: B023
 
 
 def slow_factors(norms, clip_norm, clipping="hard"):
-    """Hard: C / max(C, |g|), Abadi et al. 2016. Automatic: C / (|g| + 0.01), Bu et al. 2023, AUTO-S."""
+    """Hard: C / max(C, |g|), Abadi et al. 2016. Automatic: C / (|g| + 0.01), Bu et al. 2023,
+    AUTO-S."""
     if clipping == "automatic":
         return clip_norm / (norms + 0.01)
     return clip_norm / np.maximum(norms * (1 + SLACK), clip_norm)
@@ -89,19 +93,25 @@ def slow_factors(norms, clip_norm, clipping="hard"):
 
 def slow_sum(each, mask, clip_norm, clipping="hard"):
     """`each`: one gradient per row."""
-    return (np.asarray(mask) * slow_factors(np.linalg.norm(each, axis=1), clip_norm, clipping)) @ each
+    return (
+        np.asarray(mask) * slow_factors(np.linalg.norm(each, axis=1), clip_norm, clipping)
+    ) @ each
 
 
 def assert_close(got, wanted, tolerance):
-    """Relative to the largest number of the whole sum: rounding in one leaf is of the size of all that was added."""
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=tolerance * max(np.abs(wanted).max(), 1e-30))
+    """Relative to the largest number of the whole sum: rounding in one leaf is of the size of all
+    that was added."""
+    np.testing.assert_allclose(
+        got, wanted, rtol=0, atol=tolerance * max(np.abs(wanted).max(), 1e-30)
+    )
 
 
 # -- influence
 
 
 def absent(batch, gone):
-    """The batch of a data set that lacks some examples: their places are padding. A mask alone would leave what they hold."""
+    """The batch of a data set that lacks some examples: their places are padding. A mask alone
+    would leave what they hold."""
 
     def emptied(leaf):
         leaf = np.array(leaf)
@@ -117,7 +127,8 @@ def only(clipped, params, batch, mask):
 
 
 def check_influence(clipped, params, batch, sensitivity, count=B):
-    """Adding or removing any one example moves the sum by at most the sensitivity, and the sum stays finite.
+    """Adding or removing any one example moves the sum by at most the sensitivity, and the sum
+    stays finite.
 
     Returns the largest contribution.
     """
@@ -129,6 +140,8 @@ def check_influence(clipped, params, batch, sensitivity, count=B):
         own = np.linalg.norm(only(clipped, params, batch, alone(i, count)))
         assert own <= sensitivity, f"example {i} contributes {own}"
         moved = np.linalg.norm(whole - without)
-        assert moved <= sensitivity * (1 + 1e-5) + 1e-5 * np.abs(whole).max(), f"example {i} moves the sum by {moved}"
+        assert moved <= sensitivity * (1 + 1e-5) + 1e-5 * np.abs(whole).max(), (
+            f"example {i} moves the sum by {moved}"
+        )
         largest = max(largest, own)
     return largest

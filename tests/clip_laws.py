@@ -1,7 +1,9 @@
-"""The laws of a clipped sum, each a function of a callable `(params, batch, mask) -> BoundedSum` and a case of the registry.
+"""The laws of a clipped sum, each a function of a callable `(params, batch, mask) -> BoundedSum`
+and a case of the registry.
 
-In a case the loss is multiplied by a number that each example carries. Gradients scale with it, so one compiled function
-with C = 1 shows what happens for every clip norm: compiling takes most of the tests' time.
+In a case the loss is multiplied by a number that each example carries. Gradients scale with it, so
+one compiled function with C = 1 shows what happens for every clip norm: compiling takes most of the
+tests' time.
 """
 
 from dataclasses import dataclass
@@ -28,11 +30,12 @@ from clip_helpers import (
 from clip_registry import LOOSE, REGISTRY, built
 
 from sfumato.clip import clipped_grad
-from sfumato.clip.materialise import SLACK
+from sfumato.clip.materialize import SLACK
 
 ONE_OUT = ~alone(1)
 QUICK = {"xla_backend_optimization_level": 0}
-"""A third less time to compile. Half precision, where optimising changes results, is tested without."""
+"""A third less time to compile. Half precision, where optimizing changes results, is tested
+without."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class Case:
 @cache
 def case(name):
     loss, params, members = built(name)
-    return Case(name, lambda p, e: e[1] * loss(p, e[0]), params, members, gradients(loss, params, members))
+    return Case(
+        name, lambda p, e: e[1] * loss(p, e[0]), params, members, gradients(loss, params, members)
+    )
 
 
 @cache
@@ -75,7 +80,8 @@ def compiled(name, method, clip_norm=1.0, **settings):
 
 
 def cases(fast):
-    """Every entry with every method; the fast run takes those entries that `fast` names for a method."""
+    """Every entry with every method; the fast run takes those entries that `fast` names for a
+    method."""
     return [
         pytest.param(name, method, marks=[] if name in fast[method] else [pytest.mark.slow])
         for method in fast
@@ -128,7 +134,8 @@ def law_of_absurd_examples(clipped, it):
 
 
 def law_of_scale(clipped, it):
-    """An example is bounded however large or small its numbers are: squares of either kind leave float32."""
+    """An example is bounded however large or small its numbers are: squares of either kind leave
+    float32."""
     members, scale = it.batch(1.0)
     for strength in (1.0, it.strengths[0], 1e3 * it.strengths[0]):
         for k in range(-126, 127, 1 if strength == 1.0 else 9):
@@ -138,4 +145,10 @@ def law_of_scale(clipped, it):
             assert own <= 1.0, f"times 2^{k}, example {k % B} contributes {own}"
 
 
-LAWS = (law_of_the_slow_loop, law_of_influence, law_of_the_mask, law_of_absurd_examples, law_of_scale)
+LAWS = (
+    law_of_the_slow_loop,
+    law_of_influence,
+    law_of_the_mask,
+    law_of_absurd_examples,
+    law_of_scale,
+)

@@ -7,8 +7,8 @@ import numpy as np
 from clip_helpers import B, classes, entropy, random
 from jax import lax
 
-from sfumato.models.cnn import SmallCNN
-from sfumato.models.wrn import Block, WideResNet
+from sfumato.networks.cnn import SmallCNN
+from sfumato.networks.wrn import Block, WideResNet
 
 NETWORKS = {}
 
@@ -31,10 +31,13 @@ def images(*shape):
 
 
 def convolution(kernel, shape, layout, strides, padding, **rest):
-    """Two uses of one kernel would be tied; here it is used once, and every position of the output counts."""
+    """Two uses of one kernel would be tied; here it is used once, and every position of the output
+    counts."""
 
     def loss(p, e):
-        maps = lax.conv_general_dilated(e[0][None], p["kernel"], strides, padding, dimension_numbers=layout, **rest)
+        maps = lax.conv_general_dilated(
+            e[0][None], p["kernel"], strides, padding, dimension_numbers=layout, **rest
+        )
         return jnp.mean(jnp.tanh(maps + p["bias"]) ** 2) * (1.0 + e[1])
 
     return loss, {"kernel": random(*kernel) / 2, "bias": np.float32(0.1)}, images(*shape)
@@ -81,7 +84,9 @@ def conv_1d():
 
 @entry
 def conv_3d():
-    return convolution((2, 2, 2, 2, 3), (4, 3, 4, 2), ("NDHWC", "DHWIO", "NDHWC"), (1, 2, 1), "SAME")
+    return convolution(
+        (2, 2, 2, 2, 3), (4, 3, 4, 2), ("NDHWC", "DHWIO", "NDHWC"), (1, 2, 1), "SAME"
+    )
 
 
 @entry
@@ -107,7 +112,9 @@ def conv_of_views_by_vmap():
 
     def loss(p, e):
         def one(x, kernel):
-            return jnp.tanh(lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=NHWC)).mean((0, 1, 2))
+            return jnp.tanh(
+                lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=NHWC)
+            ).mean((0, 1, 2))
 
         return entropy(jax.vmap(jax.vmap(one, (0, None)), (None, 0))(e[0], p).mean((0, 1)), e[1])
 
@@ -130,7 +137,9 @@ def conv_in_batch_groups():
     """Four images, two groups: each half of the images meets its own half of the kernels."""
 
     def loss(p, e):
-        maps = lax.conv_general_dilated(e[0], p, (1, 1), "SAME", dimension_numbers=NHWC, batch_group_count=2)
+        maps = lax.conv_general_dilated(
+            e[0], p, (1, 1), "SAME", dimension_numbers=NHWC, batch_group_count=2
+        )
         return entropy(jnp.tanh(maps).mean((0, 1, 2))[:3], e[1])
 
     return loss, random(2, 2, 3, 4), images(4, 4, 4, 3)
@@ -146,13 +155,16 @@ def two_layers():
     def loss(p, e):
         return jnp.sum(jnp.tanh(e @ p["hidden"]["w"] + p["hidden"]["b"]) @ p["head"]["w"]) ** 2
 
-    params = {"hidden": {"w": random(4, 5), "b": random(5, seed=1)}, "head": {"w": random(5, 3, seed=2)}}
+    params = {
+        "hidden": {"w": random(4, 5), "b": random(5, seed=1)},
+        "head": {"w": random(5, 3, seed=2)},
+    }
     return loss, params, random(B, 4, seed=3)
 
 
 @entry
 def residual_block():
-    """Weight-standardised convolutions with gain, GroupNorm, a convolution in the skip path."""
+    """Weight-standardized convolutions with gain, GroupNorm, a convolution in the skip path."""
 
     class Net(eqx.Module):
         block: Block
@@ -185,12 +197,23 @@ def vit():
         x = x + jax.nn.gelu(normed(x, p["norm2"]) @ p["up"] + p["up_bias"]) @ p["down"]
         return entropy(normed(x, p["norm3"])[0] @ p["head"], e[1])
 
-    shapes = {"patch": (12, width), "token": (1, width), "positions": (tokens, width), "qkv": (width, 3 * width),
-              "out": (heads, width // heads, width), "up": (width, 10), "up_bias": (10,), "down": (10, width),
-              "head": (width, 3)}  # fmt: skip
+    shapes = {
+        "patch": (12, width),
+        "token": (1, width),
+        "positions": (tokens, width),
+        "qkv": (width, 3 * width),
+        "out": (heads, width // heads, width),
+        "up": (width, 10),
+        "up_bias": (10,),
+        "down": (10, width),
+        "head": (width, 3),
+    }
     params = {name: random(*shape, seed=i) / 2 for i, (name, shape) in enumerate(shapes.items())}
     for i in (1, 2, 3):
-        params[f"norm{i}"] = {"scale": 1 + random(width, seed=i) / 4, "shift": random(width, seed=i + 3) / 4}
+        params[f"norm{i}"] = {
+            "scale": 1 + random(width, seed=i) / 4,
+            "shift": random(width, seed=i + 3) / 4,
+        }
     return loss, params, images(4, 4, 3)
 
 

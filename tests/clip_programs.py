@@ -1,4 +1,5 @@
-"""The registry's control flow, inner transformations and rules of one's own; see `clip_registry.py`."""
+"""The registry's control flow, inner transformations and rules of one's own; see
+`clip_registry.py`."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,11 @@ def entry(make):
 @entry
 def views():
     """Four views of an example: averaged, then clipped once."""
-    return lambda p, e: jax.vmap(lambda x: entropy(x @ p["w"], e[1]))(e[0]).mean(), {"w": random(4, 3)}, rows(4, 4)
+    return (
+        lambda p, e: jax.vmap(lambda x: entropy(x @ p["w"], e[1]))(e[0]).mean(),
+        {"w": random(4, 3)},
+        rows(4, 4),
+    )
 
 
 @entry
@@ -45,7 +50,13 @@ def recurrent():
 
         return entropy(lax.scan(step, p["first"], e[0])[1].mean(0), e[1])
 
-    params = dict(zip(("u", "w", "b", "first", "out"), weights((4, 4), (3, 4), (4,), (4,), (4, 3)), strict=True))
+    params = dict(
+        zip(
+            ("u", "w", "b", "first", "out"),
+            weights((4, 4), (3, 4), (4,), (4,), (4, 3)),
+            strict=True,
+        )
+    )
     return loss, params, rows(3, 5)
 
 
@@ -78,16 +89,23 @@ def layers_scanned():
 
 @entry
 def layers_scanned_backwards_with_checkpoints():
-    return deep(lambda layer, x, p: lax.scan(lambda x, p: (jax.checkpoint(layer)(x, p), None), x, p, reverse=True)[0])
+    return deep(
+        lambda layer, x, p: lax.scan(
+            lambda x, p: (jax.checkpoint(layer)(x, p), None), x, p, reverse=True
+        )[0]
+    )
 
 
 @entry
 def nested_scans():
-    """Stacked layers, each a recurrence whose weight is the outer scan's slice; and a loop that closes over the head."""
+    """Stacked layers, each a recurrence whose weight is the outer scan's slice; and a loop that
+    closes over the head."""
 
     def loss(p, e):
         def layer(x, w):
-            return lax.scan(lambda state, row: (jnp.tanh(state @ w + row),) * 2, jnp.zeros(3), x)[1], None
+            return lax.scan(lambda state, row: (jnp.tanh(state @ w + row),) * 2, jnp.zeros(3), x)[
+                1
+            ], None
 
         hidden = lax.scan(layer, e[0], p[0])[0]
         return entropy(lax.fori_loop(0, 2, lambda _, h: jnp.sin(h @ p[1]), hidden)[-1], e[1])
@@ -100,15 +118,20 @@ def branches():
     """The example decides which parameters are used."""
 
     def loss(p, e):
-        hidden = lax.cond(e[0].sum() > 0, lambda x: x @ p[0], lambda x: jnp.tanh(x @ p[1]) + p[2], e[0])
-        return entropy(lax.switch(e[1], [lambda h: h, lambda h: h * p[2], lambda h: h @ p[3]], hidden), e[1])
+        hidden = lax.cond(
+            e[0].sum() > 0, lambda x: x @ p[0], lambda x: jnp.tanh(x @ p[1]) + p[2], e[0]
+        )
+        return entropy(
+            lax.switch(e[1], [lambda h: h, lambda h: h * p[2], lambda h: h @ p[3]], hidden), e[1]
+        )
 
     return loss, weights((4, 3), (4, 3), (3,), (3, 3)), rows(4)
 
 
 @entry
 def a_rule_that_is_no_derivative():
-    """custom_vjp: of a parameter alone (rounded, straight through), of data and parameter, and of a product."""
+    """custom_vjp: of a parameter alone (rounded, straight through), of data and parameter, and of a
+    product."""
 
     @jax.custom_vjp
     def rounded(w):
@@ -121,7 +144,11 @@ def a_rule_that_is_no_derivative():
         return x @ w
 
     odd.defvjp(lambda x, w: (x @ w, (x, w)), lambda xw, g: (-g @ xw[1].T, 3 * xw[0].T @ g[::-1]))
-    return lambda p, e: entropy(odd(jnp.tanh(e[0] @ rounded(p[0])), p[1]).mean(0), e[1]), weights((4, 5), (5, 3)), rows(4, 3)
+    return (
+        lambda p, e: entropy(odd(jnp.tanh(e[0] @ rounded(p[0])), p[1]).mean(0), e[1]),
+        weights((4, 5), (5, 3)),
+        rows(4, 3),
+    )
 
 
 @entry
@@ -135,14 +162,22 @@ def a_tangent_that_is_no_derivative():
         (x, w), (dx, dw) = primals, tangents
         return odd(x, w), 5 * w * dx - x * dw
 
-    return lambda p, e: entropy(odd(e[0] @ p[0], p[1]) + jax.nn.silu(e[0] @ p[0]), e[1]), weights((4, 3), (3,)), rows(4)
+    return (
+        lambda p, e: entropy(odd(e[0] @ p[0], p[1]) + jax.nn.silu(e[0] @ p[0]), e[1]),
+        weights((4, 3), (3,)),
+        rows(4),
+    )
 
 
 @entry
 def jitted_inside():
     """One inner function, called with data, with a parameter, and with both."""
     twice = jax.jit(lambda a, b: jnp.tanh(a @ b))
-    return lambda p, e: entropy(twice(twice(e[0], p[0]), twice(p[0].T, p[1])), e[1]), weights((4, 4), (4, 3)), rows(4)
+    return (
+        lambda p, e: entropy(twice(twice(e[0], p[0]), twice(p[0].T, p[1])), e[1]),
+        weights((4, 4), (4, 3)),
+        rows(4),
+    )
 
 
 @entry

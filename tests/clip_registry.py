@@ -1,8 +1,8 @@
 """A registry of losses: name -> (loss of ONE example, params, batch of B examples).
 
-Each entry is a way in which a parameter can meet an example; the laws of the engine hold for all of them. Here are products,
-gathers and arithmetic; `clip_programs.py` has control flow and inner transformations, `clip_networks.py` convolutions and
-whole networks.
+Each entry is a way in which a parameter can meet an example; the laws of the engine hold for all of
+them. Here are products, gathers and arithmetic; `clip_programs.py` has control flow and inner
+transformations, `clip_networks.py` convolutions and whole networks.
 """
 
 import jax
@@ -26,12 +26,20 @@ def entry(make):
 
 @entry
 def linear():
-    return lambda p, e: entropy(e[0] @ p["w"] + p["b"], e[1]), {"w": random(4, 3), "b": random(3, seed=1)}, rows(4)
+    return (
+        lambda p, e: entropy(e[0] @ p["w"] + p["b"], e[1]),
+        {"w": random(4, 3), "b": random(3, seed=1)},
+        rows(4),
+    )
 
 
 @entry
 def mlp():
-    return lambda p, e: entropy(jnp.tanh(e[0] @ p[0] + p[1]) @ p[2], e[1]), weights((6, 8), (8,), (8, 3)), rows(6)
+    return (
+        lambda p, e: entropy(jnp.tanh(e[0] @ p[0] + p[1]) @ p[2], e[1]),
+        weights((6, 8), (8,), (8, 3)),
+        rows(6),
+    )
 
 
 @entry
@@ -41,7 +49,11 @@ def bias_only():
 
 @entry
 def weight_on_the_left():
-    return lambda p, e: entropy(p[1] @ jnp.tanh(p[0] @ e[0]).sum(1), e[1]), weights((4, 5), (3, 4)), rows(6, 5)
+    return (
+        lambda p, e: entropy(p[1] @ jnp.tanh(p[0] @ e[0]).sum(1), e[1]),
+        weights((4, 5), (3, 4)),
+        rows(6, 5),
+    )
 
 
 @entry
@@ -68,13 +80,21 @@ def five_axes():
 
 @entry
 def three_operands():
-    return lambda p, e: entropy(jnp.einsum("td,dr,rk->k", e[0], *p), e[1]), weights((4, 2), (2, 3)), rows(4, 5)
+    return (
+        lambda p, e: entropy(jnp.einsum("td,dr,rk->k", e[0], *p), e[1]),
+        weights((4, 2), (2, 3)),
+        rows(4, 5),
+    )
 
 
 @entry
 def bilinear():
     """A weight between two halves of one example."""
-    return lambda p, e: jnp.einsum("i,ij,j", e[0], p, e[1]) ** 2, random(4, 3), (random(B, 4), random(B, 3, seed=1))
+    return (
+        lambda p, e: jnp.einsum("i,ij,j", e[0], p, e[1]) ** 2,
+        random(4, 3),
+        (random(B, 4), random(B, 3, seed=1)),
+    )
 
 
 @entry
@@ -95,7 +115,11 @@ def lora_merged():
 @entry
 def lora_apart():
     frozen = random(4, 3, seed=5)
-    return lambda p, e: entropy((e[0] @ frozen + e[0] @ p["a"] @ p["b"]).mean(0), e[1]), lora(), rows(4, 6)
+    return (
+        lambda p, e: entropy((e[0] @ frozen + e[0] @ p["a"] @ p["b"]).mean(0), e[1]),
+        lora(),
+        rows(4, 6),
+    )
 
 
 def lora():
@@ -130,7 +154,9 @@ def half_inside():
 
     def loss(p, e):
         w, b, v = (each.astype(jnp.bfloat16) for each in p)
-        return entropy((jnp.tanh(e[0].astype(jnp.bfloat16) @ w + b) @ v).astype(jnp.float32).mean(0), e[1])
+        return entropy(
+            (jnp.tanh(e[0].astype(jnp.bfloat16) @ w + b) @ v).astype(jnp.float32).mean(0), e[1]
+        )
 
     return loss, weights((6, 8), (8,), (8, 3)), rows(6, 3)
 
@@ -141,17 +167,29 @@ def half_inside():
 @entry
 def tied():
     """An autoencoder: one weight used twice."""
-    return lambda p, x: jnp.sum((jnp.tanh(x @ p["w"]) @ p["w"].T - x) ** 2), {"w": random(6, 3)}, random(B, 6, seed=1)
+    return (
+        lambda p, x: jnp.sum((jnp.tanh(x @ p["w"]) @ p["w"].T - x) ** 2),
+        {"w": random(6, 3)},
+        random(B, 6, seed=1),
+    )
 
 
 @entry
 def a_weight_and_its_transpose():
-    return lambda p, e: entropy((jnp.tanh(e[0] @ p + e[0] @ p.T) @ p)[:3], e[1]), random(4, 4), rows(4)
+    return (
+        lambda p, e: entropy((jnp.tanh(e[0] @ p + e[0] @ p.T) @ p)[:3], e[1]),
+        random(4, 4),
+        rows(4),
+    )
 
 
 @entry
 def two_places():
-    return lambda p, e: entropy(jnp.tanh(e[0][0] @ p) + jnp.sin(e[0][1:] @ p).sum(0), e[1]), random(4, 3), rows(4, 5)
+    return (
+        lambda p, e: entropy(jnp.tanh(e[0][0] @ p) + jnp.sin(e[0][1:] @ p).sum(0), e[1]),
+        random(4, 3),
+        rows(4, 5),
+    )
 
 
 @entry
@@ -167,12 +205,20 @@ def many_ways():
 
 @entry
 def slices_of_a_stack():
-    return lambda p, e: entropy(jnp.tanh(jnp.tanh(e[0] @ p[0]) @ p[1])[:3], e[1]), random(3, 4, 4), rows(4)
+    return (
+        lambda p, e: entropy(jnp.tanh(jnp.tanh(e[0] @ p[0]) @ p[1])[:3], e[1]),
+        random(3, 4, 4),
+        rows(4),
+    )
 
 
 @entry
 def overlapping_slices():
-    return lambda p, e: entropy(jnp.tanh(e[0] @ p[:3]) @ p[1:, :2].T[:, :3], e[1]), random(4, 2), rows(3)
+    return (
+        lambda p, e: entropy(jnp.tanh(e[0] @ p[:3]) @ p[1:, :2].T[:, :3], e[1]),
+        random(4, 2),
+        rows(3),
+    )
 
 
 # -- gathers
@@ -193,12 +239,19 @@ def embedding():
 
 @entry
 def embedding_of_words_that_do_not_exist():
-    """Repeated words and words out of range: clipped, wrapped, left out, and whatever an index does by itself."""
+    """Repeated words and words out of range: clipped, wrapped, left out, and whatever an index does
+    by itself."""
 
     def loss(p, e):
-        ways = [p["table"].at[e[0]].get(mode="clip"), jnp.take(p["table"], e[0], axis=0, mode="wrap"),
-                jnp.take(p["table"], e[0], axis=0, mode="fill", fill_value=0), p["table"][e[0]]]  # fmt: skip
-        return entropy(sum(jnp.tanh((i + 1) * way).mean(0) for i, way in enumerate(ways)) @ p["head"], e[1])
+        ways = [
+            p["table"].at[e[0]].get(mode="clip"),
+            jnp.take(p["table"], e[0], axis=0, mode="wrap"),
+            jnp.take(p["table"], e[0], axis=0, mode="fill", fill_value=0),
+            p["table"][e[0]],
+        ]
+        return entropy(
+            sum(jnp.tanh((i + 1) * way).mean(0) for i, way in enumerate(ways)) @ p["head"], e[1]
+        )
 
     return loss, table(), words(-4, 16)
 
@@ -267,7 +320,11 @@ def concatenated():
         tokens = jnp.concatenate([p["class"], e[0], p["register"]])
         return entropy(jnp.tanh(tokens @ p["w"]).mean(0), e[1])
 
-    return loss, {"class": random(1, 4), "register": random(2, 4, seed=1), "w": random(4, 3, seed=2)}, rows(4, 3)
+    return (
+        loss,
+        {"class": random(1, 4), "register": random(2, 4, seed=1), "w": random(4, 3, seed=2)},
+        rows(4, 3),
+    )
 
 
 @entry
@@ -282,11 +339,15 @@ def spectral():
 
 @entry
 def solved():
-    return lambda p, e: entropy(jnp.linalg.solve(3 * jnp.eye(3) + p, e[0]), e[1]), random(3, 3) / 2, rows(3)
+    return (
+        lambda p, e: entropy(jnp.linalg.solve(3 * jnp.eye(3) + p, e[0]), e[1]),
+        random(3, 3) / 2,
+        rows(3),
+    )
 
 
 @entry
-def penalised():
+def penalized():
     """The loss has a term that no example enters."""
 
     def loss(p, e):
@@ -301,18 +362,39 @@ def unused_leaves():
         _ = p["looked at"] * 2
         return entropy(e[0] @ p["w"] + 0 * p["times zero"] + lax.stop_gradient(p["stopped"]), e[1])
 
-    params = {"w": random(4, 3), "unused": random(2), "looked at": random(3), "times zero": random(3), "stopped": random(3)}
+    params = {
+        "w": random(4, 3),
+        "unused": random(2),
+        "looked at": random(3),
+        "times zero": random(3),
+        "stopped": random(3),
+    }
     return loss, params, rows(4)
 
 
 REGISTRY = {**SIMPLE, **PROGRAMS, **NETWORKS}
 CLASSIC = ["linear", "mlp", "tied", "embedding", "views", "bias_only", "scanned"]
 FAST = [
-    "mlp", "weight_on_the_left", "a_weight_per_head", "half_inside", "tied", "many_ways", "overlapping_slices",
-    "a_slice_chosen_by_the_example", "larger_of_parameter_and_data", "concatenated", "unused_leaves", "views", "layers_scanned",
-    "branches", "a_rule_that_is_no_derivative", "conv_strided_and_dilated", "conv_transposed", "conv_depthwise",
+    "mlp",
+    "weight_on_the_left",
+    "a_weight_per_head",
+    "half_inside",
+    "tied",
+    "many_ways",
+    "overlapping_slices",
+    "a_slice_chosen_by_the_example",
+    "larger_of_parameter_and_data",
+    "concatenated",
+    "unused_leaves",
+    "views",
+    "layers_scanned",
+    "branches",
+    "a_rule_that_is_no_derivative",
+    "conv_strided_and_dilated",
+    "conv_transposed",
+    "conv_depthwise",
     "conv_odd_layout",
-]  # fmt: skip
+]
 """One entry of every kind; the others are for `make test-all`."""
 LOOSE = {"half_inside": 3e-2, "mixed_precision": 1e-2}
 """Gradients rounded to bfloat16 on the way, at places that are a method's own choice."""

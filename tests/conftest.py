@@ -1,4 +1,5 @@
-"""Every array shape and type that a signature promises is checked while the tests run (jaxtyping + beartype)."""
+"""Every array shape and type that a signature promises is checked while the tests run (jaxtyping +
+beartype)."""
 
 import programs
 
@@ -24,15 +25,17 @@ settings.load_profile("no clock")
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs_of_a_module() -> Iterator[None]:
-    """Thousands of compiled programs would fill the memory; what another module needs again is in the cache on disk."""
+    """Thousands of compiled programs would fill the memory; what another module needs again is in
+    the cache on disk."""
     yield
     jax.clear_caches()
 
 
 @pytest.fixture
 def noise_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Noise as a function of the release alone. Bound to sums, whose last bits differ between processors, seeded audits would
-    see other noise on each, and whether they find enough would be luck.
+    """Noise as a function of the release alone. Bound to sums, whose last bits differ between
+    processors, seeded audits would see other noise on each, and whether they find enough would be
+    luck.
     """
     from sfumato.noise import binding
 
@@ -58,6 +61,8 @@ def interrupted(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run, stopped with Ctrl-C after its second step. Copy it before changing anything."""
     run = tmp_path_factory.mktemp("interrupted") / "run"
     with ctrl_c_after(2):
-        outcome = sfumato(*train_arguments(folder, run, "--checkpoint-seconds", 1e-6, "--insecure-seed", 1))
+        outcome = sfumato(
+            *train_arguments(folder, run, "--checkpoint-seconds", 1e-6, "--insecure-seed", 1)
+        )
     assert outcome.code == 130 and "resume" in outcome.err and outcome.err.count("\n") == 1
     return run

@@ -1,7 +1,9 @@
-"""A pytest plugin: a planted bug counts as caught only if the test that caught it passes without the bug, in the same run.
+"""A pytest plugin: a planted bug counts as caught only if the test that caught it passes without
+the bug, in the same run.
 
-A test that also fails, is skipped or does not exist without the bug proves nothing about it. The control of a bug is that test,
-as an ordinary one of the run: wherever tests run in several processes, the one that hears of all of them compares.
+A test that also fails, is skipped or does not exist without the bug proves nothing about it. The
+control of a bug is that test, as an ordinary one of the run: wherever tests run in several
+processes, the one that hears of all of them compares.
 """
 
 from typing import Any
@@ -42,7 +44,9 @@ class Controls:
 
     def missing(self) -> dict[str, str]:
         """Bugs that count as caught -> the test that did not pass without them."""
-        return {bug: test for bug, test in self.needed.items() if test not in self.passed - self.failed}
+        return {
+            bug: test for bug, test in self.needed.items() if test not in self.passed - self.failed
+        }
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if self.missing():
@@ -50,7 +54,9 @@ class Controls:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         for bug, test in self.missing().items():
-            terminalreporter.write_line(f"NO CONTROL {bug}: {test} did not pass without the bug", red=True)
+            terminalreporter.write_line(
+                f"NO CONTROL {bug}: {test} did not pass without the bug", red=True
+            )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,22 +15,30 @@ from PIL import Image
 ROWS = {"train": 20, "test": 10}
 
 
-def labelled_images(n: int, shape: tuple[int, ...], classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def labeled_images(
+    n: int, shape: tuple[int, ...], classes: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Random uint8 images; every class occurs."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (n, *shape), np.uint8), (np.arange(n) % classes).astype(np.uint8)
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes((0, 0, 8, array.ndim))
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
-def write_idx(folder: Path, joint: str = "-", ending: str = ".gz") -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def write_idx(
+    folder: Path, joint: str = "-", ending: str = ".gz"
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The four IDX files; returns the arrays of "train" and "test"."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = {}
     for part, prefix in (("train", "train"), ("test", "t10k")):
-        images, labels = parts[part] = labelled_images(ROWS[part], (28, 28), 10, seed=len(part))
+        images, labels = parts[part] = labeled_images(ROWS[part], (28, 28), 10, seed=len(part))
         for kind, array in (("images", images), ("labels", labels)):
             data = idx_bytes(array)
             name = f"{prefix}-{kind}{joint}idx{array.ndim}-ubyte{ending}"
@@ -61,13 +69,15 @@ def cifar_parts(name: str) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     n = 10 if name == "cifar10" else 200
     batches = 5 if name == "cifar10" else 1
     return {
-        "train": [labelled_images(n, (32, 32, 3), classes, seed=k) for k in range(batches)],
-        "test": [labelled_images(n, (32, 32, 3), classes, seed=99)],
+        "train": [labeled_images(n, (32, 32, 3), classes, seed=k) for k in range(batches)],
+        "test": [labeled_images(n, (32, 32, 3), classes, seed=99)],
     }
 
 
 def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+    return np.concatenate([images for images, _ in parts]), np.concatenate(
+        [labels for _, labels in parts]
+    )
 
 
 def cifar_files(name: str, version: str, python2: bool = True) -> dict[str, bytes]:
@@ -80,11 +90,20 @@ def cifar_files(name: str, version: str, python2: bool = True) -> dict[str, byte
             planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
             if version == "binary":
                 coarse = [] if many else [np.full((len(labels), 1), 7, np.uint8)]
-                files[base + ".bin"] = np.concatenate([*coarse, labels[:, None], planes], axis=1).tobytes()
+                files[base + ".bin"] = np.concatenate(
+                    [*coarse, labels[:, None], planes], axis=1
+                ).tobytes()
                 continue
-            batch: dict[bytes, object] = {b"batch_label": b"batch", b"data": np.ascontiguousarray(planes)}
+            batch: dict[bytes, object] = {
+                b"batch_label": b"batch",
+                b"data": np.ascontiguousarray(planes),
+            }
             numbers = [int(label) for label in labels]
-            batch |= {b"labels": numbers} if many else {b"fine_labels": numbers, b"coarse_labels": [7] * len(numbers)}
+            batch |= (
+                {b"labels": numbers}
+                if many
+                else {b"fine_labels": numbers, b"coarse_labels": [7] * len(numbers)}
+            )
             files[base] = python2_pickle(batch) if python2 else pickle.dumps(batch, protocol=2)
     return files
 
@@ -105,7 +124,9 @@ def tar_gz(folder: str, files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def write_mosaic(folder: Path, name: str, columns: int = 10) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def write_mosaic(
+    folder: Path, name: str, columns: int = 10
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The packed form, lossless; returns the arrays of "train" and "test"."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, parts = [], cifar_parts(name)
@@ -113,22 +134,31 @@ def write_mosaic(folder: Path, name: str, columns: int = 10) -> dict[str, tuple[
         for k, (images, labels) in enumerate(batches, 1):
             stem = f"{split}_{k}"
             n = len(images)
-            grid = images.reshape(n // columns, columns, 32, 32, 3).swapaxes(1, 2).reshape(-1, columns * 32, 3)
+            grid = (
+                images.reshape(n // columns, columns, 32, 32, 3)
+                .swapaxes(1, 2)
+                .reshape(-1, columns * 32, 3)
+            )
             Image.fromarray(grid).save(folder / f"{stem}.webp", lossless=True)
             for label in labels:
-                rows.append([stem, label, "x.png"] if name == "cifar10" else [stem, 7, label, "x.png"])
+                rows.append(
+                    [stem, label, "x.png"] if name == "cifar10" else [stem, 7, label, "x.png"]
+                )
     with gzip.open(folder / "index.csv.gz", "wt", newline="") as file:
         labels_named = ["label"] if name == "cifar10" else ["coarse", "fine"]
         csv.writer(file).writerows([["file", *labels_named, "filename"], *rows])
     return {split: joined(batches) for split, batches in parts.items()}
 
 
-def write_folder(root: Path, counts: dict[str, int], size: tuple[int, int] = (8, 6)) -> dict[str, np.ndarray]:
-    """`root`/class/k.png with the given number per class; returns pixels by relative path. `size` is (h, w)."""
+def write_folder(
+    root: Path, counts: dict[str, int], size: tuple[int, int] = (8, 6)
+) -> dict[str, np.ndarray]:
+    """`root`/class/k.png with the given number per class; returns pixels by relative path. `size`
+    is (h, w)."""
     pixels = {}
     for seed, (name, n) in enumerate(counts.items()):
         (root / name).mkdir(parents=True, exist_ok=True)
-        images, _ = labelled_images(n, (*size, 3), 2, seed)
+        images, _ = labeled_images(n, (*size, 3), 2, seed)
         for k, image in enumerate(images):
             Image.fromarray(image).save(root / name / f"{k}.png")
             pixels[f"{name}/{k}.png"] = image

@@ -1,7 +1,8 @@
-"""What the fault campaign works with: servers of `faults.py`, a short run, the laws, and the table of what was done.
+"""What the fault campaign works with: servers of `faults.py`, a short run, the laws, and the table
+of what was done.
 
-Runs are light (`faults.Light`: NumPy of a few numbers, so that hundreds take minutes) unless a test asks for whole ones; what
-they write, and when, is the shipped code's.
+Runs are light (`faults.Light`: NumPy of a few numbers, so that hundreds take minutes) unless a test
+asks for whole ones; what they write, and when, is the shipped code's.
 """
 
 import json
@@ -29,8 +30,13 @@ class Server:
     """`faults.py` in a process of its own."""
 
     def __init__(self, environment: dict[str, str]):
-        self._process = subprocess.Popen([sys.executable, HERE / "faults.py"], env=environment, text=True,
-                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        self._process = subprocess.Popen(
+            [sys.executable, HERE / "faults.py"],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def begin(self, **request: Any) -> None:
         assert self._process.stdin is not None
@@ -53,17 +59,49 @@ class Bench:
     data: Path
 
     def train(self, out: Path, server: int = 0, steps: int = STEPS, **more: Any) -> dict[str, Any]:
-        return self.do(["fit", "--features", str(self.data), "--method", "adam", "--steps", str(steps), "--epsilon", "4",
-                        "--insecure-seed", "1", "--checkpoint-seconds", "1e-6", "--log", "quiet", "--out", str(out)],
-                       out, server, **more)  # fmt: skip
+        return self.do(
+            [
+                "fit",
+                "--features",
+                str(self.data),
+                "--method",
+                "adam",
+                "--steps",
+                str(steps),
+                "--epsilon",
+                "4",
+                "--insecure-seed",
+                "1",
+                "--checkpoint-seconds",
+                "1e-6",
+                "--log",
+                "quiet",
+                "--out",
+                str(out),
+            ],
+            out,
+            server,
+            **more,
+        )
 
     def resume(self, out: Path, server: int = 0, **more: Any) -> dict[str, Any]:
         return self.do(["resume", str(out)], out, server, **more)
 
     def do(
-        self, arguments: list[str], out: Path, server: int, wait: bool = True, light: bool = True, **more: Any
+        self,
+        arguments: list[str],
+        out: Path,
+        server: int,
+        wait: bool = True,
+        light: bool = True,
+        **more: Any,
     ) -> dict[str, Any]:
-        request = {"arguments": arguments, "root": str(out.parent), "notes": str(self.notes(out)), "light": light}
+        request = {
+            "arguments": arguments,
+            "root": str(out.parent),
+            "notes": str(self.notes(out)),
+            "light": light,
+        }
         self.servers[server].begin(**request, **more)
         return self.servers[server].end() if wait else {}
 
@@ -82,12 +120,20 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     stream = np.random.default_rng(0)
     labels = np.arange(240) % 3
     rows = (stream.standard_normal((240, 8)) + 2 * np.eye(8)[labels]).astype(np.float32)
-    np.savez(home / "rows.npz", x_train=rows[:200], y_train=labels[:200], x_test=rows[200:], y_test=labels[200:])
+    np.savez(
+        home / "rows.npz",
+        x_train=rows[:200],
+        y_train=labels[:200],
+        x_test=rows[200:],
+        y_test=labels[200:],
+    )
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]), "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }  # fmt: skip
+    }
     servers = [Server(environment) for _ in range(2)]
     yield Bench(servers, home, home / "rows.npz")
     for server in servers:
@@ -162,7 +208,9 @@ def halfway(bench: Bench, reference: Reference) -> Callable[[str], Path]:
 
     def make(name: str) -> Path:
         run = place(bench, name)
-        killed = bench.train(run, fault={"at": len(reference[1]["operations"]) // 2, "how": "before"})
+        killed = bench.train(
+            run, fault={"at": len(reference[1]["operations"]) // 2, "how": "before"}
+        )
         assert killed["status"] == -9 and 1 < len(ledger_names(run)) < STEPS
         return run
 

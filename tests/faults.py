@@ -1,17 +1,21 @@
-"""Sfumato in a forked process, with a fault planted in its file system: a server for `test_faults.py`.
+"""Sfumato in a forked process, with a fault planted in its file system: a server for
+`test_faults.py`.
 
-Imports are done once; a child per request runs one command. Where a fault may strike is counted in operations: calls that
-change or flush something below the run's directory. What a child releases it notes, before the release is used, in a file
-outside of that directory that no fault touches: so the ledger can be held against what really happened.
+Imports are done once; a child per request runs one command. Where a fault may strike is counted in
+operations: calls that change or flush something below the run's directory. What a child releases it
+notes, before the release is used, in a file outside of that directory that no fault touches: so the
+ledger can be held against what really happened.
 
     request    {"arguments": [...], "root": directory, "notes": file, "fault": null or {...}, "seconds": null or number,
-                "light": true for a run without JAX and figures, whose files are made by the same code}
+                "light": true for a run without JAX and figures, whose files are made by the same
+                code}
     answer     {"status": exit status (negative: killed), "err": stderr, "operations": ["write ledger.jsonl", ...],
                 "seconds": s}
 
-A fault {"at": k, "how": h} strikes at operation k: kill before it, or (half) with half of a write done; "power": kill before it
-and leave on the disk only what was flushed; or an error by its errno name, from then on. "nobody": the process runs as an
-unprivileged user. "clock": the clock leaps by "leap" seconds and then runs backwards.
+A fault {"at": k, "how": h} strikes at operation k: kill before it, or (half) with half of a write
+done; "power": kill before it and leave on the disk only what was flushed; or an error by its errno
+name, from then on. "nobody": the process runs as an unprivileged user. "clock": the clock leaps by
+"leap" seconds and then runs backwards.
 """
 
 import errno
@@ -32,15 +36,28 @@ from typing import Any
 
 import numpy as np
 
-OPERATIONS = ("write", "fsync", "replace", "rename", "link", "unlink", "ftruncate", "truncate", "mkdir", "rmdir", "chmod",
-              "open")  # fmt: skip
+OPERATIONS = (
+    "write",
+    "fsync",
+    "replace",
+    "rename",
+    "link",
+    "unlink",
+    "ftruncate",
+    "truncate",
+    "mkdir",
+    "rmdir",
+    "chmod",
+    "open",
+)
 REMOVING = ("unlink", "rmdir")
 """Always possible on a full disk."""
 
 
 class Disk:
-    """What a power cut leaves below `root`, at its worst: of a file the bytes it had when it was last flushed, of a directory
-    the entries it had when it was flushed itself. What is there in the beginning was flushed.
+    """What a power cut leaves below `root`, at its worst: of a file the bytes it had when it was
+    last flushed, of a directory the entries it had when it was flushed itself. What is there in the
+    beginning was flushed.
     """
 
     def __init__(self, root: str):
@@ -55,7 +72,9 @@ class Disk:
         self._open.append(handle)
         found = os.fstat(handle)
         if stat.S_ISDIR(found.st_mode):
-            self.entries[found.st_ino] = {each.name: (each.inode(), each.is_dir()) for each in os.scandir(path)}
+            self.entries[found.st_ino] = {
+                each.name: (each.inode(), each.is_dir()) for each in os.scandir(path)
+            }
         else:
             self.bytes[found.st_ino] = os.pread(handle, found.st_size, 0)
 
@@ -76,7 +95,8 @@ class Disk:
 
 
 class Strike:
-    """Wraps the calls of module `os` that change files below `root`; notes them, and strikes at one."""
+    """Wraps the calls of module `os` that change files below `root`; notes them, and strikes at
+    one."""
 
     def __init__(self, root: str, fault: dict[str, Any] | None):
         self.root, self.fault, self.seen = root, fault or {}, []
@@ -91,8 +111,16 @@ class Strike:
             return None
         first, folder = arguments[0], settings.get("dir_fd")
         try:
-            path = os.readlink(f"/proc/self/fd/{first}") if isinstance(first, int) else os.fspath(first)
-            path = os.path.abspath(path) if folder is None else os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
+            path = (
+                os.readlink(f"/proc/self/fd/{first}")
+                if isinstance(first, int)
+                else os.fspath(first)
+            )
+            path = (
+                os.path.abspath(path)
+                if folder is None
+                else os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
+            )
         except (OSError, TypeError):
             return None
         return path if path.startswith(self.root) else None
@@ -118,7 +146,9 @@ class Strike:
         how = self.fault["how"]
         if how.startswith("E"):
             if name not in REMOVING:
-                raise OSError(getattr(errno, how), os.strerror(getattr(errno, how)), str(arguments[0]))
+                raise OSError(
+                    getattr(errno, how), os.strerror(getattr(errno, how)), str(arguments[0])
+                )
             return
         for changed, real in self.real.items():
             setattr(os, changed, real)
@@ -138,7 +168,11 @@ def note_releases(path: str) -> None:
     """Write down the name of every release at the moment it exists."""
     from sfumato.noise import Gaussian
 
-    handle, write, release = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), os.write, Gaussian.release
+    handle, write, release = (
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666),
+        os.write,
+        Gaussian.release,
+    )
 
     def noted(self: Gaussian, bound: Any) -> Any:
         released = release(self, bound)
@@ -175,7 +209,9 @@ class Light:
         from sfumato.clip import BoundedSum, Sensitivity
 
         drawn = key.stream("sample", step).standard_normal((3, 4)).astype(np.float32)
-        return BoundedSum({"w": np.tanh(np.asarray(state["w"])) + drawn}, Sensitivity.of_contribution(1.0))
+        return BoundedSum(
+            {"w": np.tanh(np.asarray(state["w"])) + drawn}, Sensitivity.of_contribution(1.0)
+        )
 
     def absorb(self, state: dict[str, Any], step: int, released: dict[str, Any]) -> dict[str, Any]:
         return {"w": np.asarray(state["w"]) + np.asarray(released["w"])}
@@ -195,13 +231,13 @@ class LightClassifier:
 def lighten() -> None:
     """What a run computes is replaced; what it writes, and when, is not."""
     from sfumato.report import html
-    from sfumato.runs import train
+    from sfumato.runs import training
     from sfumato.runs.jobs import Job
 
     def build(plan: Any, *_: Any) -> Job:
         return Job(Light(plan), LightClassifier, lambda state: np.eye(3, dtype=np.int64) * 13)  # type: ignore[arg-type]
 
-    train.build = build  # type: ignore[attr-defined]
+    training.build = build  # type: ignore[attr-defined]
     html.render = lambda facts: "a page"
 
 
@@ -249,7 +285,11 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
                 traceback.print_exc()
             finally:
                 os._exit(status)
-        timer = threading.Timer(request["seconds"], os.kill, (child, signal.SIGKILL)) if request.get("seconds") else None
+        timer = (
+            threading.Timer(request["seconds"], os.kill, (child, signal.SIGKILL))
+            if request.get("seconds")
+            else None
+        )
         if timer:
             timer.start()
         _, status = os.waitpid(child, 0)
@@ -258,15 +298,29 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
             timer.join()
         err.seek(0)
         said, _, operations = err.read().partition("operations=")
-    return {"status": os.waitstatus_to_exitcode(status), "err": said, "operations": json.loads(operations or "[]"),
-            "seconds": time.monotonic() - began}  # fmt: skip
+    return {
+        "status": os.waitstatus_to_exitcode(status),
+        "err": said,
+        "operations": json.loads(operations or "[]"),
+        "seconds": time.monotonic() - began,
+    }
 
 
 def serve() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
-    for module in ("sfumato.cli", "sfumato.runs.commands", "sfumato.estimator", "dp_accounting.pld", "dp_accounting.rdp",
-                   "matplotlib.figure", "matplotlib.backends.backend_svg", "scipy.stats", "safetensors.numpy", "jinja2",
-                   "optax"):  # fmt: skip
+    for module in (
+        "sfumato.cli",
+        "sfumato.cli.commands",
+        "sfumato.estimators.image_classifier",
+        "dp_accounting.pld",
+        "dp_accounting.rdp",
+        "matplotlib.figure",
+        "matplotlib.backends.backend_svg",
+        "scipy.stats",
+        "safetensors.numpy",
+        "jinja2",
+        "optax",
+    ):
         importlib.import_module(module)
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)

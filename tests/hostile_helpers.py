@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, settings
 
 from sfumato.core.errors import SfumatoError
 
-EVERY_FILE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EVERY_FILE = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def refused(action: Callable[[], object]) -> str:
@@ -21,7 +23,7 @@ def refused(action: Callable[[], object]) -> str:
     return str(error.value)
 
 
-def spoilt(content: bytes, stream: np.random.Generator) -> bytes:
+def spoiled(content: bytes, stream: np.random.Generator) -> bytes:
     """Bytes changed, cut out, repeated, overwritten, cut off, in up to five places."""
     found = bytearray(content)
     for _ in range(stream.integers(1, 6)):
@@ -52,6 +54,11 @@ def within(megabytes: int, code: str, *arguments: object) -> str:
         f"resource.setrlimit(resource.RLIMIT_AS, (now + {megabytes} * 2**20,) * 2)\n"
         f"try:\n    {code}\nexcept SfumatoError as error:\n    print('refused:', error)\n"
     )
-    done = subprocess.run([sys.executable, "-c", limited, *map(str, arguments)], capture_output=True, text=True, timeout=20)
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

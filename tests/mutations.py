@@ -1,8 +1,10 @@
-"""Classic privacy bugs, planted one at a time into the code that ships, and the test that must fail for each.
+"""Classic privacy bugs, planted one at a time into the code that ships, and the test that must fail
+for each.
 
-A bug is an edit of the source text of one function: the function's code object is replaced in place, so every module that
-imported it runs the buggy one. Run as a script this file is a server: it imports everything once and forks a child per
-request, so that no bug outlives its test and no child pays for imports.
+A bug is an edit of the source text of one function: the function's code object is replaced in
+place, so every module that imported it runs the buggy one. Run as a script this file is a server:
+it imports everything once and forks a child per request, so that no bug outlives its test and no
+child pays for imports.
 
     request (a line on stdin)    the name of a mutation, or `control TEST`
     answer (a line on stdout)    {"failed": bool, "seconds": s, "says": the failure, in one text}
@@ -41,7 +43,9 @@ class Edit:
         found: Any = reduce(getattr, path.split("."), importlib.import_module(f"sfumato.{module}"))
         function = inspect.unwrap(found.fget if isinstance(found, property) else found)
         source = textwrap.dedent(inspect.getsource(function))
-        assert source.count(self.old) == 1, f"{self.where}: {self.old!r} occurs {source.count(self.old)} times; update the edit"
+        assert source.count(self.old) == 1, (
+            f"{self.where}: {self.old!r} occurs {source.count(self.old)} times; update the edit"
+        )
         return function, source
 
     def plant(self) -> None:
@@ -51,13 +55,16 @@ class Edit:
         made: dict[str, Any] = {}
         exec(compile(tree, f"<{self.where}, mutated>", "exec"), function.__globals__, made)
         code = made[function.__name__].__code__
-        assert code.co_freevars == function.__code__.co_freevars, f"{self.where}: an edit cannot reach other variables"
+        assert code.co_freevars == function.__code__.co_freevars, (
+            f"{self.where}: an edit cannot reach other variables"
+        )
         function.__code__ = code
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """caught_by: the test that fails. says: what it says, so that it fails for this reason and no other."""
+    """caught_by: the test that fails. says: what it says, so that it fails for this reason and no
+    other."""
 
     name: str
     edits: tuple[Edit, ...]
@@ -69,8 +76,11 @@ def bug(name: str, where: str, old: str, new: str, caught_by: str, says: str) ->
     return Mutation(name, (Edit(where, old, new),), caught_by, says)
 
 
-GAUSSIAN, DRAW = "noise.gaussian:unit_noise", "key.stream(\"noise\", name).standard_normal(leaf.shape)"
-POISSON = "sampling:Poisson.indices"
+GAUSSIAN, DRAW = (
+    "noise.gaussian:unit_noise",
+    'key.stream("noise", name).standard_normal(leaf.shape)',
+)
+POISSON = "sampling.samplers:Poisson.indices"
 FORK = "test_noise_fork.py::test_two_copies_that_round_differently_have_independent_noise"
 NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_event_claims"
 SAMPLER_LAW = "test_sampling_noise.py::test_poisson_batches_follow_the_poisson_law[40-0.2-2000]"
@@ -79,251 +89,712 @@ BY_HAND = "test_training_loop.py::test_a_run_equals_the_published_algorithm_writ
 END_TO_END = "test_run_samplers.py::test_plan_procedure_ledger_report_and_account_agree"
 AS_SAMPLED = "test_run_samplers.py::test_the_releases_of_a_plan_are_the_events_of_its_sampler"
 BY_UNIT = "test_unit_runs.py::test_one_unit_with_all_its_images_moves_every_release_by_at_most_its_sensitivity"
-CLIPPED = "clipped_grad(loss if most is None else unit_loss(loss), settings.clip_norm, normalised=True)"
+CLIPPED = (
+    "clipped_grad(loss if most is None else unit_loss(loss), settings.clip_norm, normalized=True)"
+)
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
 MUTATIONS = (
     # -- noise
     bug("no noise", GAUSSIAN, DRAW, "np.zeros(leaf.shape)", NOISE_LAW, "wrong scale"),
-    bug("noise for the mean added to the sum (scaled by the batch size)", "train.dpsgd:DPSGD.mechanism", "return self.noise\n",
-        "return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)\n", BY_HAND, "close"),
-    bug("noise before averaging: every device adds its own, then the mean is taken", GAUSSIAN, DRAW,
-        "key.stream(\"noise\", name).standard_normal((4, *leaf.shape)).mean(0)", NOISE_LAW, "wrong scale"),
-    bug("noise scaled without the sensitivity", "noise.gaussian:Gaussian.release",
-        "self.multiplier * total.sensitivity.add_or_remove", "self.multiplier", NOISE_LAW, "wrong scale"),
-    bug("the same noise in every step", "train.loop:run", "mechanism.bind(total, key.at(name))",
-        "mechanism.bind(total, key.at(procedure.name))", BY_HAND, "close"),
-    bug("the same noise for every class", GAUSSIAN, DRAW,
-        "np.broadcast_to(key.stream(\"noise\", name).standard_normal((*leaf.shape[:-1], 1)), leaf.shape)", NOISE_LAW,
-        "not normal|share noise"),
-    bug("the same noise on each of two devices", GAUSSIAN, DRAW,
-        "np.resize(key.stream(\"noise\", name).standard_normal(max(1, leaf.size // 2)), leaf.shape)",
-        "test_noise.py::test_no_two_numbers_of_a_release_share_noise", "share noise"),
-    bug("the same noise for every leaf", GAUSSIAN, "key.stream(\"noise\", name)", "key.stream(\"noise\")", NOISE_LAW,
-        "leaves share noise"),
-    bug("fresh noise when a release is repeated", GAUSSIAN, "key.stream(\"noise\", name)", "np.random.default_rng()",
-        "test_sampling_noise.py::test_noise_is_a_function_of_key_and_release_name", "array_equal"),
-    bug("noise without the digest of the sum", "noise.binding:under", "release.at(\"sum\", seal)", "release",
-        f"{FORK}[gaussian]", "without noise"),
-    bug("the digest of a sum sees its shapes only", "noise.binding:bind", "header, *parts", "header", f"{FORK}[gaussian]",
-        "without noise"),
-    bug("the digest of correlated noise forgets earlier sums", "noise.banded:BandedStep.bind",
-        "past[-1] if past else \"first\"", "\"first\"", "test_noise_fork.py::test_a_later_step_of_equal_sums_tells_nothing_of_"
-        "earlier_ones", "without noise"),
-    bug("noise is bound to the sum, not to its scale", "noise.gaussian:Gaussian.bind", ", self.multiplier)", ")",
-        "test_noise_fork.py::test_another_scale_or_mechanism_has_noise_of_its_own", "share noise"),
-    bug("a lost replay file is begun anew", "train.loop:_refuse_forgotten", "not witness.knows(name)", "False",
-        "test_noise_fork.py::test_without_its_witness_a_run_is_not_repeated", "DID NOT RAISE"),
-    bug("lattice rounding is paid for in one leaf only", "noise.lattice:LatticeGaussian.release",
-        "sum(leaf.size for leaf in leaves)", "leaves[0].size",
-        "test_noise.py::test_rounding_is_paid_for_in_every_leaf[sizes1]", "every leaf"),
-    bug("all fits of a tune run share noise", "runs.tune:best_of", "key.at(\"fit\", fit)", "key.at(\"fit\", 0)",
-        "test_procedure_laws.py::test_the_fits_of_a_tune_run_share_no_stream", "twice"),
-    bug("linear heads sample the same rows in every step", "solve.sequence:Stages.measure", "indices(key, step)",
-        "indices(key, 0)", "test_procedure_laws.py::test_who_takes_part_in_a_step_says_nothing_of_another[adam]",
-        "not independent"),
-    bug("a last ledger line without its newline is dropped", "core.files:whole_lines", "is_torn(last)", "True",
-        "test_ledger.py::test_a_whole_last_line_counts_without_its_newline_too[3]", "assert"),
-    bug("payments into a file that only has another name left", "privacy.ledger:Ledger._require_place",
-        "there is None or not os.path.samestat(there, os.fstat(handle))", "os.fstat(handle).st_nlink == 0",
-        "test_ledger.py::test_a_payment_that_nobody_could_read_is_refused[replaced-True]", "DID NOT RAISE|did not match"),
-    bug("noise from a seed of 31 bits", "core.keys:_generator", "int.from_bytes(_derive(master, name, 16), \"big\")",
-        "int.from_bytes(_derive(master, name, 4), \"big\") % 2**31",
-        "test_noise.py::test_every_stream_has_a_key_of_128_bits", "bits"),
-    bug("rounding to the lattice is not paid for", "noise.lattice:lattice", "sensitivity / g + math.sqrt(d)",
-        "sensitivity / g", "test_noise.py::test_rounding_is_paid_for[10000000000]", "assert"),
+    bug(
+        "noise for the mean added to the sum (scaled by the batch size)",
+        "train.dpsgd:DPSGD.mechanism",
+        "return self.noise\n",
+        "return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)\n",
+        BY_HAND,
+        "close",
+    ),
+    bug(
+        "noise before averaging: every device adds its own, then the mean is taken",
+        GAUSSIAN,
+        DRAW,
+        'key.stream("noise", name).standard_normal((4, *leaf.shape)).mean(0)',
+        NOISE_LAW,
+        "wrong scale",
+    ),
+    bug(
+        "noise scaled without the sensitivity",
+        "noise.gaussian:Gaussian.release",
+        "self.multiplier * total.sensitivity.add_or_remove",
+        "self.multiplier",
+        NOISE_LAW,
+        "wrong scale",
+    ),
+    bug(
+        "the same noise in every step",
+        "train.loop:run",
+        "mechanism.bind(total, key.at(name))",
+        "mechanism.bind(total, key.at(procedure.name))",
+        BY_HAND,
+        "close",
+    ),
+    bug(
+        "the same noise for every class",
+        GAUSSIAN,
+        DRAW,
+        'np.broadcast_to(key.stream("noise", name).standard_normal((*leaf.shape[:-1], 1)), leaf.shape)',
+        NOISE_LAW,
+        "not normal|share noise",
+    ),
+    bug(
+        "the same noise on each of two devices",
+        GAUSSIAN,
+        DRAW,
+        'np.resize(key.stream("noise", name).standard_normal(max(1, leaf.size // 2)), leaf.shape)',
+        "test_noise.py::test_no_two_numbers_of_a_release_share_noise",
+        "share noise",
+    ),
+    bug(
+        "the same noise for every leaf",
+        GAUSSIAN,
+        'key.stream("noise", name)',
+        'key.stream("noise")',
+        NOISE_LAW,
+        "leaves share noise",
+    ),
+    bug(
+        "fresh noise when a release is repeated",
+        GAUSSIAN,
+        'key.stream("noise", name)',
+        "np.random.default_rng()",
+        "test_sampling_noise.py::test_noise_is_a_function_of_key_and_release_name",
+        "array_equal",
+    ),
+    bug(
+        "noise without the digest of the sum",
+        "noise.binding:under",
+        'release.at("sum", seal)',
+        "release",
+        f"{FORK}[gaussian]",
+        "without noise",
+    ),
+    bug(
+        "the digest of a sum sees its shapes only",
+        "noise.binding:bind",
+        "header, *parts",
+        "header",
+        f"{FORK}[gaussian]",
+        "without noise",
+    ),
+    bug(
+        "the digest of correlated noise forgets earlier sums",
+        "noise.banded:BandedStep.bind",
+        'past[-1] if past else "first"',
+        '"first"',
+        "test_noise_fork.py::test_a_later_step_of_equal_sums_tells_nothing_of_earlier_ones",
+        "without noise",
+    ),
+    bug(
+        "noise is bound to the sum, not to its scale",
+        "noise.gaussian:Gaussian.bind",
+        ", self.multiplier)",
+        ")",
+        "test_noise_fork.py::test_another_scale_or_mechanism_has_noise_of_its_own",
+        "share noise",
+    ),
+    bug(
+        "a lost replay file is begun anew",
+        "train.loop:_refuse_forgotten",
+        "not replay_guard.knows(name)",
+        "False",
+        "test_noise_fork.py::test_without_its_replay_guard_a_run_is_not_repeated",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "lattice rounding is paid for in one leaf only",
+        "noise.lattice:LatticeGaussian.release",
+        "sum(leaf.size for leaf in leaves)",
+        "leaves[0].size",
+        "test_noise.py::test_rounding_is_paid_for_in_every_leaf[sizes1]",
+        "every leaf",
+    ),
+    bug(
+        "all fits of a tune run share noise",
+        "runs.tune:best_of",
+        'key.at("fit", fit)',
+        'key.at("fit", 0)',
+        "test_procedure_laws.py::test_the_fits_of_a_tune_run_share_no_stream",
+        "twice",
+    ),
+    bug(
+        "linear heads sample the same rows in every step",
+        "solve.sequence:Stages.measure",
+        "indices(key, step)",
+        "indices(key, 0)",
+        "test_procedure_laws.py::test_who_takes_part_in_a_step_says_nothing_of_another[adam]",
+        "not independent",
+    ),
+    bug(
+        "a last ledger line without its newline is dropped",
+        "core.files:whole_lines",
+        "is_torn(last)",
+        "True",
+        "test_ledger.py::test_a_whole_last_line_counts_without_its_newline_too[3]",
+        "assert",
+    ),
+    bug(
+        "payments into a file that only has another name left",
+        "privacy.ledger:Ledger._require_place",
+        "there is None or not os.path.samestat(there, os.fstat(handle))",
+        "os.fstat(handle).st_nlink == 0",
+        "test_ledger.py::test_a_payment_that_nobody_could_read_is_refused[replaced-True]",
+        "DID NOT RAISE|did not match",
+    ),
+    bug(
+        "noise from a seed of 31 bits",
+        "core.keys:_generator",
+        'int.from_bytes(_derive(master, name, 16), "big")',
+        'int.from_bytes(_derive(master, name, 4), "big") % 2**31',
+        "test_noise.py::test_every_stream_has_a_key_of_128_bits",
+        "bits",
+    ),
+    bug(
+        "rounding to the lattice is not paid for",
+        "noise.lattice:lattice",
+        "sensitivity / g + math.sqrt(d)",
+        "sensitivity / g",
+        "test_noise.py::test_rounding_is_paid_for[10000000000]",
+        "assert",
+    ),
     # -- clipping
-    bug("correlated noise with more bands than groups", "privacy.events:CyclicPoissonEvent.__post_init__",
-        "self.event.bands > self.cycle", "False", "test_noise_banded.py::test_bands_are_at_most_the_groups", "DID NOT RAISE"),
-    bug("correlated noise with coefficients of another length", "noise.banded:square_root_bands",
-        "product / np.linalg.norm(product)", "product / product[0]",
-        "test_noise_banded.py::test_a_run_pays_for_its_busiest_group", "norm 1"),
-    bug("correlated noise forgets its past when a run resumes", "noise.banded:BandedGaussian.unit_noise",
-        "self._past, self._next = [], 0", "self._past, self._next = [], step",
-        "test_noise_banded.py::test_a_stopped_run_goes_on_bit_by_bit[4]", "assert|equal"),
-    bug("clipped per view, not per image", "runs.jobs:_on_images",
-        CLIPPED, f"(lambda grad: lambda params, examples, mask, *frozen: grad(params, (examples[0].reshape(-1, 1, "
+    bug(
+        "correlated noise with more bands than groups",
+        "privacy.events:CyclicPoissonEvent.__post_init__",
+        "self.event.bands > self.cycle",
+        "False",
+        "test_noise_banded.py::test_bands_are_at_most_the_groups",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "correlated noise with coefficients of another length",
+        "noise.banded:square_root_bands",
+        "product / np.linalg.norm(product)",
+        "product / product[0]",
+        "test_noise_banded.py::test_a_run_pays_for_its_busiest_group",
+        "norm 1",
+    ),
+    bug(
+        "correlated noise forgets its past when a run resumes",
+        "noise.banded:BandedGaussian.unit_noise",
+        "self._past, self._next = [], 0",
+        "self._past, self._next = [], step",
+        "test_noise_banded.py::test_a_stopped_run_goes_on_bit_by_bit[4]",
+        "assert|equal",
+    ),
+    bug(
+        "clipped per view, not per image",
+        "runs.jobs:_on_images",
+        CLIPPED,
+        f"(lambda grad: lambda params, examples, mask, *frozen: grad(params, (examples[0].reshape(-1, 1, "
         f"*examples[0].shape[2:]), jnp.repeat(examples[1], examples[0].shape[1])), jnp.repeat(mask, examples[0].shape[1]), "
-        f"*frozen))({CLIPPED})", f"{SHIPPED}[dp-sgd on images]", "one image moves the sum"),
-    bug("clipped per image, not per unit", "runs.jobs:_on_images",
-        CLIPPED, "(lambda grad: lambda params, units, mask, *frozen: grad(params, jax.tree.map(lambda leaf: leaf.reshape(-1, "
+        f"*frozen))({CLIPPED})",
+        f"{SHIPPED}[dp-sgd on images]",
+        "one image moves the sum",
+    ),
+    bug(
+        "clipped per image, not per unit",
+        "runs.jobs:_on_images",
+        CLIPPED,
+        "(lambda grad: lambda params, units, mask, *frozen: grad(params, jax.tree.map(lambda leaf: leaf.reshape(-1, "
         "*leaf.shape[2:]), units[0]), (units[1] & mask[:, None]).ravel(), *frozen))(clipped_grad(loss, settings.clip_norm, "
-        "normalised=True))", f"{BY_UNIT}[dp-sgd on images]", "one unit moves the sum"),
-    bug("a row for each image, not for each unit", "runs.units:examples",
-        "units_of(source, most).mean_rows(rows, source.labels)", "rows, source.labels", f"{BY_UNIT}[ls]",
-        "one unit moves the sum"),
-    bug("one leaf is not clipped", "clip.factors:Clipper.__call__", "[factors[group] for group in self.of_leaf]",
+        "normalized=True))",
+        f"{BY_UNIT}[dp-sgd on images]",
+        "one unit moves the sum",
+    ),
+    bug(
+        "a row for each image, not for each unit",
+        "plan.unit_batches:examples",
+        "units_of(source, most).mean_rows(rows, source.labels)",
+        "rows, source.labels",
+        f"{BY_UNIT}[ls]",
+        "one unit moves the sum",
+    ),
+    bug(
+        "one leaf is not clipped",
+        "clip.factors:Clipper.__call__",
+        "[factors[group] for group in self.of_leaf]",
         "[mask.astype(jnp.float32), *[factors[group] for group in self.of_leaf][1:]]",
-        f"{CLIP_LAW}[mlp-book_keeping-influence]", "contributes"),
-    bug("one leaf is left out of the norm", "clip.factors:Clipper.__call__",
-        "zip(self.of_leaf, squared_norms, strict=True)", "list(zip(self.of_leaf, squared_norms, strict=True))[1:]",
-        f"{CLIP_LAW}[mlp-book_keeping-influence]", "contributes"),
-    bug("norms in float16", "clip.factors:clip_factors", "jnp.sqrt(squared_norms)",
+        f"{CLIP_LAW}[mlp-book_keeping-influence]",
+        "contributes",
+    ),
+    bug(
+        "one leaf is left out of the norm",
+        "clip.factors:Clipper.__call__",
+        "zip(self.of_leaf, squared_norms, strict=True)",
+        "list(zip(self.of_leaf, squared_norms, strict=True))[1:]",
+        f"{CLIP_LAW}[mlp-book_keeping-influence]",
+        "contributes",
+    ),
+    bug(
+        "norms in float16",
+        "clip.factors:clip_factors",
+        "jnp.sqrt(squared_norms)",
         "jnp.sqrt(squared_norms).astype(jnp.float16).astype(jnp.float32)",
-        f"{CLIP_LAW}[mlp-book_keeping-influence]", "contributes"),
-    bug("norms behind standardised kernels forget epsilon", "clip.standardised:Standardised.scales",
-        "(1 + self.epsilon * jnp.square(s)) / self.fan_in", "jnp.full_like(s, 2 / self.fan_in)",
-        "test_clip_standardised.py::test_norms_behind_unit_variance_are_those_of_the_kernel[8-1-1-outer-1.0]", "close"),
-    Mutation("norms without scaling", (
-        Edit("clip.scaling:to_one", "return array * inverse", "inverse, exponent = jnp.ones_like(inverse), 0 * exponent\n"
-             "    return array * inverse"),
-    ), "test_clip_hostile.py::test_a_huge_input_before_a_norm_is_bounded[0.01-book_keeping]", "contributes"),
-    Mutation("a gain that nobody knows is taken for 1", (
-        Edit("clip.parts:_outer", "part.keeps or not all(plan.sites[path].origin.isometric for path in part.sites)", "False"),
-    ), "test_clip_hostile.py::test_a_cancelling_example_behind_a_large_gain_is_bounded_wherever_the_gain_is"
-       "[entry_of_a_diagonal-book_keeping]", "contributes"),
-    bug("a collective in a loss is accepted", "clip.trace:check_collectives", "if names := J.named_axes(eqn):",
+        f"{CLIP_LAW}[mlp-book_keeping-influence]",
+        "contributes",
+    ),
+    bug(
+        "norms behind standardized kernels forget epsilon",
+        "clip.standardized:Standardized.scales",
+        "(1 + self.epsilon * jnp.square(s)) / self.fan_in",
+        "jnp.full_like(s, 2 / self.fan_in)",
+        "test_clip_standardized.py::test_norms_behind_unit_variance_are_those_of_the_kernel[8-1-1-outer-1.0]",
+        "close",
+    ),
+    Mutation(
+        "norms without scaling",
+        (
+            Edit(
+                "clip.scaling:to_one",
+                "return array * inverse",
+                "inverse, exponent = jnp.ones_like(inverse), 0 * exponent\n"
+                "    return array * inverse",
+            ),
+        ),
+        "test_clip_hostile.py::test_a_huge_input_before_a_norm_is_bounded[0.01-book_keeping]",
+        "contributes",
+    ),
+    Mutation(
+        "a gain that nobody knows is taken for 1",
+        (
+            Edit(
+                "clip.parts:_outer",
+                "part.keeps or not all(plan.sites[path].origin.isometric for path in part.sites)",
+                "False",
+            ),
+        ),
+        "test_clip_hostile.py::test_a_canceling_example_behind_a_large_gain_is_bounded_wherever_the_gain_is"
+        "[entry_of_a_diagonal-book_keeping]",
+        "contributes",
+    ),
+    bug(
+        "a collective in a loss is accepted",
+        "clip.trace:check_collectives",
+        "if names := J.named_axes(eqn):",
         "if names := []:",
-        "test_clip_hostile.py::test_a_collective_in_a_loss_is_refused_in_one_line[True-pmean-book_keeping]", "DID NOT RAISE"),
-    bug("a complex weight is matched", "clip.rules:rule_for", "if not all(real) and", "if False and",
+        "test_clip_hostile.py::test_a_collective_in_a_loss_is_refused_in_one_line[True-pmean-book_keeping]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a complex weight is matched",
+        "clip.rules:rule_for",
+        "if not all(real) and",
+        "if False and",
         "test_clip_hostile.py::test_weights_that_are_complex_on_their_way_are_clipped_as_the_slow_loop_would[parts-book_keeping]",
-        "close|complex"),
-    bug("pixels of any size reach a network", "models.input:Input.__call__", "public_pixels(image)", "image",
-        "test_clip_hostile.py::test_no_network_sees_a_pixel_out_of_the_public_range[1.4e+17]", "assert"),
-    bug("every layer clipped at C", "clip.factors:make_clipper", "float(clip_norm) / math.sqrt(len(found))",
+        "close|complex",
+    ),
+    bug(
+        "pixels of any size reach a network",
+        "networks.input:Input.__call__",
+        "public_pixels(image)",
+        "image",
+        "test_clip_hostile.py::test_no_network_sees_a_pixel_out_of_the_public_range[1.4e+17]",
+        "assert",
+    ),
+    bug(
+        "every layer clipped at C",
+        "clip.factors:make_clipper",
+        "float(clip_norm) / math.sqrt(len(found))",
         "float(clip_norm)",
         "test_clip_engine.py::test_a_clip_norm_is_shared_equally_by_groups[two_layers-book_keeping-per_layer-parent-hard]",
-        "assert"),
-    Mutation("the NaN guard is off", (
-        Edit("clip.factors:Clipper.__call__", "mask & jnp.isfinite(sum(totals))", "mask"),
-        Edit("clip.factors:clip_factors", "mask & jnp.isfinite(squared_norms)", "mask"),
-    ), "test_training_loop.py::test_examples_of_nan_leave_the_model_finite_and_count_as_nothing", "isfinite"),
-    bug("the mask of padding is ignored", "clip.factors:Clipper.__call__", "mask & jnp.isfinite(sum(totals))",
-        "jnp.isfinite(sum(totals))", f"{CLIP_LAW}[mlp-book_keeping-the_mask]", "array_equal"),
-    bug("half the sensitivity is claimed", "clip.bounded_sum:Sensitivity.of_contribution", "add_or_remove=bound",
-        "add_or_remove=bound / 2", f"{SHIPPED}[ls]", "one image moves the sum"),
+        "assert",
+    ),
+    Mutation(
+        "the NaN guard is off",
+        (
+            Edit("clip.factors:Clipper.__call__", "mask & jnp.isfinite(sum(totals))", "mask"),
+            Edit("clip.factors:clip_factors", "mask & jnp.isfinite(squared_norms)", "mask"),
+        ),
+        "test_training_loop.py::test_examples_of_nan_leave_the_model_finite_and_count_as_nothing",
+        "isfinite",
+    ),
+    bug(
+        "the mask of padding is ignored",
+        "clip.factors:Clipper.__call__",
+        "mask & jnp.isfinite(sum(totals))",
+        "jnp.isfinite(sum(totals))",
+        f"{CLIP_LAW}[mlp-book_keeping-the_mask]",
+        "array_equal",
+    ),
+    bug(
+        "half the sensitivity is claimed",
+        "clip.bounded_sum:Sensitivity.of_contribution",
+        "add_or_remove=bound",
+        "add_or_remove=bound / 2",
+        f"{SHIPPED}[ls]",
+        "one image moves the sum",
+    ),
     # -- sampling
-    bug("shuffled epochs accounted as Poisson", POISSON,
+    bug(
+        "shuffled epochs accounted as Poisson",
+        POISSON,
         "size = int(stream.binomial(self.n, self.rate))\n    return _subset(stream, self.n, size)",
         "size = max(1, round(self.rate * self.n))\n    epoch, place = divmod(step, self.n // size)\n"
         "    return np.sort(key.stream('epoch', epoch).permutation(self.n)[place * size : (place + 1) * size])",
-        SAMPLER_LAW, "not binomial"),
-    bug("truncation that is not accounted", POISSON, "_subset(stream, self.n, size)",
-        "_subset(stream, self.n, min(size, round(1.2 * self.rate * self.n)))", SAMPLER_LAW, "not binomial"),
-    bug("a truncated sampler that claims to be Poisson", "sampling:TruncatedPoisson.event", "if self.maximum >= self.n:",
-        "if True:", "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]",
-        "another law|excludes"),
-    bug("a batch of fixed size that claims to be Poisson", "sampling:FixedSize.event",
-        "FixedSizeEvent(self.size, self.n,", "PoissonSampledEvent(self.size / self.n,",
-        "test_samplers.py::test_batches_follow_the_law_of_their_event[fixed size-4]", "another law"),
-    bug("truncation keeps the first examples", "sampling:TruncatedPoisson.indices",
+        SAMPLER_LAW,
+        "not binomial",
+    ),
+    bug(
+        "truncation that is not accounted",
+        POISSON,
+        "_subset(stream, self.n, size)",
+        "_subset(stream, self.n, min(size, round(1.2 * self.rate * self.n)))",
+        SAMPLER_LAW,
+        "not binomial",
+    ),
+    bug(
+        "a truncated sampler that claims to be Poisson",
+        "sampling.samplers:TruncatedPoisson.event",
+        "if self.maximum >= self.n:",
+        "if True:",
+        "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]",
+        "another law|excludes",
+    ),
+    bug(
+        "a batch of fixed size that claims to be Poisson",
+        "sampling.samplers:FixedSize.event",
+        "FixedSizeEvent(self.size, self.n,",
+        "PoissonSampledEvent(self.size / self.n,",
+        "test_samplers.py::test_batches_follow_the_law_of_their_event[fixed size-4]",
+        "another law",
+    ),
+    bug(
+        "truncation keeps the first examples",
+        "sampling.samplers:TruncatedPoisson.indices",
         "size = min(int(stream.binomial(self.n, self.rate)), self.maximum)\n    return _subset(stream, self.n, size)",
         "return _subset(stream, self.n, int(stream.binomial(self.n, self.rate)))[:self.maximum]",
-        "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]", "another law"),
-    bug("noise of replace-one scaled for add-or-remove", "privacy.relations:distance",
-        "2.0 if relation == REPLACE_ONE else 1.0", "1.0",
-        "test_relations.py::test_a_replaced_example_moves_a_gaussian_twice_as_far", "assert"),
-    bug("a cycle counts the average of its groups", "privacy.relations:simplified",
-        "max(groups.get(key, 0), count)  # the busiest group", "groups.get(key, 0) + count / cycle",
-        "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does", "assert|count"),
-    bug("a plan that leaves truncation out of its price", "runs.spending:_sgd", "chosen.event(event(sigma))",
+        "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]",
+        "another law",
+    ),
+    bug(
+        "noise of replace-one scaled for add-or-remove",
+        "privacy.relations:distance",
+        "2.0 if relation == REPLACE_ONE else 1.0",
+        "1.0",
+        "test_relations.py::test_a_replaced_example_moves_a_gaussian_twice_as_far",
+        "assert",
+    ),
+    bug(
+        "a cycle counts the average of its groups",
+        "privacy.relations:simplified",
+        "max(groups.get(key, 0), count)  # the busiest group",
+        "groups.get(key, 0) + count / cycle",
+        "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does",
+        "assert|count",
+    ),
+    bug(
+        "a plan that leaves truncation out of its price",
+        "plan.budget:_sgd",
+        "chosen.event(event(sigma))",
         "Poisson(chosen.rate, chosen.steps, chosen.n).event(GaussianEvent(sigma))",
-        f"{END_TO_END}[truncated-add-or-remove-one]", "epsilon_max|assert"),
-    bug("a plan that counts all of a cycle in its first group", "privacy.releases:Release.event_at",
-        "(self.event.phase + k) % self.event.cycle", "self.event.phase", f"{AS_SAMPLED}[4-cyclic]", "assert"),
-    bug("a plan without the last, incomplete turn of a cycle", "privacy.releases:Release.tally",
-        "len(range(k, self.count, turns))", "self.count // turns", f"{AS_SAMPLED}[4-cyclic]", "assert"),
-    bug("noise calibrated for another relation than the run's", "runs.spending:_sgd", "budget.delta, budget.relation)",
-        "budget.delta)", f"{END_TO_END}[full-replace-one]", "epsilon_max"),
-    bug("the ledger of a run forgets its relation", "runs.directory:RunDirectory.create", "relation=plan[\"relation\"]",
-        "relation=\"add-or-remove-one\"", f"{END_TO_END}[full-replace-one]", "assert"),
-    bug("account forgets the relation", "runs.accounting:of_ledger",
-        "accountants.epsilon(ledger.tally, delta, relation=ledger.relation)", "accountants.epsilon(ledger.tally, delta)",
-        f"{END_TO_END}[full-replace-one]", "assert"),
-    bug("a batch of fixed size where an example may be removed", "runs.samplers:choose", "relation == ADD_OR_REMOVE",
-        "False", "test_run_samplers.py::test_the_python_face_refuses_alike", "DID NOT RAISE"),
-    bug("batches with replacement", "sampling:_subset", "replace=False, shuffle=False", "replace=True", SAMPLER_LAW,
-        "replacement"),
-    bug("a resumed run redraws its batch", POISSON, "key.stream(\"sample\", step)", "np.random.default_rng()",
-        "test_sampling_noise.py::test_a_batch_is_a_function_of_key_and_step_alone", "array_equal"),
-    bug("half the sampling rate is claimed", "sampling:Poisson.event", "PoissonSampledEvent(self.rate,",
+        f"{END_TO_END}[truncated-add-or-remove-one]",
+        "epsilon_max|assert",
+    ),
+    bug(
+        "a plan that counts all of a cycle in its first group",
+        "privacy.releases:Release.event_at",
+        "(self.event.phase + k) % self.event.cycle",
+        "self.event.phase",
+        f"{AS_SAMPLED}[4-cyclic]",
+        "assert",
+    ),
+    bug(
+        "a plan without the last, incomplete turn of a cycle",
+        "privacy.releases:Release.tally",
+        "len(range(k, self.count, turns))",
+        "self.count // turns",
+        f"{AS_SAMPLED}[4-cyclic]",
+        "assert",
+    ),
+    bug(
+        "noise calibrated for another relation than the run's",
+        "plan.budget:_sgd",
+        "budget.delta, budget.relation)",
+        "budget.delta)",
+        f"{END_TO_END}[full-replace-one]",
+        "epsilon_max",
+    ),
+    bug(
+        "the ledger of a run forgets its relation",
+        "runs.directory:RunDirectory.create",
+        'relation=plan["relation"]',
+        'relation="add-or-remove-one"',
+        f"{END_TO_END}[full-replace-one]",
+        "assert",
+    ),
+    bug(
+        "account forgets the relation",
+        "cli.accounting:of_ledger",
+        "accountants.epsilon(ledger.tally, delta, relation=ledger.relation)",
+        "accountants.epsilon(ledger.tally, delta)",
+        f"{END_TO_END}[full-replace-one]",
+        "assert",
+    ),
+    bug(
+        "a batch of fixed size where an example may be removed",
+        "plan.samplers:choose",
+        "relation == ADD_OR_REMOVE",
+        "False",
+        "test_run_samplers.py::test_the_python_face_refuses_alike",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "batches with replacement",
+        "sampling.samplers:_subset",
+        "replace=False, shuffle=False",
+        "replace=True",
+        SAMPLER_LAW,
+        "replacement",
+    ),
+    bug(
+        "a resumed run redraws its batch",
+        POISSON,
+        'key.stream("sample", step)',
+        "np.random.default_rng()",
+        "test_sampling_noise.py::test_a_batch_is_a_function_of_key_and_step_alone",
+        "array_equal",
+    ),
+    bug(
+        "half the sampling rate is claimed",
+        "sampling.samplers:Poisson.event",
+        "PoissonSampledEvent(self.rate,",
         "PoissonSampledEvent(self.rate / 2,",
-        "test_sampling_noise.py::test_samplers_claim_the_event_of_their_law_and_divide_by_public_constants", "assert"),
-    bug("the divisor is the realised batch size", "train.dpsgd:DPSGD.measure", "self.summed(state, value,",
+        "test_sampling_noise.py::test_samplers_claim_the_event_of_their_law_and_divide_by_public_constants",
+        "assert",
+    ),
+    bug(
+        "the divisor is the realized batch size",
+        "train.dpsgd:DPSGD.measure",
+        "self.summed(state, value,",
         "self.summed(state, jax.tree.map(lambda leaf: leaf * self.sampler.expected_batch_size / max(len(indices), 1), value),",
-        BY_HAND, "close"),
+        BY_HAND,
+        "close",
+    ),
     # -- who sees what
-    bug("batch normalisation", "runs.jobs:_on_images", "(views(train.images(indices), indices, step), train.labels[indices])",
+    bug(
+        "batch normalization",
+        "runs.jobs:_on_images",
+        "(views(train.images(indices), indices, step), train.labels[indices])",
         "((lambda v: (v - v.mean((0, 1))) / (v.std((0, 1)) + 1e-3))(views(train.images(indices), indices, step)), "
-        "train.labels[indices])", f"{SHIPPED}[dp-sgd on images]", "one image moves the sum"),
-    bug("features standardised by statistics of the private data", "runs.jobs:_rows",
+        "train.labels[indices])",
+        f"{SHIPPED}[dp-sgd on images]",
+        "one image moves the sum",
+    ),
+    bug(
+        "features standardized by statistics of the private data",
+        "runs.jobs:_rows",
         "extract(features, source, progress=progress.advance)",
         "(lambda rows: np.float32((rows - rows.mean(0)) / (rows.std(0) + 1e-6)))"
-        "(extract(features, source, progress=progress.advance))", f"{SHIPPED}[dp-fc]", "one image moves the sum"),
-    bug("the test set is trained on", "data.split:partition", "~is_test & ~is_validation & is_used",
-        "~is_validation & is_used", "test_data_source.py::test_partition_covers_everyone_exactly_once", "assert"),
-    bug("a unit is split over two examples", "data.units:Units.of", "np.asarray(owners, str)",
+        "(extract(features, source, progress=progress.advance))",
+        f"{SHIPPED}[dp-fc]",
+        "one image moves the sum",
+    ),
+    bug(
+        "the test set is trained on",
+        "data.split:partition",
+        "~is_test & ~is_validation & is_used",
+        "~is_validation & is_used",
+        "test_data_source.py::test_partition_covers_everyone_exactly_once",
+        "assert",
+    ),
+    bug(
+        "a unit is split over two examples",
+        "data.units:Units.of",
+        "np.asarray(owners, str)",
         "[f'{owner}/{k % 2}' for k, owner in enumerate(owners)]",
-        f"{BY_UNIT}[ls]", "one unit moves the sum"),
-    bug("images of one unit on two sides", "data.shelf:Shelf.open", "owners or loaded.names", "loaded.names",
-        "test_unit_runs.py::test_all_images_of_a_unit_are_on_one_side_and_the_facts_count_units", "two sides"),
-    bug("padding of a unit is taken from another", "data.units:Units.of", "np.where(present, place, 0)", "place % counts.max()",
-        "test_units.py::test_every_image_is_in_its_own_unit_and_in_no_other", "padding|index|twice"),
-    bug("held out by position in a shuffled list", "data.split:held_out",
+        f"{BY_UNIT}[ls]",
+        "one unit moves the sum",
+    ),
+    bug(
+        "images of one unit on two sides",
+        "data.shelf:Shelf.open",
+        "owners or loaded.names",
+        "loaded.names",
+        "test_unit_runs.py::test_all_images_of_a_unit_are_on_one_side_and_the_facts_count_units",
+        "two sides",
+    ),
+    bug(
+        "padding of a unit is taken from another",
+        "data.units:Units.of",
+        "np.where(present, place, 0)",
+        "place % counts.max()",
+        "test_units.py::test_every_image_is_in_its_own_unit_and_in_no_other",
+        "padding|index|twice",
+    ),
+    bug(
+        "held out by position in a shuffled list",
+        "data.split:held_out",
         "np.fromiter((is_out(name) for name in names), bool)",
         "(lambda n: np.random.default_rng(seed).permutation(n) < fraction * n)(len(list(names)))",
-        "test_data_source.py::test_nobody_changes_sides_when_another_joins_or_leaves", "assert"),
-    bug("augmentation from the public seed", "runs.jobs:_on_images", "secret.stream(\"views\")",
-        "public_stream(seed, \"views\")",
-        "test_augmentation.py::test_views_are_a_function_of_the_secret_key_and_not_of_the_public_seed", "array_equal"),
-    bug("the average of weights is kept without noise", "train.loop:run", "state = procedure.absorb(state, step, released)",
-        "state = {**procedure.absorb(state, step, released), \"ema\": procedure.absorb(state, step, total.value)[\"ema\"]}",
-        BY_HAND, "close"),
+        "test_data_source.py::test_nobody_changes_sides_when_another_joins_or_leaves",
+        "assert",
+    ),
+    bug(
+        "augmentation from the public seed",
+        "runs.jobs:_on_images",
+        'secret.stream("views")',
+        'public_stream(seed, "views")',
+        "test_augmentation.py::test_views_are_a_function_of_the_secret_key_and_not_of_the_public_seed",
+        "array_equal",
+    ),
+    bug(
+        "the average of weights is kept without noise",
+        "train.loop:run",
+        "state = procedure.absorb(state, step, released)",
+        'state = {**procedure.absorb(state, step, released), "ema": procedure.absorb(state, step, total.value)["ema"]}',
+        BY_HAND,
+        "close",
+    ),
     # -- the ledger
-    bug("the ledger is written after the release", "train.loop:run",
-        "ledger.spend(procedure.event(step), name, key.fingerprint, replay=witness is not None)\n"
+    bug(
+        "the ledger is written after the release",
+        "train.loop:run",
+        "ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay guard is not None)\n"
         "        total = procedure.measure(state, step, key.at(procedure.name))",
         "total = procedure.measure(state, step, key.at(procedure.name))\n"
-        "        ledger.spend(procedure.event(step), name, key.fingerprint, replay=witness is not None)",
-        "test_ledger.py::test_every_release_is_paid_for_on_disk_before_data_is_measured", "before its payment"),
-    bug("payments are not flushed to the disk", "core.files:append", "os.fsync(handle)", "pass",
-        "test_ledger.py::test_a_payment_is_flushed_to_the_disk_before_spend_returns", "assert"),
-    bug("a noise name may be paid for twice", "privacy.ledger:Ledger.spend", "if not replay:", "if False:",
-        "test_ledger.py::test_a_release_is_charged_once_per_key", "DID NOT RAISE"),
-    bug("a copy of a ledger counts by itself", "privacy.ledger:Ledger.__deepcopy__", "return self",
+        "        ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay guard is not None)",
+        "test_ledger.py::test_every_release_is_paid_for_on_disk_before_data_is_measured",
+        "before its payment",
+    ),
+    bug(
+        "payments are not flushed to the disk",
+        "core.files:append",
+        "os.fsync(handle)",
+        "pass",
+        "test_ledger.py::test_a_payment_is_flushed_to_the_disk_before_spend_returns",
+        "assert",
+    ),
+    bug(
+        "a noise name may be paid for twice",
+        "privacy.ledger:Ledger.spend",
+        "if not replay:",
+        "if False:",
+        "test_ledger.py::test_a_release_is_charged_once_per_key",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a copy of a ledger counts by itself",
+        "privacy.ledger:Ledger.__deepcopy__",
+        "return self",
         "return Ledger(self.path, _parse(self.path.read_bytes(), self.path)[0], self._handle)",
         "test_ledger.py::test_a_copy_is_the_ledger_itself_and_pickling_is_refused",
-        "counts by itself|was edited|changed by another"),
-    bug("a new run's directory is not flushed into its parent", "runs.directory:_rename_new", "sync_directory(path.parent)",
-        "pass", "test_runs.py::test_of_two_runs_that_begin_at_once_one_is_refused", "on the disk"),
-    bug("one key for two procedures: their releases share noise", "train.loop:run", "key.at(name))",
+        "counts by itself|was edited|changed by another",
+    ),
+    bug(
+        "a new run's directory is not flushed into its parent",
+        "runs.directory:_rename_new",
+        "sync_directory(path.parent)",
+        "pass",
+        "test_runs.py::test_of_two_runs_that_begin_at_once_one_is_refused",
+        "on the disk",
+    ),
+    bug(
+        "one key for two procedures: their releases share noise",
+        "train.loop:run",
+        "key.at(name))",
         "key.at(name.rpartition('/')[2]))",
-        "test_training_loop.py::test_two_procedures_under_one_key_have_noise_of_their_own", "share noise"),
-    bug("every run has the same key", "core.keys:SecretKey.from_entropy", "secrets.token_bytes(32)", "bytes(32)",
-        "test_keys_files.py::test_entropy_keys_are_256_bits_secure_and_all_different", "assert"),
-    bug("the lattice is stated and Gaussian noise is drawn", "runs.train:_fit", "NOISES[config.privacy.noise]",
-        "NOISES['gaussian']", "test_noise.py::test_a_run_on_the_lattice_from_the_command_line", "another mechanism"),
-    bug("repeated sums are not compared", "train.witness:Witness.check", "elif before != seal:", "elif False:",
-        "test_training_loop.py::test_a_witness_refuses_a_repetition_on_other_data", "DID NOT RAISE"),
-    bug("two procedures share the key of their samples", "train.loop:run",
-        "procedure.measure(state, step, key.at(procedure.name))", "procedure.measure(state, step, key)",
-        "test_training_loop.py::test_two_procedures_under_one_key_sample_independently", "assert"),
-    bug("names of streams lose their prefix", "core.keys:SecretKey.at", "self._prefix + name", "name[:1]",
-        "test_keys_files.py::test_at_is_a_prefix_of_the_name", "assert"),
-    bug("a budget that is not a number passes", "privacy.ledger:Ledger._require", "not needed <= self.epsilon_max",
-        "needed > self.epsilon_max", "test_ledger.py::test_an_epsilon_that_is_no_number_refuses[nan]", "DID NOT RAISE"),
-    bug("the secret key may be read by others", "core.keys:SecretKey.save", "0o600", "0o644",
-        "test_keys_files.py::test_the_key_file_is_owner_only_whatever_the_umask_and_never_overwritten", "assert"),
+        "test_training_loop.py::test_two_procedures_under_one_key_have_noise_of_their_own",
+        "share noise",
+    ),
+    bug(
+        "every run has the same key",
+        "core.keys:SecretKey.from_entropy",
+        "secrets.token_bytes(32)",
+        "bytes(32)",
+        "test_keys_files.py::test_entropy_keys_are_256_bits_secure_and_all_different",
+        "assert",
+    ),
+    bug(
+        "the lattice is stated and Gaussian noise is drawn",
+        "runs.training:_fit",
+        "NOISES[config.privacy.noise]",
+        "NOISES['gaussian']",
+        "test_noise.py::test_a_run_on_the_lattice_from_the_command_line",
+        "another mechanism",
+    ),
+    bug(
+        "repeated sums are not compared",
+        "train.replay_guard:ReplayGuard.check",
+        "elif before != seal:",
+        "elif False:",
+        "test_training_loop.py::test_a_replay_guard_refuses_a_repetition_on_other_data",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "two procedures share the key of their samples",
+        "train.loop:run",
+        "procedure.measure(state, step, key.at(procedure.name))",
+        "procedure.measure(state, step, key)",
+        "test_training_loop.py::test_two_procedures_under_one_key_sample_independently",
+        "assert",
+    ),
+    bug(
+        "names of streams lose their prefix",
+        "core.keys:SecretKey.at",
+        "self._prefix + name",
+        "name[:1]",
+        "test_keys_files.py::test_at_is_a_prefix_of_the_name",
+        "assert",
+    ),
+    bug(
+        "a budget that is not a number passes",
+        "privacy.ledger:Ledger._require",
+        "not needed <= self.epsilon_max",
+        "needed > self.epsilon_max",
+        "test_ledger.py::test_an_epsilon_that_is_no_number_refuses[nan]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "the secret key may be read by others",
+        "core.keys:SecretKey.save",
+        "0o600",
+        "0o644",
+        "test_keys_files.py::test_the_key_file_is_owner_only_whatever_the_umask_and_never_overwritten",
+        "assert",
+    ),
     # what is in the files
-    bug("the un-noised gradients are told in metrics.jsonl", "runs.train:Recorder.after_step",
+    bug(
+        "the un-noised gradients are told in metrics.jsonl",
+        "runs.training:Recorder.after_step",
         '"epsilon": epsilon}',
         '"epsilon": epsilon, "norm": float(self._job.procedure.fetch(__import__("numpy").arange(8), 0)[0].sum())}',
-        "test_fields.py::test_a_run_writes_these_metrics_and_no_other", "nobody decided whether its field 'norm' is paid for"),
-    bug("they are told under the name of another field", "runs.train:Recorder.after_step",
+        "test_fields.py::test_a_run_writes_these_metrics_and_no_other",
+        "nobody decided whether its field 'norm' is paid for",
+    ),
+    bug(
+        "they are told under the name of another field",
+        "runs.training:Recorder.after_step",
         '"seconds": now - self._began, "epsilon": epsilon}',
         '"seconds": float(self._job.procedure.fetch(__import__("numpy").arange(8), 0)[0].sum()), "epsilon": epsilon}',
-        "test_fields.py::test_but_for_releases_no_file_depends_on_the_training_images[train]", "tell of the images"),
-    bug("a choice's run tells its memory", "runs.tune:_run",
+        "test_fields.py::test_but_for_releases_no_file_depends_on_the_training_images[train]",
+        "tell of the images",
+    ),
+    bug(
+        "a choice's run tells its memory",
+        "runs.tune:_run",
         "write_result(directory, ledger, {})",
         'write_result(directory, ledger, {"peak_memory_bytes": __import__("resource").getrusage(0).ru_maxrss})',
-        "test_fields.py::test_one_fit_and_twenty_leave_the_same_files", "how many fits"),
-    bug("what attacks measured on private images is in the report", "report.facts:RunFacts.without_unpaid",
-        "not self.audit.unpaid", "self.audit.unpaid",
-        "test_fields.py::test_what_attacks_measure_on_private_images_is_the_owners_alone", "0.78"),
-    bug("audit.json is for all to read", "audit.result:Audit.save",
-        "mode=0o600", "mode=0o644",
-        "test_fields.py::test_what_attacks_measure_on_private_images_is_the_owners_alone", "0o600|384"),
-)  # fmt: skip
+        "test_fields.py::test_one_fit_and_twenty_leave_the_same_files",
+        "how many fits",
+    ),
+    bug(
+        "what attacks measured on private images is in the report",
+        "report.facts:RunFacts.without_unpaid",
+        "not self.audit.unpaid",
+        "self.audit.unpaid",
+        "test_fields.py::test_what_attacks_measure_on_private_images_is_the_owners_alone",
+        "0.78",
+    ),
+    bug(
+        "audit.json is for all to read",
+        "audit.result:Audit.save",
+        "mode=0o600",
+        "mode=0o644",
+        "test_fields.py::test_what_attacks_measure_on_private_images_is_the_owners_alone",
+        "0o600|384",
+    ),
+)
 BY_NAME = {each.name: each for each in MUTATIONS}
 
 
@@ -335,8 +806,13 @@ class Campaign:
 
     def __init__(self) -> None:
         path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-        self._server = subprocess.Popen([sys.executable, __file__], env=os.environ | {"PYTHONPATH": path}, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        self._server = subprocess.Popen(
+            [sys.executable, __file__],
+            env=os.environ | {"PYTHONPATH": path},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def ask(self, request: str) -> dict[str, Any]:
         assert self._server.stdin is not None and self._server.stdout is not None
@@ -358,7 +834,8 @@ class Campaign:
 
 
 class Listener:
-    """A pytest plugin that remembers why tests failed; an error outside a test's own code is no failure that counts."""
+    """A pytest plugin that remembers why tests failed; an error outside a test's own code is no
+    failure that counts."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []
@@ -380,9 +857,17 @@ def run_test(node: str) -> dict[str, Any]:
 
     listener = Listener()
     began = time.perf_counter()
-    pytest.main([f"{HERE}/{node}", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-o", "addopts="], [listener])
-    return {"failed": bool(listener.failures), "passed": listener.passed, "errors": listener.errors,
-            "seconds": time.perf_counter() - began, "says": "\n".join(listener.failures)}
+    pytest.main(
+        [f"{HERE}/{node}", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-o", "addopts="],
+        [listener],
+    )
+    return {
+        "failed": bool(listener.failures),
+        "passed": listener.passed,
+        "errors": listener.errors,
+        "seconds": time.perf_counter() - began,
+        "says": "\n".join(listener.failures),
+    }
 
 
 def answer(request: str) -> dict[str, Any]:
@@ -416,9 +901,25 @@ def serve() -> None:
     sys.path.insert(0, str(HERE))
     import conftest  # noqa: F401  its import hook comes before all imports of sfumato
 
-    for module in ("cli", "runs.jobs", "runs.plan", "runs.train", "train.witness", "estimator", "clip", "data"):
+    for module in (
+        "cli",
+        "runs.jobs",
+        "runs.plan",
+        "runs.train",
+        "train.replay_guard",
+        "estimator",
+        "clip",
+        "data",
+    ):
         importlib.import_module(f"sfumato.{module}")
-    for module in ("dp_accounting.pld", "dp_accounting.rdp", "scipy.stats", "hypothesis", "optax", "clip_registry"):
+    for module in (
+        "dp_accounting.pld",
+        "dp_accounting.rdp",
+        "scipy.stats",
+        "hypothesis",
+        "optax",
+        "clip_registry",
+    ):
         importlib.import_module(module)
     for line in sys.stdin:
         print(in_child(line.rstrip("\n")), flush=True)

@@ -1,9 +1,11 @@
-"""How the tests compile, and where compiled programs are kept between runs. Imported before jax, which reads the environment.
+"""How the tests compile, and where compiled programs are kept between runs. Imported before jax,
+which reads the environment.
 
-Most of the tests' time goes into compiling small programs that run once, so LLVM optimizes none of them; what is tested at the
-level that ships asks for it (`SHIPPED`). Programs are kept in the user's cache for `make test`, `make test-all` and the
-processes that these start. A program holds instructions of the processor that it was compiled for, and may not run on another:
-each kind of processor and each version of the compiler has a directory of its own.
+Most of the tests' time goes into compiling small programs that run once, so LLVM optimizes none of
+them; what is tested at the level that ships asks for it (`SHIPPED`). Programs are kept in the
+user's cache for `make test`, `make test-all` and the processes that these start. A program holds
+instructions of the processor that it was compiled for, and may not run on another: each kind of
+processor and each version of the compiler has a directory of its own.
 """
 
 import hashlib
@@ -21,14 +23,18 @@ _of_this_run: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfumato" / "xla-tests"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfumato" / "xla-tests"
+    )
 
 
 def processor() -> str:
     """What tells one kind of processor from another: the instructions that it has."""
     known = Path("/proc/cpuinfo")
     lines = known.read_text().splitlines() if known.exists() else []
-    traits = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    traits = sorted(
+        {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+    )
     return "\n".join([platform.machine(), platform.processor(), *traits])
 
 
@@ -38,9 +44,11 @@ def directory(root: Path) -> Path:
 
 
 def prune(root: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Delete the programs that were made first until `most_bytes` are left; two runs may do so at once.
+    """Delete the programs that were made first until `most_bytes` are left; two runs may do so at
+    once.
 
-    JAX's own bound reads the whole directory for every program that it adds, which for thousands takes longer than to compile.
+    JAX's own bound reads the whole directory for every program that it adds, which for thousands
+    takes longer than to compile.
     """
     found = []
     for path in root.rglob("*-cache"):
@@ -58,10 +66,13 @@ def prune(root: Path, most_bytes: int = MOST_BYTES) -> None:
 
 
 def arrange() -> None:
-    """Set what jax and NumPy read when they are imported, unless the caller has: then nothing of the caller's is deleted."""
+    """Set what jax and NumPy read when they are imported, unless the caller has: then nothing of
+    the caller's is deleted."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("XLA_FLAGS", QUICK)
-    if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # threads of two workers on one core would wait for each other
+    if (
+        "PYTEST_XDIST_WORKER_COUNT" in os.environ
+    ):  # threads of two workers on one core would wait for each other
         share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, share)))
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
@@ -71,7 +82,12 @@ def arrange() -> None:
         directory(root).mkdir(parents=True, exist_ok=True)
         prune(root)
     except OSError:  # a home that cannot be written: for this run alone
-        _of_this_run.append(tempfile.TemporaryDirectory(prefix="sfumato-programs-", ignore_cleanup_errors=True))
+        _of_this_run.append(
+            tempfile.TemporaryDirectory(prefix="sfumato-programs-", ignore_cleanup_errors=True)
+        )
         root = Path(_of_this_run[0].name)
         directory(root).mkdir()
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(directory(root)), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": str(directory(root)),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }

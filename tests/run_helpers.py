@@ -16,8 +16,18 @@ from sfumato.cli import main
 CLASSES = ("blue sky", "été d'Ångström", "赤 <b>")
 PER_CLASS = {"train": 8, "test": 4}
 N = len(CLASSES) * PER_CLASS["train"]
-FILES = {"config.json", "plan.json", "ledger.jsonl", "metrics.jsonl", "model.safetensors", "model.json", "evaluation.json",
-         "result.json", "report.html", "model_card.md"}  # fmt: skip
+FILES = {
+    "config.json",
+    "plan.json",
+    "ledger.jsonl",
+    "metrics.jsonl",
+    "model.safetensors",
+    "model.json",
+    "evaluation.json",
+    "result.json",
+    "report.html",
+    "model_card.md",
+}
 NETWORK = ("--method", "dp-sgd", "--model", "cnn")
 FULL_BATCH = (*NETWORK, "--steps", "4", "--batch", str(N), "--log", "quiet")
 """With q = 1 the accounting is exact and quick."""
@@ -48,8 +58,9 @@ def succeeds(*arguments: object) -> str:
 
 @contextmanager
 def ctrl_c_after(step: int) -> Iterator[None]:
-    """Whoever trains meanwhile presses Ctrl-C when `step` steps are done and, if it was due, their checkpoint is written."""
-    from sfumato.runs.train import Recorder
+    """Whoever trains meanwhile presses Ctrl-C when `step` steps are done and, if it was due, their
+    checkpoint is written."""
+    from sfumato.runs.training import Recorder
 
     after_step = Recorder.after_step
 
@@ -65,11 +76,15 @@ def ctrl_c_after(step: int) -> Iterator[None]:
 
 def tree(root: Path) -> dict[str, bytes | None]:
     """Everything below a directory, hidden files too."""
-    return {str(path.relative_to(root)): path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
+    return {
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
+        for path in root.rglob("*")
+    }
 
 
 def refused(root: Path, *arguments: object, says: tuple[str, ...]) -> str:
-    """Exit code 2, one line on stderr with all of `says`, nothing on stdout, and not a byte below `root` changed."""
+    """Exit code 2, one line on stderr with all of `says`, nothing on stdout, and not a byte below
+    `root` changed."""
     before = tree(root)
     outcome = sfumato(*arguments)
     assert outcome.code == 2, outcome
@@ -86,7 +101,9 @@ def write_images(folder: Path, count: int, shade: int, size: tuple[int, int] = (
     folder.mkdir(parents=True, exist_ok=True)
     stream = np.random.default_rng(shade)
     for k in range(count):
-        pixels = np.clip(stream.normal((shade, 128, 255 - shade), 30, (*size, 3)), 0, 255).astype(np.uint8)
+        pixels = np.clip(stream.normal((shade, 128, 255 - shade), 30, (*size, 3)), 0, 255).astype(
+            np.uint8
+        )
         Image.fromarray(pixels).save(folder / f"{k}.png")
 
 

@@ -1,4 +1,5 @@
-"""Accountants and calibration against closed forms, brute-force integrals, RDP and published numbers."""
+"""Accountants and calibration against closed forms, brute-force integrals, RDP and published
+numbers."""
 
 import math
 
@@ -30,17 +31,21 @@ def gaussian(sigma, steps=1):
 
 
 def exact_delta(mu, eps):
-    """delta(epsilon) of N(mu, 1) against N(0, 1), Balle & Wang 2018, in 60 digits: no cancellation to worry about."""
+    """delta(epsilon) of N(mu, 1) against N(0, 1), Balle & Wang 2018, in 60 digits: no cancellation
+    to worry about."""
     with mp.workdps(60):
         mu, eps = mpf(mu), mpf(eps)
         return float(ncdf(mu / 2 - eps / mu) - mp.exp(eps) * ncdf(-mu / 2 - eps / mu))
 
 
 def integrated_delta(rate, sigma, eps):
-    """delta(epsilon) of ONE subsampled Gaussian by summing max(0, p - e^eps q) on a fine grid, worse of add and remove."""
+    """delta(epsilon) of ONE subsampled Gaussian by summing max(0, p - e^eps q) on a fine grid,
+    worse of add and remove."""
     x, step = np.linspace(-14 * sigma, 1 + 14 * sigma, 2_000_001, retstep=True)
     without = np.exp(-0.5 * (x / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
-    mixed = (1 - rate) * without + rate * np.exp(-0.5 * ((x - 1) / sigma) ** 2) / (sigma * math.sqrt(2 * math.pi))
+    mixed = (1 - rate) * without + rate * np.exp(-0.5 * ((x - 1) / sigma) ** 2) / (
+        sigma * math.sqrt(2 * math.pi)
+    )
     remove = np.maximum(mixed - math.exp(eps) * without, 0).sum() * step
     add = np.maximum(without - math.exp(eps) * mixed, 0).sum() * step
     return float(max(remove, add)), float(remove), float(add)
@@ -50,7 +55,8 @@ def integrated_delta(rate, sigma, eps):
 
 
 @pytest.mark.parametrize(
-    "sigma, steps, delta", [(1, 1, 1e-5), (0.3, 1, 1e-9), (40, 1000, 1e-5), (2000, 100, 1e-6), (0.05, 3, 1e-5)]
+    "sigma, steps, delta",
+    [(1, 1, 1e-5), (0.3, 1, 1e-9), (40, 1000, 1e-5), (2000, 100, 1e-6), (0.05, 3, 1e-5)],
 )
 def test_gaussian_epsilon_is_the_root_of_the_exact_delta_and_errs_above(sigma, steps, delta):
     found = epsilon(gaussian(sigma, steps), delta)
@@ -67,13 +73,17 @@ def test_squared_mu_adds_over_different_events():
 
 
 def test_published_gaussian_values():
-    assert epsilon(gaussian(4.8448, 1), 1e-5) < 1  # the classical sqrt(2 ln(1.25/delta)) calibration is not tight
+    assert (
+        epsilon(gaussian(4.8448, 1), 1e-5) < 1
+    )  # the classical sqrt(2 ln(1.25/delta)) calibration is not tight
     assert epsilon(gaussian(3.7304, 1), 1e-5) == pytest.approx(1.0, abs=2e-4)
 
 
 def test_an_empty_tally_costs_nothing():
     assert epsilon({}, 1e-5) == 0
-    assert epsilon({GaussianEvent(1.0): 0, PoissonSampledEvent(0.1, GaussianEvent(1.0)): 0}, 1e-5) == 0
+    assert (
+        epsilon({GaussianEvent(1.0): 0, PoissonSampledEvent(0.1, GaussianEvent(1.0)): 0}, 1e-5) == 0
+    )
 
 
 # -- subsampled
@@ -84,14 +94,24 @@ def test_an_empty_tally_costs_nothing():
     [
         (4096 / 50_000, 3.0, 2500, 6.579),  # dp-accounting PLD
         (4096 / 50_000, 3.0, 2468, 6.53),  # within 1 %
-        (0.01, 4.0, 10_000, 0.95),  # Gopi et al. 2021: under 1 where the moments accountant gives 1.26
+        (
+            0.01,
+            4.0,
+            10_000,
+            0.95,
+        ),  # Gopi et al. 2021: under 1 where the moments accountant gives 1.26
     ],
 )
 def test_published_subsampled_values(rate, sigma, steps, published):
-    assert epsilon(poisson(rate, sigma, steps), 1e-5) == pytest.approx(published, rel=2e-4 if published == 6.579 else 2e-2)
+    assert epsilon(poisson(rate, sigma, steps), 1e-5) == pytest.approx(
+        published, rel=2e-4 if published == 6.579 else 2e-2
+    )
 
 
-@pytest.mark.parametrize("rate, sigma, steps, delta", [(0.02, 1.1, 300, 1e-5), (0.3, 3, 50, 1e-6), (0.001, 0.7, 1000, 1e-7)])
+@pytest.mark.parametrize(
+    "rate, sigma, steps, delta",
+    [(0.02, 1.1, 300, 1e-5), (0.3, 3, 50, 1e-6), (0.001, 0.7, 1000, 1e-7)],
+)
 def test_pld_is_below_renyi_and_not_by_much(rate, sigma, steps, delta):
     from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, rdp
 
@@ -116,24 +136,38 @@ def test_rate_one_is_the_plain_gaussian():
 
 
 def test_a_rate_of_nearly_one_is_nearly_the_plain_gaussian():
-    assert epsilon(poisson(1 - 1e-9, 7.0, 20), 1e-5) == pytest.approx(epsilon(gaussian(7.0, 20), 1e-5), abs=3e-3)
+    assert epsilon(poisson(1 - 1e-9, 7.0, 20), 1e-5) == pytest.approx(
+        epsilon(gaussian(7.0, 20), 1e-5), abs=3e-3
+    )
 
 
 def test_mixing_costs_more_than_each_and_less_than_the_sum_of_epsilons():
     one, two = poisson(0.05, 1.0, 20), gaussian(5.0, 4)
     both = epsilon(one + two, 1e-5)
-    assert max(epsilon(one, 1e-5), epsilon(two, 1e-5)) < both < epsilon(one, 5e-6) + epsilon(two, 5e-6)
-    same = one + gaussian(5.0, 1) + gaussian(5 / math.sqrt(3), 1)  # mu^2 = 1/25 + 3/25, otherwise written
+    assert (
+        max(epsilon(one, 1e-5), epsilon(two, 1e-5)) < both < epsilon(one, 5e-6) + epsilon(two, 5e-6)
+    )
+    same = (
+        one + gaussian(5.0, 1) + gaussian(5 / math.sqrt(3), 1)
+    )  # mu^2 = 1/25 + 3/25, otherwise written
     assert epsilon(same, 1e-5) == pytest.approx(both, abs=1e-9)
 
 
 def test_a_mixture_does_not_depend_on_the_order_of_its_events():
-    parts = [(PoissonSampledEvent(0.1, GaussianEvent(2.0)), 5), (PoissonSampledEvent(0.05, GaussianEvent(1.0)), 3),
-             (GaussianEvent(4.0), 2)]  # fmt: skip
+    parts = [
+        (PoissonSampledEvent(0.1, GaussianEvent(2.0)), 5),
+        (PoissonSampledEvent(0.05, GaussianEvent(1.0)), 3),
+        (GaussianEvent(4.0), 2),
+    ]
     assert epsilon(tally(*parts), 1e-5, COARSE) == epsilon(tally(*parts[::-1]), 1e-5, COARSE)
 
 
-events = st.tuples(st.floats(0.001, 0.9), st.floats(0.6, 20), st.integers(1, 300), st.sampled_from([1e-7, 1e-5, 1e-3]))
+events = st.tuples(
+    st.floats(0.001, 0.9),
+    st.floats(0.6, 20),
+    st.integers(1, 300),
+    st.sampled_from([1e-7, 1e-5, 1e-3]),
+)
 
 
 @settings(max_examples=15, deadline=None)
@@ -141,7 +175,9 @@ events = st.tuples(st.floats(0.001, 0.9), st.floats(0.6, 20), st.integers(1, 300
 def test_epsilon_is_monotone_in_steps_sigma_rate_and_delta(event, more):
     rate, sigma, steps, delta = event
     here = epsilon(poisson(rate, sigma, steps), delta, COARSE)
-    slack = 1e-6 + 1e-3 * here  # the discretisation is pessimistic by up to a bucket, and not itself monotone
+    slack = (
+        1e-6 + 1e-3 * here
+    )  # the discretization is pessimistic by up to a bucket, and not itself monotone
     assert epsilon(poisson(rate, sigma, math.ceil(steps * more)), delta, COARSE) >= here - slack
     assert epsilon(poisson(rate, sigma * more, steps), delta, COARSE) <= here + slack
     assert epsilon(poisson(min(1.0, rate * more), sigma, steps), delta, COARSE) >= here - slack
@@ -203,7 +239,9 @@ def test_the_report_names_the_accountant_that_ran():
 
 # -- calibration
 
-GRID = [(eps, rate, steps) for eps in (0.1, 1.0, 8.0) for rate, steps in ((0.08, 200), (0.01, 1000))]
+GRID = [
+    (eps, rate, steps) for eps in (0.1, 1.0, 8.0) for rate, steps in ((0.08, 200), (0.01, 1000))
+]
 EXTREMES = [(0.01, 0.02, 100), (20.0, 0.05, 100), (0.01, 0.08, 2500), (20.0, 0.08, 2500)]
 
 
@@ -246,25 +284,55 @@ def test_the_gaussian_budget_is_the_largest_that_keeps_the_promise(target, delta
 # -- targets
 
 
-@pytest.mark.parametrize("n, delta", [(1, 1e-5), (33, 1e-5), (900, 1e-5), (10_000, 1e-5), (10_001, 1e-6), (50_000, 1e-6),
-                                      (10**6, 1e-7), (10**6 + 1, 1e-8), (1_281_167, 1e-8)])  # fmt: skip
+@pytest.mark.parametrize(
+    "n, delta",
+    [
+        (1, 1e-5),
+        (33, 1e-5),
+        (900, 1e-5),
+        (10_000, 1e-5),
+        (10_001, 1e-6),
+        (50_000, 1e-6),
+        (10**6, 1e-7),
+        (10**6 + 1, 1e-8),
+        (1_281_167, 1e-8),
+    ],
+)
 def test_default_delta_lets_a_tenth_of_an_example_be_published_at_most(n, delta):
     assert default_delta(n) == delta and n * delta <= 0.1 * (1 + 1e-9)
     assert privacy_target(1.0, None, n) == (1.0, delta)
     assert large_delta(delta, n) == "" != large_delta(1.01 / (10 * n), n)
 
 
-@pytest.mark.parametrize("eps, delta", [(0, 1e-5), (-1, 1e-5), (math.inf, 1e-5), (math.nan, 1e-5), (1, 1e-3), (1, 1e-2),
-                                        (1, 0), (1, -1e-9), (1, math.nan), (1, math.inf)])  # fmt: skip
+@pytest.mark.parametrize(
+    "eps, delta",
+    [
+        (0, 1e-5),
+        (-1, 1e-5),
+        (math.inf, 1e-5),
+        (math.nan, 1e-5),
+        (1, 1e-3),
+        (1, 1e-2),
+        (1, 0),
+        (1, -1e-9),
+        (1, math.nan),
+        (1, math.inf),
+    ],
+)
 def test_a_target_outside_what_protects_anyone_is_refused_with_a_way_out(eps, delta):
     with pytest.raises(ArgumentError, match="give a"):
         privacy_target(eps, delta, 1000)
 
 
-@pytest.mark.parametrize("find", [
-    lambda epsilon: calibration.gaussian_mu_for(epsilon, 1e-5),
-    lambda epsilon: calibration.noise_multiplier(lambda sigma: {GaussianEvent(sigma): 1}, epsilon, 1e-5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "find",
+    [
+        lambda epsilon: calibration.gaussian_mu_for(epsilon, 1e-5),
+        lambda epsilon: calibration.noise_multiplier(
+            lambda sigma: {GaussianEvent(sigma): 1}, epsilon, 1e-5
+        ),
+    ],
+)
 def test_an_epsilon_that_no_accountant_can_tell_from_zero_is_refused(find):
     find(calibration.LEAST)
     with pytest.raises(ArgumentError, match="or more"):

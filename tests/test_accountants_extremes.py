@@ -1,4 +1,5 @@
-"""Where accounting used to be far above the truth, or without end: tiny deltas, tiny losses, very many steps, huge epsilons."""
+"""Where accounting used to be far above the truth, or without end: tiny deltas, tiny losses, very
+many steps, huge epsilons."""
 
 import math
 import time
@@ -7,31 +8,40 @@ from itertools import pairwise
 import pytest
 from test_accountants import poisson
 
+from sfumato.cli import accounting
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import losses, relations
 from sfumato.privacy.calibration import noise_multiplier
-from sfumato.runs import accounting
 
 
-@pytest.mark.parametrize("rate, sigma, steps, delta, right", [
-    (1e-5, 1.0, 100_000, 1e-9, 0.0199), (1e-4, 5.0, 5_000_000, 1e-7, 0.1936),
-    (0.01, 1.18, 100, 1e-16, 3.05), (0.01, 7.86, 100_000, 1e-13, 3.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rate, sigma, steps, delta, right",
+    [
+        (1e-5, 1.0, 100_000, 1e-9, 0.0199),
+        (1e-4, 5.0, 5_000_000, 1e-7, 0.1936),
+        (0.01, 1.18, 100, 1e-16, 3.05),
+        (0.01, 7.86, 100_000, 1e-13, 3.0),
+    ],
+)
 def test_epsilon_where_steps_are_many_or_delta_is_tiny(rate, sigma, steps, delta, right):
-    assert relations.price(poisson(rate, sigma, steps), delta, "add-or-remove-one").epsilon == pytest.approx(right, rel=0.02)
+    assert relations.price(
+        poisson(rate, sigma, steps), delta, "add-or-remove-one"
+    ).epsilon == pytest.approx(right, rel=0.02)
 
 
-@pytest.mark.parametrize("target, rate, steps, delta, right", [
-    (3.0, 0.01, 100, 1e-16, 1.18), (3.0, 0.01, 100_000, 1e-13, 7.86),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "target, rate, steps, delta, right",
+    [(3.0, 0.01, 100, 1e-16, 1.18), (3.0, 0.01, 100_000, 1e-13, 7.86)],
+)
 def test_noise_where_delta_is_tiny(target, rate, steps, delta, right):
     found = noise_multiplier(lambda sigma: poisson(rate, sigma, steps), target, delta)
     assert found == pytest.approx(right, rel=0.01)
 
 
-@pytest.mark.parametrize("rate, sigma, steps", [
-    (0.01, 0.01, 100), (0.01, 1.0, 10**9), (0.01, 100.0, 10**9), (1e-9, 30.0, 10**6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rate, sigma, steps",
+    [(0.01, 0.01, 100), (0.01, 1.0, 10**9), (0.01, 100.0, 10**9), (1e-9, 30.0, 10**6)],
+)
 def test_a_grid_is_bounded_before_it_is_made(rate, sigma, steps):
     """No distribution is made here: what is checked is that one would be of a size that can be."""
     _, parts = relations.simplified(poisson(rate, sigma, steps))
@@ -46,7 +56,11 @@ def test_a_grid_is_bounded_before_it_is_made(rate, sigma, steps):
 @pytest.mark.parametrize("target", [100.0, 1000.0])
 def test_calibration_for_a_huge_epsilon_ends(target):
     sigma = noise_multiplier(lambda s: poisson(0.01, s, 100), target, 1e-5)
-    assert 0.99 * target < relations.price(poisson(0.01, sigma, 100), 1e-5, "add-or-remove-one").epsilon <= target
+    assert (
+        0.99 * target
+        < relations.price(poisson(0.01, sigma, 100), 1e-5, "add-or-remove-one").epsilon
+        <= target
+    )
 
 
 def test_a_delta_below_all_rounding_is_refused_where_no_other_bound_is_known():
@@ -54,7 +68,10 @@ def test_a_delta_below_all_rounding_is_refused_where_no_other_bound_is_known():
         relations.price(poisson(0.01, 1.0, 100), 1e-16, "replace-one")
 
 
-@pytest.mark.parametrize("rate, sigma, steps, delta", [(0.02, 1.1, 300, 1e-5), (0.001, 0.7, 1000, 1e-7), (0.2, 3.0, 50, 1e-12)])
+@pytest.mark.parametrize(
+    "rate, sigma, steps, delta",
+    [(0.02, 1.1, 300, 1e-5), (0.001, 0.7, 1000, 1e-7), (0.2, 3.0, 50, 1e-12)],
+)
 def test_the_best_order_is_found_without_trying_all(rate, sigma, steps, delta):
     events = poisson(rate, sigma, steps)
     from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, rdp
@@ -65,14 +82,20 @@ def test_the_best_order_is_found_without_trying_all(rate, sigma, steps, delta):
 
 
 def test_epsilon_is_monotone_over_a_wide_grid():
-    """Within the discretisation: more steps, a larger rate, less noise or a smaller delta never cost visibly less."""
-    def price(rate=1e-3, sigma=1.0, steps=1000, delta=1e-7):
-        return relations.price(poisson(rate, sigma, steps), delta, "add-or-remove-one", 1e-3).epsilon
+    """Within the discretization: more steps, a larger rate, less noise or a smaller delta never
+    cost visibly less."""
 
-    rising = [[price(steps=steps) for steps in (1, 100, 10_000, 10**6, 10**8)],
-              [price(rate=rate) for rate in (1e-7, 1e-5, 1e-3, 0.1, 0.9)],
-              [price(sigma=sigma) for sigma in (100.0, 10.0, 1.0, 0.3, 0.05)],
-              [price(delta=delta) for delta in (1e-3, 1e-7, 1e-12, 1e-16, 1e-20)]]  # fmt: skip
+    def price(rate=1e-3, sigma=1.0, steps=1000, delta=1e-7):
+        return relations.price(
+            poisson(rate, sigma, steps), delta, "add-or-remove-one", 1e-3
+        ).epsilon
+
+    rising = [
+        [price(steps=steps) for steps in (1, 100, 10_000, 10**6, 10**8)],
+        [price(rate=rate) for rate in (1e-7, 1e-5, 1e-3, 0.1, 0.9)],
+        [price(sigma=sigma) for sigma in (100.0, 10.0, 1.0, 0.3, 0.05)],
+        [price(delta=delta) for delta in (1e-3, 1e-7, 1e-12, 1e-16, 1e-20)],
+    ]
     for values in rising:
         assert all(math.isfinite(each) for each in values)
         assert all(after >= before * (1 - 1e-3) for before, after in pairwise(values))

@@ -11,7 +11,7 @@ import pytest
 from sfumato.audit import canaries, lira, many, one_run
 from sfumato.audit.alone import run_alone
 from sfumato.audit.blackbox import blackbox, hardest_label, pretrained
-from sfumato.audit.replay import replay
+from sfumato.audit.replayed import replay
 from sfumato.audit.result import Claim
 from sfumato.clip import BoundedSum, clipped_grad
 from sfumato.core.errors import ArgumentError
@@ -22,12 +22,15 @@ from sfumato.privacy.calibration import gaussian_mu_for, noise_multiplier
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, noise_of
 from sfumato.privacy.relations import ADD_OR_REMOVE, REPLACE_ONE, ZERO_OUT
 from sfumato.privacy.releases import Release
-from sfumato.sampling import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson
+from sfumato.sampling.samplers import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson
 from sfumato.train.dpsgd import DPSGD
 
 N, D, C, DELTA = 40, 40, 10, 1e-5
 RNG = np.random.default_rng(0)
-ROWS, LABELS = RNG.standard_normal((N, D)).astype(np.float32), RNG.integers(0, C, N).astype(np.int32)
+ROWS, LABELS = (
+    RNG.standard_normal((N, D)).astype(np.float32),
+    RNG.integers(0, C, N).astype(np.int32),
+)
 
 pytestmark = pytest.mark.usefixtures("noise_by_name")
 
@@ -49,10 +52,10 @@ def trainer(claim, **change):
     sampled = isinstance(event, PoissonSampledEvent)
     settings = {
         "params": {"w": np.zeros((D, C), np.float32), "b": np.zeros(C, np.float32)},
-        "clipped": clipped_grad(entropy, 0.5, normalised=True),
+        "clipped": clipped_grad(entropy, 0.5, normalized=True),
         "sampler": Poisson(event.rate, steps, N) if sampled else FullBatch(steps, N),
         "noise": Gaussian(noise_of(event)),
-        "optimiser": optax.sgd(0.5),
+        "optimizer": optax.sgd(0.5),
         "fetch": lambda indices, step: (ROWS[indices], LABELS[indices]),
         "physical": 64,
     }
@@ -108,7 +111,8 @@ def test_control_a_clip_that_lets_twice_as_much_through_is_found():
 
 
 def test_canaries_are_as_the_arithmetic_says_and_leave_the_images_alone():
-    """A canary moves its own number by S, and nothing else; images train as they do without canaries."""
+    """A canary moves its own number by S, and nothing else; images train as they do without
+    canaries."""
     claim = claim_of(8.0, 2)
     plain = trainer(claim)
     audited = canaries.Canaries(plain, 60, images=N)
@@ -164,14 +168,18 @@ def test_control_batches_that_are_twice_as_likely_are_found():
         def indices(self, key, step):
             return Poisson(2 * self.rate, self.steps, self.n).indices(key, step)
 
-    (event, steps), = claim.tally.items()
-    family, *_ = canaries.whitebox(trainer(claim, sampler=Doubled(event.rate, steps, N)), claim, stream(), canaries=400, runs=5)
+    ((event, steps),) = claim.tally.items()
+    family, *_ = canaries.whitebox(
+        trainer(claim, sampler=Doubled(event.rate, steps, N)), claim, stream(), canaries=400, runs=5
+    )
     assert family.broken
 
 
 SAMPLED = {
-    "truncated": TruncatedPoisson(0.25, 6, N, 16), "cyclic": CyclicPoisson(0.5, 6, N, 3), "fixed": FixedSize(10, 6, N),
-}  # fmt: skip
+    "truncated": TruncatedPoisson(0.25, 6, N, 16),
+    "cyclic": CyclicPoisson(0.5, 6, N, 3),
+    "fixed": FixedSize(10, 6, N),
+}
 
 
 def sampled_claim(sampler, epsilon, relation):
@@ -182,13 +190,20 @@ def sampled_claim(sampler, epsilon, relation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, relation", [("truncated", ADD_OR_REMOVE), ("cyclic", REPLACE_ONE), ("fixed", ZERO_OUT)])
+@pytest.mark.parametrize(
+    "name, relation", [("truncated", ADD_OR_REMOVE), ("cyclic", REPLACE_ONE), ("fixed", ZERO_OUT)]
+)
 def test_every_sampler_is_audited_under_the_relation_that_it_claims(name, relation):
-    """Most of the claim is seen, and none too much. (Of fixed size less of it: Rényi divergences price it above its worth.)"""
+    """Most of the claim is seen, and none too much. (Of fixed size less of it: Rényi divergences
+    price it above its worth.)"""
     claim, noise = sampled_claim(SAMPLED[name], 4.0, relation)
     assert claim.epsilon == accountants.epsilon(claim.tally, DELTA, relation=relation) > 3.99
-    found = canaries.whitebox(trainer(claim, sampler=SAMPLED[name], noise=noise), claim, stream(6), canaries=400, runs=8)
-    assert all(each.epsilon == claim.epsilon for each in found) and not any(each.broken for each in found)
+    found = canaries.whitebox(
+        trainer(claim, sampler=SAMPLED[name], noise=noise), claim, stream(6), canaries=400, runs=8
+    )
+    assert all(each.epsilon == claim.epsilon for each in found) and not any(
+        each.broken for each in found
+    )
     assert found[0].lower_bound > (0.6 if name == "fixed" else 0.7) * claim.epsilon
 
 
@@ -196,7 +211,9 @@ def test_every_sampler_is_audited_under_the_relation_that_it_claims(name, relati
 def test_control_a_tenth_of_the_noise_is_noticed_on_cyclic_samples_under_replace_one():
     claim, noise = sampled_claim(SAMPLED["cyclic"], 4.0, REPLACE_ONE)
     little = TenTimesTooLittle(noise.multiplier)
-    assert canaries.whitebox(trainer(claim, sampler=SAMPLED["cyclic"], noise=little), claim, stream(6), canaries=400)[0].broken
+    assert canaries.whitebox(
+        trainer(claim, sampler=SAMPLED["cyclic"], noise=little), claim, stream(6), canaries=400
+    )[0].broken
 
 
 def test_a_canary_is_looked_for_when_its_group_has_its_turn():
@@ -204,7 +221,9 @@ def test_a_canary_is_looked_for_when_its_group_has_its_turn():
     claim, noise = sampled_claim(sampler, 8.0, ADD_OR_REMOVE)
     audited = canaries.Canaries(trainer(claim, sampler=sampler, noise=noise), 90, images=10)
     audited.toss(stream())
-    total = canaries._flat(audited.measure(audited.start(), 4, SecretKey.from_insecure_seed(3)).value)
+    total = canaries._flat(
+        audited.measure(audited.start(), 4, SecretKey.from_insecure_seed(3)).value
+    )
     there = total[audited.places] - canaries._flat(audited._known_sum)[audited.places] > 0.5
     np.testing.assert_array_equal(there, audited.included & audited._may_take_part(4))
     assert 25 <= audited._may_take_part(4).sum() <= 35
@@ -263,7 +282,7 @@ def test_a_replay_refuses_to_compare_different_batches():
 def test_a_model_of_the_stack_is_the_model_that_the_loop_trains():
     """Also for one that samples, averages parameters, and lacks an example."""
     claim = claim_of(8.0, 4, 0.5)
-    one = trainer(claim, optimiser=optax.sgd(0.5, 0.9), ema_decay=0.9, physical=7)
+    one = trainer(claim, optimizer=optax.sgd(0.5, 0.9), ema_decay=0.9, physical=7)
     keys = [SecretKey.from_insecure_seed(k) for k in range(3)]
     present = np.ones((3, N), bool)
     present[1, ::2] = False
@@ -277,9 +296,17 @@ def test_a_model_of_the_stack_is_the_model_that_the_loop_trains():
 
 
 def worst_case(claim, **change):
-    start = pretrained(entropy, {"w": np.zeros((D, C), np.float32), "b": np.zeros(C, np.float32)}, (ROWS, LABELS), steps=60)
+    start = pretrained(
+        entropy,
+        {"w": np.zeros((D, C), np.float32), "b": np.zeros(C, np.float32)},
+        (ROWS, LABELS),
+        steps=60,
+    )
     image = np.ones(D, np.float32)
-    return trainer(claim, params=start, **change), (image, np.int32(hardest_label(entropy, start, image, C)))
+    return trainer(claim, params=start, **change), (
+        image,
+        np.int32(hardest_label(entropy, start, image, C)),
+    )
 
 
 @pytest.mark.slow
@@ -294,7 +321,9 @@ def test_the_black_box_sees_most_of_the_claim_and_no_more():
 def test_control_the_black_box_finds_a_tenth_of_the_noise():
     claim = claim_of(1.0, 3)
     noise = TenTimesTooLittle(next(iter(claim.tally)).noise_multiplier)
-    family, exact = blackbox(*worst_case(claim, noise=noise), claim, stream(1), models=400, together=50)
+    family, exact = blackbox(
+        *worst_case(claim, noise=noise), claim, stream(1), models=400, together=50
+    )
     assert family.broken and exact.broken
 
 
@@ -303,9 +332,15 @@ def test_control_the_black_box_finds_a_tenth_of_the_noise():
 
 def test_one_run_believes_a_model_that_forgets_and_convicts_one_that_remembers():
     claim, coins = claim_of(1.0, 1), stream(2)
-    forgets = one_run.one_run_audit(lambda included: coins.standard_normal(len(included)), 200, claim, stream())
-    remembers = one_run.one_run_audit(lambda included: np.where(included, 0.0, 5.0) + 0.1 * coins.standard_normal(200), 200,
-                                      claim, stream())  # fmt: skip
+    forgets = one_run.one_run_audit(
+        lambda included: coins.standard_normal(len(included)), 200, claim, stream()
+    )
+    remembers = one_run.one_run_audit(
+        lambda included: np.where(included, 0.0, 5.0) + 0.1 * coins.standard_normal(200),
+        200,
+        claim,
+        stream(),
+    )
     assert not forgets[0].broken and remembers[0].broken
 
 
@@ -326,7 +361,14 @@ def test_lira_reaches_the_area_that_the_gaussians_allow():
     claim, noise, members = claim_of(8.0, 1), stream(3), np.arange(4000) < 2000
     for memory in (0.0, 1.0):
         audited = sureness(members, memory, noise)
-        found, = lira.lira(lambda inside, m=memory: sureness(inside, m, noise), audited, members, claim, stream(), shadows=32)
+        (found,) = lira.lira(
+            lambda inside, m=memory: sureness(inside, m, noise),
+            audited,
+            members,
+            claim,
+            stream(),
+            shadows=32,
+        )
         assert found.details["AUC"] == pytest.approx(norm.cdf(memory / 2**0.5), abs=0.03)
         assert not found.broken
         assert found.details["TPR at FPR 0.01"] < found.details["TPR allowed at FPR 0.01"]

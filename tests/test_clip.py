@@ -1,6 +1,8 @@
-"""The clipped sum equals a slow loop over examples, and no example moves it by more than its sensitivity.
+"""The clipped sum equals a slow loop over examples, and no example moves it by more than its
+sensitivity.
 
-These are the laws for whoever just calls `clipped_grad`; `test_clip_engine.py` holds every method to them.
+These are the laws for whoever just calls `clipped_grad`; `test_clip_engine.py` holds every method
+to them.
 """
 
 import jax
@@ -29,9 +31,9 @@ from jaxtyping import TypeCheckError
 from programs import SHIPPED
 
 from sfumato.clip import clipped_grad
-from sfumato.clip.materialise import SLACK
+from sfumato.clip.materialize import SLACK
 from sfumato.core.errors import ArgumentError
-from sfumato.models.feature_map import Group
+from sfumato.features.feature_map import Group
 from sfumato.solve.statistics import row_sum, second_moments, softmax_gradient
 from sfumato.solve.symmetric import pack, packed_size, unpack
 
@@ -56,8 +58,8 @@ def test_the_clipped_sum_equals_a_loop_over_single_examples(name):
         assert got.sensitivity.add_or_remove == clip_norm
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-def test_the_softmax_gradient_equals_the_slow_loop_and_the_generic_engine(normalised):
+@pytest.mark.parametrize("normalized", [False, True])
+def test_the_softmax_gradient_equals_the_slow_loop_and_the_generic_engine(normalized):
     rows, labels = random(B, 7) / 2, classes()
     params = {"weight": jnp.asarray(random(7, 3, seed=1))}
     mask = jnp.array([True, True, False, True, True])
@@ -67,9 +69,11 @@ def test_the_softmax_gradient_equals_the_slow_loop_and_the_generic_engine(normal
 
     batch = (jnp.asarray(rows), jnp.asarray(labels))
     for clip_norm in (0.01, 0.7, 100.0):
-        got = softmax_gradient(clip_norm, normalised)(params, batch, mask)
-        generic = clipped_grad(loss, clip_norm, normalised=normalised)(params, batch, mask)
-        slow = slow_sum(gradients(loss, params, batch), mask, clip_norm) / (clip_norm if normalised else 1.0)
+        got = softmax_gradient(clip_norm, normalized)(params, batch, mask)
+        generic = clipped_grad(loss, clip_norm, normalized=normalized)(params, batch, mask)
+        slow = slow_sum(gradients(loss, params, batch), mask, clip_norm) / (
+            clip_norm if normalized else 1.0
+        )
         np.testing.assert_allclose(flat(got.value), slow, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(flat(got.value), flat(generic.value), rtol=1e-5, atol=1e-7)
         assert got.sensitivity == generic.sensitivity
@@ -78,20 +82,25 @@ def test_the_softmax_gradient_equals_the_slow_loop_and_the_generic_engine(normal
 # -- influence
 
 
-@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("name", ALL)
-def test_no_example_moves_the_sum_by_more_than_its_sensitivity(name, normalised):
+def test_no_example_moves_the_sum_by_more_than_its_sensitivity(name, normalized):
     loss, params, batch = built(name)
     clip_norm = 0.5 * np.linalg.norm(gradients(loss, params, batch), axis=1).min()
-    clipped = clipped_grad(loss, clip_norm, normalised=normalised)
+    clipped = clipped_grad(loss, clip_norm, normalized=normalized)
     sensitivity = clipped.sensitivity.add_or_remove
-    assert sensitivity == (1.0 if normalised else clip_norm)
+    assert sensitivity == (1.0 if normalized else clip_norm)
     options = {} if name in LARGE else SHIPPED
-    largest = check_influence(jax.jit(clipped.__call__, compiler_options=options), params, batch, sensitivity)
+    largest = check_influence(
+        jax.jit(clipped.__call__, compiler_options=options), params, batch, sensitivity
+    )
     assert largest > (1 - 2 * SLACK) * sensitivity, "the bound is attained, not just kept"
 
 
-@pytest.mark.parametrize("bug", ["no clip", "each leaf for itself", "each view for itself", "mask ignored", "twice the norm"])
+@pytest.mark.parametrize(
+    "bug",
+    ["no clip", "each leaf for itself", "each view for itself", "mask ignored", "twice the norm"],
+)
 def test_control_wrong_clipping_is_noticed(bug):
     loss, params, batch = built("linear")
 
@@ -147,7 +156,8 @@ def test_a_label_that_is_no_class_is_bounded_in_the_softmax_gradient(label):
 @pytest.mark.parametrize("name", ["linear", "mlp", "tied", "views", "bias_only"])
 @pytest.mark.parametrize("also_params", [False, True])
 def test_half_precision_hides_no_example(name, dtype, also_params):
-    """Squares of 1e-4 underflow in float16 and those of 300 overflow; norms must be measured in float32."""
+    """Squares of 1e-4 underflow in float16 and those of 300 overflow; norms must be measured in
+    float32."""
     loss, params, batch = built(name)
 
     def half(leaf):
@@ -161,18 +171,24 @@ def test_half_precision_hides_no_example(name, dtype, also_params):
         out = jax.jit(clipped_grad(loss, clip_norm).__call__)
         for scale in (1e-3, 1.0, 1e3):
             here = jax.tree.map(lambda leaf: scaled(leaf, scale), batch)  # noqa: B023
-            assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(out(params, here, everyone()).value))
+            assert all(
+                leaf.dtype == jnp.float32
+                for leaf in jax.tree.leaves(out(params, here, everyone()).value)
+            )
             check_influence(out, params, here, clip_norm)
 
 
 @pytest.mark.parametrize("clip_norm", [1e-10, 1e-6, 1.0, 1e6, 1e10])
 def test_the_bound_holds_at_every_legal_clip_norm(clip_norm):
     """Near the ends of float32 squares would underflow, and an example pass unclipped."""
+
     def loss(p, x):
         return jnp.sum(p * x)
 
     batch = jnp.asarray(np.logspace(-3, 3, B)[:, None] * np.full((B, 50), clip_norm), jnp.float32)
-    largest = check_influence(jax.jit(clipped_grad(loss, clip_norm).__call__), jnp.zeros(50), batch, clip_norm)
+    largest = check_influence(
+        jax.jit(clipped_grad(loss, clip_norm).__call__), jnp.zeros(50), batch, clip_norm
+    )
     assert largest > 0.999 * clip_norm
 
 
@@ -193,7 +209,9 @@ def test_masked_examples_contribute_nothing_whatever_they_hold(name):
     mask = jnp.array([True, False, True, False, True])
 
     def other(leaf):
-        return leaf.at[jnp.array([1, 3])].set(jnp.nan if jnp.issubdtype(leaf.dtype, jnp.floating) else 2)
+        return leaf.at[jnp.array([1, 3])].set(
+            jnp.nan if jnp.issubdtype(leaf.dtype, jnp.floating) else 2
+        )
 
     one, two = clipped(params, batch, mask), clipped(params, jax.tree.map(other, batch), mask)
     assert np.array_equal(flat(one.value), flat(two.value))
@@ -203,13 +221,20 @@ def test_masked_examples_contribute_nothing_whatever_they_hold(name):
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.sampled_from(["linear", "embedding", "views", "tied"]), st.integers(1, 9), st.booleans(), st.integers(0, 31))
-def test_a_microbatch_of_any_size_gives_the_sum_of_one_batch(name, size, normalised, bits):
+@given(
+    st.sampled_from(["linear", "embedding", "views", "tied"]),
+    st.integers(1, 9),
+    st.booleans(),
+    st.integers(0, 31),
+)
+def test_a_microbatch_of_any_size_gives_the_sum_of_one_batch(name, size, normalized, bits):
     loss, params, batch = built(name)
     mask = jnp.array([bool(bits >> i & 1) for i in range(B)])
-    whole = clipped_grad(loss, 0.3, normalised=normalised)(params, batch, mask)
-    parts = clipped_grad(loss, 0.3, normalised=normalised, microbatch=size)(params, batch, mask)
-    np.testing.assert_allclose(flat(parts.value), flat(whole.value), atol=1e-5 * max(1.0, np.abs(flat(whole.value)).max()))
+    whole = clipped_grad(loss, 0.3, normalized=normalized)(params, batch, mask)
+    parts = clipped_grad(loss, 0.3, normalized=normalized, microbatch=size)(params, batch, mask)
+    np.testing.assert_allclose(
+        flat(parts.value), flat(whole.value), atol=1e-5 * max(1.0, np.abs(flat(whole.value)).max())
+    )
     assert parts.sensitivity == whole.sensitivity
 
 
@@ -230,13 +255,17 @@ def test_a_clip_norm_that_cannot_bound_is_refused(clip_norm):
         clipped_grad(lambda p, e: p, clip_norm)
 
 
-@pytest.mark.parametrize("wrong", [{"method": "ghost"}, {"microbatch": 0}, {"microbatch": -3}, {"microbatch": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"method": "ghost"}, {"microbatch": 0}, {"microbatch": -3}, {"microbatch": 1.5}]
+)
 def test_an_unknown_method_or_microbatch_is_refused(wrong):
     with pytest.raises(REFUSED):
         clipped_grad(lambda p, e: p, 1.0, **wrong)
 
 
-@pytest.mark.parametrize("shape, dtype", [(B, float), (B, int), ((B, 1), bool), (B + 1, bool), ((), bool)])
+@pytest.mark.parametrize(
+    "shape, dtype", [(B, float), (B, int), ((B, 1), bool), (B + 1, bool), ((), bool)]
+)
 @pytest.mark.parametrize("microbatch", [None, 2])
 def test_a_mask_that_fits_no_batch_is_refused(shape, dtype, microbatch):
     loss, params, batch = built("linear")
@@ -280,12 +309,15 @@ def test_no_row_moves_a_statistic_by_more_than_its_sensitivity(statistic):
     whole = flat(total(rows).value)
     assert np.isfinite(whole).all()
     for i in range(len(rows)):
-        assert np.linalg.norm(whole - flat(total(np.delete(rows, i, 0)).value)) <= bound * (1 + 1e-5)
+        assert np.linalg.norm(whole - flat(total(np.delete(rows, i, 0)).value)) <= bound * (
+            1 + 1e-5
+        )
         assert norm(total(rows[i : i + 1]).value) <= bound * ROUNDING
 
 
 def test_the_sensitivity_of_second_moments_is_attained_by_the_worst_row_and_never_passed():
-    """A row with every group at its largest and in one block: |x_b|^4 adds up to sum of weight^2. Nothing found is worse."""
+    """A row with every group at its largest and in one block: |x_b|^4 adds up to sum of weight^2.
+    Nothing found is worse."""
     bound = second_moments(np.zeros((1, D), np.float32), GROUPS).sensitivity.add_or_remove
     assert bound <= 1
     worst = np.zeros((1, D), np.float32)
@@ -307,13 +339,21 @@ def test_the_sensitivity_of_second_moments_is_attained_by_the_worst_row_and_neve
 
 def test_second_moments_are_the_blocks_of_the_covariance_and_chunks_do_not_matter():
     rows = random(2100, D)
-    rows *= np.concatenate([np.full(g.size, 1e-2 * g.weight**0.5) for g in GROUPS]).astype(np.float32)
+    rows *= np.concatenate([np.full(g.size, 1e-2 * g.weight**0.5) for g in GROUPS]).astype(
+        np.float32
+    )
     got = second_moments(rows, GROUPS).value
     start = 0
     for group, packed in zip(GROUPS, got, strict=True):
-        block = rows[:, start : start + group.size].reshape(-1, group.frequencies, group.channels).astype(np.float64)
+        block = (
+            rows[:, start : start + group.size]
+            .reshape(-1, group.frequencies, group.channels)
+            .astype(np.float64)
+        )
         wanted = np.einsum("nfk,nfl->fkl", block, block)
-        np.testing.assert_allclose(unpack(jnp.asarray(packed), group.channels), wanted, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            unpack(jnp.asarray(packed), group.channels), wanted, rtol=1e-4, atol=1e-5
+        )
         start += group.size
 
 
@@ -321,7 +361,10 @@ def test_second_moments_are_the_blocks_of_the_covariance_and_chunks_do_not_matte
 @settings(max_examples=10, deadline=None)
 def test_packing_is_an_isometry_and_unpacking_its_inverse(k, seed):
     rng = np.random.default_rng(seed)
-    a, b = (jnp.asarray(m + m.transpose(0, 2, 1), jnp.float32) for m in rng.standard_normal((2, 2, k, k)))
+    a, b = (
+        jnp.asarray(m + m.transpose(0, 2, 1), jnp.float32)
+        for m in rng.standard_normal((2, 2, k, k))
+    )
     assert pack(a).shape == (2, packed_size(k))
     np.testing.assert_allclose(norm(pack(a) - pack(b)), norm(a - b), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(unpack(pack(a), k), a, rtol=1e-6)
@@ -336,7 +379,12 @@ def test_packing_is_an_isometry_and_unpacking_its_inverse(k, seed):
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_half_precision_rows_are_bounded_in_the_softmax_gradient(dtype):
     rows = jnp.asarray(random(B, 1000), dtype).at[0].set(1e-4)
-    check_influence(jax.jit(softmax_gradient(1e-4)), {"weight": jnp.zeros((1000, 3))}, (rows, jnp.asarray(classes())), 1e-4)
+    check_influence(
+        jax.jit(softmax_gradient(1e-4)),
+        {"weight": jnp.zeros((1000, 3))},
+        (rows, jnp.asarray(classes())),
+        1e-4,
+    )
 
 
 def test_a_row_whose_scores_overflow_is_bounded_in_the_softmax_gradient():

@@ -16,7 +16,7 @@ from clip_laws import (
 )
 from clip_registry import built
 
-from sfumato.clip.materialise import SLACK
+from sfumato.clip.materialize import SLACK
 
 
 def planted(bug, loss, clip_norm=1.0):
@@ -24,8 +24,10 @@ def planted(bug, loss, clip_norm=1.0):
 
     def clipped(params, batch, mask):
         if bug == "parameters are rounded":
-            params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), params)
-        if bug == "examples are centred":
+            params = jax.tree.map(
+                lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), params
+            )
+        if bug == "examples are centered":
             batch = (jax.tree.map(lambda x: x - x.mean(0) if x.ndim > 1 else x, batch[0]), batch[1])
         each = jax.vmap(jax.grad(loss), (None, 0))(params, batch)
         leaves, treedef = jax.tree.flatten(each)
@@ -33,7 +35,9 @@ def planted(bug, loss, clip_norm=1.0):
         squares = jnp.stack([jnp.sum(row**2, 1) for row in rows])
         if bug == "a leaf is missing from the norm":
             squares = squares[1:]
-        if bug == "positions are taken for examples":  # sum of squares in place of the square of a sum
+        if (
+            bug == "positions are taken for examples"
+        ):  # sum of squares in place of the square of a sum
             squares = squares / 2
         norms = jnp.sqrt(squares.sum(0)) * (1 + SLACK)
         if bug == "the norm is rounded":
@@ -55,7 +59,10 @@ def planted(bug, loss, clip_norm=1.0):
             factors = factors / mask.sum()
         if bug == "a leaf is missing from the sum":
             rows[0] = 0 * rows[0]
-        total = [jnp.tensordot(factors, row, 1).reshape(leaf.shape[1:]) for row, leaf in zip(rows, leaves, strict=True)]
+        total = [
+            jnp.tensordot(factors, row, 1).reshape(leaf.shape[1:])
+            for row, leaf in zip(rows, leaves, strict=True)
+        ]
         return SimpleNamespace(value=jax.tree.unflatten(treedef, total))
 
     def called(params, batch, mask):
@@ -72,42 +79,48 @@ def test_control_the_twin_without_a_bug_passes():
         law(clipped, it)
 
 
-@pytest.mark.parametrize("bug, law", [
-    ("a leaf is missing from the norm", law_of_influence),
-    ("positions are taken for examples", law_of_influence),
-    ("the norm is rounded", law_of_influence),
-    ("half of C", law_of_influence),
-    ("mean instead of sum", law_of_the_slow_loop),
-    ("parameters are rounded", law_of_the_slow_loop),
-    ("a leaf is missing from the sum", law_of_the_slow_loop),
-    ("NaN passes the factor", law_of_absurd_examples),
-    ("NaN passes the product", law_of_absurd_examples),
-    ("a broken example empties the batch", law_of_absurd_examples),
-    ("a broken example empties the batch", law_of_the_mask),
-    ("examples are centred", law_of_the_slow_loop),
-    ("examples are centred", law_of_the_mask),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "bug, law",
+    [
+        ("a leaf is missing from the norm", law_of_influence),
+        ("positions are taken for examples", law_of_influence),
+        ("the norm is rounded", law_of_influence),
+        ("half of C", law_of_influence),
+        ("mean instead of sum", law_of_the_slow_loop),
+        ("parameters are rounded", law_of_the_slow_loop),
+        ("a leaf is missing from the sum", law_of_the_slow_loop),
+        ("NaN passes the factor", law_of_absurd_examples),
+        ("NaN passes the product", law_of_absurd_examples),
+        ("a broken example empties the batch", law_of_absurd_examples),
+        ("a broken example empties the batch", law_of_the_mask),
+        ("examples are centered", law_of_the_slow_loop),
+        ("examples are centered", law_of_the_mask),
+    ],
+)
 def test_control_a_planted_error_is_noticed(bug, law):
     it = case("two_layers")
     with pytest.raises(AssertionError):
         law(planted(bug, it.loss), it)
 
 
-def test_control_a_norm_by_positions_lets_no_cancelling_example_hide():
-    """The Gram form of a norm in float32, as the textbook has it, takes cancelling rows for a small gradient."""
+def test_control_a_norm_by_positions_lets_no_canceling_example_hide():
+    """The Gram form of a norm in float32, as the textbook has it, takes canceling rows for a small
+    gradient."""
 
     def clipped(params, batch, mask):
         cotangent = jnp.full((*batch.shape[:2], params.shape[1]), 3e3)
-        gram = jnp.einsum("btd,bsd->bts", batch, batch) * jnp.einsum("btp,bsp->bts", cotangent, cotangent)
+        gram = jnp.einsum("btd,bsd->bts", batch, batch) * jnp.einsum(
+            "btp,bsp->bts", cotangent, cotangent
+        )
         norms = jnp.sqrt(jnp.maximum(gram.sum((1, 2)), 0))
         factors = mask * 0.1 / jnp.maximum(norms, 0.1)
         return SimpleNamespace(value=jnp.einsum("b,btd,btp->dp", factors, batch, cotangent))
 
-    from test_clip_engine import cancelling
+    from test_clip_engine import canceling
 
     with pytest.raises(AssertionError):
         for seed in range(20):
-            check_influence(clipped, jnp.zeros((16, 8)), cancelling(3, 16, 1e7, seed, 0.0), 0.1)
+            check_influence(clipped, jnp.zeros((16, 8)), canceling(3, 16, 1e7, seed, 0.0), 0.1)
 
 
 def test_control_views_clipped_each_for_itself_are_noticed():

@@ -1,4 +1,5 @@
-"""Every method, for every way in which a parameter can meet an example, obeys the laws of `clip_laws.py`."""
+"""Every method, for every way in which a parameter can meet an example, obeys the laws of
+`clip_laws.py`."""
 
 import re
 from itertools import permutations
@@ -25,14 +26,14 @@ from clip_registry import CLASSIC, FAST, REGISTRY, built
 from programs import SHIPPED
 
 from sfumato.clip import clipped_grad, explain
-from sfumato.clip.materialise import SLACK
+from sfumato.clip.materialize import SLACK
 from sfumato.core.trees import leaf_names
 
 ENGINES = ("book_keeping", "two_pass")
 FAST_OF = {
     "book_keeping": FAST,
     "two_pass": ["mlp", "tied", "recurrent", "conv_strided_and_dilated", "many_ways"],
-    "materialise": ["conv_depthwise"],
+    "materialize": ["conv_depthwise"],
 }
 
 
@@ -43,15 +44,17 @@ def test_an_example_is_clipped_as_the_slow_loop_would(name, method, law):
 
 
 def program(it, method):
-    """What a method traces to. Addresses of functions are those of each trace, so they are left out."""
+    """What a method traces to. Addresses of functions are those of each trace, so they are left
+    out."""
     clipped = clipped_grad(it.loss, 1.0, method=method)
     traced = jax.make_jaxpr(lambda *args: clipped(*args).value)(it.params, it.batch(1.0), ONE_OUT)
     return re.sub(r"0x[0-9a-f]+", "", str(traced))
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in REGISTRY
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in REGISTRY],
+)
 def test_auto_is_a_choice_between_the_methods_that_the_laws_hold_for(name):
     """The very program of one of them, so it needs no laws of its own."""
     it = case(name)
@@ -60,7 +63,9 @@ def test_auto_is_a_choice_between_the_methods_that_the_laws_hold_for(name):
     assert program(it, "auto") in both.values()
 
 
-@pytest.mark.parametrize("size", [2, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 5, 7))])
+@pytest.mark.parametrize(
+    "size", [2, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 5, 7))]
+)
 @pytest.mark.parametrize("method", ENGINES)
 @pytest.mark.parametrize("name", ["mlp", pytest.param("dropout", marks=pytest.mark.slow)])
 def test_microbatches_of_any_size_give_the_sum_of_one_batch(name, method, size):
@@ -100,12 +105,18 @@ def slow_grouped_sum(it, group_of, bounds, mask, clipping="hard"):
 
 @pytest.mark.parametrize("clipping", ["hard", "automatic"])
 @pytest.mark.parametrize("groups, group_of", [("per_layer", parent), (first_part, first_part)])
-@pytest.mark.parametrize("name, method", [
-    ("two_layers", "book_keeping"),
-    ("two_layers", "two_pass"),
-    *(pytest.param(name, method, marks=pytest.mark.slow)
-      for name in ("residual_block", "cnn", "vit") for method in ("materialise", *ENGINES)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, method",
+    [
+        ("two_layers", "book_keeping"),
+        ("two_layers", "two_pass"),
+        *(
+            pytest.param(name, method, marks=pytest.mark.slow)
+            for name in ("residual_block", "cnn", "vit")
+            for method in ("materialize", *ENGINES)
+        ),
+    ],
+)
 def test_a_clip_norm_is_shared_equally_by_groups(name, method, groups, group_of, clipping):
     it = case(name)
     members = sorted({group_of(leaf) for leaf in leaf_names(it.params)})
@@ -117,14 +128,16 @@ def test_a_clip_norm_is_shared_equally_by_groups(name, method, groups, group_of,
     assert got.sensitivity.add_or_remove == pytest.approx(1.0, abs=1e-12)
 
 
-@pytest.mark.parametrize("method", ["materialise", *ENGINES])
+@pytest.mark.parametrize("method", ["materialize", *ENGINES])
 @pytest.mark.parametrize("groups", ["per_layer", first_part])
-@pytest.mark.parametrize("normalised", [False, True])
-def test_an_example_moves_each_group_by_no_more_than_the_groups_clip_norm(method, groups, normalised):
+@pytest.mark.parametrize("normalized", [False, True])
+def test_an_example_moves_each_group_by_no_more_than_the_groups_clip_norm(
+    method, groups, normalized
+):
     loss, params, batch = built("two_layers")
     bounds = {"hidden": 0.003, "head": 0.004}
-    clipped = clipped_grad(loss, bounds, method=method, groups=groups, normalised=normalised)
-    unit = 0.005 if normalised else 1.0
+    clipped = clipped_grad(loss, bounds, method=method, groups=groups, normalized=normalized)
+    unit = 0.005 if normalized else 1.0
     assert clipped.sensitivity.add_or_remove == pytest.approx(0.005 / unit)
     assert clipped.sensitivity.zero_out == pytest.approx(0.005 / unit)
     assert clipped.sensitivity.replace_one == pytest.approx(0.010 / unit)
@@ -132,33 +145,41 @@ def test_an_example_moves_each_group_by_no_more_than_the_groups_clip_norm(method
     for i in range(B):
         value = out(params, batch, alone(i)).value
         for group, bound in bounds.items():
-            assert (1 - 2 * SLACK) * bound < unit * norm(value[group]) <= bound * (1 + 1e-6 * normalised)
+            assert (
+                (1 - 2 * SLACK) * bound
+                < unit * norm(value[group])
+                <= bound * (1 + 1e-6 * normalized)
+            )
     assert check_influence(out, params, batch, clipped.sensitivity.add_or_remove) > 0.0049 / unit
 
 
-@pytest.mark.parametrize("method", ["materialise", *ENGINES])
+@pytest.mark.parametrize("method", ["materialize", *ENGINES])
 def test_one_group_of_all_leaves_is_flat(method):
     loss, params, batch = built("two_layers")
     flat_sum = clipped_grad(loss, 0.1, method=method)(params, batch, everyone())
-    grouped = clipped_grad(loss, {"all": 0.1}, method=method, groups=lambda name: "all")(params, batch, everyone())
+    grouped = clipped_grad(loss, {"all": 0.1}, method=method, groups=lambda name: "all")(
+        params, batch, everyone()
+    )
     assert_close(flat(grouped.value), flat(flat_sum.value), 1e-6)
     assert grouped.sensitivity.add_or_remove == pytest.approx(flat_sum.sensitivity.add_or_remove)
 
 
-@pytest.mark.parametrize("normalised", [False, True])
-@pytest.mark.parametrize("method", ["materialise", *ENGINES])
-def test_automatic_clipping_never_passes_and_follows_its_formula(method, normalised):
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("method", ["materialize", *ENGINES])
+def test_automatic_clipping_never_passes_and_follows_its_formula(method, normalized):
     """Even tiny gradients count; none reaches C."""
     it = case("mlp")
-    out = compiled("mlp", method, 0.5, clipping="automatic", normalised=normalised)
-    unit = 0.5 if normalised else 1.0
+    out = compiled("mlp", method, 0.5, clipping="automatic", normalized=normalized)
+    unit = 0.5 if normalized else 1.0
     for strength in (1e-4, 1e-2, 1.0, 1e6):
         got = out(it.params, it.batch(strength), ONE_OUT)
         wanted = slow_sum(strength * it.each, ONE_OUT, 0.5, "automatic") / unit
         assert_close(flat(got.value), wanted, 3e-5)
         largest = check_influence(out, it.params, it.batch(strength), 0.5 / unit)
         norms = strength * it.norms
-        assert largest == pytest.approx((slow_factors(norms, 0.5, "automatic") * norms).max() / unit, rel=1e-4)
+        assert largest == pytest.approx(
+            (slow_factors(norms, 0.5, "automatic") * norms).max() / unit, rel=1e-4
+        )
 
 
 # -- precision
@@ -168,19 +189,35 @@ def halved(tree, dtype):
     return on_floats(lambda leaf: leaf.astype(dtype), tree)
 
 
-HALVED = [*CLASSIC, "conv_of_views", "a_weight_per_head", "layers_scanned", "tied_embedding", "layer_norm", "many_ways"]
+HALVED = [
+    *CLASSIC,
+    "conv_of_views",
+    "a_weight_per_head",
+    "layers_scanned",
+    "tied_embedding",
+    "layer_norm",
+    "many_ways",
+]
 
 
 @pytest.mark.parametrize("also_params", [False, True])
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-@pytest.mark.parametrize("name, method", [
-    ("mlp", "book_keeping"),
-    *(pytest.param(name, method, marks=pytest.mark.slow) for name in HALVED for method in ENGINES),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, method",
+    [
+        ("mlp", "book_keeping"),
+        *(
+            pytest.param(name, method, marks=pytest.mark.slow)
+            for name in HALVED
+            for method in ENGINES
+        ),
+    ],
+)
 def test_half_precision_hides_no_example(name, method, dtype, also_params):
-    """A norm of rounded numbers is not the norm of their sum, squares of 1e-4 underflow and those of 300 overflow.
+    """A norm of rounded numbers is not the norm of their sum, squares of 1e-4 underflow and those
+    of 300 overflow.
 
-    No quick compiling here: optimisation may widen or narrow numbers on the way.
+    No quick compiling here: optimization may widen or narrow numbers on the way.
     """
     if name in ("conv_of_views", "layers_scanned") and not also_params:
         pytest.skip("this loss takes no data of another precision than its parameters")
@@ -194,7 +231,7 @@ def test_half_precision_hides_no_example(name, method, dtype, also_params):
         check_influence(out, params, here, 1e-3)
 
 
-def cancelling(positions, width, size, seed, remainder):
+def canceling(positions, width, size, seed, remainder):
     """Rows that add up to next to nothing, though each is huge."""
     rng = np.random.default_rng(seed)
     found = size * rng.standard_normal((B, positions, width))
@@ -211,12 +248,16 @@ def weight_first(p, x):
 
 
 def pointwise_conv(p, x):
-    maps = jax.lax.conv_general_dilated(x[None], p[None], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"))
+    maps = jax.lax.conv_general_dilated(
+        x[None], p[None], (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")
+    )
     return 3e3 * jnp.sum(maps)
 
 
 def by_scan(p, x):
-    return 3e3 * jnp.sum(jax.lax.scan(lambda total, row: (total + row @ p, None), jnp.zeros(p.shape[1]), x)[0])
+    return 3e3 * jnp.sum(
+        jax.lax.scan(lambda total, row: (total + row @ p, None), jnp.zeros(p.shape[1]), x)[0]
+    )
 
 
 def in_two_places(p, x):
@@ -228,18 +269,19 @@ def lookups(p, x):
     return 3e3 * jnp.vdot(p[jnp.zeros(x.shape[0], int)], x[:, : p.shape[1]])
 
 
-CANCELLING = (dense_sum, weight_first, pointwise_conv, by_scan, in_two_places, lookups)
+CANCELING = (dense_sum, weight_first, pointwise_conv, by_scan, in_two_places, lookups)
 
 
 @pytest.mark.parametrize("method", ENGINES)
-@pytest.mark.parametrize("loss", CANCELLING, ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize("loss", CANCELING, ids=lambda loss: loss.__name__)
 def test_an_example_whose_positions_cancel_is_not_taken_for_a_small_one(loss, method):
-    """Its squared norm is a small difference of huge products, of which rounding may leave nothing, or less."""
+    """Its squared norm is a small difference of huge products, of which rounding may leave nothing,
+    or less."""
     params = jnp.asarray(random(16, 8))
     out = jax.jit(clipped_grad(loss, 0.1, method=method).__call__, compiler_options=QUICK)
     for size in (1e2, 1e4, 1e7):
         for remainder in (0.0, 1e-3, 1.0):
-            check_influence(out, params, cancelling(2, 16, size, int(size), remainder), 0.1)
+            check_influence(out, params, canceling(2, 16, size, int(size), remainder), 0.1)
 
 
 # -- what is compiled
@@ -254,7 +296,7 @@ def test_a_second_call_traces_nothing():
         count += 1
         return inner(p, e)
 
-    for method in ("materialise", *ENGINES):
+    for method in ("materialize", *ENGINES):
         step = jax.jit(clipped_grad(loss, 1.0, method=method).__call__, compiler_options=QUICK)
         step(params, batch, everyone())
         before = count
@@ -276,12 +318,18 @@ def test_a_training_loop_may_be_a_scan_with_donated_parameters(method):
     clipped = clipped_grad(loss, 0.1, method=method)
 
     def step(params, _):
-        return jax.tree.map(lambda p, g: p - 0.1 * g, params, clipped(params, batch, ONE_OUT).value), None
+        return jax.tree.map(
+            lambda p, g: p - 0.1 * g, params, clipped(params, batch, ONE_OUT).value
+        ), None
 
     wanted = params
     for _ in range(3):
         wanted = jax.jit(step, compiler_options=QUICK)(wanted, None)[0]
-    train = jax.jit(lambda params: jax.lax.scan(step, params, None, 3)[0], donate_argnums=0, compiler_options=QUICK)
+    train = jax.jit(
+        lambda params: jax.lax.scan(step, params, None, 3)[0],
+        donate_argnums=0,
+        compiler_options=QUICK,
+    )
     given = jax.tree.map(jnp.copy, params)
     got = train(given)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given))
@@ -289,7 +337,10 @@ def test_a_training_loop_may_be_a_scan_with_donated_parameters(method):
 
 
 def shapes_in(program):
-    return {tuple(map(int, dims.split(","))) for dims in re.findall(r"\b(?:f32|bf16|f16)\[([\d,]+)\]", program)}
+    return {
+        tuple(map(int, dims.split(",")))
+        for dims in re.findall(r"\b(?:f32|bf16|f16)\[([\d,]+)\]", program)
+    }
 
 
 def copies_per_example(program, b, shape):
@@ -307,33 +358,56 @@ def wide_mlp():
     def loss(p, x):
         return jnp.sum(jnp.tanh(x @ p["first"] + p["bias"]) @ p["second"]) ** 2
 
-    return loss, {"first": random(11, 13), "bias": random(13), "second": random(13, 17)}, random(B, 3, 11)
+    return (
+        loss,
+        {"first": random(11, 13), "bias": random(13), "second": random(13, 17)},
+        random(B, 3, 11),
+    )
 
 
-@pytest.mark.parametrize("method", ["materialise", *ENGINES])
-@pytest.mark.parametrize("make, least", [(wide_mlp, 2), pytest.param(lambda: built("vit"), 3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["materialize", *ENGINES])
+@pytest.mark.parametrize(
+    "make, least", [(wide_mlp, 2), pytest.param(lambda: built("vit"), 3, marks=pytest.mark.slow)]
+)
 def test_no_gradient_of_a_single_example_is_held_where_the_plan_says_gram(make, least, method):
     """Control: the slow twin does hold them."""
     b = 7
     loss, *trees = make()
     params, batch = jax.tree.map(jnp.asarray, trees)
     batch = jax.tree.map(lambda leaf: leaf[jnp.arange(b) % B], batch)
-    program = jax.jit(clipped_grad(loss, 1.0, method=method).__call__).lower(params, batch, everyone(b)).compile().as_text()
-    plan = explained(explain(loss, params, jax.tree.map(lambda leaf: leaf[0], batch), batch_size=b, method="book_keeping"))
+    program = (
+        jax.jit(clipped_grad(loss, 1.0, method=method).__call__)
+        .lower(params, batch, everyone(b))
+        .compile()
+        .as_text()
+    )
+    plan = explained(
+        explain(
+            loss,
+            params,
+            jax.tree.map(lambda leaf: leaf[0], batch),
+            batch_size=b,
+            method="book_keeping",
+        )
+    )
     leaves = dict(zip(leaf_names(params), jax.tree.leaves(params), strict=True))
     gram = [name for name in leaves if "gram" in plan[name] and leaves[name].ndim == 2]
     assert len(gram) >= least, plan
     for name in gram:
         held = copies_per_example(program, b, leaves[name].shape)
-        assert bool(held) == (method == "materialise"), f"{name}: {held}"
+        assert bool(held) == (method == "materialize"), f"{name}: {held}"
 
 
 def test_microbatches_of_random_keys():
     """Keys cannot be padded with zeros."""
+
     def loss(p, e):
         return jnp.sum(jax.random.normal(e[1], (4,)) * (e[0] @ p))
 
-    params, batch = jnp.asarray(random(3, 4)), (jnp.asarray(random(B, 3)), jax.random.split(jax.random.key(0), B))
+    params, batch = (
+        jnp.asarray(random(3, 4)),
+        (jnp.asarray(random(B, 3)), jax.random.split(jax.random.key(0), B)),
+    )
     whole = clipped_grad(loss, 0.5)(params, batch, ONE_OUT)
     for size in (2, 3, 4):
         parts = jax.jit(clipped_grad(loss, 0.5, microbatch=size).__call__)(params, batch, ONE_OUT)

@@ -1,4 +1,5 @@
-"""The engine takes a loss as it is: of a bare function, Equinox, Flax, Haiku; on one device or a mesh of eight."""
+"""The engine takes a loss as it is: of a bare function, Equinox, Flax, Haiku; on one device or a
+mesh of eight."""
 
 import os
 import subprocess
@@ -15,14 +16,18 @@ from clip_laws import ONE_OUT, QUICK
 
 from sfumato.clip import clipped_grad, explain
 from sfumato.core.trees import leaf_names
-from sfumato.models.convolutions import convolve
+from sfumato.networks.layers.convolutions import convolve
 
 ENGINES = ("book_keeping", "two_pass")
 SHAPE = (6, 6, 2)
 
 
 def bare():
-    params = {"kernel": random(3, 3, 2, 4) / 2, "bias": random(4, seed=1), "head": random(4, 3, seed=2)}
+    params = {
+        "kernel": random(3, 3, 2, 4) / 2,
+        "bias": random(4, seed=1),
+        "head": random(4, 3, seed=2),
+    }
 
     def scores(p, image):
         return jnp.tanh(convolve(image, p["kernel"]) + p["bias"]).mean((0, 1)) @ p["head"]
@@ -32,10 +37,15 @@ def bare():
 
 def equinox():
     keys = jax.random.split(jax.random.key(0))
-    net = eqx.nn.Sequential([
-        eqx.nn.Conv2d(2, 4, 3, padding=1, key=keys[0]), eqx.nn.Lambda(jnp.tanh), eqx.nn.GroupNorm(2, 4),
-        eqx.nn.Lambda(lambda maps: maps.mean((1, 2))), eqx.nn.Linear(4, 3, key=keys[1]),
-    ])  # fmt: skip
+    net = eqx.nn.Sequential(
+        [
+            eqx.nn.Conv2d(2, 4, 3, padding=1, key=keys[0]),
+            eqx.nn.Lambda(jnp.tanh),
+            eqx.nn.GroupNorm(2, 4),
+            eqx.nn.Lambda(lambda maps: maps.mean((1, 2))),
+            eqx.nn.Linear(4, 3, key=keys[1]),
+        ]
+    )
     params, static = eqx.partition(net, eqx.is_inexact_array)
     return lambda p, image: eqx.combine(p, static)(image.transpose(2, 0, 1)), params
 
@@ -83,10 +93,18 @@ def haiku():
 FRAMEWORKS = (bare, equinox, flax_linen, flax_nnx, haiku)
 
 
-@pytest.mark.parametrize("make, method", [
-    pytest.param(make, method, marks=[] if method == "book_keeping" and make is not bare else [pytest.mark.slow])
-    for make in FRAMEWORKS for method in ENGINES
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, method",
+    [
+        pytest.param(
+            make,
+            method,
+            marks=[] if method == "book_keeping" and make is not bare else [pytest.mark.slow],
+        )
+        for make in FRAMEWORKS
+        for method in ENGINES
+    ],
+)
 def test_an_example_is_clipped_whatever_framework_the_network_is_written_in(make, method):
     apply, params = make()
 
@@ -98,14 +116,16 @@ def test_an_example_is_clipped_whatever_framework_the_network_is_written_in(make
     clip_norm = float(np.median(np.linalg.norm(each, axis=1)))
     clipped = clipped_grad(loss, clip_norm, method=method)
     got = jax.jit(clipped.__call__, compiler_options=QUICK)(params, batch, ONE_OUT)
-    assert jax.tree.structure(got.value) == jax.tree.structure(params), "as an optimiser expects"
+    assert jax.tree.structure(got.value) == jax.tree.structure(params), "as an optimizer expects"
     assert_close(flat(got.value), slow_sum(each, ONE_OUT, clip_norm), 2e-5)
     plan = explain(loss, params, jax.tree.map(lambda leaf: leaf[0], batch))
     line = {text.split()[0]: text for text in plan.splitlines() if text.split()}
     for name, leaf in zip(leaf_names(params), jax.tree.leaves(params), strict=True):
         assert name in line
         kernel = leaf.size > max(leaf.shape)
-        assert not kernel or "lifted" not in line[name], f"a kernel of the usual kind needs no fallback: {plan}"
+        assert not kernel or "lifted" not in line[name], (
+            f"a kernel of the usual kind needs no fallback: {plan}"
+        )
 
 
 MESH = """
@@ -145,10 +165,16 @@ print("all agreed")
 
 @pytest.mark.parametrize("first, last", [(0, 3), pytest.param(3, 6, marks=pytest.mark.slow)])
 def test_eight_devices_give_the_sum_of_one(first, last):
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu",
-                   "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"}  # fmt: skip
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
+    }
     run = subprocess.run(
-        [sys.executable, "-c", MESH, str(Path(__file__).parent), str(first), str(last)], env=environment, capture_output=True,
-        text=True, timeout=600,
-    )  # fmt: skip
+        [sys.executable, "-c", MESH, str(Path(__file__).parent), str(first), str(last)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert run.stdout.endswith("all agreed\n"), run.stdout + run.stderr[-3000:]

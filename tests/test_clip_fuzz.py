@@ -1,4 +1,5 @@
-"""Programs, products and convolutions that nobody thought of: every method equals the slow loop and keeps the bound."""
+"""Programs, products and convolutions that nobody thought of: every method equals the slow loop and
+keeps the bound."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,9 @@ def check(loss, params, batch, method, tolerance=5e-5):
     clip_norm = float(np.clip(np.median(np.linalg.norm(each, axis=1)), 1e-2, 1e6))
     out = jax.jit(clipped_grad(loss, clip_norm, method=method).__call__, compiler_options=QUICK)
     got, wanted = flat(out(params, batch, ONE_OUT).value), slow_sum(each, ONE_OUT, clip_norm)
-    assert_close(got, wanted, tolerance * max(1.0, 1e-3 / max(np.abs(wanted).max(), 1e-9)))  # rounding of what cancelled
+    assert_close(
+        got, wanted, tolerance * max(1.0, 1e-3 / max(np.abs(wanted).max(), 1e-9))
+    )  # rounding of what canceled
     for i in range(B):
         assert norm(out(params, batch, alone(i)).value) <= clip_norm
 
@@ -48,14 +51,18 @@ class Program:
             kind(self)
 
     def new(self, *shape):
-        self.params.append(random(*shape, seed=len(self.params)) / np.float32(max(shape[-2:-1] or (1,)) ** 0.5))
+        self.params.append(
+            random(*shape, seed=len(self.params)) / np.float32(max(shape[-2:-1] or (1,)) ** 0.5)
+        )
         return len(self.params) - 1
 
     def then(self, layer):
         """The layer's result has the shape that it has."""
         self.layers.append(layer)
         specs = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in self.params]
-        self.shape = jax.eval_shape(layer, specs, jax.ShapeDtypeStruct(self.shape, np.float32)).shape
+        self.shape = jax.eval_shape(
+            layer, specs, jax.ShapeDtypeStruct(self.shape, np.float32)
+        ).shape
 
     def loss(self, p, x):
         for layer in self.layers:
@@ -74,7 +81,9 @@ class Program:
         width, stride, dilation = (self.draw(st.integers(1, 3)) for _ in range(3))
         w = self.new(width, self.shape[1], self.draw(st.integers(1, 4)))
         rest = {"rhs_dilation": (dilation,), "dimension_numbers": ("NWC", "WIO", "NWC")}
-        self.then(lambda p, x: lax.conv_general_dilated(x[None], p[w], (stride,), "SAME", **rest)[0])
+        self.then(
+            lambda p, x: lax.conv_general_dilated(x[None], p[w], (stride,), "SAME", **rest)[0]
+        )
 
     def scale_and_shift(self):
         a, b = self.new(self.shape[1]), self.new(*self.shape)
@@ -83,7 +92,7 @@ class Program:
     def bend(self):
         self.then(lambda p, x: jnp.tanh(x))
 
-    def normalise(self):
+    def normalize(self):
         self.then(lambda p, x: jax.nn.standardize(x, epsilon=0.1))
 
     def transpose(self):
@@ -98,7 +107,7 @@ class Program:
         w, v = self.new(self.shape[1], 3), self.new(3, self.shape[1])
         self.then(lambda p, x: x + jnp.tanh(x @ p[w]) @ p[v])
 
-    def rematerialised(self):
+    def rematerialized(self):
         w = self.new(self.shape[1], self.shape[1])
         self.then(lambda p, x: jax.checkpoint(lambda w, x: jnp.tanh(x @ w))(p[w], x))
 
@@ -110,7 +119,11 @@ class Program:
 
     def recurrence(self):
         w, first = self.new(self.shape[1], self.shape[1]), self.new(self.shape[1])
-        self.then(lambda p, x: lax.scan(lambda state, row: (jnp.tanh(state @ p[w] + row),) * 2, p[first], x)[1])
+        self.then(
+            lambda p, x: lax.scan(
+                lambda state, row: (jnp.tanh(state @ p[w] + row),) * 2, p[first], x
+            )[1]
+        )
 
     def row_by_row(self):
         w = self.new(self.shape[1], 3)
@@ -130,8 +143,14 @@ class Program:
         width = self.shape[1]
 
         def layer(p, x):
-            row = jnp.resize(p[w], (width,)) if p[w].size >= width else jnp.zeros(width).at[: p[w].size].set(p[w].ravel())
-            return x * row + (jnp.tanh(x @ p[w] @ p[w].T) if p[w].ndim == 2 and p[w].shape[0] == width else 0)
+            row = (
+                jnp.resize(p[w], (width,))
+                if p[w].size >= width
+                else jnp.zeros(width).at[: p[w].size].set(p[w].ravel())
+            )
+            return x * row + (
+                jnp.tanh(x @ p[w] @ p[w].T) if p[w].ndim == 2 and p[w].shape[0] == width else 0
+            )
 
         self.then(layer)
 
@@ -141,8 +160,12 @@ class Program:
 
     def branch(self):
         w, v = self.new(self.shape[1], 2), self.new(self.shape[1], 2)
-        # Not the sum itself: behind `normalise` that is zero, and rounding would choose the branch.
-        self.then(lambda p, x: lax.cond(jnp.cos(x).sum() > 0.123, lambda x: x @ p[w], lambda x: jnp.tanh(x @ p[v]), x))
+        # Not the sum itself: behind `normalize` that is zero, and rounding would choose the branch.
+        self.then(
+            lambda p, x: lax.cond(
+                jnp.cos(x).sum() > 0.123, lambda x: x @ p[w], lambda x: jnp.tanh(x @ p[v]), x
+            )
+        )
 
     def join(self):
         w = self.new(1, self.shape[1])
@@ -155,7 +178,11 @@ class Program:
         self.then(lambda p, x: (x.astype(half) @ p[w].astype(half)).astype(jnp.float32))
 
 
-KINDS = [make for name, make in vars(Program).items() if not name.startswith("_") and name not in ("new", "then", "loss")]
+KINDS = [
+    make
+    for name, make in vars(Program).items()
+    if not name.startswith("_") and name not in ("new", "then", "loss")
+]
 PROGRAMS = st.composite(lambda draw: Program(draw))()
 
 
@@ -175,7 +202,9 @@ def products(draw):
     sides = []
     for _ in range(2):
         free = draw(st.lists(st.integers(1, 3), max_size=2))
-        axes = [("batch", i, n) for i, n in enumerate(shared)] + [("sum", i, n) for i, n in enumerate(contracted)]
+        axes = [("batch", i, n) for i, n in enumerate(shared)] + [
+            ("sum", i, n) for i, n in enumerate(contracted)
+        ]
         axes = draw(st.permutations([*axes, *(("free", i, n) for i, n in enumerate(free))]))
         where = {(kind, i): at for at, (kind, i, _) in enumerate(axes)}
         sides.append((tuple(n for *_, n in axes), where))
@@ -183,14 +212,20 @@ def products(draw):
     def numbers(kind, count):
         return tuple(tuple(where[kind, i] for i in range(count)) for _, where in sides)
 
-    return sides[0][0], sides[1][0], (numbers("sum", len(contracted)), numbers("batch", len(shared)))
+    return (
+        sides[0][0],
+        sides[1][0],
+        (numbers("sum", len(contracted)), numbers("batch", len(shared))),
+    )
 
 
 def check_product(product, weight_first, method):
     left, right, numbers = product
 
     def loss(p, x):
-        return jnp.sum(jnp.sin(lax.dot_general(*((p, x) if weight_first else (x, p)), numbers) + 0.3))
+        return jnp.sum(
+            jnp.sin(lax.dot_general(*((p, x) if weight_first else (x, p)), numbers) + 0.3)
+        )
 
     weight, data = (left, right) if weight_first else (right, left)
     check(loss, random(*weight), random(B, *data, seed=1), method)
@@ -201,7 +236,8 @@ def check_product(product, weight_first, method):
 
 @st.composite
 def convolutions(draw):
-    """Shapes and arguments of a conv_general_dilated with axes in any order; images may be a few at once."""
+    """Shapes and arguments of a conv_general_dilated with axes in any order; images may be a few at
+    once."""
     spatial = draw(st.integers(1, 2))
     small = st.integers(1, 3)
     groups, batch_groups = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (3, 1), (1, 2)]))
@@ -230,13 +266,20 @@ def check_convolution(convolution, method):
     def convolve(p, x):
         return lax.conv_general_dilated(x, p, **arguments)
 
-    program = jax.make_jaxpr(convolve)(jax.ShapeDtypeStruct(kernel, np.float32), jax.ShapeDtypeStruct(image, np.float32)).jaxpr
+    program = jax.make_jaxpr(convolve)(
+        jax.ShapeDtypeStruct(kernel, np.float32), jax.ShapeDtypeStruct(image, np.float32)
+    ).jaxpr
     assume(program.outvars[0].aval.size > 0)
     try:
         check_convolutions(program)
     except ArgumentError:
         assume(False)  # refused, and what JAX makes of it is no reference
-    check(lambda p, x: jnp.sum(jnp.sin(convolve(p, x) + 0.3)), random(*kernel), random(B, *image, seed=1), method)
+    check(
+        lambda p, x: jnp.sum(jnp.sin(convolve(p, x) + 0.3)),
+        random(*kernel),
+        random(B, *image, seed=1),
+        method,
+    )
 
 
 @FEW
@@ -254,14 +297,18 @@ def test_an_example_of_many_random_programs_is_clipped_as_the_slow_loop_would(pr
 
 @FEW
 @given(products(), st.booleans(), METHODS)
-def test_an_example_of_a_random_product_is_clipped_as_the_slow_loop_would(product, weight_first, method):
+def test_an_example_of_a_random_product_is_clipped_as_the_slow_loop_would(
+    product, weight_first, method
+):
     check_product(product, weight_first, method)
 
 
 @pytest.mark.slow
 @MANY
 @given(products(), st.booleans(), METHODS)
-def test_an_example_of_many_random_products_is_clipped_as_the_slow_loop_would(product, weight_first, method):
+def test_an_example_of_many_random_products_is_clipped_as_the_slow_loop_would(
+    product, weight_first, method
+):
     check_product(product, weight_first, method)
 
 
@@ -274,5 +321,7 @@ def test_an_example_of_a_random_convolution_is_clipped_as_the_slow_loop_would(co
 @pytest.mark.slow
 @MANY
 @given(convolutions(), METHODS)
-def test_an_example_of_many_random_convolutions_is_clipped_as_the_slow_loop_would(convolution, method):
+def test_an_example_of_many_random_convolutions_is_clipped_as_the_slow_loop_would(
+    convolution, method
+):
     check_convolution(convolution, method)

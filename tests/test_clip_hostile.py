@@ -1,22 +1,40 @@
-"""Examples and losses made to pass the clip: squares that leave float32, unknown gains, collectives, complex numbers."""
+"""Examples and losses made to pass the clip: squares that leave float32, unknown gains,
+collectives, complex numbers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from clip_helpers import B, alone, check_influence, everyone, flat, gradients, norm, random, slow_sum
+from clip_helpers import (
+    B,
+    alone,
+    check_influence,
+    everyone,
+    flat,
+    gradients,
+    norm,
+    random,
+    slow_sum,
+)
 from jax import lax
 
 from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError
-from sfumato.models.input import Input, public_pixels
-from sfumato.models.standardisation import standardise, unit_kernel
+from sfumato.networks.input import Input, public_pixels
+from sfumato.networks.layers.standardization import standardize, unit_kernel
 
 ENGINES = ("book_keeping", "two_pass")
 
 
 def contribution(loss, params, example, clip_norm, method):
-    return norm(clipped_grad(loss, clip_norm, method=method)(params, example[None], jnp.ones(1, bool)).value) / clip_norm
+    return (
+        norm(
+            clipped_grad(loss, clip_norm, method=method)(
+                params, example[None], jnp.ones(1, bool)
+            ).value
+        )
+        / clip_norm
+    )
 
 
 # -- norms are formed without squares of unbounded numbers
@@ -53,12 +71,18 @@ def bent(place):
 
 
 def stacked(place):
-    return lambda w: lax.scan(lambda total, row: (total, row * jnp.ones(14).at[place].set(1e5)), 0.0, w)[1]
+    return lambda w: lax.scan(
+        lambda total, row: (total, row * jnp.ones(14).at[place].set(1e5)), 0.0, w
+    )[1]
 
 
 @pytest.mark.parametrize("method", ENGINES)
-@pytest.mark.parametrize("chain", [entry_of_a_diagonal, entry_of_a_matrix, bent, stacked], ids=lambda chain: chain.__name__)
-def test_a_cancelling_example_behind_a_large_gain_is_bounded_wherever_the_gain_is(chain, method):
+@pytest.mark.parametrize(
+    "chain",
+    [entry_of_a_diagonal, entry_of_a_matrix, bent, stacked],
+    ids=lambda chain: chain.__name__,
+)
+def test_a_canceling_example_behind_a_large_gain_is_bounded_wherever_the_gain_is(chain, method):
     """The true gradient is next to nothing: it is rounding, times the gain, that is summed."""
     rows = random(1, 1, 64, seed=2)
     batch = jnp.asarray(np.concatenate([1e4 * rows, -1e4 * rows * (1 + 1e-6)], 1), jnp.float32)
@@ -68,12 +92,17 @@ def test_a_cancelling_example_behind_a_large_gain_is_bounded_wherever_the_gain_i
         assert own <= 1, f"with the gain at {place} an example contributes {own} C"
 
 
-@pytest.mark.parametrize("how", [standardise, unit_kernel])
+@pytest.mark.parametrize("how", [standardize, unit_kernel])
 @pytest.mark.parametrize("method", ENGINES)
-def test_a_huge_image_behind_a_standardised_kernel_is_bounded(how, method):
+def test_a_huge_image_behind_a_standardized_kernel_is_bounded(how, method):
     def loss(p, image):
-        maps = lax.conv_general_dilated(image[None], how(p, jnp.ones(4)) if how is standardise else how(p, 1e-5), (1, 1),
-                                        "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        maps = lax.conv_general_dilated(
+            image[None],
+            how(p, jnp.ones(4)) if how is standardize else how(p, 1e-5),
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
         return jnp.sum(jnp.sin(maps / jnp.linalg.norm(maps)) * random(4, seed=1))
 
     for exponent in (-110, -60, 60, 63, 100, 120):
@@ -87,16 +116,21 @@ def test_a_huge_image_behind_a_standardised_kernel_is_bounded(how, method):
 
 def nested(collective):
     inner = jax.jit(lambda x: lax.cond(x.sum() > 0, collective, lambda x: x, x))
-    return lambda x: lax.scan(lambda total, row: (total + inner(row), None), jnp.zeros(x.shape), x[None])[0]
+    return lambda x: lax.scan(
+        lambda total, row: (total + inner(row), None), jnp.zeros(x.shape), x[None]
+    )[0]
 
 
 COLLECTIVES = {
-    "pmean": lambda x: lax.pmean(x, "i"), "psum": lambda x: lax.psum(x, "i"), "axis_index": lambda x: x * lax.axis_index("i"),
-    "all_gather": lambda x: lax.all_gather(x, "i").sum(0), "inside": nested(lambda x: lax.pmax(lax.stop_gradient(x), "i") + x),
-}  # fmt: skip
+    "pmean": lambda x: lax.pmean(x, "i"),
+    "psum": lambda x: lax.psum(x, "i"),
+    "axis_index": lambda x: x * lax.axis_index("i"),
+    "all_gather": lambda x: lax.all_gather(x, "i").sum(0),
+    "inside": nested(lambda x: lax.pmax(lax.stop_gradient(x), "i") + x),
+}
 
 
-@pytest.mark.parametrize("method", ["materialise", *ENGINES])
+@pytest.mark.parametrize("method", ["materialize", *ENGINES])
 @pytest.mark.parametrize("name", COLLECTIVES)
 @pytest.mark.parametrize("named", [True, False])
 def test_a_collective_in_a_loss_is_refused_in_one_line(name, method, named):
@@ -106,17 +140,25 @@ def test_a_collective_in_a_loss_is_refused_in_one_line(name, method, named):
 
     params, batch = jnp.asarray(random(4, 3)), jnp.asarray(random(2, B, 4, seed=1))
     with pytest.raises(ArgumentError) as caught:
-        jax.vmap(total, (None, 0), axis_name="i")(params, batch) if named else total(params, batch[0])
-    assert "loss" in str(caught.value) and "mix" in str(caught.value) and "\n" not in str(caught.value)
+        jax.vmap(total, (None, 0), axis_name="i")(params, batch) if named else total(
+            params, batch[0]
+        )
+    assert (
+        "loss" in str(caught.value) and "mix" in str(caught.value) and "\n" not in str(caught.value)
+    )
 
 
 def test_an_axis_that_the_loss_names_for_its_own_views_is_allowed():
     def loss(p, x):
-        return jax.vmap(lambda view: jnp.sum((view @ p - lax.pmean(view @ p, "views")) ** 2), axis_name="views")(x).sum()
+        return jax.vmap(
+            lambda view: jnp.sum((view @ p - lax.pmean(view @ p, "views")) ** 2), axis_name="views"
+        )(x).sum()
 
     params, batch = jnp.asarray(random(4, 3)), jnp.asarray(random(B, 2, 4, seed=1))
     got = clipped_grad(loss, 0.1)(params, batch, everyone()).value
-    np.testing.assert_allclose(flat(got), slow_sum(gradients(loss, params, batch), everyone(), 0.1), atol=1e-5)
+    np.testing.assert_allclose(
+        flat(got), slow_sum(gradients(loss, params, batch), everyone(), 0.1), atol=1e-5
+    )
 
 
 def test_a_name_that_is_not_defined_is_told_as_python_tells_it():
@@ -128,14 +170,20 @@ def test_a_name_that_is_not_defined_is_told_as_python_tells_it():
 
 
 @pytest.mark.parametrize("method", ENGINES)
-@pytest.mark.parametrize("make", [lambda p: p[0] + 1j * p[1], lambda p: p[0].astype(jnp.complex64)], ids=["parts", "cast"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda p: p[0] + 1j * p[1], lambda p: p[0].astype(jnp.complex64)],
+    ids=["parts", "cast"],
+)
 def test_weights_that_are_complex_on_their_way_are_clipped_as_the_slow_loop_would(make, method):
     def loss(p, x):
         return jnp.sum(jnp.abs(x.astype(jnp.complex64) @ make(p) + 1j) ** 2)
 
     params, batch = jnp.asarray(random(2, 4, 3)), jnp.asarray(random(B, 2, 4, seed=1))
     got = clipped_grad(loss, 1.0, method=method)(params, batch, ~alone(1)).value
-    np.testing.assert_allclose(flat(got), slow_sum(gradients(loss, params, batch), ~alone(1), 1.0), atol=2e-5)
+    np.testing.assert_allclose(
+        flat(got), slow_sum(gradients(loss, params, batch), ~alone(1), 1.0), atol=2e-5
+    )
     check_influence(clipped_grad(loss, 1.0, method=method), params, batch, 1.0)
 
 

@@ -14,9 +14,9 @@ from data_helpers import cifar_files, tar_gz, write_idx
 
 from sfumato import data
 from sfumato.core.errors import DataError
-from sfumato.data import registry
+from sfumato.data import published
 from sfumato.data.download import fetch
-from sfumato.data.registry import RemoteFile
+from sfumato.data.published import RemoteFile
 
 
 class Server(ThreadingHTTPServer):
@@ -83,7 +83,12 @@ def test_a_good_file_arrives_whole_and_reports_progress(tmp_path: Path, server: 
     content = bytes(range(256)) * 10_000
     server.content["/a.gz"] = content
     seen: list[tuple[str, int, int | None]] = []
-    path = fetch(remote("a.gz", content), address(server) + "/", tmp_path / "new", lambda *at: seen.append(at))
+    path = fetch(
+        remote("a.gz", content),
+        address(server) + "/",
+        tmp_path / "new",
+        lambda *at: seen.append(at),
+    )
     assert path.read_bytes() == content and files_in(tmp_path) == ["a.gz"]
     assert seen[-1] == ("a.gz", len(content), len(content)) and len(seen) > 1
 
@@ -111,16 +116,28 @@ def test_silence_and_refusal_end_soon(tmp_path: Path, server: Server) -> None:
         fetch(remote("a", b""), "file:///etc", tmp_path)
 
 
-def publish(monkeypatch: pytest.MonkeyPatch, server: Server, name: str, contents: dict[str, bytes]) -> None:
+def publish(
+    monkeypatch: pytest.MonkeyPatch, server: Server, name: str, contents: dict[str, bytes]
+) -> None:
     """Serve these files as the data set `name`, with their sums in the table."""
     server.content |= {f"/{name}/{file}": content for file, content in contents.items()}
-    row = replace(data.published(name), files=tuple(remote(file, content) for file, content in contents.items()))
-    monkeypatch.setitem(registry.REGISTRY, name, row)
+    row = replace(
+        data.published(name),
+        files=tuple(remote(file, content) for file, content in contents.items()),
+    )
+    monkeypatch.setitem(published.REGISTRY, name, row)
 
 
-def test_open_fetches_what_is_missing_once(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_fetches_what_is_missing_once(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_idx(tmp_path / "made")
-    publish(monkeypatch, server, "mnist", {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()})
+    publish(
+        monkeypatch,
+        server,
+        "mnist",
+        {path.name: path.read_bytes() for path in (tmp_path / "made").iterdir()},
+    )
     monkeypatch.setenv("SFUMATO_MIRROR", address(server) + "/")
     for _ in range(2):
         assert len(data.open("mnist").train) == 20
@@ -130,13 +147,21 @@ def test_open_fetches_what_is_missing_once(tmp_path: Path, server: Server, monke
     assert len(server.asked) == 5  # only the one that was gone
 
 
-def test_cifar_comes_as_an_archive(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar_comes_as_an_archive(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive = tar_gz("cifar-100-binary", cifar_files("cifar100", "binary"))
     publish(monkeypatch, server, "cifar100", {"cifar-100-binary.tar.gz": archive})
     seen: list[str] = []
     here, mirror = tmp_path / "here", address(server)
-    splits = data.open("cifar100", data_dir=here, mirror=mirror, progress=lambda *at: seen.append(at[0]))
-    assert len(splits.train) == 200 and seen and files_in(tmp_path / "here") == ["cifar-100-binary.tar.gz"]
+    splits = data.open(
+        "cifar100", data_dir=here, mirror=mirror, progress=lambda *at: seen.append(at[0])
+    )
+    assert (
+        len(splits.train) == 200
+        and seen
+        and files_in(tmp_path / "here") == ["cifar-100-binary.tar.gz"]
+    )
 
 
 def test_without_the_file_the_error_says_what_to_put_where(
@@ -146,8 +171,14 @@ def test_without_the_file_the_error_says_what_to_put_where(
     with pytest.raises(DataError) as error:
         data.open("cifar10", data_dir=tmp_path / "here")
     message = str(error.value)
-    for part in ("data='cifar10'", "answered 404", "cifar-10-binary.tar.gz", "cifar-10-python.tar.gz",
-                 "https://www.cs.toronto.edu/~kriz/", str(tmp_path / "here" / "cifar10")):  # fmt: skip
+    for part in (
+        "data='cifar10'",
+        "answered 404",
+        "cifar-10-binary.tar.gz",
+        "cifar-10-python.tar.gz",
+        "https://www.cs.toronto.edu/~kriz/",
+        str(tmp_path / "here" / "cifar10"),
+    ):
         assert part in message
     assert "\n" not in message and not (tmp_path / "here").exists()
     asked = len(server.asked)
@@ -157,7 +188,9 @@ def test_without_the_file_the_error_says_what_to_put_where(
     assert len(server.asked) == asked
 
 
-def test_a_wrong_checksum_is_not_taken(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_checksum_is_not_taken(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.content["/cifar10/cifar-10-binary.tar.gz"] = b"something else"
     with pytest.raises(DataError, match="published is c32a1d4ab5d03f1284b67883e8d87530"):
         data.open("cifar10", mirror=address(server))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import labelled_images, write_folder
+from data_helpers import labeled_images, write_folder
 from PIL import Image
 
 from sfumato import data
@@ -36,8 +36,12 @@ def test_class_folders(tmp_path: Path, reading: None) -> None:
     assert splits.train.class_names == ("10", "9", "cat", "dog") and splits.train.name == "pets"
     assert splits.test is None and splits.validation is None and splits.skipped == ()
     paths = sorted(pixels, key=lambda path: (path.split("/")[0], path.split("/")[1]))
-    np.testing.assert_array_equal(splits.train.raw(np.arange(63)), np.stack([pixels[path] for path in paths]))
-    assert [splits.train.class_names[k] for k in splits.train.labels] == [path.split("/")[0] for path in paths]
+    np.testing.assert_array_equal(
+        splits.train.raw(np.arange(63)), np.stack([pixels[path] for path in paths])
+    )
+    assert [splits.train.class_names[k] for k in splits.train.labels] == [
+        path.split("/")[0] for path in paths
+    ]
     assert splits.train.raw([]).shape == (0, 8, 6, 3)
     assert splits.train.raw([5, 2]).dtype == np.uint8
 
@@ -47,7 +51,11 @@ def test_describe_agrees_with_open_and_the_split_is_by_file_name(tmp_path: Path)
     info = data.describe(str(tmp_path), validation=0.2)
     splits = data.open(str(tmp_path), validation=0.2)
     assert splits.test is not None and splits.validation is not None
-    assert info.counts == {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
+    assert info.counts == {
+        "train": len(splits.train),
+        "validation": len(splits.validation),
+        "test": len(splits.test),
+    }
     assert info.shape == splits.train.shape and info.classes == ("a", "b") and info.unit == "image"
 
     def known(source: data.Source) -> set[bytes]:
@@ -58,7 +66,11 @@ def test_describe_agrees_with_open_and_the_split_is_by_file_name(tmp_path: Path)
     gone.unlink()
     after = data.open(str(tmp_path), validation=0.2)
     assert after.test is not None and after.validation is not None
-    for before, now in ((splits.train, after.train), (splits.validation, after.validation), (splits.test, after.test)):
+    for before, now in (
+        (splits.train, after.train),
+        (splits.validation, after.validation),
+        (splits.test, after.test),
+    ):
         assert known(now) == known(before) - {lost}
 
 
@@ -67,7 +79,11 @@ def test_train_and_test_folders(tmp_path: Path, reading: None) -> None:
     pixels = write_folder(tmp_path / "test", {"b": 3})
     splits, info = data.open(str(tmp_path)), data.describe(str(tmp_path))
     assert info.counts == {"train": 9, "test": 3}
-    assert splits.test is not None and splits.test.labels.tolist() == [1, 1, 1] and splits.test.split == "test"
+    assert (
+        splits.test is not None
+        and splits.test.labels.tolist() == [1, 1, 1]
+        and splits.test.split == "test"
+    )
     np.testing.assert_array_equal(splits.test.raw([2])[0], pixels["b/2.png"])
     shutil.rmtree(tmp_path / "test")  # a share of train/ is then held out
     splits = data.open(str(tmp_path), options=ReadOptions(test_fraction=0.4))
@@ -85,24 +101,34 @@ def smooth(h: int = 12, w: int = 9) -> np.ndarray:
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".jpg", ".JPEG"])
 def test_formats(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    options = {".webp": {"lossless": True}, ".jpg": {"quality": 100, "subsampling": 0}, ".JPEG": {"quality": 100}}
+    options = {
+        ".webp": {"lossless": True},
+        ".jpg": {"quality": 100, "subsampling": 0},
+        ".JPEG": {"quality": 100},
+    }
     Image.fromarray(smooth()).save(path, **options.get(suffix, {}))
     error = np.abs(decode(path, ReadOptions()).astype(int) - smooth())
     assert error.max() <= {".jpg": 6, ".JPEG": 40}.get(suffix, 0)
 
 
-def test_grey_palette_and_two_coloured_files_become_rgb(tmp_path: Path) -> None:
-    grey = smooth()[..., 2]
+def test_gray_palette_and_two_colored_files_become_rgb(tmp_path: Path) -> None:
+    gray = smooth()[..., 2]
     for name, image in {
-        "L": Image.fromarray(grey),
-        "P": Image.fromarray(grey).convert("P"),
-        "LA": Image.merge("LA", [Image.fromarray(grey), Image.new("L", (9, 12), 255)]),
+        "L": Image.fromarray(gray),
+        "P": Image.fromarray(gray).convert("P"),
+        "LA": Image.merge("LA", [Image.fromarray(gray), Image.new("L", (9, 12), 255)]),
     }.items():
         image.save(tmp_path / f"{name}.png")
-        np.testing.assert_array_equal(decode(tmp_path / f"{name}.png", ReadOptions()), np.stack([grey] * 3, -1))
-        np.testing.assert_array_equal(decode(tmp_path / f"{name}.png", ReadOptions(grey=True)), grey[..., None])
-    Image.fromarray(grey > 100).save(tmp_path / "1.png")
-    np.testing.assert_array_equal(decode(tmp_path / "1.png", ReadOptions(grey=True))[..., 0], 255 * (grey > 100))
+        np.testing.assert_array_equal(
+            decode(tmp_path / f"{name}.png", ReadOptions()), np.stack([gray] * 3, -1)
+        )
+        np.testing.assert_array_equal(
+            decode(tmp_path / f"{name}.png", ReadOptions(gray=True)), gray[..., None]
+        )
+    Image.fromarray(gray > 100).save(tmp_path / "1.png")
+    np.testing.assert_array_equal(
+        decode(tmp_path / "1.png", ReadOptions(gray=True))[..., 0], 255 * (gray > 100)
+    )
 
 
 def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
@@ -117,7 +143,7 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     Image.fromarray(half).save(tmp_path / "c.webp", lossless=True, exact=True)
     expected = np.repeat(np.array([[[0]], [[255]]], np.uint8), 3, axis=1)
     for name in ("a.png", "b.png"):
-        np.testing.assert_array_equal(decode(tmp_path / name, ReadOptions(grey=True)), expected)
+        np.testing.assert_array_equal(decode(tmp_path / name, ReadOptions(gray=True)), expected)
     assert decode(tmp_path / "c.webp", ReadOptions())[1, 0, 0] == 127
 
 
@@ -125,13 +151,20 @@ def test_sixteen_bits_keep_their_high_part(tmp_path: Path) -> None:
     samples = np.array([[0, 257, 128, 129], [65535, 32768, 65406, 1000]], np.uint16)
     Image.fromarray(samples).save(tmp_path / "a.png")
     expected = np.rint(samples / 257).astype(np.uint8)
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", ReadOptions(grey=True))[..., 0], expected)
+    np.testing.assert_array_equal(
+        decode(tmp_path / "a.png", ReadOptions(gray=True))[..., 0], expected
+    )
     np.testing.assert_array_equal(decode(tmp_path / "a.png", ReadOptions())[..., 1], expected)
 
 
 @pytest.mark.parametrize(
     ("orientation", "undo"),
-    [(1, lambda a: a), (3, lambda a: a[::-1, ::-1]), (6, lambda a: np.rot90(a, -1)), (8, lambda a: np.rot90(a, 1))],
+    [
+        (1, lambda a: a),
+        (3, lambda a: a[::-1, ::-1]),
+        (6, lambda a: np.rot90(a, -1)),
+        (8, lambda a: np.rot90(a, 1)),
+    ],
 )
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, undo) -> None:
     exif = Image.Exif()
@@ -145,9 +178,9 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, undo) -> 
     assert data.describe(str(tmp_path), options=NO_TEST).shape == expected.shape
 
 
-def test_resize_takes_the_centre_square_and_averages(tmp_path: Path, reading: None) -> None:
+def test_resize_takes_the_center_square_and_averages(tmp_path: Path, reading: None) -> None:
     wide = np.zeros((20, 40, 3), np.uint8)
-    wide[:, 10:30] = 200  # the centre square
+    wide[:, 10:30] = 200  # the center square
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     Image.fromarray(wide).save(tmp_path / "a" / "wide.png")
@@ -155,11 +188,21 @@ def test_resize_takes_the_centre_square_and_averages(tmp_path: Path, reading: No
     for side in (7, 20, 33):
         train = data.open(str(tmp_path), options=ReadOptions(resize=side, test_fraction=0.0)).train
         assert train.shape == (side, side, 3) and train.raw([0, 1]).shape == (2, side, side, 3)
-        edge = 0 if side == 20 else max(3, side // 6)  # side 20 only crops; else bicubic overshoots near the border
+        edge = (
+            0 if side == 20 else max(3, side // 6)
+        )  # side 20 only crops; else bicubic overshoots near the border
         assert (train.raw([0, 1])[:, edge : side - edge, edge : side - edge] == 200).all()
-    checks = np.indices((64, 64)).sum(0) % 2 * 255  # without antialiasing this would come out black or white
+    checks = (
+        np.indices((64, 64)).sum(0) % 2 * 255
+    )  # without antialiasing this would come out black or white
     Image.fromarray(checks.astype(np.uint8)).save(tmp_path / "a" / "checks.png")
-    assert abs(decode(tmp_path / "a" / "checks.png", ReadOptions(resize=8, grey=True)).astype(int) - 127).max() <= 2
+    assert (
+        abs(
+            decode(tmp_path / "a" / "checks.png", ReadOptions(resize=8, gray=True)).astype(int)
+            - 127
+        ).max()
+        <= 2
+    )
 
 
 # --- what is refused ---
@@ -168,7 +211,9 @@ def test_resize_takes_the_centre_square_and_averages(tmp_path: Path, reading: No
 def test_differing_sizes_name_two_files_and_the_way_out(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 2, "b": 2})
     Image.new("RGB", (7, 7)).save(tmp_path / "b" / "odd.png")
-    with pytest.raises(DataError, match=r"'a/0.png' is 6x8 and 'b/odd.png' is 7x7.*--resize") as error:
+    with pytest.raises(
+        DataError, match=r"'a/0.png' is 6x8 and 'b/odd.png' is 7x7.*--resize"
+    ) as error:
         data.open(str(tmp_path))
     in_one_line(error)
 
@@ -190,12 +235,16 @@ def test_unreadable_files_are_counted_named_and_may_be_skipped(
     with pytest.raises(DataError, match=says) as error:
         data.open(str(tmp_path), options=options)
     in_one_line(error)
-    splits = data.open(str(tmp_path), options=ReadOptions(skip_unreadable=True, test_fraction=0.0, resize=resize))
+    splits = data.open(
+        str(tmp_path), options=ReadOptions(skip_unreadable=True, test_fraction=0.0, resize=resize)
+    )
     assert splits.skipped == ("a/1.png", "b/3.png", "b/cut.jpg", "b/text.jpg")
     assert splits.train.labels.tolist() == [0] * 4 + [1] * 4
     if resize is None:
         kept = [path for path in sorted(pixels) if path not in splits.skipped]
-        np.testing.assert_array_equal(splits.train.raw(np.arange(8)), np.stack([pixels[path] for path in kept]))
+        np.testing.assert_array_equal(
+            splits.train.raw(np.arange(8)), np.stack([pixels[path] for path in kept])
+        )
     sides = data.open(str(tmp_path), options=ReadOptions(skip_unreadable=True, test_fraction=0.5))
     assert sides.test is not None and len(sides.train) + len(sides.test) == 8
 
@@ -212,7 +261,9 @@ def test_nothing_readable_and_one_class_left_are_refused(tmp_path: Path) -> None
     assert data.describe(str(tmp_path), options=NO_TEST).shape is None
 
 
-def test_other_formats_and_bombs_stay_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_formats_and_bombs_stay_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_folder(tmp_path, {"a": 2, "b": 2})
     Image.new("RGB", (6, 8)).save(tmp_path / "gif.gif")
     shutil.move(tmp_path / "gif.gif", tmp_path / "b" / "disguised.png")
@@ -224,7 +275,9 @@ def test_other_formats_and_bombs_stay_closed(tmp_path: Path, monkeypatch: pytest
         data.open(str(tmp_path))
 
 
-def test_a_file_that_vanishes_later_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_vanishes_later_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folder, "PRELOAD_BYTES", 0)
     write_folder(tmp_path, {"a": 2, "b": 2})
     train = data.open(str(tmp_path), options=NO_TEST).train
@@ -275,7 +328,10 @@ def build(root: Path, layout: str) -> Path:
         ("empty class", "found .gif instead"),
         ("nested", "a class folder with a folder 'deeper' in it"),
         ("no train", "has no train/"),
-        ("class called train", "the folder 'train' is taken for the train split, not for a class, so 'car' beside it"),
+        (
+            "class called train",
+            "the folder 'train' is taken for the train split, not for a class, so 'car' beside it",
+        ),
         ("new class", "class 'c' is in test/ but not in train/"),
         ("empty test", "test: no images found"),
     ],
@@ -298,7 +354,7 @@ def test_names_do_not_depend_on_how_the_file_system_writes_accents(tmp_path: Pat
     from sfumato.data.listing import Files
 
     assert Files(("e\u0301/1.png",), (0,)).names == Files(("\u00e9/1.png",), (0,)).names
-    images, _ = labelled_images(1, (2, 2, 3), 1)
+    images, _ = labeled_images(1, (2, 2, 3), 1)
     for name in ("a", "weird \n name\udcff"):
         (tmp_path / name).mkdir()
         Image.fromarray(images[0]).save(tmp_path / name / "0.png")

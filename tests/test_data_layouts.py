@@ -1,11 +1,12 @@
-"""Splits of a data set's own, in every spelling; units that are folders; what is passed over, and what is said of it."""
+"""Splits of a data set's own, in every spelling; units that are folders; what is passed over, and
+what is said of it."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import labelled_images, write_folder
+from data_helpers import labeled_images, write_folder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,7 +17,10 @@ from sfumato.core.errors import ArgumentError, DataError, on_one_line
 from sfumato.data import ReadOptions
 
 CLASSES = {"a": 12, "b": 12}
-ROWS, LABELS = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32), np.arange(40) % 2
+ROWS, LABELS = (
+    np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32),
+    np.arange(40) % 2,
+)
 
 
 def refusal(root: Path, options: ReadOptions = ReadOptions()) -> str:  # noqa: B008 (frozen)
@@ -35,14 +39,28 @@ def write_splits(root: Path, *names: str) -> Path:
 # -- splits of folders
 
 
-@pytest.mark.parametrize("names", [("train", "val", "test"), ("train", "valid", "test"), ("Training", "Validation", "Testing"),
-                                   ("TRAIN", "dev", "Test")])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("train", "valid", "test"),
+        ("Training", "Validation", "Testing"),
+        ("TRAIN", "dev", "Test"),
+    ],
+)
 def test_own_splits_are_read_in_every_spelling(tmp_path: Path, names: tuple[str, ...]) -> None:
     write_splits(tmp_path, *names)
     for validation in (0.0, 0.3):  # the data set's own images take the place of a share
-        info, splits = data.describe(str(tmp_path), validation=validation), data.open(str(tmp_path), validation=validation)
+        info, splits = (
+            data.describe(str(tmp_path), validation=validation),
+            data.open(str(tmp_path), validation=validation),
+        )
         assert info.counts == {"train": 24, "validation": 24, "test": 24}
-        assert splits.validation is not None and splits.test is not None and splits.validation.split == "validation"
+        assert (
+            splits.validation is not None
+            and splits.test is not None
+            and splits.validation.split == "validation"
+        )
         assert (len(splits.train), len(splits.validation), len(splits.test)) == (24, 24, 24)
         assert splits.evaluated(validation) is (splits.validation if validation else splits.test)
 
@@ -53,14 +71,19 @@ def test_with_a_validation_split_alone_nobody_else_is_held_out(tmp_path: Path) -
     assert splits.test is None and splits.evaluated(0.0) is splits.validation is not None
 
 
-@pytest.mark.parametrize(("names", "says"), [
-    (("train", "car"), "'train' is taken for the train split, not for a class"),
-    (("Test", "car"), "'Test' is taken for the test split, not for a class"),
-    (("train", "val", "valid"), "'val' and 'valid' are both taken for the validation split"),
-    (("train", "Train"), "'Train' and 'train' are both taken for the train split"),
-    (("val", "test"), "has no train/"),
-])  # fmt: skip
-def test_what_is_taken_for_a_split_says_so(tmp_path: Path, names: tuple[str, ...], says: str) -> None:
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("train", "car"), "'train' is taken for the train split, not for a class"),
+        (("Test", "car"), "'Test' is taken for the test split, not for a class"),
+        (("train", "val", "valid"), "'val' and 'valid' are both taken for the validation split"),
+        (("train", "Train"), "'Train' and 'train' are both taken for the train split"),
+        (("val", "test"), "has no train/"),
+    ],
+)
+def test_what_is_taken_for_a_split_says_so(
+    tmp_path: Path, names: tuple[str, ...], says: str
+) -> None:
     assert says in refusal(write_splits(tmp_path, *names))
 
 
@@ -69,7 +92,9 @@ def test_words_that_are_also_classes_are_splits_beside_a_training_part_only(tmp_
     assert data.describe(str(tmp_path)).classes == ("invalid", "valid")
 
 
-@pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", "lost+found", ".ipynb_checkpoints", "$RECYCLE.BIN"])
+@pytest.mark.parametrize(
+    "name", ["__MACOSX", "@eaDir", "lost+found", ".ipynb_checkpoints", "$RECYCLE.BIN"]
+)
 def test_folders_of_systems_are_no_classes(tmp_path: Path, name: str) -> None:
     write_folder(tmp_path, CLASSES)
     write_folder(tmp_path, {name: 1, f"a/{name}": 1})
@@ -81,11 +106,20 @@ def test_folders_of_systems_are_no_classes(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_below_the_class_is_a_unit(tmp_path: Path) -> None:
-    write_folder(tmp_path, {f"{name}/p{k}": 3 for name in "ab" for k in range(6)} | {"b/p0": 2, "b/q": 1})
+    write_folder(
+        tmp_path, {f"{name}/p{k}": 3 for name in "ab" for k in range(6)} | {"b/p0": 2, "b/q": 1}
+    )
     assert "--unit folder" in refusal(tmp_path)
     options = ReadOptions(unit="folder", test_fraction=0.5)
-    info, splits = data.describe(str(tmp_path), options=options), data.open(str(tmp_path), options=options)
-    assert splits.test is not None and splits.test.owners is not None and splits.train.owners is not None
+    info, splits = (
+        data.describe(str(tmp_path), options=options),
+        data.open(str(tmp_path), options=options),
+    )
+    assert (
+        splits.test is not None
+        and splits.test.owners is not None
+        and splits.train.owners is not None
+    )
     sides = [set(source.owners.tolist()) for source in (splits.train, splits.test)]
     assert not sides[0] & sides[1] and sides[0] | sides[1] == {*(f"p{k}" for k in range(6)), "q"}
     assert info.units == len(sides[0]) and info.classes == ("a", "b")
@@ -112,7 +146,13 @@ def test_files_that_are_not_read_are_counted_by_their_ending(tmp_path: Path) -> 
     for name in ("a/k", "b/x.gif", "b/y.gif", "b/by.Somebody"):
         (tmp_path / name).write_text("x")
     Image.new("RGB", (6, 8)).save(tmp_path / "stray.png")
-    found = {".tif": 4, ".gif": 2, "without an ending": 1, "with other endings": 1, "images that lie in no class folder": 1}
+    found = {
+        ".tif": 4,
+        ".gif": 2,
+        "without an ending": 1,
+        "with other endings": 1,
+        "images that lie in no class folder": 1,
+    }
     assert data.describe(str(tmp_path)).left_out == found == data.open(str(tmp_path)).left_out
     fit = ("train", "--data", tmp_path, "--resize", 8, "--model", "scattering", "--method", "means")
     said = "9 files that are not read: 4 .tif, 2 .gif"
@@ -127,33 +167,53 @@ def test_files_that_are_not_read_are_counted_by_their_ending(tmp_path: Path) -> 
 
 
 def own_arrays(x: str, y: str, splits: tuple[str, ...]) -> dict[str, np.ndarray]:
-    images, labels = labelled_images(20, (6, 5), 2)
-    return {form.format(split): array for split in splits for form, array in ((x, images), (y, labels[:, None]))}
+    images, labels = labeled_images(20, (6, 5), 2)
+    return {
+        form.format(split): array
+        for split in splits
+        for form, array in ((x, images), (y, labels[:, None]))
+    }
 
 
-@pytest.mark.parametrize(("x", "y", "splits"), [
-    ("{}_images", "{}_labels", ("train", "val", "test")), ("x_{}", "y_{}", ("train", "val", "test")),
-    ("X_{}", "Y_{}", ("Train", "valid", "TEST")), ("images_{}", "labels_{}", ("train", "dev", "test")),
-])  # fmt: skip
-def test_arrays_of_every_spelling_are_read(tmp_path: Path, x: str, y: str, splits: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("x", "y", "splits"),
+    [
+        ("{}_images", "{}_labels", ("train", "val", "test")),
+        ("x_{}", "y_{}", ("train", "val", "test")),
+        ("X_{}", "Y_{}", ("Train", "valid", "TEST")),
+        ("images_{}", "labels_{}", ("train", "dev", "test")),
+    ],
+)
+def test_arrays_of_every_spelling_are_read(
+    tmp_path: Path, x: str, y: str, splits: tuple[str, ...]
+) -> None:
     np.savez(tmp_path / "m.npz", **own_arrays(x, y, splits))
     counts = {"train": 20, "validation": 20, "test": 20}
     assert data.describe(tmp_path / "m.npz").counts == counts
     found = data.open(tmp_path / "m.npz", options=ReadOptions(resize=4))
     assert found.validation is not None and found.validation.raw([0]).shape == (1, 4, 4, 1)
-    rows = {name: ROWS[:20] if array.ndim == 3 else array for name, array in own_arrays(x, y, splits).items()}
+    rows = {
+        name: ROWS[:20] if array.ndim == 3 else array
+        for name, array in own_arrays(x, y, splits).items()
+    }
     np.savez(tmp_path / "rows.npz", **rows)
     assert data.describe_rows(tmp_path / "rows.npz", 0.2, ReadOptions()).counts == counts
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"val_labels": None}, "has no val_labels"), ({"x_val": np.zeros((20, 6, 5))}, "would not be read"),
-    ({"val_labels": np.full(20, 9)}, "val_labels=9: not one of the classes of train_labels"),
-    ({"train_labels": np.zeros((20, 3))}, "train_labels='shape (20, 3)'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"val_labels": None}, "has no val_labels"),
+        ({"x_val": np.zeros((20, 6, 5))}, "would not be read"),
+        ({"val_labels": np.full(20, 9)}, "val_labels=9: not one of the classes of train_labels"),
+        ({"train_labels": np.zeros((20, 3))}, "train_labels='shape (20, 3)'"),
+    ],
+)
 def test_bad_arrays_are_called_by_their_own_names(tmp_path: Path, change: dict, says: str) -> None:
     arrays = own_arrays("{}_images", "{}_labels", ("train", "val")) | change
-    np.savez(tmp_path / "m.npz", **{name: array for name, array in arrays.items() if array is not None})
+    np.savez(
+        tmp_path / "m.npz", **{name: array for name, array in arrays.items() if array is not None}
+    )
     assert says in refusal(tmp_path / "m.npz")
 
 
@@ -161,7 +221,12 @@ def test_a_column_of_text_is_named(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    columns = {"f0": ROWS[:, 0], "f1": ROWS[:, 1], "name": [f"r{k}" for k in range(40)], "label": LABELS}
+    columns = {
+        "f0": ROWS[:, 0],
+        "f1": ROWS[:, 1],
+        "name": [f"r{k}" for k in range(40)],
+        "label": LABELS,
+    }
     parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a.parquet: column 'name' holds string.*--unit"):
         data.describe_rows(tmp_path / "a.parquet", 0.0, ReadOptions())
@@ -173,8 +238,22 @@ def test_a_column_of_text_is_named(tmp_path: Path) -> None:
 
 def test_predict_says_one_line_an_image_whatever_a_class_is_called(tmp_path: Path) -> None:
     names = ("ill\nness", "tab\there")
-    np.savez(tmp_path / "rows.npz", x_train=3 * np.eye(4, dtype=np.float32)[LABELS], y_train=np.array(names)[LABELS])
-    succeeds("fit", "--features", tmp_path / "rows.npz", "--method", "means", "--log", "quiet", "--out", tmp_path / "run")
+    np.savez(
+        tmp_path / "rows.npz",
+        x_train=3 * np.eye(4, dtype=np.float32)[LABELS],
+        y_train=np.array(names)[LABELS],
+    )
+    succeeds(
+        "fit",
+        "--features",
+        tmp_path / "rows.npz",
+        "--method",
+        "means",
+        "--log",
+        "quiet",
+        "--out",
+        tmp_path / "run",
+    )
     np.savez(tmp_path / "new.npz", X=ROWS[:5])
     lines = succeeds("predict", tmp_path / "run", tmp_path / "new.npz").splitlines()
     assert len(lines) == 5 and all(len(line.split("\t")) == 4 for line in lines)
@@ -187,16 +266,28 @@ def test_a_name_on_one_line_is_on_one_line_and_can_be_printed(name: str) -> None
     assert len(shown.splitlines()) == 1 and "\t" not in shown and shown.encode()
 
 
-NAMES = st.sampled_from(["a", "b", "train", "Val", "test", "dev", "__MACOSX", "new\nline", "x.tif", "0.png", ".hidden"])
+NAMES = st.sampled_from(
+    ["a", "b", "train", "Val", "test", "dev", "__MACOSX", "new\nline", "x.tif", "0.png", ".hidden"]
+)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(paths=st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=8), unit=st.sampled_from([None, "folder"]))
-def test_any_tree_is_listed_or_refused_in_one_line(tmp_path_factory, paths: list[list[str]], unit: str | None) -> None:
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    paths=st.lists(st.lists(NAMES, min_size=1, max_size=4), max_size=8),
+    unit=st.sampled_from([None, "folder"]),
+)
+def test_any_tree_is_listed_or_refused_in_one_line(
+    tmp_path_factory, paths: list[list[str]], unit: str | None
+) -> None:
     root = tmp_path_factory.mktemp("tree")
     for path in paths:
         place = root.joinpath(*path[:-1])
-        if not any(part.is_file() for part in (place, *place.parents, place / path[-1])) and not (place / path[-1]).is_dir():
+        if (
+            not any(part.is_file() for part in (place, *place.parents, place / path[-1]))
+            and not (place / path[-1]).is_dir()
+        ):
             place.mkdir(parents=True, exist_ok=True)
             (place / path[-1]).write_bytes(b"")
     try:

@@ -11,7 +11,7 @@ from data_helpers import (
     cifar_files,
     cifar_parts,
     joined,
-    labelled_images,
+    labeled_images,
     python2_pickle,
     tar_gz,
     write_files,
@@ -24,9 +24,11 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.named import default_data_dir
 
 FOLDERS = {
-    ("cifar10", "binary"): "cifar-10-batches-bin", ("cifar10", "python"): "cifar-10-batches-py",
-    ("cifar100", "binary"): "cifar-100-binary", ("cifar100", "python"): "cifar-100-python",
-}  # fmt: skip
+    ("cifar10", "binary"): "cifar-10-batches-bin",
+    ("cifar10", "python"): "cifar-10-batches-py",
+    ("cifar100", "binary"): "cifar-100-binary",
+    ("cifar100", "python"): "cifar-100-python",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -34,17 +36,23 @@ def no_default_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SFUMATO_DATA", str(tmp_path / "default"))
 
 
-def check(name: str, data_dir: Path, expected: dict[str, tuple[np.ndarray, np.ndarray]], **more) -> data.Splits:
+def check(
+    name: str, data_dir: Path, expected: dict[str, tuple[np.ndarray, np.ndarray]], **more
+) -> data.Splits:
     """Open and describe agree with each other and with the arrays that were written."""
     splits = data.open(name, data_dir=data_dir, download=False, **more)
     info = data.describe(name, data_dir=data_dir, **more)
-    assert info.counts == {k: len(v) for k in ("train", "validation", "test") if (v := getattr(splits, k))}
+    assert info.counts == {
+        k: len(v) for k in ("train", "validation", "test") if (v := getattr(splits, k))
+    }
     assert info.shape == splits.train.shape and info.classes == splits.train.class_names
     for split, (images, labels) in expected.items():
         source = getattr(splits, split)
         assert (source.name, source.split) == (name, split)
         np.testing.assert_array_equal(source.labels, labels)
-        np.testing.assert_array_equal(source.raw(np.arange(len(source))), images.reshape(len(images), *source.shape))
+        np.testing.assert_array_equal(
+            source.raw(np.arange(len(source))), images.reshape(len(images), *source.shape)
+        )
     return splits
 
 
@@ -52,15 +60,23 @@ def check(name: str, data_dir: Path, expected: dict[str, tuple[np.ndarray, np.nd
 @pytest.mark.parametrize("place", ["", "mnist", "MNIST/raw"])
 @pytest.mark.parametrize(("joint", "ending"), [("-", ".gz"), (".", "")])
 def test_idx(tmp_path: Path, name: str, place: str, joint: str, ending: str) -> None:
-    place = place.replace("MNIST", "FashionMNIST").replace("mnist", "fashion-mnist") if name != "mnist" else place
+    place = (
+        place.replace("MNIST", "FashionMNIST").replace("mnist", "fashion-mnist")
+        if name != "mnist"
+        else place
+    )
     check(name, tmp_path, write_idx(tmp_path / place, joint, ending))
 
 
 def damage_idx(content: bytes, how: str) -> bytes:
     return {
-        "magic": b"\0\0\x0d\x03" + content[4:], "truncated": content[:-1], "longer": content + b"x",
-        "header": content[:6], "huge": content[:4] + b"\xff" * 12 + content[16:], "empty": b"",
-    }[how]  # fmt: skip
+        "magic": b"\0\0\x0d\x03" + content[4:],
+        "truncated": content[:-1],
+        "longer": content + b"x",
+        "header": content[:6],
+        "huge": content[:4] + b"\xff" * 12 + content[16:],
+        "empty": b"",
+    }[how]
 
 
 @pytest.mark.parametrize("how", ["magic", "truncated", "longer", "header", "huge", "empty"])
@@ -91,7 +107,9 @@ def test_a_cut_gzip_stream_and_differing_counts_are_named(tmp_path: Path) -> Non
 def test_fashion_files_are_not_taken_for_mnist(tmp_path: Path) -> None:
     write_idx(tmp_path, ending="")
     labels = tmp_path / "t10k-labels-idx1-ubyte"
-    labels.write_bytes(labels.read_bytes()[:8] + bytes(data.published("fashion_mnist").first_test_labels))
+    labels.write_bytes(
+        labels.read_bytes()[:8] + bytes(data.published("fashion_mnist").first_test_labels)
+    )
     assert data.describe("fashion_mnist", data_dir=tmp_path).counts == {"train": 20, "test": 10}
     with pytest.raises(DataError, match="not found"):
         data.describe("mnist", data_dir=tmp_path)
@@ -105,13 +123,19 @@ def test_cifar(tmp_path: Path, name: str, version: str, form: str) -> None:
         archive = name.replace("cifar", "cifar-") + f"-{version}.tar.gz"
         (tmp_path / archive).write_bytes(tar_gz(folder, files))
     else:
-        write_files(tmp_path / {"folder": folder, "inside": "", "variant": f"{name}/{folder}"}[form], files)
+        write_files(
+            tmp_path / {"folder": folder, "inside": "", "variant": f"{name}/{folder}"}[form], files
+        )
     check(name, tmp_path, {split: joined(parts) for split, parts in cifar_parts(name).items()})
 
 
 def test_cifar_pickled_by_python_3(tmp_path: Path) -> None:
     write_files(tmp_path, cifar_files("cifar10", "python", python2=False))
-    check("cifar10", tmp_path, {split: joined(parts) for split, parts in cifar_parts("cifar10").items()})
+    check(
+        "cifar10",
+        tmp_path,
+        {split: joined(parts) for split, parts in cifar_parts("cifar10").items()},
+    )
 
 
 class Malicious:
@@ -125,7 +149,9 @@ class Malicious:
 def test_a_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
     write_files(tmp_path, cifar_files("cifar10", "python"))
     for protocol in (0, 2, 4):
-        (tmp_path / "data_batch_3").write_bytes(pickle.dumps({"data": Malicious(tmp_path / "ran")}, protocol))
+        (tmp_path / "data_batch_3").write_bytes(
+            pickle.dumps({"data": Malicious(tmp_path / "ran")}, protocol)
+        )
         with pytest.raises(DataError, match=r"data_batch_3: refused.*mkdir"):
             data.open("cifar10", data_dir=tmp_path, download=False)
     assert not (tmp_path / "ran").exists()
@@ -138,8 +164,14 @@ def test_a_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
         (python2_pickle([1, 2]), "holds a list"),
         (python2_pickle({b"labels": [1]}), "has no 'data'"),
         (python2_pickle({b"labels": [1], b"data": np.zeros((2, 3072), np.uint8)}), "for 1 labels"),
-        (python2_pickle({b"labels": [1], b"data": np.zeros((1, 3072), np.float32)}), "not of uint8"),
-        (python2_pickle({b"labels": [b"x"], b"data": np.zeros((1, 3072), np.uint8)}), "has no 'data' with 'labels'"),
+        (
+            python2_pickle({b"labels": [1], b"data": np.zeros((1, 3072), np.float32)}),
+            "not of uint8",
+        ),
+        (
+            python2_pickle({b"labels": [b"x"], b"data": np.zeros((1, 3072), np.uint8)}),
+            "has no 'data' with 'labels'",
+        ),
         (python2_pickle({b"labels": [77], b"data": np.zeros((1, 3072), np.uint8)}), "labels=77"),
     ],
 )
@@ -205,7 +237,9 @@ def test_digits_need_no_file_and_split_by_hash() -> None:
     assert splits.train.shape == (8, 8, 1) and splits.train.raw([0]).dtype == np.uint8
     assert splits.train.raw(np.arange(sizes[0])).max() == 255
     other = data.open("digits", options=data.ReadOptions(seed=1))
-    assert len(other.train) != sizes[0] + sizes[1] or (other.train.labels != splits.train.labels).any()
+    assert (
+        len(other.train) != sizes[0] + sizes[1] or (other.train.labels != splits.train.labels).any()
+    )
 
 
 def test_validation_comes_off_training_and_leaves_test_alone(tmp_path: Path) -> None:
@@ -217,15 +251,20 @@ def test_validation_comes_off_training_and_leaves_test_alone(tmp_path: Path) -> 
 
 def test_arrays_can_be_resized_and_greyed(tmp_path: Path) -> None:
     write_mosaic(tmp_path, "cifar10")
-    splits = check("cifar10", tmp_path, {}, options=data.ReadOptions(resize=16, grey=True))
-    assert splits.train.raw([0, 1]).shape == (2, 16, 16, 1) and splits.train.raw([]).shape == (0, 16, 16, 1)
+    splits = check("cifar10", tmp_path, {}, options=data.ReadOptions(resize=16, gray=True))
+    assert splits.train.raw([0, 1]).shape == (2, 16, 16, 1) and splits.train.raw([]).shape == (
+        0,
+        16,
+        16,
+        1,
+    )
 
 
 def test_the_table_answers_without_any_file() -> None:
     assert data.names() == ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
     for name in data.names():
         row = data.published(name)
-        assert row.images > 0 and row.licence and row.address and len(set(row.classes)) in (10, 100)
+        assert row.images > 0 and row.license and row.address and len(set(row.classes)) in (10, 100)
         assert all(len(file.md5) == 32 for file in row.files + row.alternatives)
     with pytest.raises(ArgumentError, match="cifar11"):
         data.published("cifar11")
@@ -254,8 +293,13 @@ def test_where_data_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def npz(path: Path, **changes) -> Path:
-    images, labels = labelled_images(60, (6, 5, 3), 3)
-    arrays = {"x_train": images[:40], "y_train": labels[:40], "x_test": images[40:], "y_test": labels[40:]} | changes
+    images, labels = labeled_images(60, (6, 5, 3), 3)
+    arrays = {
+        "x_train": images[:40],
+        "y_train": labels[:40],
+        "x_test": images[40:],
+        "y_test": labels[40:],
+    } | changes
     np.savez(path, **{key: value for key, value in arrays.items() if value is not None})
     return path
 
@@ -263,14 +307,22 @@ def npz(path: Path, **changes) -> Path:
 def test_npz(tmp_path: Path) -> None:
     path = npz(tmp_path / "mine.npz")
     info, splits = data.describe(str(path)), data.open(str(path))
-    assert info.counts == {"train": 40, "test": 20} and info.shape == (6, 5, 3) and info.classes == ("0", "1", "2")
+    assert (
+        info.counts == {"train": 40, "test": 20}
+        and info.shape == (6, 5, 3)
+        and info.classes == ("0", "1", "2")
+    )
     assert splits.test is not None and splits.train.name == "mine" and splits.test.split == "test"
     with np.load(path) as stored:
         np.testing.assert_array_equal(splits.test.raw(np.arange(20)), stored["x_test"])
     alone = npz(tmp_path / "alone.npz", x_test=None, y_test=None)
     splits = data.open(str(alone), validation=0.2)
     assert splits.test and splits.validation
-    counts = {"train": len(splits.train), "validation": len(splits.validation), "test": len(splits.test)}
+    counts = {
+        "train": len(splits.train),
+        "validation": len(splits.validation),
+        "test": len(splits.test),
+    }
     assert data.describe(str(alone), validation=0.2).counts == counts and sum(counts.values()) == 40
 
 
@@ -302,6 +354,8 @@ def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
         data.open(str(tmp_path / "a.npz"))
     with pytest.raises(ArgumentError, match="no such folder or file"):
         data.open(str(tmp_path / "missing.npz"))
-    floats = npz(tmp_path / "f.npz", x_train=np.zeros((40, 6, 5, 3)), x_test=np.zeros((20, 6, 5, 3)))
+    floats = npz(
+        tmp_path / "f.npz", x_train=np.zeros((40, 6, 5, 3)), x_test=np.zeros((20, 6, 5, 3))
+    )
     with pytest.raises(ArgumentError, match="resize=4"):
         data.open(str(floats), options=data.ReadOptions(resize=4))

@@ -1,4 +1,5 @@
-"""The real sets, where this machine has them: $SFUMATO_TEST_DATA, or ../shared/data beside the repository."""
+"""The real sets, where this machine has them: $SFUMATO_TEST_DATA, or ../shared/data beside the
+repository."""
 
 import os
 from pathlib import Path
@@ -10,10 +11,14 @@ from sfumato import data
 from sfumato.core.errors import DataError
 
 DATA = Path(os.environ.get("SFUMATO_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not on this machine")
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason="the real data sets are not on this machine"
+)
 
 
-def check(name: str, per_class: tuple[int, int], mean: list[float], std: list[float]) -> data.Splits:
+def check(
+    name: str, per_class: tuple[int, int], mean: list[float], std: list[float]
+) -> data.Splits:
     row = data.published(name)
     splits = data.open(name, data_dir=DATA, download=False)
     assert data.describe(name, data_dir=DATA).counts == row.counts
@@ -25,7 +30,9 @@ def check(name: str, per_class: tuple[int, int], mean: list[float], std: list[fl
     pixels = splits.train.raw(np.arange(len(splits.train)))
     values = np.arange(256) / 255
     for channel in range(row.shape[2]):
-        share = np.bincount(pixels[..., channel].reshape(-1), minlength=256) / pixels[..., channel].size
+        share = (
+            np.bincount(pixels[..., channel].reshape(-1), minlength=256) / pixels[..., channel].size
+        )
         got_mean = share @ values
         assert abs(got_mean - mean[channel]) < 1e-4
         assert abs(np.sqrt(share @ (values - got_mean) ** 2) - std[channel]) < 1e-4

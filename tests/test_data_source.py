@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from data_helpers import labelled_images
+from data_helpers import labeled_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from sfumato.data.split import held_out, partition
 
 
 def test_pixels_are_scaled_once_and_labels_are_int32() -> None:
-    images, labels = labelled_images(12, (5, 4, 3), 3)
+    images, labels = labeled_images(12, (5, 4, 3), 3)
     source = from_arrays(images, labels)
     assert (len(source), source.shape, source.class_names) == (12, (5, 4, 3), ("0", "1", "2"))
     assert source.labels.dtype == np.int32
@@ -29,7 +29,7 @@ def test_pixels_are_scaled_once_and_labels_are_int32() -> None:
     np.testing.assert_array_equal(source.raw(mask), images[mask])
 
 
-def test_grey_images_gain_a_channel_and_floats_pass_with_their_nan() -> None:
+def test_gray_images_gain_a_channel_and_floats_pass_with_their_nan() -> None:
     images = np.full((4, 3, 3), 0.25)
     images[2, 1, 1] = np.nan
     source = from_arrays(images, [0, 1, 0, 1])
@@ -39,15 +39,17 @@ def test_grey_images_gain_a_channel_and_floats_pass_with_their_nan() -> None:
 
 
 def test_string_labels_are_sorted_or_follow_class_names() -> None:
-    images, _ = labelled_images(3, (2, 2), 2)
+    images, _ = labeled_images(3, (2, 2), 2)
     source = from_arrays(images, ["dog", "cat", "dog"])
     assert source.class_names == ("cat", "dog") and source.labels.tolist() == [1, 0, 1]
-    ordered = from_arrays(images, np.array(["dog", "cat", "dog"], object), class_names=["dog", "eel", "cat"])
+    ordered = from_arrays(
+        images, np.array(["dog", "cat", "dog"], object), class_names=["dog", "eel", "cat"]
+    )
     assert ordered.labels.tolist() == [0, 2, 0]
 
 
 def test_a_subset_of_a_subset_keeps_images_with_their_labels() -> None:
-    images, labels = labelled_images(20, (2, 2, 1), 4)
+    images, labels = labeled_images(20, (2, 2, 1), 4)
     part = from_arrays(images, labels).subset([19, 3, 5, 7], "validation").subset([2, 0], "test")
     assert part.split == "test" and part.labels.tolist() == labels[[5, 19]].tolist()
     np.testing.assert_array_equal(part.raw([0, 1]), images[[5, 19]])
@@ -83,7 +85,7 @@ def test_indices_outside_the_split_are_refused(indices) -> None:
 
 
 def test_the_fingerprint_sees_every_pixel_label_and_name_and_needs_the_key() -> None:
-    images, labels = labelled_images(1030, (2, 2), 2)  # more than one chunk
+    images, labels = labeled_images(1030, (2, 2), 2)  # more than one chunk
     key = SecretKey.from_insecure_seed(1)
     base = from_arrays(images, labels).fingerprint(key.mac)
     assert from_arrays(images.copy(), labels).fingerprint(key.mac) == base
@@ -104,10 +106,17 @@ names_of_files = st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size
 
 
 @settings(max_examples=60, deadline=None)
-@given(names=names_of_files, extra=st.text(min_size=1), fraction=st.floats(0, 0.99), seed=st.integers(0, 5))
+@given(
+    names=names_of_files,
+    extra=st.text(min_size=1),
+    fraction=st.floats(0, 0.99),
+    seed=st.integers(0, 5),
+)
 def test_nobody_changes_sides_when_another_joins_or_leaves(names, extra, fraction, seed) -> None:
     def sides(of: list[str]) -> dict[str, tuple[bool, bool]]:
-        test, validation = (held_out(of, fraction, seed, purpose).tolist() for purpose in ("test", "validation"))
+        test, validation = (
+            held_out(of, fraction, seed, purpose).tolist() for purpose in ("test", "validation")
+        )
         return dict(zip(of, zip(test, validation, strict=True), strict=True))
 
     before, joined = sides(names), sides([extra, *names])
@@ -134,7 +143,9 @@ def test_partition_covers_everyone_exactly_once() -> None:
     assert sorted(np.concatenate(list(sides.values())).tolist()) == list(range(1000))
     assert list(partition(names, True, 0.0, ReadOptions())) == ["train"]
     # Splitting validation off leaves the test side as it was.
-    np.testing.assert_array_equal(sides["test"], partition(names, False, 0.0, ReadOptions())["test"])
+    np.testing.assert_array_equal(
+        sides["test"], partition(names, False, 0.0, ReadOptions())["test"]
+    )
 
 
 def test_an_empty_side_and_bad_options_are_refused() -> None:

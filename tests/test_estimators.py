@@ -11,20 +11,30 @@ from sklearn.exceptions import NotFittedError
 
 import sfumato
 from sfumato import DPImageClassifier, DPLinearClassifier
-from sfumato.runs.fitting import UsedRows
+from sfumato.estimators.fitting import UsedRows
 
 N = 30
 IMAGES = np.random.default_rng(0).integers(0, 256, (N, 8, 8), np.uint8)
 ROWS = IMAGES.reshape(N, -1) / 255
 LABELS = np.array(["cat", "dog", "eel"])[np.arange(N) % 3]
 MAKERS = {
-    "images": (lambda **more: DPImageClassifier(epsilon=8.0, delta=1e-3, method="means", model="scattering", **more), IMAGES),
-    "rows": (lambda **more: DPLinearClassifier(epsilon=8.0, delta=1e-3, method="means", **more), ROWS),
+    "images": (
+        lambda **more: DPImageClassifier(
+            epsilon=8.0, delta=1e-3, method="means", model="scattering", **more
+        ),
+        IMAGES,
+    ),
+    "rows": (
+        lambda **more: DPLinearClassifier(epsilon=8.0, delta=1e-3, method="means", **more),
+        ROWS,
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_refused_fit_leaves_the_estimator_as_it_was_and_pickles_predict_alike(kind: str, tmp_path: Path) -> None:
+def test_a_refused_fit_leaves_the_estimator_as_it_was_and_pickles_predict_alike(
+    kind: str, tmp_path: Path
+) -> None:
     make, given = MAKERS[kind]
     with pytest.raises(NotFittedError):
         make().predict(given)
@@ -43,11 +53,11 @@ def test_a_refused_fit_leaves_the_estimator_as_it_was_and_pickles_predict_alike(
 
 
 def test_what_is_not_finite_is_refused_or_told_before_anything_is_paid(tmp_path: Path) -> None:
-    spoilt, column, one = IMAGES / 255, ROWS.copy(), ROWS.copy()
-    spoilt[3, 2, 2], column[:, 5], one[3, 5] = np.nan, np.nan, np.inf
+    spoiled, column, one = IMAGES / 255, ROWS.copy(), ROWS.copy()
+    spoiled[3, 2, 2], column[:, 5], one[3, 5] = np.nan, np.nan, np.inf
     with sfumato.Ledger.create(tmp_path, delta=1e-3, epsilon_max=20.0) as ledger:
         with pytest.raises(sfumato.ArgumentError, match=r"1 of 30 images .* the first at 3"):
-            MAKERS["images"][0](ledger=ledger).fit(spoilt, LABELS)
+            MAKERS["images"][0](ledger=ledger).fit(spoiled, LABELS)
         with pytest.raises(sfumato.ArgumentError, match=r"30 of 30 rows .* all of column 5"):
             MAKERS["rows"][0](ledger=ledger).fit(column, LABELS)
         assert ledger.releases == 0
@@ -62,8 +72,12 @@ def test_a_classifier_takes_bytes_and_floats_alike_and_refuses_other_shapes() ->
     expected = model.predict_proba((IMAGES / 255)[..., None])
     for given in (IMAGES, IMAGES[..., None], IMAGES / np.float32(255)):
         np.testing.assert_allclose(model.predict_proba(given), expected, atol=1e-6)
-    bad: dict[str, Any] = {"x\\[None\\]": IMAGES[0], "this model needs": IMAGES[:, :7], "divide by 255": IMAGES.astype(float),
-                           "dtype int64": IMAGES.astype(np.int64)}  # fmt: skip
+    bad: dict[str, Any] = {
+        "x\\[None\\]": IMAGES[0],
+        "this model needs": IMAGES[:, :7],
+        "divide by 255": IMAGES.astype(float),
+        "dtype int64": IMAGES.astype(np.int64),
+    }
     for says, given in bad.items():
         with pytest.raises(sfumato.ArgumentError, match=says) as refusal:
             model.predict_proba(given)

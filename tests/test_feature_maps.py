@@ -1,4 +1,5 @@
-"""The free feature maps: shapes, the norm privacy relies on, symmetry, and a slow independent scattering."""
+"""The free feature maps: shapes, the norm privacy relies on, symmetry, and a slow independent
+scattering."""
 
 import equinox as eqx
 import jax
@@ -7,30 +8,46 @@ import numpy as np
 import pytest
 
 from sfumato.core.errors import ArgumentError
-from sfumato.models.dead_leaves import dead_leaves
-from sfumato.models.encoder import Encoder
-from sfumato.models.feature_map import Joined, at_working_size, cosines, low_frequencies, spectrum, working_size
-from sfumato.models.patches import Patches, windows
-from sfumato.models.scattering import PlainScattering, Scattering, bank, frequencies, mirrored, padded, scatter, window
+from sfumato.features.dead_leaves import dead_leaves
+from sfumato.features.encoder import Encoder
+from sfumato.features.feature_map import (
+    Joined,
+    at_working_size,
+    cosines,
+    low_frequencies,
+    spectrum,
+    working_size,
+)
+from sfumato.features.patches import Patches, windows
+from sfumato.features.scattering import (
+    PlainScattering,
+    Scattering,
+    bank,
+    frequencies,
+    mirrored,
+    padded,
+    scatter,
+    window,
+)
 
 KINDS = ["patches", "scattering", "joined", "plain", "encoder"]
 
 
 @pytest.fixture(scope="module")
 def patches():
-    return {colours: Patches(colours, filters=16, pictures=30) for colours in (1, 3)}
+    return {colors: Patches(colors, filters=16, pictures=30) for colors in (1, 3)}
 
 
-def build(kind, colours, patches, size=(32, 32)):
+def build(kind, colors, patches, size=(32, 32)):
     if kind == "encoder":
-        return Encoder(colours)
+        return Encoder(colors)
     if kind == "patches":
-        return patches[colours]
+        return patches[colors]
     if kind == "scattering":
-        return Scattering(colours)
+        return Scattering(colors)
     if kind == "plain":
-        return PlainScattering(*size, colours)
-    return Joined((patches[colours], Scattering(colours)), (0.6, 0.4))
+        return PlainScattering(*size, colors)
+    return Joined((patches[colors], Scattering(colors)), (0.6, 0.4))
 
 
 @eqx.filter_jit
@@ -44,14 +61,16 @@ fast_scatter = jax.jit(scatter)
 def pictures(shape, seed=0):
     random = np.random.default_rng(seed)
     speckled = random.random(shape) < 0.02
-    return np.stack([random.random(shape), np.zeros(shape), np.ones(shape), speckled]).astype(np.float32)
+    return np.stack([random.random(shape), np.zeros(shape), np.ones(shape), speckled]).astype(
+        np.float32
+    )
 
 
-@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("colors", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_have_the_promised_shape_and_norm(kind, colours, patches):
-    each = build(kind, colours, patches)
-    rows = np.asarray(jax.jit(jax.vmap(lambda image: each(image)))(pictures((32, 32, colours))))
+def test_rows_have_the_promised_shape_and_norm(kind, colors, patches):
+    each = build(kind, colors, patches)
+    rows = np.asarray(jax.jit(jax.vmap(lambda image: each(image)))(pictures((32, 32, colors))))
     assert rows.shape == (4, each.size) and rows.dtype == np.float32
     assert np.isfinite(rows).all()
     assert (np.linalg.norm(rows.astype(np.float64), axis=1) <= 1).all()
@@ -70,7 +89,11 @@ def test_any_size_of_at_least_eight_pixels(size, patches):
         each = build(kind, 1, patches, size)
         row = row_of(each, pictures((*size, 1))[0])
         assert row.shape == (each.size,) and np.isfinite(row).all()
-    assert working_size(28, 28) == (28, 28) and working_size(8, 8) == (32, 32) and working_size(64, 48) == (42, 32)
+    assert (
+        working_size(28, 28) == (28, 28)
+        and working_size(8, 8) == (32, 32)
+        and working_size(64, 48) == (42, 32)
+    )
     with pytest.raises(ArgumentError):
         working_size(7, 32)
 
@@ -84,7 +107,9 @@ def test_a_mirrored_image_has_the_same_row(kind, size, patches):
 
 def test_a_seed_fixes_the_filters():
     first, again, other = (Patches(1, 8, seed=seed, pictures=10) for seed in (1, 1, 2))
-    assert np.array_equal(first.weights, again.weights) and not np.array_equal(first.weights, other.weights)
+    assert np.array_equal(first.weights, again.weights) and not np.array_equal(
+        first.weights, other.weights
+    )
     leaves = [leaf for leaf in jax.tree.leaves(first) if eqx.is_array(leaf)]
     assert len(leaves) == 3, "a saved model must carry its filters"
 
@@ -111,11 +136,25 @@ def test_patches_against_the_definition(patches):
         for b in range(14):
             patch = image[2 * a : 2 * a + 6, 2 * b : 2 * b + 6].ravel()
             patch = patch - patch.mean()
-            response[a, b] = patch / np.sqrt((patch**2).mean() + 10 / 255**2) @ weights - each.offset
-    active = np.maximum(np.concatenate([response - each.threshold, -response - each.threshold], -1), 0)
-    cells = np.stack([[active[4 * i : 4 * i + 6, 4 * j : 4 * j + 6].mean((0, 1)) for j in range(3)] for i in range(3)])
+            response[a, b] = (
+                patch / np.sqrt((patch**2).mean() + 10 / 255**2) @ weights - each.offset
+            )
+    active = np.maximum(
+        np.concatenate([response - each.threshold, -response - each.threshold], -1), 0
+    )
+    cells = np.stack(
+        [
+            [active[4 * i : 4 * i + 6, 4 * j : 4 * j + 6].mean((0, 1)) for j in range(3)]
+            for i in range(3)
+        ]
+    )
     positive, positive_mirror, negative, negative_mirror = np.split(cells, 4, axis=-1)
-    expected = np.concatenate([positive + positive_mirror[:, ::-1], negative + negative_mirror[:, ::-1]], -1) / 2
+    expected = (
+        np.concatenate(
+            [positive + positive_mirror[:, ::-1], negative + negative_mirror[:, ::-1]], -1
+        )
+        / 2
+    )
     np.testing.assert_allclose(each.pooled(jnp.asarray(image, jnp.float32)), expected, atol=1e-4)
 
 
@@ -130,14 +169,17 @@ def test_windows_are_symmetric_means(length):
 
 def test_the_lowest_frequencies_are_an_orthonormal_part_of_the_cosine_transform():
     for cells in (3, 7, 8):
-        np.testing.assert_allclose(cosines(cells, cells) @ cosines(cells, cells).T, np.eye(cells), atol=1e-6)
+        np.testing.assert_allclose(
+            cosines(cells, cells) @ cosines(cells, cells).T, np.eye(cells), atol=1e-6
+        )
     assert low_frequencies(2) == [(0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0)]
     cells = jnp.asarray(np.random.default_rng(0).random((7, 8, 5)), jnp.float32)
     assert np.sum(np.asarray(spectrum(cells, 4)) ** 2) <= np.sum(np.asarray(cells) ** 2)
     np.testing.assert_allclose(spectrum(cells, 2)[0], cells.mean((0, 1)) * np.sqrt(56), rtol=1e-5)
 
 
-# -- scattering -------------------------------------------------------------------------------------------------
+# -- scattering
+# -------------------------------------------------------------------------------------------------
 
 
 def slow_wave(size, scale, angle, at):
@@ -147,7 +189,10 @@ def slow_wave(size, scale, angle, at):
     for a in range(-3, 4):
         for b in range(-3, 4):
             y, x = np.meshgrid(at + a * size, at + b * size, indexing="ij")
-            along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+            along, across = (
+                np.cos(angle) * x + np.sin(angle) * y,
+                np.cos(angle) * y - np.sin(angle) * x,
+            )
             envelope = np.exp(-(along**2 + (across / 2) ** 2) / (2 * spread**2))
             waves.append((envelope, envelope * np.exp(1j * peak * along)))
     envelope, carrier = sum(each[0] for each in waves), sum(each[1] for each in waves)
@@ -176,7 +221,8 @@ def test_scattering_against_sums_in_space():
     factor = bank(full, full)[0, 0].max() / np.fft.fft2(plain).real.max()
 
     def wave(scale, k):
-        # Positions half a pixel on: exact for a wave whose spectrum ends below the Nyquist frequency, nearly so here.
+        # Positions half a pixel on: exact for a wave whose spectrum ends below the Nyquist
+        # frequency, nearly so here.
         return factor * slow_wave(full, scale, np.pi * k / 8, offsets + (0.5 if scale else 0.0))
 
     def averaged(what, step):
@@ -187,7 +233,9 @@ def test_scattering_against_sums_in_space():
     for k in (0, 1, 6):
         first = np.abs(circular(framed, wave(0, k)))
         np.testing.assert_allclose(got[..., 1 + k], averaged(first, 1), atol=1e-4)
-        np.testing.assert_allclose(got[..., 9 + k], averaged(np.abs(circular(framed, wave(1, k))), 2), atol=1e-3)
+        np.testing.assert_allclose(
+            got[..., 9 + k], averaged(np.abs(circular(framed, wave(1, k))), 2), atol=1e-3
+        )
         for m in (0, 3):
             second = np.abs(circular(first, wave(1, m)))
             np.testing.assert_allclose(got[..., 17 + 8 * k + m], averaged(second, 2), atol=1e-3)
@@ -216,7 +264,9 @@ def test_mirroring_permutes_the_channels():
     image = jnp.asarray(pictures((28, 32, 1))[0][..., 0][None])
     partner, kept = mirrored()
     assert len(kept) == 45 and np.array_equal(partner[partner], np.arange(81))
-    np.testing.assert_allclose(fast_scatter(image[:, :, ::-1]), fast_scatter(image)[:, ::-1][..., partner], atol=1e-5)
+    np.testing.assert_allclose(
+        fast_scatter(image[:, :, ::-1]), fast_scatter(image)[:, ::-1][..., partner], atol=1e-5
+    )
 
 
 def test_resizing_is_left_to_images_that_need_it():

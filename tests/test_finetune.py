@@ -1,4 +1,5 @@
-"""Fine-tuning as a user runs it, from files of weights; every mode leaves what it freezes as it was, to the last bit."""
+"""Fine-tuning as a user runs it, from files of weights; every mode leaves what it freezes as it
+was, to the last bit."""
 
 import json
 import re
@@ -13,19 +14,32 @@ from run_helpers import CLASSES, N, ctrl_c_after, refused, sfumato, succeeds
 from safetensors.numpy import load_file
 
 from sfumato import weights
-from sfumato.models import registry
-from sfumato.runs import pretrained
+from sfumato.features import by_name
+from sfumato.plan import public_weights
+from sfumato.plan.config import MethodConfig
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import MethodConfig
-from sfumato.train.settings import default_settings
+from sfumato.train.sgd_settings import default_settings
 
 SHAPE = (8, 8, 3)
 NAMES = ("a", "b", "c", "d", "e")
-STEPS = ("--steps", "2", "--batch", N, "--views", "0", "--epsilon", "50", "--ema", "0", "--log", "quiet")
+STEPS = (
+    "--steps",
+    "2",
+    "--batch",
+    N,
+    "--views",
+    "0",
+    "--epsilon",
+    "50",
+    "--ema",
+    "0",
+    "--log",
+    "quiet",
+)
 
 
 def write(path: Path, model: str, seed: int = 0) -> Path:
-    network = registry.network(model, SHAPE, len(NAMES), jax.random.key(seed))
+    network = by_name.network(model, SHAPE, len(NAMES), jax.random.key(seed))
     weights.save(path, network, model, NAMES, SHAPE)
     return path
 
@@ -41,20 +55,35 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize(("model", "mode", "trained"), [
-    ("cnn", "last:1", "hidden/|head/"), ("cnn", "bias", ".*/bias$|head/"), ("cnn", "all", ""),
-    ("cnn", "lora:2", "hidden/weight$|head/"), ("wrn-10-1", "last:1", "blocks/2/|norm/|head/"),
-    pytest.param("wrn-10-1", "norms", ".*/(scale|shift)$|head/", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "mode", "trained"),
+    [
+        ("cnn", "last:1", "hidden/|head/"),
+        ("cnn", "bias", ".*/bias$|head/"),
+        ("cnn", "all", ""),
+        ("cnn", "lora:2", "hidden/weight$|head/"),
+        ("wrn-10-1", "last:1", "blocks/2/|norm/|head/"),
+        pytest.param("wrn-10-1", "norms", ".*/(scale|shift)$|head/", marks=pytest.mark.slow),
+    ],
+)
 def test_only_what_is_trained_changes(
     folder: Path, public: dict[str, Path], tmp_path: Path, model: str, mode: str, trained: str
 ) -> None:
     run = tmp_path / "run"
-    succeeds("train", "--data", folder, "--weights", public[model], "--train", mode, *STEPS, "--out", run)
+    succeeds(
+        "train", "--data", folder, "--weights", public[model], "--train", mode, *STEPS, "--out", run
+    )
     before = load_file(public[model])
-    after = {name.removeprefix("network/"): array for name, array in load_file(run / "model.safetensors").items()}
+    after = {
+        name.removeprefix("network/"): array
+        for name, array in load_file(run / "model.safetensors").items()
+    }
     assert set(after) == set(before)
-    changed = {name for name in before if after[name].shape != before[name].shape or (after[name] != before[name]).any()}
+    changed = {
+        name
+        for name in before
+        if after[name].shape != before[name].shape or (after[name] != before[name]).any()
+    }
     assert changed == {name for name in before if re.match(trained, name)}
     assert after["head/weight"].shape[1] == len(CLASSES)
     plan = read(run / "plan.json")
@@ -62,9 +91,23 @@ def test_only_what_is_trained_changes(
     assert plan["weights"]["sha256"] in (run / "model_card.md").read_text()
 
 
-def test_a_head_is_trained_on_features_computed_once(folder: Path, public: dict[str, Path], tmp_path: Path) -> None:
+def test_a_head_is_trained_on_features_computed_once(
+    folder: Path, public: dict[str, Path], tmp_path: Path
+) -> None:
     run, source = tmp_path / "run", shutil.copy(public["wrn-10-1"], tmp_path / "w.safetensors")
-    succeeds("train", "--data", folder, "--weights", source, "--log", "quiet", "--epsilon", 8, "--out", run)
+    succeeds(
+        "train",
+        "--data",
+        folder,
+        "--weights",
+        source,
+        "--log",
+        "quiet",
+        "--epsilon",
+        8,
+        "--out",
+        run,
+    )
     plan = read(run / "plan.json")
     assert (plan["method"], plan["features"], plan["trains"]) == ("fc", 64, None)
     assert [each["name"] for each in plan["releases"]] == ["mean", "moments", "gradient"]
@@ -82,35 +125,76 @@ def test_a_head_is_trained_on_features_computed_once(folder: Path, public: dict[
 
 
 @pytest.mark.parametrize("method", ["ls", "dp-sgd"])
-def test_other_methods_for_the_head(folder: Path, public: dict[str, Path], tmp_path: Path, method: str) -> None:
+def test_other_methods_for_the_head(
+    folder: Path, public: dict[str, Path], tmp_path: Path, method: str
+) -> None:
     run = tmp_path / "run"
     settings = ("--steps", "3", "--batch", N) if method == "dp-sgd" else ()
-    succeeds("train", "--data", folder, "--weights", public["cnn"], "--method", method, *settings, "--log", "quiet",
-             "--out", run)  # fmt: skip
+    succeeds(
+        "train",
+        "--data",
+        folder,
+        "--weights",
+        public["cnn"],
+        "--method",
+        method,
+        *settings,
+        "--log",
+        "quiet",
+        "--out",
+        run,
+    )
     assert read(run / "plan.json")["features"] == 32
     image = np.zeros((1, *SHAPE), np.float32)
     assert Classifier.load(run).predict_proba(image).shape == (1, len(CLASSES))
 
 
-def test_features_of_weights_in_a_store(folder: Path, public: dict[str, Path], tmp_path: Path) -> None:
+def test_features_of_weights_in_a_store(
+    folder: Path, public: dict[str, Path], tmp_path: Path
+) -> None:
     store, run = tmp_path / "store", tmp_path / "run"
-    told = succeeds("features", "--data", folder, "--weights", public["wrn-10-1"], "--out", store, "--log", "quiet")
+    told = succeeds(
+        "features",
+        "--data",
+        folder,
+        "--weights",
+        public["wrn-10-1"],
+        "--out",
+        store,
+        "--log",
+        "quiet",
+    )
     assert "rows of 64 numbers" in told and "wrn-10-1" in told
     succeeds("fit", "--features", store, "--method", "ls", "--log", "quiet", "--out", run)
-    again = succeeds("features", "--data", folder, "--weights", public["wrn-10-1"], "--out", store, "--log", "quiet")
+    again = succeeds(
+        "features",
+        "--data",
+        folder,
+        "--weights",
+        public["wrn-10-1"],
+        "--out",
+        store,
+        "--log",
+        "quiet",
+    )
     assert again == told
     other = write(tmp_path / "other.safetensors", "wrn-10-1", seed=1)
-    assert "another --out" in sfumato("features", "--data", folder, "--weights", other, "--out", store, "--log", "quiet").err
+    assert (
+        "another --out"
+        in sfumato(
+            "features", "--data", folder, "--weights", other, "--out", store, "--log", "quiet"
+        ).err
+    )
 
 
 def test_the_new_head_is_zero_and_the_images_are_resized(public: dict[str, Path]) -> None:
-    found = pretrained.find(MethodConfig(weights=str(public["wrn-10-1"]), size=12))
+    found = public_weights.find(MethodConfig(weights=str(public["wrn-10-1"]), size=12))
     assert found is not None and found.input.size == 12 and found.model == "wrn-10-1"
-    network = pretrained.prepared(found, 3)
+    network = public_weights.prepared(found, 3)
     assert not network.network.head.weight.any() and network.network.head.weight.shape == (64, 3)
-    image = jax.random.uniform(jax.random.key(0), (16, 16, 1))  # grey, of another size
+    image = jax.random.uniform(jax.random.key(0), (16, 16, 1))  # gray, of another size
     assert network(image).shape == (3,)
-    row = pretrained.feature_map("wrn-10-1", (16, 16, 1), found)(image)
+    row = public_weights.feature_map("wrn-10-1", (16, 16, 1), found)(image)
     assert row.shape == (64,) and abs(float(np.linalg.norm(row)) - 1) < 1e-4
 
 
@@ -124,8 +208,24 @@ def interrupted(folder: Path, source: Path, run: Path) -> None:
 
 
 def arguments(folder: Path, source: Path, run: Path) -> tuple[object, ...]:
-    return ("train", "--data", folder, "--weights", source, "--train", "last:1", *STEPS, "--optimiser", "adam", "--out", run,
-            "--insecure-seed", "1", "--checkpoint-seconds", "1e-6")  # fmt: skip
+    return (
+        "train",
+        "--data",
+        folder,
+        "--weights",
+        source,
+        "--train",
+        "last:1",
+        *STEPS,
+        "--optimizer",
+        "adam",
+        "--out",
+        run,
+        "--insecure-seed",
+        "1",
+        "--checkpoint-seconds",
+        "1e-6",
+    )
 
 
 def test_resuming_ends_in_the_same_bits_and_refuses_other_weights(
@@ -136,11 +236,14 @@ def test_resuming_ends_in_the_same_bits_and_refuses_other_weights(
     succeeds(*arguments(folder, source, whole))
     interrupted(folder, source, run)
     state = load_file(run / "work" / "checkpoint" / "state.safetensors")
-    assert {name.split("/")[1] for name in state if name.startswith(("params", "ema"))} == {"hidden", "head"}  # nothing frozen
-    pretrained._load.cache_clear()  # as in another process
+    assert {name.split("/")[1] for name in state if name.startswith(("params", "ema"))} == {
+        "hidden",
+        "head",
+    }  # nothing frozen
+    public_weights._load.cache_clear()  # as in another process
     write(source, "cnn", seed=1)
     refused(run, "resume", run, says=("w.safetensors", "SHA-256", "restore"))
-    pretrained._load.cache_clear()
+    public_weights._load.cache_clear()
     shutil.copy(public["cnn"], source)
     succeeds("resume", run)
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
@@ -149,31 +252,55 @@ def test_resuming_ends_in_the_same_bits_and_refuses_other_weights(
 # -- refusals
 
 
-@pytest.mark.parametrize(("more", "says"), [
-    (("--train", "head"), ("train='head'", "--weights")),
-    (("--model", "scattering", "--size", "16"), ("size=16", "size of its own")),
-    (("--optimiser", "adagrad"), ("optimiser='adagrad'", "lamb")),
-])  # fmt: skip
-def test_refused_without_weights(folder: Path, tmp_path: Path, more: tuple[str, ...], says: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--train", "head"), ("train='head'", "--weights")),
+        (("--model", "scattering", "--size", "16"), ("size=16", "size of its own")),
+        (("--optimizer", "adagrad"), ("optimizer='adagrad'", "lamb")),
+    ],
+)
+def test_refused_without_weights(
+    folder: Path, tmp_path: Path, more: tuple[str, ...], says: tuple[str, ...]
+) -> None:
     refused(tmp_path, "train", "--data", folder, *more, "--out", tmp_path / "run", says=says)
 
 
-@pytest.mark.parametrize(("model", "more", "says"), [
-    ("wrn-10-1", ("--train", "last:4"), ("last=4", "3 blocks")),
-    ("wrn-10-1", ("--train", "lora:2"), ("lora:2", "no linear layers")),
-    ("cnn", ("--train", "norms"), ("norms", "last:K")),
-    ("cnn", ("--train", "some"), ("train='some'", "head")),
-    ("cnn", ("--train", "all", "--method", "ls"), ("method='ls'", "dp-sgd")),
-    ("cnn", ("--method", "dp-fc"), ("dp-fc", "fc")),
-    ("cnn", ("--views", "4"), ("views=4", "last:1")),
-    ("cnn", ("--optimiser", "lamb"), ("optimiser='lamb'", "no such setting")),
-    ("cnn", ("--model", "wrn-10-1"), ("made for cnn",)),
-    ("cnn", ("--model", "scattering"), ("model='scattering'", "network")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "more", "says"),
+    [
+        ("wrn-10-1", ("--train", "last:4"), ("last=4", "3 blocks")),
+        ("wrn-10-1", ("--train", "lora:2"), ("lora:2", "no linear layers")),
+        ("cnn", ("--train", "norms"), ("norms", "last:K")),
+        ("cnn", ("--train", "some"), ("train='some'", "head")),
+        ("cnn", ("--train", "all", "--method", "ls"), ("method='ls'", "dp-sgd")),
+        ("cnn", ("--method", "dp-fc"), ("dp-fc", "fc")),
+        ("cnn", ("--views", "4"), ("views=4", "last:1")),
+        ("cnn", ("--optimizer", "lamb"), ("optimizer='lamb'", "no such setting")),
+        ("cnn", ("--model", "wrn-10-1"), ("made for cnn",)),
+        ("cnn", ("--model", "scattering"), ("model='scattering'", "network")),
+    ],
+)
 def test_refused_with_weights(
-    folder: Path, public: dict[str, Path], tmp_path: Path, model: str, more: tuple[str, ...], says: tuple[str, ...]
+    folder: Path,
+    public: dict[str, Path],
+    tmp_path: Path,
+    model: str,
+    more: tuple[str, ...],
+    says: tuple[str, ...],
 ) -> None:
-    refused(tmp_path, "train", "--data", folder, "--weights", public[model], *more, "--out", tmp_path / "run", says=says)
+    refused(
+        tmp_path,
+        "train",
+        "--data",
+        folder,
+        "--weights",
+        public[model],
+        *more,
+        "--out",
+        tmp_path / "run",
+        says=says,
+    )
 
 
 # -- settings
@@ -181,23 +308,32 @@ def test_refused_with_weights(
 
 def test_a_batch_alone_keeps_the_passes_and_scales_the_rate() -> None:
     default = default_settings("fine-tuning", 50_000, 1.0, 0.3)
-    assert (default.batch, default.steps, default.learning_rate, default.views) == (16_384, 250, 1.0, 16)
+    assert (default.batch, default.steps, default.learning_rate, default.views) == (
+        16_384,
+        250,
+        1.0,
+        16,
+    )
     quarter = default.adjusted(batch=4096)
     assert (quarter.steps, quarter.learning_rate) == (1000, 0.25)
     assert default.adjusted(batch=4096, steps=10).learning_rate == 1.0
-    adam = default.adjusted(batch=4096, optimiser="adam")
+    adam = default.adjusted(batch=4096, optimizer="adam")
     assert adam.learning_rate == 0.5e-3 and adam.momentum == 0.9
-    assert default.adjusted(optimiser="momentum").learning_rate == pytest.approx(0.1)
-    assert default.adjusted(optimiser="lamb", learning_rate=3.0).learning_rate == 3.0
+    assert default.adjusted(optimizer="momentum").learning_rate == pytest.approx(0.1)
+    assert default.adjusted(optimizer="lamb", learning_rate=3.0).learning_rate == 3.0
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "lamb"])
-def test_every_optimiser_goes_downhill(name: str) -> None:
+def test_every_optimizer_goes_downhill(name: str) -> None:
     """From the gradient of |x|^2 / 2, noise or not."""
-    optimiser = default_settings("fine-tuning", 1000, 1.0, 0.3).adjusted(optimiser=name, learning_rate=0.02).transformation()
+    optimizer = (
+        default_settings("fine-tuning", 1000, 1.0, 0.3)
+        .adjusted(optimizer=name, learning_rate=0.02)
+        .transformation()
+    )
     x = np.ones(4, np.float32)
-    state = optimiser.init(x)
+    state = optimizer.init(x)
     for _ in range(20):
-        update, state = optimiser.update(x, state, x)
+        update, state = optimizer.update(x, state, x)
         x = x + update
     assert np.all(np.abs(x) < 0.95)

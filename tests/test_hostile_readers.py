@@ -1,4 +1,5 @@
-"""Every reader of a format, on files of that format that were spoilt at random, and on those that claim more than they hold."""
+"""Every reader of a format, on files of that format that were spoiled at random, and on those that
+claim more than they hold."""
 
 import gzip
 import io
@@ -14,8 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import cifar_files, idx_bytes, python2_pickle, tar_gz, write_files, write_idx, write_mosaic
-from hostile_helpers import refused, spoilt, within
+from data_helpers import (
+    cifar_files,
+    idx_bytes,
+    python2_pickle,
+    tar_gz,
+    write_files,
+    write_idx,
+    write_mosaic,
+)
+from hostile_helpers import refused, spoiled, within
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -25,7 +34,9 @@ from sfumato.core.errors import SfumatoError
 from sfumato.data import ReadOptions
 from sfumato.data.rows import FORMAT, MANIFEST, digest
 
-SOME_FILES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SOME_FILES = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 def named(name: str) -> Callable[[Path], object]:
@@ -46,23 +57,43 @@ class Reader:
 
 MATRIX = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
 LABELS = np.arange(30) % 3
-IMAGES = {"x_train": np.arange(30 * 48, dtype=np.uint32).astype(np.uint8).reshape(30, 4, 4, 3), "y_train": LABELS}
+IMAGES = {
+    "x_train": np.arange(30 * 48, dtype=np.uint32).astype(np.uint8).reshape(30, 4, 4, 3),
+    "y_train": LABELS,
+}
 
 
 def write_store(place: Path) -> None:
     np.save(place / "train.features.npy", MATRIX)
     np.save(place / "train.labels.npy", LABELS.astype(np.int32))
-    (place / MANIFEST).write_text(json.dumps({
-        "format": FORMAT, "private": "yes", "name": "a", "model": "m", "map_hash": "0", "preprocessing": {}, "unit": "image",
-        "classes": ["a", "b", "c"], "features": 4, "dtype": "float32", "counts": {"train": 30},
-        "digests": {"train": digest(MATRIX, LABELS.astype(np.int32))}}))  # fmt: skip
+    (place / MANIFEST).write_text(
+        json.dumps(
+            {
+                "format": FORMAT,
+                "private": "yes",
+                "name": "a",
+                "model": "m",
+                "map_hash": "0",
+                "preprocessing": {},
+                "unit": "image",
+                "classes": ["a", "b", "c"],
+                "features": 4,
+                "dtype": "float32",
+                "counts": {"train": 30},
+                "digests": {"train": digest(MATRIX, LABELS.astype(np.int32))},
+            }
+        )
+    )
 
 
 def write_parquet(place: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    parquet.write_table(pyarrow.table({f"f{k}": MATRIX[:, k] for k in range(4)} | {"label": LABELS}), place / "a.parquet")
+    parquet.write_table(
+        pyarrow.table({f"f{k}": MATRIX[:, k] for k in range(4)} | {"label": LABELS}),
+        place / "a.parquet",
+    )
 
 
 def write_archive(version: str) -> Callable[[Path], object]:
@@ -74,24 +105,39 @@ def write_archive(version: str) -> Callable[[Path], object]:
 READERS = {
     "idx": Reader(lambda place: write_idx(place, ending=""), named("mnist")),
     "idx.gz": Reader(write_idx, named("mnist")),
-    "cifar binary": Reader(lambda place: write_files(place, cifar_files("cifar10", "binary")), named("cifar10")),
-    "cifar python": Reader(lambda place: write_files(place, cifar_files("cifar10", "python")), named("cifar10")),
-    "cifar python 3": Reader(lambda place: write_files(place, cifar_files("cifar10", "python", python2=False)),
-                             named("cifar10")),
+    "cifar binary": Reader(
+        lambda place: write_files(place, cifar_files("cifar10", "binary")), named("cifar10")
+    ),
+    "cifar python": Reader(
+        lambda place: write_files(place, cifar_files("cifar10", "python")), named("cifar10")
+    ),
+    "cifar python 3": Reader(
+        lambda place: write_files(place, cifar_files("cifar10", "python", python2=False)),
+        named("cifar10"),
+    ),
     "cifar binary archive": Reader(write_archive("binary"), named("cifar10")),
     "cifar python archive": Reader(write_archive("python"), named("cifar10")),
     "mosaic": Reader(lambda place: write_mosaic(place, "cifar10"), named("cifar10")),
-    "npz": Reader(lambda place: np.savez(place / "a.npz", **IMAGES), lambda place: data.open(place / "a.npz").train.labels),
-    "npz, compressed": Reader(lambda place: np.savez_compressed(place / "a.npz", **IMAGES),
-                              lambda place: data.open(place / "a.npz").train.labels),
+    "npz": Reader(
+        lambda place: np.savez(place / "a.npz", **IMAGES),
+        lambda place: data.open(place / "a.npz").train.labels,
+    ),
+    "npz, compressed": Reader(
+        lambda place: np.savez_compressed(place / "a.npz", **IMAGES),
+        lambda place: data.open(place / "a.npz").train.labels,
+    ),
     "rows npz": Reader(lambda place: np.savez(place / "a.npz", X=MATRIX, y=LABELS), rows("a.npz")),
-    "rows npy": Reader(lambda place: (np.save(place / "a.npy", MATRIX), np.save(place / "a.labels.npy", LABELS)),
-                       rows("a.npy")),
-    "rows safetensors": Reader(lambda place: save_file({"X": MATRIX, "y": LABELS}, place / "a.safetensors"),
-                               rows("a.safetensors")),
+    "rows npy": Reader(
+        lambda place: (np.save(place / "a.npy", MATRIX), np.save(place / "a.labels.npy", LABELS)),
+        rows("a.npy"),
+    ),
+    "rows safetensors": Reader(
+        lambda place: save_file({"X": MATRIX, "y": LABELS}, place / "a.safetensors"),
+        rows("a.safetensors"),
+    ),
     "rows parquet": Reader(write_parquet, rows("a.parquet")),
     "feature store": Reader(write_store, rows("")),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -112,17 +158,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.mark.parametrize("kind", READERS)
 @SOME_FILES
 @given(seed=st.integers(0, 2**32 - 1))
-def test_spoilt_files_are_read_or_refused_in_one_line(
+def test_spoiled_files_are_read_or_refused_in_one_line(
     whole: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory, kind: str, seed: int
 ) -> None:
-    stream, place = np.random.default_rng(seed), tmp_path_factory.mktemp("spoilt")
+    stream, place = np.random.default_rng(seed), tmp_path_factory.mktemp("spoiled")
     shutil.copytree(whole(kind), place, dirs_exist_ok=True)
     file = stream.choice(sorted(place.iterdir()))  # type: ignore[arg-type]
     content = file.read_bytes()
-    if file.name.endswith(".gz") and stream.integers(2):  # below the compression, or its checksum would see everything
-        file.write_bytes(gzip.compress(spoilt(gzip.decompress(content), stream)))
+    if file.name.endswith(".gz") and stream.integers(
+        2
+    ):  # below the compression, or its checksum would see everything
+        file.write_bytes(gzip.compress(spoiled(gzip.decompress(content), stream)))
     else:
-        file.write_bytes(spoilt(content, stream))
+        file.write_bytes(spoiled(content, stream))
     try:
         READERS[kind].read(place)
     except SfumatoError as error:
@@ -133,14 +181,32 @@ def test_spoilt_files_are_read_or_refused_in_one_line(
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
 )
-PARTS = st.dictionaries(st.sampled_from(["train", "test", "../train"]), st.integers(-1, 40), max_size=2)
+PARTS = st.dictionaries(
+    st.sampled_from(["train", "test", "../train"]), st.integers(-1, 40), max_size=2
+)
 
 
 @SOME_FILES
-@given(name=st.sampled_from(["format", "classes", "features", "dtype", "counts", "digests", "unit", "preprocessing", "name"]),
-       value=JSON | PARTS)  # fmt: skip
+@given(
+    name=st.sampled_from(
+        [
+            "format",
+            "classes",
+            "features",
+            "dtype",
+            "counts",
+            "digests",
+            "unit",
+            "preprocessing",
+            "name",
+        ]
+    ),
+    value=JSON | PARTS,
+)
 def test_a_manifest_with_any_value_in_any_place_is_read_or_refused(
     whole: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory, name: str, value: object
 ) -> None:
@@ -160,11 +226,16 @@ def test_a_manifest_with_any_value_in_any_place_is_read_or_refused(
 
 
 def npy_header(shape: tuple[int, ...], kind: str = "|u1") -> bytes:
-    header = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+    header = (
+        f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117)
+        + b"\n"
+    )
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header
 
 
-def npz_of(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Callable[[Path], object]:
+def npz_of(
+    members: dict[str, bytes], compression: int = zipfile.ZIP_STORED
+) -> Callable[[Path], object]:
     def write(place: Path) -> None:
         with zipfile.ZipFile(place / "a.npz", "w", compression) as archive:
             for name, content in members.items():
@@ -193,46 +264,106 @@ def tar_of(*contents: tuple[str, int]) -> Callable[[Path], object]:
 
 
 def batch_of(content: bytes) -> Callable[[Path], object]:
-    return lambda place: write_files(place, cifar_files("cifar10", "python") | {"data_batch_2": content})
+    return lambda place: write_files(
+        place, cifar_files("cifar10", "python") | {"data_batch_2": content}
+    )
 
 
 TUPLES = b"\x80\x02}" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 100 + b"h\x00K\x01s."
-"""{nest: 1}, the nest a tuple of twice the nest before it, 100 deep: its hash would take for ever."""
-TEXT = b"\x80\x02c_codecs\nencode\nq\x00X" + struct.pack("<I", 2**20) + b"x" * 2**20 + b"q\x010" + b"](" + (
-    b"h\x00h\x01\x85R" * 2000) + b"e."
+"""{nest: 1}, the nest a tuple of twice the nest before it, 100 deep: its hash would take for ever.
+"""
+TEXT = (
+    b"\x80\x02c_codecs\nencode\nq\x00X"
+    + struct.pack("<I", 2**20)
+    + b"x" * 2**20
+    + b"q\x010"
+    + b"]("
+    + (b"h\x00h\x01\x85R" * 2000)
+    + b"e."
+)
 """A megabyte of text that is encoded 2,000 times over."""
 MANY = 400 * 2**20
 FOLDER = "cifar-10-batches-bin"
-NPZ, MNIST, CIFAR = "data.open(sys.argv[1] + '/a.npz')", "data.open('mnist', data_dir=Path(sys.argv[1]), download=False)", (
-    "data.open('cifar10', data_dir=Path(sys.argv[1]), download=False)")
+NPZ, MNIST, CIFAR = (
+    "data.open(sys.argv[1] + '/a.npz')",
+    "data.open('mnist', data_dir=Path(sys.argv[1]), download=False)",
+    ("data.open('cifar10', data_dir=Path(sys.argv[1]), download=False)"),
+)
 ROWS = "data.open_rows(Path(sys.argv[1]) / 'a.npz', 0.0, ReadOptions())"
 BOMBS = {
-    "labels that announce a monster": (npz_of({"x_train": npy_header((10**12, 2, 2, 3)) + bytes(12),
-                                               "y_train": npy_header((10**12,), "<i8") + bytes(8)}), NPZ),
-    "strings that announce a monster": (npz_of({"x_train": npy_header((2, 2, 2, 3)) + bytes(24),
-                                                "y_train": npy_header((2,), "<U400000000") + bytes(8)}), NPZ),
-    "zeros without end in an npz": (npz_of({"x_train": npy_header((MANY // 48, 4, 4, 3)) + bytes(MANY // 48 * 48),
-                                            "y_train": npy_header((MANY // 48,), "<i1") + bytes(MANY // 48)},
-                                           zipfile.ZIP_DEFLATED), NPZ),
-    "zeros without end in rows": (npz_of({"X": npy_header((MANY // 8, 2), "<f4") + bytes(MANY), "y": b""},
-                                         zipfile.ZIP_DEFLATED), ROWS),
-    "a header of idx that lies": (gz_of("train-images-idx3-ubyte.gz", bytes((0, 0, 8, 3)) + struct.pack(
-        ">3I", 5 * 10**6, 28, 28)), MNIST),
-    "zeros without end in idx": (gz_of("train-images-idx3-ubyte.gz", bytes((0, 0, 8, 3)) + struct.pack(
-        ">3I", 5 * 10**5, 28, 28) + bytes(MANY)), MNIST),
+    "labels that announce a monster": (
+        npz_of(
+            {
+                "x_train": npy_header((10**12, 2, 2, 3)) + bytes(12),
+                "y_train": npy_header((10**12,), "<i8") + bytes(8),
+            }
+        ),
+        NPZ,
+    ),
+    "strings that announce a monster": (
+        npz_of(
+            {
+                "x_train": npy_header((2, 2, 2, 3)) + bytes(24),
+                "y_train": npy_header((2,), "<U400000000") + bytes(8),
+            }
+        ),
+        NPZ,
+    ),
+    "zeros without end in an npz": (
+        npz_of(
+            {
+                "x_train": npy_header((MANY // 48, 4, 4, 3)) + bytes(MANY // 48 * 48),
+                "y_train": npy_header((MANY // 48,), "<i1") + bytes(MANY // 48),
+            },
+            zipfile.ZIP_DEFLATED,
+        ),
+        NPZ,
+    ),
+    "zeros without end in rows": (
+        npz_of(
+            {"X": npy_header((MANY // 8, 2), "<f4") + bytes(MANY), "y": b""}, zipfile.ZIP_DEFLATED
+        ),
+        ROWS,
+    ),
+    "a header of idx that lies": (
+        gz_of(
+            "train-images-idx3-ubyte.gz",
+            bytes((0, 0, 8, 3)) + struct.pack(">3I", 5 * 10**6, 28, 28),
+        ),
+        MNIST,
+    ),
+    "zeros without end in idx": (
+        gz_of(
+            "train-images-idx3-ubyte.gz",
+            bytes((0, 0, 8, 3)) + struct.pack(">3I", 5 * 10**5, 28, 28) + bytes(MANY),
+        ),
+        MNIST,
+    ),
     "a batch of zeros without end": (tar_of((f"{FOLDER}/data_batch_1.bin", 3073 * 130_000)), CIFAR),
     "something else without end": (tar_of((f"{FOLDER}/readme.html", MANY)), CIFAR),
     "a pickle's memo with gaps": (batch_of(b"\x80\x02}r" + struct.pack("<I", 2**27) + b"."), CIFAR),
     "a pickle's nest of tuples": (batch_of(TUPLES), CIFAR),
     "a pickle that encodes a text often": (batch_of(TEXT), CIFAR),
-    "a pickle that announces text": (batch_of(b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b"x."), CIFAR),
-    "an index without end": (lambda place: (write_mosaic(place, "cifar10"), (place / "index.csv.gz").write_bytes(
-        gzip.compress(b"file,label\n" + b"train_1,1\n" * 10**7, 1))), CIFAR),
-}  # fmt: skip
+    "a pickle that announces text": (
+        batch_of(b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b"x."),
+        CIFAR,
+    ),
+    "an index without end": (
+        lambda place: (
+            write_mosaic(place, "cifar10"),
+            (place / "index.csv.gz").write_bytes(
+                gzip.compress(b"file,label\n" + b"train_1,1\n" * 10**7, 1)
+            ),
+        ),
+        CIFAR,
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", BOMBS)
-def test_what_claims_more_than_it_holds_is_refused_within_memory_and_time(tmp_path: Path, kind: str) -> None:
+def test_what_claims_more_than_it_holds_is_refused_within_memory_and_time(
+    tmp_path: Path, kind: str
+) -> None:
     write, code = BOMBS[kind]
     write(tmp_path)
     assert within(300, f"{code}; print('read')", tmp_path).startswith("refused:")
@@ -243,20 +374,34 @@ def test_rows_of_one_number_repeated_without_end_are_refused(tmp_path: Path) -> 
     from pyarrow import parquet
 
     zeros = pyarrow.array(np.zeros(10**7, np.float32))
-    parquet.write_table(pyarrow.table({"f0": zeros, "f1": zeros, "label": zeros.cast("int64")}), tmp_path / "a.parquet")
+    parquet.write_table(
+        pyarrow.table({"f0": zeros, "f1": zeros, "label": zeros.cast("int64")}),
+        tmp_path / "a.parquet",
+    )
     assert "times its size" in refused(lambda: rows("a.parquet")(tmp_path))
 
 
 def test_a_pickle_says_no_more_than_a_line(tmp_path: Path) -> None:
     """Names in a pickle may be long and have lines."""
-    batch_of(b"\x80\x04\x8c\x03a\nb\x8d" + struct.pack("<Q", 10**5) + b"\n" * 10**5 + b"\x93.")(tmp_path)
+    batch_of(b"\x80\x04\x8c\x03a\nb\x8d" + struct.pack("<Q", 10**5) + b"\n" * 10**5 + b"\x93.")(
+        tmp_path
+    )
     assert len(refused(lambda: named("cifar10")(tmp_path))) < 1000
 
 
-@pytest.mark.parametrize("change", [
-    {b"data": b"text"}, {b"labels": [2**40] * 10}, {b"labels": list(range(-1, 9))}, {b"labels": [None] * 10}, {b"data": [1, 2]},
-])  # fmt: skip
-def test_batches_of_the_wrong_kinds_of_things_are_refused(tmp_path: Path, change: dict[bytes, object]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {b"data": b"text"},
+        {b"labels": [2**40] * 10},
+        {b"labels": list(range(-1, 9))},
+        {b"labels": [None] * 10},
+        {b"data": [1, 2]},
+    ],
+)
+def test_batches_of_the_wrong_kinds_of_things_are_refused(
+    tmp_path: Path, change: dict[bytes, object]
+) -> None:
     batch = {b"labels": list(range(10)), b"data": np.zeros((10, 3072), np.uint8)} | change
     batch_of(python2_pickle(batch))(tmp_path)
     refused(lambda: named("cifar10")(tmp_path))
@@ -283,5 +428,7 @@ def test_controls_honest_files_of_the_same_kinds_are_read(tmp_path: Path) -> Non
     assert len(data.open(tmp_path / "a.npz", options=ReadOptions(test_fraction=0.0)).train) == 4000
     write_idx(tmp_path)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images)))
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.arange(4000, dtype=np.uint8) // 16 % 10)))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(
+        gzip.compress(idx_bytes(np.arange(4000, dtype=np.uint8) // 16 % 10))
+    )
     assert len(data.open("mnist", data_dir=tmp_path, download=False).train) == 4000

@@ -28,7 +28,11 @@ def draw(key, *name, size=4):
 def test_a_stream_is_the_same_on_every_call_and_different_for_every_name_and_key():
     assert draw(KEY, "noise", 17, "w") == draw(KEY, "noise", 17, "w")
     other = SecretKey.from_insecure_seed(2)
-    streams = [draw(k, *n) for k in (KEY, other) for n in (("a",), ("b",), ("a", 0), ("a", "0"), ("a", 1), ("0", "a"), ())]
+    streams = [
+        draw(k, *n)
+        for k in (KEY, other)
+        for n in (("a",), ("b",), ("a", 0), ("a", "0"), ("a", 1), ("0", "a"), ())
+    ]
     assert len({tuple(s) for s in streams}) == len(streams)
 
 
@@ -124,7 +128,17 @@ def test_the_key_is_on_disk_before_save_returns(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"secret", b"secret zz", b"secret 00", b"hidden " + b"00" * 32, b"secret 00 00", b"\xff\xfe", b"\0" * 72]
+    "content",
+    [
+        b"",
+        b"secret",
+        b"secret zz",
+        b"secret 00",
+        b"hidden " + b"00" * 32,
+        b"secret 00 00",
+        b"\xff\xfe",
+        b"\0" * 72,
+    ],
 )
 def test_a_damaged_key_file_is_refused(tmp_path, content):
     (tmp_path / "key").write_bytes(content)
@@ -193,7 +207,9 @@ def test_write_atomic_gives_the_mode_asked_for(tmp_path):
 def flushed(monkeypatch):
     """What is flushed from here on, by inode."""
     seen, fsync = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle)))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle))
+    )
     return seen
 
 
@@ -201,7 +217,11 @@ def test_new_directories_are_entries_of_flushed_parents(tmp_path, monkeypatch):
     seen = flushed(monkeypatch)
     for _ in range(2):
         files.make_directory(tmp_path / "a" / "b" / "c")
-    assert set(seen) == {each.stat().st_ino for each in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")} and len(seen) == 3
+    assert (
+        set(seen)
+        == {each.stat().st_ino for each in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")}
+        and len(seen) == 3
+    )
 
 
 def test_an_appended_line_is_flushed_and_so_is_a_new_file_s_entry(tmp_path, monkeypatch):
@@ -232,7 +252,9 @@ def test_a_half_written_line_is_taken_back(tmp_path, monkeypatch):
 
 def test_what_a_killed_write_left_can_be_swept_away(tmp_path, monkeypatch):
     left, replace = [], os.replace
-    monkeypatch.setattr(os, "replace", lambda aside, path: (left.append(aside), replace(aside, path)))
+    monkeypatch.setattr(
+        os, "replace", lambda aside, path: (left.append(aside), replace(aside, path))
+    )
     write_atomic(tmp_path / "f", "new")
     (tmp_path / "f").rename(left[0])  # as if killed before the rename
     (tmp_path / "kept.tmp").touch()

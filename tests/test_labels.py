@@ -1,4 +1,5 @@
-"""One function for labels, and every door that labels come in by: arrays, .npz, files of rows, both estimators."""
+"""One function for labels, and every door that labels come in by: arrays, .npz, files of rows, both
+estimators."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,10 @@ GOOD = {
 BAD = {
     "NaN": (np.where(PLACES == 0, np.nan, PLACES), "8 labels that are NaN or None, the first at 0"),
     "None": (np.where(PLACES == 1, None, NAMES), "the first at 1"),
-    "NaN among strings": (np.where(PLACES == 2, float("nan"), NAMES.astype(object)), "the first at 2"),
+    "NaN among strings": (
+        np.where(PLACES == 2, float("nan"), NAMES.astype(object)),
+        "the first at 2",
+    ),
     "pandas' NA": (np.where(PLACES == 2, NAType(), NAMES.astype(object)), "the first at 2"),
     "masked": (np.ma.masked_array(CODES, PLACES == 1), "the first at 1"),
     "infinity": (np.where(PLACES == 0, np.inf, PLACES), "inf: Unknown label type"),
@@ -88,9 +92,26 @@ def by_linear(labels: Any, _: Path) -> tuple[tuple[str, ...], np.ndarray]:
 
 
 DOORS = [by_arrays, by_npz, by_rows, by_images, by_linear]
-IN_FILES = {"codes", "from one", "below zero", "huge", "whole floats", "strings", "column", "truth values", "NaN", "infinity",
-            "real numbers", "indicators", "one number", "bytes", "dates", "complex", "a class for each",
-            "one class"}  # fmt: skip
+IN_FILES = {
+    "codes",
+    "from one",
+    "below zero",
+    "huge",
+    "whole floats",
+    "strings",
+    "column",
+    "truth values",
+    "NaN",
+    "infinity",
+    "real numbers",
+    "indicators",
+    "one number",
+    "bytes",
+    "dates",
+    "complex",
+    "a class for each",
+    "one class",
+}
 """What a file without pickles can hold."""
 
 
@@ -124,7 +145,9 @@ def test_declared_classes_fix_the_set_and_their_order_is_sorted() -> None:
     classes, codes = encode(["b", "b"], classes=declared(["a", "b", "c"]))
     assert classes.tolist() == ["a", "b", "c"] and codes.tolist() == [1, 1]
     assert encode(np.array([2.0, 1.0]), classes=[1, 2])[1].tolist() == [1, 0], "1.0 is 1"
-    assert encode(np.arange(N), classes=np.arange(N))[1].tolist() == list(range(N)), "whoever says so may have a class for each"
+    assert encode(np.arange(N), classes=np.arange(N))[1].tolist() == list(range(N)), (
+        "whoever says so may have a class for each"
+    )
     with pytest.raises(SfumatoError, match="labels='d': not one of the declared classes"):
         encode(["d"], classes=["a", "b"])
     for classes in ([], ["a"], ["a", "a"], ["a", None], [0.5, 1.5], 3, [0, "a"]):

@@ -6,7 +6,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 TABLE = (ROOT / "docs" / "design.md").read_text()
-ROOMS = [name for row in re.findall(r"^\|([^|]+)\|", TABLE, re.M) for name in re.findall(r"`(\w+)[./]", row)]
+ROOMS = [
+    name
+    for row in re.findall(r"^\|([^|]+)\|", TABLE, re.M)
+    for name in re.findall(r"`(\w+)[./]", row)
+]
 
 
 def room(module: str) -> str:
@@ -18,7 +22,9 @@ def imported(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {room(each.name) for each in node.names if each.name.split(".")[0] == "sfumato"}
+            found |= {
+                room(each.name) for each in node.names if each.name.split(".")[0] == "sfumato"
+            }
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: write imports in full"
             if node.module == "sfumato":
@@ -35,11 +41,18 @@ def test_modules_import_only_from_rooms_above_theirs() -> None:
         if own == "__init__":
             continue
         above = ROOMS[: ROOMS.index(own) + 1]  # a room that is not in the table fails here
-        wrong += [f"{path.relative_to(ROOT)} ({own}) imports from {name}" for name in imported(path) - set(above)]
+        wrong += [
+            f"{path.relative_to(ROOT)} ({own}) imports from {name}"
+            for name in imported(path) - set(above)
+        ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_the_table_names_every_room_and_no_other() -> None:
     assert len(ROOMS) > 10 and ROOMS[-1] == "cli" and len(set(ROOMS)) == len(ROOMS)
-    found = {path.stem for path in (ROOT / "sfumato").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    found = {
+        path.stem
+        for path in (ROOT / "sfumato").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert found - {"__init__"} <= set(ROOMS)

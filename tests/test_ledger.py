@@ -1,4 +1,5 @@
-"""The ledger: paid on disk before the release, never past the budget, every edit noticed, every crash survived."""
+"""The ledger: paid on disk before the release, never past the budget, every edit noticed, every
+crash survived."""
 
 import copy
 import json
@@ -20,7 +21,7 @@ from sfumato.privacy import accountants, events
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, tally
 from sfumato.privacy.ledger import FILE_NAME, Head, Ledger
 from sfumato.train import loop
-from sfumato.train.witness import Witness
+from sfumato.train.replay_guard import ReplayGuard
 
 G = GaussianEvent(10.0)
 P = PoissonSampledEvent(0.01, GaussianEvent(1.5))
@@ -28,7 +29,11 @@ KEY = SecretKey.from_insecure_seed(0)
 
 
 def lines(path):
-    return (path / FILE_NAME).read_bytes().splitlines(keepends=True) if path.is_dir() else path.read_bytes().splitlines(True)
+    return (
+        (path / FILE_NAME).read_bytes().splitlines(keepends=True)
+        if path.is_dir()
+        else path.read_bytes().splitlines(True)
+    )
 
 
 @pytest.fixture
@@ -56,7 +61,8 @@ def opened(path, content):
 
 
 class Procedure:
-    """Two numbers, `steps` releases; calls `look` when private data is measured and when a release is absorbed."""
+    """Two numbers, `steps` releases; calls `look` when private data is measured and when a release
+    is absorbed."""
 
     name = "fake"
 
@@ -82,7 +88,8 @@ class Procedure:
 
 
 def check_paid_first(run, directory):
-    """The law: whenever data is measured or a release absorbed, the ledger on disk has the line that pays for it."""
+    """The law: whenever data is measured or a release absorbed, the ledger on disk has the line
+    that pays for it."""
     with Ledger.create(directory, delta=1e-5, epsilon_max=3.0) as book:
 
         def look(where, step):
@@ -101,7 +108,9 @@ def test_control_a_loop_that_pays_after_releasing_is_noticed(tmp_path):
     def careless(procedure, book, key):
         state = procedure.start()
         for step in range(procedure.steps):
-            released = procedure.mechanism(step)(procedure.measure(state, step, key), key.at(f"fake/{step}"))
+            released = procedure.mechanism(step)(
+                procedure.measure(state, step, key), key.at(f"fake/{step}")
+            )
             book.spend(procedure.event(step), f"fake/{step}", key.fingerprint)
             state = procedure.absorb(state, step, released)
 
@@ -121,7 +130,9 @@ def test_a_new_ledger_and_its_directory_entry_are_flushed(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
     Ledger.create(tmp_path, delta=1e-5, epsilon_max=1.0).close()
     file, entry = (tmp_path / FILE_NAME).stat().st_ino, tmp_path.stat().st_ino
-    assert file in synced and synced[synced.index(file) + 1 :].count(entry) >= 2  # written aside, then linked
+    assert (
+        file in synced and synced[synced.index(file) + 1 :].count(entry) >= 2
+    )  # written aside, then linked
 
 
 def test_killed_while_it_is_created_there_is_no_ledger_or_a_whole_one(tmp_path, monkeypatch):
@@ -161,12 +172,14 @@ def test_spending_one_by_one_stops_at_the_last_release_that_fits(ledger):
 def test_a_run_that_does_not_fit_is_refused_before_its_first_step(ledger):
     before = ledger.path.read_bytes()
     with pytest.raises(BudgetError):
-        loop.run(Procedure(steps=1000, look=lambda *_: pytest.fail("data was looked at")), ledger, KEY)
+        loop.run(
+            Procedure(steps=1000, look=lambda *_: pytest.fail("data was looked at")), ledger, KEY
+        )
     assert ledger.path.read_bytes() == before
 
 
-def test_authorising_one_plan_does_not_authorise_another(ledger):
-    ledger.authorise(tally((G, 20)))
+def test_authorising_one_plan_does_not_authorize_another(ledger):
+    ledger.authorize(tally((G, 20)))
     with pytest.raises(BudgetError):
         ledger.spend(GaussianEvent(0.5))
     ledger.spend(GaussianEvent(3.0))
@@ -175,7 +188,11 @@ def test_authorising_one_plan_does_not_authorise_another(ledger):
             ledger.spend(G)
         except BudgetError:
             break
-    assert accountants.epsilon(ledger.tally, 1e-5) <= 3.0 < accountants.epsilon(ledger.tally + tally((G, 1)), 1e-5)
+    assert (
+        accountants.epsilon(ledger.tally, 1e-5)
+        <= 3.0
+        < accountants.epsilon(ledger.tally + tally((G, 1)), 1e-5)
+    )
 
 
 @pytest.mark.parametrize("epsilon", [float("nan"), float("inf")])
@@ -187,7 +204,8 @@ def test_an_epsilon_that_is_no_number_refuses(ledger, monkeypatch, epsilon):
 
 
 @pytest.mark.parametrize(
-    "budget", [{"epsilon_max": 0.0}, {"epsilon_max": float("inf")}, {"delta": 0.0}, {"delta": float("nan")}]
+    "budget",
+    [{"epsilon_max": 0.0}, {"epsilon_max": float("inf")}, {"delta": 0.0}, {"delta": float("nan")}],
 )
 def test_a_budget_that_is_none_is_refused_and_no_file_made(tmp_path, budget):
     with pytest.raises(ArgumentError):
@@ -226,19 +244,24 @@ def test_the_same_release_as_another_event_is_refused(ledger):
 
 def test_a_run_again_with_the_same_key_is_free_and_equal_and_with_another_is_charged(tmp_path):
     with Ledger.create(tmp_path, delta=1e-5, epsilon_max=3.0) as book:
-        first = loop.run(Procedure(), book, KEY, witness=Witness(tmp_path / "sums"))
+        first = loop.run(Procedure(), book, KEY, replay_guard=ReplayGuard(tmp_path / "sums"))
     with Ledger.open(tmp_path) as book:
-        for late in (None, Witness(tmp_path / "no sums")):
-            with pytest.raises(LedgerError, match=r"the witness it began with|was paid for"):
-                loop.run(Procedure(), book, KEY, witness=late)
-        assert np.array_equal(first, loop.run(Procedure(), book, KEY, witness=Witness(tmp_path / "sums")))
+        for late in (None, ReplayGuard(tmp_path / "no sums")):
+            with pytest.raises(LedgerError, match=r"the replay guard it began with|was paid for"):
+                loop.run(Procedure(), book, KEY, replay_guard=late)
+        assert np.array_equal(
+            first, loop.run(Procedure(), book, KEY, replay_guard=ReplayGuard(tmp_path / "sums"))
+        )
         assert book.releases == 3
-        assert not np.array_equal(first, loop.run(Procedure(), book, SecretKey.from_insecure_seed(9)))
+        assert not np.array_equal(
+            first, loop.run(Procedure(), book, SecretKey.from_insecure_seed(9))
+        )
         assert book.releases == 6
 
 
 def test_a_run_killed_at_any_point_never_under_counts(tmp_path):
-    """Killed while measuring step k, the ledger has k + 1 payments for k releases; the resumed run ends alike."""
+    """Killed while measuring step k, the ledger has k + 1 payments for k releases; the resumed run
+    ends alike."""
     reference = tmp_path / "reference"
     with Ledger.create(reference, delta=1e-5, epsilon_max=3.0) as book:
         wanted = loop.run(Procedure(), book, KEY)
@@ -250,18 +273,26 @@ def test_a_run_killed_at_any_point_never_under_counts(tmp_path):
                 if (here, now) == (where, step):
                     raise KeyboardInterrupt
 
-            with pytest.raises(KeyboardInterrupt), Ledger.create(path, delta=1e-5, epsilon_max=3.0) as book:
-                loop.run(Procedure(look=kill), book, KEY, witness=Witness(path / "sums"))
+            with (
+                pytest.raises(KeyboardInterrupt),
+                Ledger.create(path, delta=1e-5, epsilon_max=3.0) as book,
+            ):
+                loop.run(Procedure(look=kill), book, KEY, replay_guard=ReplayGuard(path / "sums"))
             with Ledger.open(path) as book:
                 assert book.releases == step + 1
-                assert np.array_equal(loop.run(Procedure(), book, KEY, witness=Witness(path / "sums")), wanted)
+                assert np.array_equal(
+                    loop.run(Procedure(), book, KEY, replay_guard=ReplayGuard(path / "sums")),
+                    wanted,
+                )
                 assert book.releases == 3
 
 
 # -- edits
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_editing_any_byte_of_any_line_is_noticed(tmp_path, written, data):
     position = data.draw(st.integers(0, len(written) - 1))
@@ -280,7 +311,14 @@ def test_respelling_a_number_is_noticed(tmp_path, written):
 @pytest.mark.parametrize(
     "order",
     [[1, 2, 3], [0, 2, 3], [0, 2, 1, 3], [0, 1, 1, 2, 3], [0, 1, 0, 2, 3], []],
-    ids=["opening deleted", "one deleted", "two swapped", "one repeated", "opening inserted", "all deleted"],
+    ids=[
+        "opening deleted",
+        "one deleted",
+        "two swapped",
+        "one repeated",
+        "opening inserted",
+        "all deleted",
+    ],
 )
 def test_deleting_reordering_or_inserting_a_line_is_noticed(tmp_path, written, order):
     parts = written.splitlines(keepends=True)
@@ -288,10 +326,15 @@ def test_deleting_reordering_or_inserting_a_line_is_noticed(tmp_path, written, o
         opened(tmp_path, b"".join(parts[i] for i in order))
     with pytest.raises(LedgerError):
         Ledger.read(tmp_path)
-    assert (tmp_path / FILE_NAME).read_bytes() == b"".join(parts[i] for i in order), "a refused ledger must not be touched"
+    assert (tmp_path / FILE_NAME).read_bytes() == b"".join(parts[i] for i in order), (
+        "a refused ledger must not be touched"
+    )
 
 
-@pytest.mark.parametrize("junk", [b"\n", b"[]\n", b"{}\n", b"null\n", b'{"kind": "spend"}\n', b"\xff\n", b"{" * 10 + b"\n"])
+@pytest.mark.parametrize(
+    "junk",
+    [b"\n", b"[]\n", b"{}\n", b"null\n", b'{"kind": "spend"}\n', b"\xff\n", b"{" * 10 + b"\n"],
+)
 def test_a_foreign_line_is_noticed(tmp_path, written, junk):
     with pytest.raises(LedgerError):
         opened(tmp_path, written + junk)
@@ -381,16 +424,24 @@ def test_a_ledger_opened_for_reading_or_closed_does_not_spend(tmp_path):
 
 
 def test_a_copy_is_the_ledger_itself_and_pickling_is_refused(ledger):
-    for twin in (copy.copy(ledger), copy.deepcopy(ledger), copy.deepcopy({"ledger": [ledger]})["ledger"][0]):
+    for twin in (
+        copy.copy(ledger),
+        copy.deepcopy(ledger),
+        copy.deepcopy({"ledger": [ledger]})["ledger"][0],
+    ):
         twin.spend(G)
-    assert ledger.tally[G] == ledger.releases == Ledger.read(ledger.path).releases == 3, "a copy counts by itself"
+    assert ledger.tally[G] == ledger.releases == Ledger.read(ledger.path).releases == 3, (
+        "a copy counts by itself"
+    )
     with pytest.raises(LedgerError, match=r"n_jobs=1") as refusal:
         pickle.dumps(ledger)
     assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("broken", ["short write", "no space", "fsync"])
-def test_a_full_disk_takes_the_half_written_line_back_and_releases_nothing(ledger, monkeypatch, broken):
+def test_a_full_disk_takes_the_half_written_line_back_and_releases_nothing(
+    ledger, monkeypatch, broken
+):
     ledger.spend(G, "before", "k")
     before, write = ledger.path.read_bytes(), os.write
 
@@ -425,7 +476,8 @@ def test_a_line_that_the_kernel_takes_in_pieces_is_written_whole(ledger, monkeyp
 @pytest.mark.parametrize("other_name", [False, True])
 @pytest.mark.parametrize("how", ["removed", "replaced", "directory replaced", "cut", "longer"])
 def test_a_payment_that_nobody_could_read_is_refused(ledger, tmp_path_factory, how, other_name):
-    """The open handle would go on taking lines, into a file that is gone once the process ends or has another name only."""
+    """The open handle would go on taking lines, into a file that is gone once the process ends or
+    has another name only."""
     content, folder = ledger.path.read_bytes(), ledger.path.parent
     if other_name:
         os.link(ledger.path, tmp_path_factory.mktemp("backup") / "hard link")
@@ -439,7 +491,10 @@ def test_a_payment_that_nobody_could_read_is_refused(ledger, tmp_path_factory, h
         ledger.path.unlink()
         if how == "replaced":
             ledger.path.write_bytes(content)
-    with pytest.raises(LedgerError, match="changed by another" if how in ("cut", "longer") else "removed or replaced"):
+    with pytest.raises(
+        LedgerError,
+        match="changed by another" if how in ("cut", "longer") else "removed or replaced",
+    ):
         ledger.spend(G, "r", "k")
     assert not ledger.paid("r", "k")
 
@@ -474,7 +529,12 @@ def test_a_reopened_ledger_states_the_same_and_the_same_epsilon(tmp_path):
         spent, head, tallied = book.epsilon(), book.head, book.tally
     for again in (Ledger.read(tmp_path), Ledger.read(tmp_path / FILE_NAME), Ledger.open(tmp_path)):
         assert (again.epsilon(), again.head, again.tally) == (spent, head, tallied)
-        assert (again.delta, again.epsilon_max, again.unit, again.context) == (1e-6, 2.5, "patient", "x")
+        assert (again.delta, again.epsilon_max, again.unit, again.context) == (
+            1e-6,
+            2.5,
+            "patient",
+            "x",
+        )
         assert again.relation == "add-or-remove-one"
         again.close()
     assert spent == accountants.epsilon(tally((G, 2), (P, 2)), 1e-6)
@@ -486,13 +546,35 @@ def test_events_survive_json_to_the_last_bit(sigma, rate):
         assert events.from_json(json.loads(json.dumps(events.to_json(event)))) == event
 
 
-@pytest.mark.parametrize("value", [
-    {"kind": "laplace", "scale": 1.0}, {"kind": "gaussian"}, {"kind": "gaussian", "noise_multiplier": "1"}, None, 3, [], {},
-    {"kind": "gaussian", "noise_multiplier": 1.0, "count": 5}, {"kind": "poisson", "rate": 0.1},
-    {"kind": "poisson", "rate": 0.1, "event": {"kind": "gaussian", "noise_multiplier": 1.0}, "relation": "replace-one"},
-    {"kind": "poisson", "rate": 0.5,
-     "event": {"kind": "poisson", "rate": 0.1, "event": {"kind": "gaussian", "noise_multiplier": 1.0}}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"kind": "laplace", "scale": 1.0},
+        {"kind": "gaussian"},
+        {"kind": "gaussian", "noise_multiplier": "1"},
+        None,
+        3,
+        [],
+        {},
+        {"kind": "gaussian", "noise_multiplier": 1.0, "count": 5},
+        {"kind": "poisson", "rate": 0.1},
+        {
+            "kind": "poisson",
+            "rate": 0.1,
+            "event": {"kind": "gaussian", "noise_multiplier": 1.0},
+            "relation": "replace-one",
+        },
+        {
+            "kind": "poisson",
+            "rate": 0.5,
+            "event": {
+                "kind": "poisson",
+                "rate": 0.1,
+                "event": {"kind": "gaussian", "noise_multiplier": 1.0},
+            },
+        },
+    ],
+)
 def test_an_unknown_kind_of_event_is_refused_not_ignored(value):
     with pytest.raises((LedgerError, TypeCheckError)):
         events.from_json(value)

@@ -1,4 +1,5 @@
-"""Laws of the linear solvers, over all of them: budget, sensitivity, noise, resuming, streaming, wild rows."""
+"""Laws of the linear solvers, over all of them: budget, sensitivity, noise, resuming, streaming,
+wild rows."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,17 +16,25 @@ from scipy.optimize import minimize
 
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.models.heads import Sphere
+from sfumato.features.heads import Sphere
 from sfumato.noise import Gaussian
 from sfumato.privacy.accountants import epsilon
 from sfumato.privacy.calibration import gaussian_mu_for
 from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.solve.budget import METHODS, LinearRecipe, linear_rule, releases_for
+from sfumato.solve.labeled_rows import CHUNK, Rows, mean_sum
 from sfumato.solve.linear import class_counts, solver
-from sfumato.solve.quadratic import PER_CLASS_BOUND, Balance, Kind, curvatures, gradient, least_clip, quadratic
-from sfumato.solve.rows import CHUNK, Rows, mean_sum
+from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule, releases_for
+from sfumato.solve.quadratic import (
+    PER_CLASS_BOUND,
+    Balance,
+    Kind,
+    curvatures,
+    gradient,
+    least_clip,
+    quadratic,
+)
 from sfumato.solve.sequence import Stages
 from sfumato.solve.spectrum import Spectrum, cleaned, noise_edge
 from sfumato.solve.symmetric import pack, pack_host, unpack_host
@@ -44,7 +53,7 @@ def toy(n: int, classes: int = CLASSES, seed: int = 0) -> tuple[np.ndarray, np.n
     return rows.astype(np.float32), labels
 
 
-def recipe(kind: str, n: int, mu: float) -> LinearRecipe:
+def recipe(kind: str, n: int, mu: float) -> LinearSettings:
     found = linear_rule(kind.split()[0], n, D, CLASSES, mu)
     if kind.endswith("sampled"):
         return replace(found, sampling=0.5)
@@ -57,7 +66,7 @@ def procedure(kind: str, rows: Rows, epsilon: float = 8.0, n: int | None = None)
 
 
 @lru_cache
-def planned(kind: str, n: int, epsilon: float) -> tuple[LinearRecipe, tuple[Release, ...]]:
+def planned(kind: str, n: int, epsilon: float) -> tuple[LinearSettings, tuple[Release, ...]]:
     mu = gaussian_mu_for(epsilon, 1e-5)
     chosen = recipe(kind, n, mu)
     return chosen, releases_for(chosen, epsilon, 1e-5, mu)
@@ -104,24 +113,42 @@ def test_the_releases_cost_the_budget_and_not_more(kind: str) -> None:
 # -- what one row can do
 
 
-def test_one_row_moves_every_release_by_at_most_its_sensitivity(ran: tuple[Stages, list[dict]], kind: str) -> None:
-    """At every state that the run went through, for rows found by optimisation and for absurd ones."""
+def test_one_row_moves_every_release_by_at_most_its_sensitivity(
+    ran: tuple[Stages, list[dict]], kind: str
+) -> None:
+    """At every state that the run went through, for rows found by optimization and for absurd ones."""
     _, states = ran
     rows, labels = toy(40)
-    absurd = [np.full(D, np.nan), np.full(D, np.inf), np.full(D, 3e38), np.zeros(D), np.eye(D)[0] * 1e-40, -np.eye(D)[3]]
+    absurd = [
+        np.full(D, np.nan),
+        np.full(D, np.inf),
+        np.full(D, 3e38),
+        np.zeros(D),
+        np.eye(D)[0] * 1e-40,
+        -np.eye(D)[3],
+    ]
     for step in {0, 1, len(states) - 2}:
-        state, without = states[step], procedure(kind, Rows(rows, labels, CLASSES)).measure(states[step], step, KEY)
+        state, without = (
+            states[step],
+            procedure(kind, Rows(rows, labels, CLASSES)).measure(states[step], step, KEY),
+        )
         if kind.endswith("sampled") and step > 0:
             continue  # who takes part depends on n; gradient() is attacked below
         for label in range(CLASSES):
             for extra in [*absurd, *np.random.default_rng(step).normal(size=(4, D))]:
-                more = Rows(np.vstack([rows, extra]).astype(np.float32), np.append(labels, label).astype(np.int32), CLASSES)
+                more = Rows(
+                    np.vstack([rows, extra]).astype(np.float32),
+                    np.append(labels, label).astype(np.int32),
+                    CLASSES,
+                )
                 with_it = procedure(kind, more, n=40).measure(state, step, KEY)
                 moved = np.linalg.norm(flat(with_it.value) - flat(without.value))
                 assert moved <= without.sensitivity.add_or_remove * (1 + 1e-4)
 
 
-def contribution(kind: str, row: np.ndarray, label: int, sphere: Sphere, weight: jax.Array) -> tuple[float, float]:
+def contribution(
+    kind: str, row: np.ndarray, label: int, sphere: Sphere, weight: jax.Array
+) -> tuple[float, float]:
     """(norm of the statistic of this one row, sensitivity)."""
     rows = Rows(row[None].astype(np.float32), np.array([label], np.int32), weight.shape[1])
     balance = Balance(0.4, least_clip(weight.shape[1]))
@@ -138,7 +165,7 @@ def contribution(kind: str, row: np.ndarray, label: int, sphere: Sphere, weight:
 
 @pytest.mark.parametrize("kind", ["mean", "gradient", "shared", "hessians", "moments"])
 def test_the_worst_row_reaches_the_bound_and_does_not_pass_it(kind: str) -> None:
-    """Row and weights are found by optimisation, so the bounds are tight and not merely safe."""
+    """Row and weights are found by optimization, so the bounds are tight and not merely safe."""
     sphere = Sphere.plain(D)
     best = 0.0
 
@@ -163,8 +190,15 @@ def test_curvatures_of_all_classes_together_are_bounded_tightly(classes: int) ->
         p = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
         return -float((p**2 * (1 - p) ** 2).sum())
 
-    found = min(minimize(attack, np.random.default_rng(seed).normal(size=classes) * 3, method="Nelder-Mead",
-                         options={"maxiter": 2_000}).fun for seed in range(6))  # fmt: skip
+    found = min(
+        minimize(
+            attack,
+            np.random.default_rng(seed).normal(size=classes) * 3,
+            method="Nelder-Mead",
+            options={"maxiter": 2_000},
+        ).fun
+        for seed in range(6)
+    )
     assert -found == pytest.approx(PER_CLASS_BOUND[classes == 2] ** 2, rel=1e-3)
     scores = np.random.default_rng(0).normal(size=(1000, classes)) * 5
     labels = jnp.arange(1000) % classes
@@ -174,26 +208,34 @@ def test_curvatures_of_all_classes_together_are_bounded_tightly(classes: int) ->
 
 
 def test_a_planted_sensitivity_of_half_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sfumato.solve.quadratic.clip_factors", lambda squared, mask, bound: 2.0 * (squared > -1))
+    monkeypatch.setattr(
+        "sfumato.solve.quadratic.clip_factors", lambda squared, mask, bound: 2.0 * (squared > -1)
+    )
     unusual = jnp.zeros((D + 1, 7))  # a shape that is not compiled yet
     norm, bound = contribution("gradient", np.eye(D)[0], 0, Sphere.plain(D), unusual)
     assert norm > bound
 
 
 def test_the_shortcut_at_zero_weights_gives_the_same_sums() -> None:
-    """Weights of 1e-30 leave all chances equal and take the general way; rows that are not finite, long or padding included."""
+    """Weights of 1e-30 leave all chances equal and take the general way; rows that are not finite,
+    long or padding included."""
     matrix, labels = toy(CHUNK + 50, 4)
     matrix[3], matrix[5, 0], matrix[7] = 1e30, np.nan, 0
     rows = Rows(matrix, labels, 4, np.linspace(0, 1, len(labels)))
     sphere, zero = Sphere.plain(D), jnp.zeros((D + 1, 4))
     for clip_norm in (0.5, least_clip(4)):
         for indices in (None, np.arange(0, len(labels), 3)):
-            quick, slow = (gradient(rows, sphere, weight, clip_norm, indices).value for weight in (zero, zero + 1e-30))
+            quick, slow = (
+                gradient(rows, sphere, weight, clip_norm, indices).value
+                for weight in (zero, zero + 1e-30)
+            )
             assert_close(quick, slow, 1e-5)
             assert np.linalg.norm(quick) > 20
         for kind in get_args(Kind):
-            quick, slow = (flat(quadratic(rows, sphere, weight, Balance(0.4, clip_norm), kind).value)
-                           for weight in (zero, zero + 1e-30))  # fmt: skip
+            quick, slow = (
+                flat(quadratic(rows, sphere, weight, Balance(0.4, clip_norm), kind).value)
+                for weight in (zero, zero + 1e-30)
+            )
             assert_close(quick, slow, 1e-5)
 
 
@@ -205,7 +247,15 @@ def draws(solved: Stages, state: dict, step: int, seeds: int = 300) -> np.ndarra
     mechanism, total = solved.mechanism(step), solved.measure(state, step, KEY)
     name = f"{solved.name}/{step}"
     scale = mechanism.multiplier * total.sensitivity.add_or_remove
-    return np.array([flat(mechanism(total, SecretKey.from_insecure_seed(seed).at(name))) for seed in range(seeds)]) / scale
+    return (
+        np.array(
+            [
+                flat(mechanism(total, SecretKey.from_insecure_seed(seed).at(name)))
+                for seed in range(seeds)
+            ]
+        )
+        / scale
+    )
 
 
 def silent(kind: str) -> Stages:
@@ -229,25 +279,33 @@ def test_noise_is_independent_across_numbers_classes_and_releases(kind: str) -> 
 
 @pytest.mark.parametrize("shared", ["across classes", "across steps"])
 def test_noise_that_is_shared_is_caught(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same vector for every class, or for every step: the bug of a published implementation, planted."""
+    """The same vector for every class, or for every step: the bug of a published implementation,
+    planted."""
     honest = Gaussian.__call__
 
     def faulty(self: Gaussian, total: object, key: SecretKey) -> object:
         if shared == "across steps":
             return honest(self, total, KEY.at("always", str(key.fingerprint)))
         released = honest(self, total, key)
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, :1], leaf.shape) if leaf.ndim == 2 else leaf, released)
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf[:, :1], leaf.shape) if leaf.ndim == 2 else leaf,
+            released,
+        )
 
     monkeypatch.setattr(Gaussian, "__call__", faulty)
     solved = silent("fc")
     with pytest.raises(AssertionError):
-        assert_independent(np.concatenate([draws(solved, solved.start(), step) for step in (2, 3)], axis=1))
+        assert_independent(
+            np.concatenate([draws(solved, solved.start(), step) for step in (2, 3)], axis=1)
+        )
 
 
 # -- the loop
 
 
-def test_a_run_stopped_anywhere_ends_in_the_same_bits(ran: tuple[Stages, list[dict]], kind: str, tmp_path: Path) -> None:
+def test_a_run_stopped_anywhere_ends_in_the_same_bits(
+    ran: tuple[Stages, list[dict]], kind: str, tmp_path: Path
+) -> None:
     _, states = ran
     for stop in {0, 1, 2, len(states) - 2}:
         again = procedure(kind, Rows(*toy(2_000), CLASSES))
@@ -281,20 +339,28 @@ def test_a_memory_map_of_halves_gives_the_sums_of_the_matrix(tmp_path: Path) -> 
         assert_close(flat(one.value), flat(two.value), 1e-5)
 
 
-def test_pages_of_a_mapped_file_are_given_back_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_of_a_mapped_file_are_given_back_and_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values, labels = toy(5_000)
     np.save(tmp_path / "rows.npy", values)
-    monkeypatch.setattr("sfumato.solve.rows.FORGET", 1)
-    for matrix in (np.load(tmp_path / "rows.npy", mmap_mode="r"), np.load(tmp_path / "rows.npy", mmap_mode="c")[10:], values):
+    monkeypatch.setattr("sfumato.solve.labeled_rows.FORGET", 1)
+    for matrix in (
+        np.load(tmp_path / "rows.npy", mmap_mode="r"),
+        np.load(tmp_path / "rows.npy", mmap_mode="c")[10:],
+        values,
+    ):
         rows = Rows(matrix, labels[: len(matrix)] if len(matrix) == 5_000 else labels[10:], CLASSES)
         seen = np.concatenate([part for part, _, _ in rows.chunks()])[: len(rows)]
         np.testing.assert_array_equal(seen, matrix)
 
 
-def test_changes_to_a_copy_on_write_map_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_to_a_copy_on_write_map_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values, labels = toy(5_000)
     np.save(tmp_path / "rows.npy", values)
-    monkeypatch.setattr("sfumato.solve.rows.FORGET", 1)
+    monkeypatch.setattr("sfumato.solve.labeled_rows.FORGET", 1)
     mine = np.load(tmp_path / "rows.npy", mmap_mode="c")
     mine *= 2
     shown = mine[:]
@@ -304,7 +370,7 @@ def test_changes_to_a_copy_on_write_map_are_kept(tmp_path: Path, monkeypatch: py
     np.testing.assert_array_equal(mine, 2 * values)
 
 
-def test_wild_rows_count_as_nothing_and_the_rest_is_learnt(tmp_path: Path) -> None:
+def test_wild_rows_count_as_nothing_and_the_rest_is_learned(tmp_path: Path) -> None:
     rows, labels = toy(1_000)
     wild = rows.copy()
     wild[::50], wild[1::50], wild[2::50] = np.nan, np.inf, 0
@@ -317,17 +383,25 @@ def test_wild_rows_count_as_nothing_and_the_rest_is_learnt(tmp_path: Path) -> No
     solved = procedure("fc", Rows(wild, labels, CLASSES))
     with ledger(tmp_path) as book:
         state = run(solved, book, KEY)
-    assert np.all(np.isfinite(flat(state))) and np.mean(classify(solved, state, rows) == labels) > 0.8
+    assert (
+        np.all(np.isfinite(flat(state))) and np.mean(classify(solved, state, rows) == labels) > 0.8
+    )
 
 
 def test_wild_rows_count_in_no_class(tmp_path: Path) -> None:
     rows, labels = toy(CHUNK + 100)
     wild = rows.astype(np.float64)
-    wild[0], wild[1, 0], wild[CHUNK + 1, 1] = np.nan, np.inf, 1e300  # the last is infinite where it is computed with
+    wild[0], wild[1, 0], wild[CHUNK + 1, 1] = (
+        np.nan,
+        np.inf,
+        1e300,
+    )  # the last is infinite where it is computed with
     release = Release("class counts", 1, GaussianEvent(1.0), "")
     weights = np.full(len(rows), 0.5, np.float32)
     for given, share in ((None, 1.0), (weights, 0.5)):
-        counted = class_counts(Rows(wild, labels, CLASSES, given), release).stages[0].measure({}, None)
+        counted = (
+            class_counts(Rows(wild, labels, CLASSES, given), release).stages[0].measure({}, None)
+        )
         kept = np.delete(labels, [0, 1, CHUNK + 1])
         np.testing.assert_array_equal(counted.value, share * np.bincount(kept, minlength=CLASSES))
 
@@ -363,14 +437,18 @@ def test_packing_on_the_host_is_the_same_isometry() -> None:
 
 
 def test_cleaned_eigenvalues_are_nearer_to_the_truth() -> None:
-    """Frobenius error of V diag(.) V^T, whose best possible values are v^T A v; against leaving them and cutting at zero."""
+    """Frobenius error of V diag(.) V^T, whose best possible values are v^T A v; against leaving
+    them and cutting at zero."""
     stream, d, noise = np.random.default_rng(0), 120, 1.0
     basis = np.linalg.qr(stream.normal(size=(d, d)))[0]
     truth = (basis * (60 * np.arange(1, d + 1) ** -0.7)) @ basis.T
     packed = pack_host(truth) + noise * stream.normal(size=d * (d + 1) // 2)
     values, vectors = np.linalg.eigh(unpack_host(packed, d))
     best = np.einsum("ij,ik,kj->j", vectors, truth, vectors)
-    errors = [np.linalg.norm(best - each) for each in (cleaned(values, noise), np.maximum(values, 0), values)]
+    errors = [
+        np.linalg.norm(best - each)
+        for each in (cleaned(values, noise), np.maximum(values, 0), values)
+    ]
     assert errors[0] < 0.35 * errors[1] < errors[2]
     assert values.min() < -0.3 * noise_edge(d, noise)
 

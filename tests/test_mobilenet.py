@@ -1,4 +1,5 @@
-"""MobileNetV2 with folded norms: the published layers, depthwise convolutions, and real weights where they are at hand."""
+"""MobileNetV2 with folded norms: the published layers, depthwise convolutions, and real weights
+where they are at hand."""
 
 import os
 from pathlib import Path
@@ -13,21 +14,31 @@ from PIL import Image
 
 from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError, WeightsError
-from sfumato.models import catalogue
-from sfumato.models.convolutions import Depthwise
-from sfumato.models.input import Prepared
-from sfumato.models.mobilenet import Block, MobileNetV2
+from sfumato.networks import catalog
+from sfumato.networks.input import Prepared
+from sfumato.networks.layers.convolutions import Depthwise
+from sfumato.networks.mobilenet import Block, MobileNetV2
 from sfumato.weights import folded_mobilenet, timm_mobilenet
 from sfumato.weights.layout import Layout, fill
 
 KEY = jax.random.key(0)
-WEIGHTS = Path(os.environ.get("SFUMATO_TEST_DATA", Path(__file__).parents[2] / "shared" / "data")) / "weights"
-PHOTOS = {"bird": "chickadee", "cat": "Egyptian cat", "dog": "miniature poodle", "dragonfly": "dragonfly",
-          "hot_dog": "hotdog", "parrot": "macaw", "sunflower": "daisy"}  # fmt: skip
+WEIGHTS = (
+    Path(os.environ.get("SFUMATO_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    / "weights"
+)
+PHOTOS = {
+    "bird": "chickadee",
+    "cat": "Egyptian cat",
+    "dog": "miniature poodle",
+    "dragonfly": "dragonfly",
+    "hot_dog": "hotdog",
+    "parrot": "macaw",
+    "sunflower": "daisy",
+}
 
 
 def abstract(name: str, classes: int = 1000) -> MobileNetV2:
-    found = catalogue.find(name)
+    found = catalog.find(name)
     return eqx.filter_eval_shape(found.make, found.input.shape((224, 224, 3)), classes, KEY)
 
 
@@ -38,8 +49,13 @@ def blank(name: str, classes: int = 1000) -> MobileNetV2:
 def test_the_layers_are_the_published_ones() -> None:
     """torchvision and timm count 3,504,872 parameters, of which a scale per channel is folded away."""
     network = abstract("mobilenetv2_100")
-    sizes = {jax.tree_util.keystr(path): leaf.size for path, leaf in jax.tree_util.tree_leaves_with_path(network)}
-    channels = sum(size for name, size in sizes.items() if name.endswith(".bias") and "head" not in name)
+    sizes = {
+        jax.tree_util.keystr(path): leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(network)
+    }
+    channels = sum(
+        size for name, size in sizes.items() if name.endswith(".bias") and "head" not in name
+    )
     assert channels == 17_056 and sum(sizes.values()) == 3_504_872 - channels
     assert network.size == 1280 and network.depth == 17
     image = jax.ShapeDtypeStruct((160, 160, 3), jnp.float32)
@@ -47,15 +63,25 @@ def test_the_layers_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("padding", ["SAME", "symmetric"])
-@pytest.mark.parametrize("stride, shape", [(1, (5, 6, 4)), (2, (6, 7, 4)), (2, (8, 2, 4)), (2, (1, 1, 4))])
-def test_a_depthwise_convolution_is_a_grouped_one(padding: str, stride: int, shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(
+    "stride, shape", [(1, (5, 6, 4)), (2, (6, 7, 4)), (2, (8, 2, 4)), (2, (1, 1, 4))]
+)
+def test_a_depthwise_convolution_is_a_grouped_one(
+    padding: str, stride: int, shape: tuple[int, int, int]
+) -> None:
     for size in (3, 7):
         layer = Depthwise(shape[2], size, KEY, stride, padding)
         layer = eqx.tree_at(lambda it: it.bias, layer, jnp.arange(4.0))
         image = jax.random.normal(KEY, shape)
         around = "SAME" if padding == "SAME" else [(size // 2, size // 2)] * 2
-        expected = lax.conv_general_dilated(image[None], layer.kernel[:, :, None], (stride, stride), around,
-                                            dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=4)  # fmt: skip
+        expected = lax.conv_general_dilated(
+            image[None],
+            layer.kernel[:, :, None],
+            (stride, stride),
+            around,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )
         np.testing.assert_allclose(layer(image), expected[0] + layer.bias, atol=1e-5)
 
 
@@ -63,8 +89,12 @@ def test_only_blocks_that_keep_the_shape_have_a_skip() -> None:
     image = jax.random.normal(KEY, (6, 6, 4))
     for outputs, stride, skips in ((4, 1, True), (8, 1, False), (4, 2, False)):
         block = Block(4, outputs, 6, stride, "SAME", KEY)
-        silent = eqx.tree_at(lambda it: it.project.weight, block, jnp.zeros_like(block.project.weight))
-        np.testing.assert_array_equal(silent(image), image if skips else jnp.zeros((6 // stride, 6 // stride, outputs)))
+        silent = eqx.tree_at(
+            lambda it: it.project.weight, block, jnp.zeros_like(block.project.weight)
+        )
+        np.testing.assert_array_equal(
+            silent(image), image if skips else jnp.zeros((6 // stride, 6 // stride, outputs))
+        )
 
 
 @pytest.mark.slow
@@ -76,7 +106,10 @@ def test_the_engine_clips_a_block_as_the_slow_twin_does() -> None:
     def loss(params, image):  # type: ignore[no-untyped-def]
         return jnp.square(eqx.combine(params, static)(image)).sum()
 
-    fast, slow = (clipped_grad(loss, 0.5, method=method)(params, images, mask).value for method in ("auto", "materialise"))
+    fast, slow = (
+        clipped_grad(loss, 0.5, method=method)(params, images, mask).value
+        for method in ("auto", "materialize")
+    )
     for got, expected in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
@@ -89,10 +122,21 @@ def test_more_blocks_than_there_are() -> None:
         network.after(18)
 
 
-@pytest.mark.parametrize("name, layout, way_out", [
-    ("mobilenetv2_100", folded_mobilenet.layout, "SAME padding; choose the model tf_mobilenetv2_100"),
-    ("tf_mobilenetv2_100", timm_mobilenet.layout, "symmetric padding; choose the model mobilenetv2_100"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, layout, way_out",
+    [
+        (
+            "mobilenetv2_100",
+            folded_mobilenet.layout,
+            "SAME padding; choose the model tf_mobilenetv2_100",
+        ),
+        (
+            "tf_mobilenetv2_100",
+            timm_mobilenet.layout,
+            "symmetric padding; choose the model mobilenetv2_100",
+        ),
+    ],
+)
 def test_weights_of_the_other_padding_are_refused(name: str, layout: Layout, way_out: str) -> None:
     """They have the same shapes, so nothing but the convention of their names tells them apart."""
     network = blank(name)
@@ -107,13 +151,24 @@ def pretrained() -> Prepared:
         pytest.skip("the real weights are not on this machine")
     with np.load(WEIGHTS / "mobilenet_v2_imagenet_folded.npz") as file:
         arrays = dict(file)
-    network = fill(blank("tf_mobilenetv2_100", 1001), arrays, folded_mobilenet.layout, folded_mobilenet.unused, keep_head=True)
-    return Prepared(network, catalogue.find("tf_mobilenetv2_100").input)
+    network = fill(
+        blank("tf_mobilenetv2_100", 1001),
+        arrays,
+        folded_mobilenet.layout,
+        folded_mobilenet.unused,
+        keep_head=True,
+    )
+    return Prepared(network, catalog.find("tf_mobilenetv2_100").input)
 
 
 def test_the_photos_are_named_right(pretrained: Prepared) -> None:
     names = (WEIGHTS / "imagenet_labels_1001.txt").read_text().splitlines()
     scores = eqx.filter_jit(pretrained)
     for photo, name in PHOTOS.items():
-        image = np.asarray(Image.open(WEIGHTS / "sample_photos" / f"{photo}.jpg").convert("RGB"), np.float32) / 255
+        image = (
+            np.asarray(
+                Image.open(WEIGHTS / "sample_photos" / f"{photo}.jpg").convert("RGB"), np.float32
+            )
+            / 255
+        )
         assert names[int(scores(image).argmax())].split(",")[0] == name

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from run_helpers import refused, succeeds
 
-from sfumato.models import catalogue, registry
-from sfumato.models.cost import forward_cost, multiply_adds, outline, parameters
-from sfumato.models.counted import COUNTED, count
-from sfumato.models.input import Input
+from sfumato.features import by_name
+from sfumato.networks import catalog
+from sfumato.networks.counted import COUNTED, count
+from sfumato.networks.image_cost import forward_cost, multiply_adds, outline, parameters
+from sfumato.networks.input import Input
 
 
 def array(*shape: int) -> jax.ShapeDtypeStruct:
@@ -23,23 +24,44 @@ def array(*shape: int) -> jax.ShapeDtypeStruct:
 
 def convolution(groups: int, stride: int):  # type: ignore[no-untyped-def]
     return lambda image, kernel: jax.lax.conv_general_dilated(
-        image, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups)
+        image,
+        kernel,
+        (stride, stride),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
 
 
-@pytest.mark.parametrize("function, arguments, expected", [
-    (jnp.matmul, (array(5, 7), array(7, 3)), 5 * 7 * 3),
-    (jnp.matmul, (array(2, 5, 7), array(2, 7, 3)), 2 * 5 * 7 * 3),
-    (lambda x, y: jnp.einsum("abc,bcd->ad", x, y), (array(2, 3, 4), array(3, 4, 5)), 2 * 3 * 4 * 5),
-    (convolution(1, 1), (array(1, 8, 6, 4), array(3, 3, 4, 10)), 8 * 6 * 10 * 9 * 4),
-    (convolution(1, 2), (array(1, 8, 6, 4), array(3, 3, 4, 10)), 4 * 3 * 10 * 9 * 4),
-    (convolution(4, 1), (array(1, 8, 6, 4), array(3, 3, 1, 4)), 8 * 6 * 4 * 9),
-    (jax.jit(lambda x: jnp.tanh(x) + 1), (array(5),), 0),
-    (lambda x: jax.lax.scan(lambda c, w: (c @ w, None), x, jnp.ones((6, 4, 4)))[0], (array(4),), 6 * 4 * 4),
-    (lambda x: jax.lax.fori_loop(0, 5, lambda _, y: y @ y, x), (array(3, 3),), 5 * 27),
-    (jax.checkpoint(jax.vmap(lambda x: x @ x)), (array(6, 4),), 6 * 4),
-    (lambda x: jax.lax.cond(x[0, 0] > 0, lambda y: y @ y, lambda y: y @ y @ y, x), (array(3, 3),), 2 * 27),
-    (jax.grad(lambda x: jnp.sum(x @ x)), (array(3, 3),), 3 * 27),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "function, arguments, expected",
+    [
+        (jnp.matmul, (array(5, 7), array(7, 3)), 5 * 7 * 3),
+        (jnp.matmul, (array(2, 5, 7), array(2, 7, 3)), 2 * 5 * 7 * 3),
+        (
+            lambda x, y: jnp.einsum("abc,bcd->ad", x, y),
+            (array(2, 3, 4), array(3, 4, 5)),
+            2 * 3 * 4 * 5,
+        ),
+        (convolution(1, 1), (array(1, 8, 6, 4), array(3, 3, 4, 10)), 8 * 6 * 10 * 9 * 4),
+        (convolution(1, 2), (array(1, 8, 6, 4), array(3, 3, 4, 10)), 4 * 3 * 10 * 9 * 4),
+        (convolution(4, 1), (array(1, 8, 6, 4), array(3, 3, 1, 4)), 8 * 6 * 4 * 9),
+        (jax.jit(lambda x: jnp.tanh(x) + 1), (array(5),), 0),
+        (
+            lambda x: jax.lax.scan(lambda c, w: (c @ w, None), x, jnp.ones((6, 4, 4)))[0],
+            (array(4),),
+            6 * 4 * 4,
+        ),
+        (lambda x: jax.lax.fori_loop(0, 5, lambda _, y: y @ y, x), (array(3, 3),), 5 * 27),
+        (jax.checkpoint(jax.vmap(lambda x: x @ x)), (array(6, 4),), 6 * 4),
+        (
+            lambda x: jax.lax.cond(x[0, 0] > 0, lambda y: y @ y, lambda y: y @ y @ y, x),
+            (array(3, 3),),
+            2 * 27,
+        ),
+        (jax.grad(lambda x: jnp.sum(x @ x)), (array(3, 3),), 3 * 27),
+    ],
+)
 def test_multiply_adds_by_hand(function, arguments: tuple, expected: int) -> None:  # type: ignore[no-untyped-def]
     assert multiply_adds(function, *arguments) == expected
 
@@ -50,27 +72,32 @@ def wide_resnet_by_hand(depth: int, width: int, side: int, classes: int) -> int:
     for stage in range(3):
         outputs, positions = 16 * width * 2**stage, (side >> stage) ** 2
         for block in range((depth - 4) // 6):
-            total += positions * outputs * (9 * inputs + 9 * outputs + (inputs if block == 0 else 0))
+            total += (
+                positions * outputs * (9 * inputs + 9 * outputs + (inputs if block == 0 else 0))
+            )
             inputs = outputs
     return total + inputs * classes
 
 
-@pytest.mark.parametrize("name, depth, width", [("wrn-16-4", 16, 4), ("wrn-40-4", 40, 4), ("wrn-28-10", 28, 10)])
+@pytest.mark.parametrize(
+    "name, depth, width", [("wrn-16-4", 16, 4), ("wrn-40-4", 40, 4), ("wrn-28-10", 28, 10)]
+)
 def test_the_cost_of_wide_resnets(name: str, depth: int, width: int) -> None:
-    network = outline(catalogue.find(name), (32, 32, 3), 10)
+    network = outline(catalog.find(name), (32, 32, 3), 10)
     assert forward_cost(network, (32, 32, 3)) == wide_resnet_by_hand(depth, width, 32, 10)
 
 
 def test_wrn_28_10_costs_what_is_published() -> None:
-    """36.5 million parameters (Zagoruyko & Komodakis 2016, Table 4); the literature has 5.2 billion multiply-adds."""
-    network = outline(catalogue.find("wrn-28-10"), (32, 32, 3), 10)
+    """36.5 million parameters (Zagoruyko & Komodakis 2016, Table 4); the literature has 5.2 billion
+    multiply-adds."""
+    network = outline(catalog.find("wrn-28-10"), (32, 32, 3), 10)
     assert parameters(network) == pytest.approx(36.5e6, rel=0.01)
     assert forward_cost(network, (32, 32, 3)) == pytest.approx(5.2e9, rel=0.02)
 
 
 def test_abstract_and_real_networks_cost_the_same() -> None:
-    real = registry.network("cnn", (16, 16, 1), 3, jax.random.key(0)).network
-    abstract = outline(catalogue.find("cnn"), (16, 16, 1), 3)
+    real = by_name.network("cnn", (16, 16, 1), 3, jax.random.key(0)).network
+    abstract = outline(catalog.find("cnn"), (16, 16, 1), 3)
     counted = sum(np.size(leaf) for leaf in jax.tree.leaves(eqx.filter(real, eqx.is_array)))
     assert parameters(real) == parameters(abstract) == counted
     assert forward_cost(real, (16, 16, 1)) == forward_cost(abstract, (16, 16, 1)) > 0
@@ -82,14 +109,21 @@ def test_abstract_and_real_networks_cost_the_same() -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three known ones, and one that is not in the table."""
-    known = {name: catalogue.find(name) for name in ("cnn", "wrn-16-4", "wrn-28-10")}
-    known["of-224"] = replace(known["wrn-16-4"], name="of-224", input=Input(224, colours=3), weights=("a/b", "a/c", "a/d"))
-    monkeypatch.setattr(catalogue, "architectures", lambda: known)
+    known = {name: catalog.find(name) for name in ("cnn", "wrn-16-4", "wrn-28-10")}
+    known["of-224"] = replace(
+        known["wrn-16-4"], name="of-224", input=Input(224, colors=3), weights=("a/b", "a/c", "a/d")
+    )
+    monkeypatch.setattr(catalog, "architectures", lambda: known)
 
 
 def test_networks_are_listed_with_what_they_cost(few: None) -> None:
     shown = succeeds("models")
-    assert [line.split(" ")[0] for line in shown.splitlines()[1:5]] == ["cnn", "wrn-16-4", "wrn-28-10", "of-224"]
+    assert [line.split(" ")[0] for line in shown.splitlines()[1:5]] == [
+        "cnn",
+        "wrn-16-4",
+        "wrn-28-10",
+        "of-224",
+    ]
     line = next(line for line in shown.splitlines() if line.startswith("wrn-28-10 "))
     assert line.split()[1:] == ["36.5", "M", "5.24", "G", "32x32x3*", "640"]
     assert "224x224x3 " in shown and "  a/b and 2 more" in shown
@@ -97,20 +131,27 @@ def test_networks_are_listed_with_what_they_cost(few: None) -> None:
 
 def test_the_table_has_all_networks() -> None:
     rows = json.loads(succeeds("models", "--json"))
-    assert [row["name"] for row in rows] == list(COUNTED) == list(catalogue.architectures())
+    assert [row["name"] for row in rows] == list(COUNTED) == list(catalog.architectures())
     assert all(row["multiply_adds"] > row["features"] * row["classes"] > 0 for row in rows)
 
 
-SMALLEST = {min(each, key=lambda name: COUNTED[name].depth) for each in (
-    [name for name, row in catalogue.architectures().items() if row.family == family]
-    for family in {row.family for row in catalogue.architectures().values()})}  # fmt: skip
+SMALLEST = {
+    min(each, key=lambda name: COUNTED[name].depth)
+    for each in (
+        [name for name, row in catalog.architectures().items() if row.family == family]
+        for family in {row.family for row in catalog.architectures().values()}
+    )
+}
 """One of each family."""
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in SMALLEST else [pytest.mark.slow]) for name in COUNTED])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in SMALLEST else [pytest.mark.slow]) for name in COUNTED],
+)
 def test_the_table_is_what_is_counted(name: str) -> None:
-    found = count(catalogue.find(name))
-    assert COUNTED[name] == found, f'in models/counted.py: "{name}": {found},'
+    found = count(catalog.find(name))
+    assert COUNTED[name] == found, f'in networks/counted.py: "{name}": {found},'
 
 
 def test_json_has_the_whole_numbers(few: None) -> None:
@@ -122,6 +163,9 @@ def test_json_has_the_whole_numbers(few: None) -> None:
 
 def test_one_network_in_detail_also_one_that_is_not_listed(tmp_path: Path) -> None:
     shown = succeeds("models", "wrn-22-2")
-    assert f"{wide_resnet_by_hand(22, 2, 32, 10):,} for the forward pass" in shown and "32x32x3, and other sizes" in shown
+    assert (
+        f"{wide_resnet_by_hand(22, 2, 32, 10):,} for the forward pass" in shown
+        and "32x32x3, and other sizes" in shown
+    )
     assert json.loads(succeeds("models", "wrn-22-2", "--json"))["depth"] == 9
     refused(tmp_path, "models", "resnet-of-mine", says=("model='resnet-of-mine'",))

@@ -1,4 +1,5 @@
-"""Every planted bug is caught, by the test named for it and for the reason it should be; without the bug that test passes."""
+"""Every planted bug is caught, by the test named for it and for the reason it should be; without
+the bug that test passes."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -9,7 +10,12 @@ import controls
 import pytest
 from mutations import BY_NAME, MUTATIONS, Campaign
 
-QUICK = ("no noise", "the same noise for every leaf", "the ledger is written after the release", "the test set is trained on")
+QUICK = (
+    "no noise",
+    "the same noise for every leaf",
+    "the ledger is written after the release",
+    "the test set is trained on",
+)
 Ask = Callable[[str], dict[str, Any]]
 
 
@@ -19,15 +25,24 @@ def ask() -> Iterator[Ask]:
         yield campaign.ask
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in BY_NAME])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in BY_NAME],
+)
 def test_a_planted_bug_is_caught(
-    ask: Ask, name: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+    ask: Ask,
+    name: str,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    """Its control, the same test without the bug, is an ordinary one of this run (`controls.py`), or else runs here."""
+    """Its control, the same test without the bug, is an ordinary one of this run (`controls.py`),
+    or else runs here."""
     bug = BY_NAME[name]
     found = ask(name)
     assert found["failed"], f"{name}: {bug.caught_by} did not notice"
-    assert re.search(bug.says, found["says"]), f"{name}: caught for another reason:\n{found['says'][-2000:]}"
+    assert re.search(bug.says, found["says"]), (
+        f"{name}: caught for another reason:\n{found['says'][-2000:]}"
+    )
     if controls.selected(request.node, bug.caught_by):
         record_property(controls.PROPERTY, bug.caught_by)
     else:
@@ -53,11 +68,22 @@ BUG = "def test_bug(request, record_property):\n    record_property('caught by',
 
 
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
-@pytest.mark.parametrize("mark, outcome, refused", [
-    ("", "True", False), ("", "False", True), ("@pytest.mark.skip", "True", True), ("@pytest.mark.xfail", "False", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mark, outcome, refused",
+    [
+        ("", "True", False),
+        ("", "False", True),
+        ("@pytest.mark.skip", "True", True),
+        ("@pytest.mark.xfail", "False", True),
+    ],
+)
 def test_a_bug_is_not_caught_by_a_test_that_does_not_pass_without_it(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mark: str, outcome: str, refused: bool, workers: tuple[str, ...]
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    mark: str,
+    outcome: str,
+    refused: bool,
+    workers: tuple[str, ...],
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(controls.__file__).parent))
     tests = pytester.mkdir("tests")

@@ -1,4 +1,5 @@
-"""Noise, beyond the law of `test_sampling_noise.py`: no correlation at any distance, keys of full length, other generators."""
+"""Noise, beyond the law of `test_sampling_noise.py`: no correlation at any distance, keys of full
+length, other generators."""
 
 import math
 import sys
@@ -25,17 +26,26 @@ UNLIKELY = 1e-6
 
 def drawn(mechanism, size, key=KEY):
     """What a mechanism adds to `size` numbers, in units of its standard deviation."""
-    nothing = BoundedSum({"w": np.zeros((size // 8, 8), np.float32)}, Sensitivity.of_contribution(1.0))
+    nothing = BoundedSum(
+        {"w": np.zeros((size // 8, 8), np.float32)}, Sensitivity.of_contribution(1.0)
+    )
     released = mechanism(nothing, key.at("r/0"))
     return np.asarray(released["w"], np.float64).ravel() / mechanism.multiplier
 
 
 def check_no_lag(noise):
-    """The autocorrelation at every lag, by FFT: under independence each is normal with deviation 1 / sqrt(n)."""
+    """The autocorrelation at every lag, by FFT: under independence each is normal with deviation 1
+    / sqrt(n)."""
     spectrum = np.abs(np.fft.rfft(noise - noise.mean(), 2 * len(noise))) ** 2
-    lags = np.fft.irfft(spectrum)[1 : len(noise) - 64] / (len(noise) - np.arange(1, len(noise) - 64)) ** 0.5 / noise.var()
+    lags = (
+        np.fft.irfft(spectrum)[1 : len(noise) - 64]
+        / (len(noise) - np.arange(1, len(noise) - 64)) ** 0.5
+        / noise.var()
+    )
     worst = np.abs(lags).argmax()
-    assert abs(lags[worst]) < stats.norm.isf(UNLIKELY / len(lags)), f"numbers {worst + 1} apart share noise"
+    assert abs(lags[worst]) < stats.norm.isf(UNLIKELY / len(lags)), (
+        f"numbers {worst + 1} apart share noise"
+    )
 
 
 def test_no_two_numbers_of_a_release_share_noise():
@@ -91,7 +101,10 @@ def test_control_floats_of_noise_are_no_such_multiples():
 
 
 def test_the_release_on_the_lattice_is_the_sum_plus_its_noise():
-    total, (g, deviation) = BoundedSum({"w": np.full(64, 5.0)}, Sensitivity.of_contribution(1.0)), lattice.lattice(1.3, 1.0, 64)
+    total, (g, deviation) = (
+        BoundedSum({"w": np.full(64, 5.0)}, Sensitivity.of_contribution(1.0)),
+        lattice.lattice(1.3, 1.0, 64),
+    )
     bound = LatticeGaussian(1.3).bind(total, KEY.at("r/0"))
     noise = g * lattice.discrete_gaussian(bound.key.stream("noise", "w"), deviation, 64)
     assert np.allclose(LatticeGaussian(1.3).release(bound)["w"], 5.0 + noise, atol=2e-6)
@@ -100,7 +113,7 @@ def test_the_release_on_the_lattice_is_the_sum_plus_its_noise():
 
 @pytest.mark.parametrize("d", [1, 10**4, 10**7, 10**10])
 def test_rounding_is_paid_for(d):
-    """d roundings move neighbours apart by up to sqrt(d) steps more; that costs next to nothing."""
+    """d roundings move neighbors apart by up to sqrt(d) steps more; that costs next to nothing."""
     g, deviation = lattice.lattice(1.5, 0.2, d)
     assert deviation >= 1.5 * (0.2 / g + math.sqrt(d)) * (1 + lattice.SLACK / 2)
     assert deviation * g <= 1.5 * 0.2 * (1 + 2e-5) or d > 10**7
@@ -108,17 +121,24 @@ def test_rounding_is_paid_for(d):
     stream = np.random.default_rng(d)
     one = stream.standard_normal(min(d, 10**4)) * 50 * g
     two = one + stream.standard_normal(len(one)) * g / 3
-    assert np.linalg.norm(np.rint(one / g) - np.rint(two / g)) <= np.linalg.norm(one - two) / g + math.sqrt(len(one))
+    assert np.linalg.norm(np.rint(one / g) - np.rint(two / g)) <= np.linalg.norm(
+        one - two
+    ) / g + math.sqrt(len(one))
 
 
 @pytest.mark.parametrize("sizes", [(64,), (1, 63), (10, 50, 4)])
 def test_rounding_is_paid_for_in_every_leaf(monkeypatch, sizes):
-    """All numbers of a release are rounded, in however many leaves they are: its noise is that of a single leaf."""
+    """All numbers of a release are rounded, in however many leaves they are: its noise is that of a
+    single leaf."""
     used, real = [], lattice.discrete_gaussian
-    monkeypatch.setattr(lattice, "discrete_gaussian", lambda key, t, count: (used.append(t), real(key, t, count))[1])
+    monkeypatch.setattr(
+        lattice, "discrete_gaussian", lambda key, t, count: (used.append(t), real(key, t, count))[1]
+    )
     leaves = {f"leaf {k}": np.zeros(size, np.float32) for k, size in enumerate(sizes)}
     LatticeGaussian(1.3)(BoundedSum(leaves, Sensitivity.of_contribution(1.0)), KEY.at("r/0"))
-    assert used == [lattice.lattice(1.3, 1.0, 64)[1]] * len(sizes), "rounding is not paid for in every leaf"
+    assert used == [lattice.lattice(1.3, 1.0, 64)[1]] * len(sizes), (
+        "rounding is not paid for in every leaf"
+    )
 
 
 def check_discrete(draws, deviation):
@@ -128,19 +148,32 @@ def check_discrete(draws, deviation):
     expected = law / law.sum() * len(draws)
     observed = np.bincount((draws + reach).clip(0, 2 * reach), minlength=len(law))
     keep = expected > 8
-    assert stats.chisquare(observed[keep], expected[keep] * observed[keep].sum() / expected[keep].sum()).pvalue > UNLIKELY
+    assert (
+        stats.chisquare(
+            observed[keep], expected[keep] * observed[keep].sum() / expected[keep].sum()
+        ).pvalue
+        > UNLIKELY
+    )
 
 
 @pytest.mark.parametrize("deviation", [1.0, 1.7, 12.3])
 def test_whole_noise_is_the_discrete_gaussian(deviation):
-    check_discrete(lattice.discrete_gaussian(KEY.stream("discrete", str(deviation)), deviation, 60_000), deviation)
+    check_discrete(
+        lattice.discrete_gaussian(KEY.stream("discrete", str(deviation)), deviation, 60_000),
+        deviation,
+    )
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda s: np.rint(s.standard_normal(60_000) * 1.0).astype(int),  # the rounded normal is wider when the steps are wide
-    lambda s: lattice.discrete_gaussian(s, 1.05, 60_000),
-    lambda s: abs(lattice.discrete_gaussian(s, 1.0, 60_000)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda s: np.rint(s.standard_normal(60_000) * 1.0).astype(
+            int
+        ),  # the rounded normal is wider when the steps are wide
+        lambda s: lattice.discrete_gaussian(s, 1.05, 60_000),
+        lambda s: abs(lattice.discrete_gaussian(s, 1.0, 60_000)),
+    ],
+)
 def test_control_another_discrete_law_is_noticed(wrong):
     with pytest.raises(AssertionError):
         check_discrete(wrong(KEY.stream("control")), 1.0)
@@ -166,7 +199,17 @@ def test_a_run_on_the_lattice_from_the_command_line(tmp_path):
     stream, labels = np.random.default_rng(0), np.arange(120) % 3
     rows = (stream.standard_normal((120, 6)) + 3 * np.eye(6)[labels]).astype(np.float32)
     np.savez(tmp_path / "rows.npz", x_train=rows, y_train=labels)
-    arguments = ("fit", "--features", tmp_path / "rows.npz", "--method", "means", "--insecure-seed", 1, "--log", "quiet")
+    arguments = (
+        "fit",
+        "--features",
+        tmp_path / "rows.npz",
+        "--method",
+        "means",
+        "--insecure-seed",
+        1,
+        "--log",
+        "quiet",
+    )
     for noise in NOISES:
         succeeds(*arguments, "--noise", noise, "--out", tmp_path / noise)
     models = [(tmp_path / noise / "model.safetensors").read_bytes() for noise in NOISES]
@@ -174,9 +217,15 @@ def test_a_run_on_the_lattice_from_the_command_line(tmp_path):
     told = [succeeds("account", tmp_path / noise) for noise in NOISES]
     assert told[0] == told[1], "the same promise"
     statements = [succeeds("report", tmp_path / noise) for noise in NOISES]
-    assert ["lowest bits are known and were not defended" in each for each in statements] == [True, False]
+    assert ["lowest bits are known and were not defended" in each for each in statements] == [
+        True,
+        False,
+    ]
     assert ["whole multiple of a public step" in each for each in statements] == [False, True]
-    assert "discrete Gaussian, on a lattice, by Philox4x64-10" in (tmp_path / "lattice" / "report.html").read_text()
+    assert (
+        "discrete Gaussian, on a lattice, by Philox4x64-10"
+        in (tmp_path / "lattice" / "report.html").read_text()
+    )
 
 
 # -- another generator
@@ -186,7 +235,9 @@ def test_chacha_streams_follow_the_same_laws():
     pytest.importorskip("randomgen")
     key = KEY.using("chacha")
     assert not np.array_equal(key.stream("a").random(4), KEY.stream("a").random(4))
-    assert np.array_equal(key.at("a").stream(1).random(4), KEY.using("chacha").stream("a", 1).random(4))
+    assert np.array_equal(
+        key.at("a").stream(1).random(4), KEY.using("chacha").stream("a", 1).random(4)
+    )
     check_no_lag(drawn(Gaussian(1.3), 4096, key))
     assert stats.kstest(drawn(Gaussian(1.3), 4096, key), "norm").pvalue > UNLIKELY
     assert type(key.stream("a").bit_generator).__name__ == "ChaCha"

@@ -1,4 +1,5 @@
-"""Correlated noise: it is white after C, its price is that of its cyclic samples, and no other sampler takes it."""
+"""Correlated noise: it is white after C, its price is that of its cyclic samples, and no other
+sampler takes it."""
 
 import dataclasses
 import json
@@ -21,11 +22,16 @@ from sfumato.noise import NOISES, BandedGaussian, banded
 from sfumato.noise.banded import Following, error_of_sums, square_root_bands
 from sfumato.privacy import events, relations
 from sfumato.privacy.accountants import epsilon
-from sfumato.privacy.events import BandedGaussianEvent, CyclicPoissonEvent, GaussianEvent, PoissonSampledEvent
+from sfumato.privacy.events import (
+    BandedGaussianEvent,
+    CyclicPoissonEvent,
+    GaussianEvent,
+    PoissonSampledEvent,
+)
 from sfumato.privacy.ledger import Ledger
-from sfumato.sampling import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson
+from sfumato.sampling.samplers import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson
 from sfumato.train import loop
-from sfumato.train.witness import Witness
+from sfumato.train.replay_guard import ReplayGuard
 
 UNLIKELY = 1e-6
 SIGMA, BANDS, CYCLE, STEPS = 2.0, 3, 4, 9
@@ -39,7 +45,9 @@ def released(noise, steps, size=2000, sensitivity=1.0):
     """What is added to nothing, (steps, size)."""
     nothing = {"a": np.zeros(size // 2, np.float32), "b": np.zeros((size // 4, 2), np.float32)}
     rows = [each.value for each in in_order(noise, nothing, steps, sensitivity)[0]]
-    return np.stack([np.concatenate([np.ravel(row["a"]), np.ravel(row["b"])]) for row in rows]).astype(np.float64)
+    return np.stack(
+        [np.concatenate([np.ravel(row["a"]), np.ravel(row["b"])]) for row in rows]
+    ).astype(np.float64)
 
 
 def in_order(noise, value, steps, sensitivity=1.0):
@@ -54,7 +62,10 @@ def in_order(noise, value, steps, sensitivity=1.0):
 
 def whitened(rows, coefficients):
     """C times the releases."""
-    return sum(c * np.concatenate([np.zeros((j, rows.shape[1])), rows[: len(rows) - j]]) for j, c in enumerate(coefficients))
+    return sum(
+        c * np.concatenate([np.zeros((j, rows.shape[1])), rows[: len(rows) - j]])
+        for j, c in enumerate(coefficients)
+    )
 
 
 def trainer(sampler=None, bands=BANDS, **change):
@@ -78,9 +89,15 @@ def test_with_every_band_c_is_the_root_of_the_sums_of_steps(momentum):
 def test_the_predicted_error_is_that_of_the_matrices(bands, momentum):
     steps, c = 20, square_root_bands(bands, momentum)
     matrix = sum(np.diag(np.full(steps - j, each), -j) for j, each in enumerate(c))
-    sums = np.tril(np.cumsum(momentum ** np.arange(steps))[np.abs(np.subtract.outer(np.arange(steps), np.arange(steps)))])
+    sums = np.tril(
+        np.cumsum(momentum ** np.arange(steps))[
+            np.abs(np.subtract.outer(np.arange(steps), np.arange(steps)))
+        ]
+    )
     factor = sums @ np.linalg.inv(matrix)
-    assert error_of_sums(c, steps, momentum) == pytest.approx(np.sqrt((factor**2).sum() / steps), rel=1e-9)
+    assert error_of_sums(c, steps, momentum) == pytest.approx(
+        np.sqrt((factor**2).sum() / steps), rel=1e-9
+    )
 
 
 def test_more_bands_leave_less_noise_in_the_sums_at_equal_noise_per_step():
@@ -108,9 +125,13 @@ def check_white(rows, deviation):
     size = rows.shape[1]
     squares = (rows**2).sum(1) / deviation**2
     worst = stats.norm.isf(UNLIKELY / len(rows) ** 2)
-    assert (np.abs(squares - size) < worst * math.sqrt(2 * size)).all(), "a step has another deviation"
+    assert (np.abs(squares - size) < worst * math.sqrt(2 * size)).all(), (
+        "a step has another deviation"
+    )
     shared = rows @ rows.T / deviation**2
-    assert (np.abs(shared - np.diag(np.diag(shared))) < worst * math.sqrt(size)).all(), "steps share noise"
+    assert (np.abs(shared - np.diag(np.diag(shared))) < worst * math.sqrt(size)).all(), (
+        "steps share noise"
+    )
 
 
 @pytest.mark.parametrize("bands", [1, 2, 5])
@@ -152,7 +173,8 @@ def test_correlated_noise_without_the_seals_of_earlier_sums_is_refused():
 
 
 def check_separation(bands, cycle, runs=4000):
-    """The best attacker on one example that takes part in all its turns: C times the releases, matched with what it adds.
+    """The best attacker on one example that takes part in all its turns: C times the releases,
+    matched with what it adds.
 
     mu of that must be no more than what is charged for: sqrt(turns) / sigma.
     """
@@ -183,7 +205,10 @@ def test_control_closer_turns_would_cost_more():
 
 
 def test_the_event_is_priced_as_independent_noise_on_cyclic_samples():
-    banded = {CyclicPoissonEvent(0.3, 4, phase, BandedGaussianEvent(1.5, 4)): count for phase, count in enumerate((3, 3, 2, 2))}
+    banded = {
+        CyclicPoissonEvent(0.3, 4, phase, BandedGaussianEvent(1.5, 4)): count
+        for phase, count in enumerate((3, 3, 2, 2))
+    }
     plain = {PoissonSampledEvent(0.3, GaussianEvent(1.5)): 3}
     for relation in relations.RELATIONS:
         assert epsilon(banded, 1e-5, relation=relation) == epsilon(plain, 1e-5, relation=relation)
@@ -191,14 +216,25 @@ def test_the_event_is_priced_as_independent_noise_on_cyclic_samples():
     assert epsilon(whole, 1e-5) == epsilon({GaussianEvent(1.5): 5}, 1e-5)
 
 
-@pytest.mark.parametrize("make", [
-    lambda event: PoissonSampledEvent(0.1, event), lambda event: PoissonSampledEvent(1.0, event),
-    lambda event: events.SelectedEvent(event, 3.0), lambda event: events.TruncatedPoissonEvent(0.1, 100, 50, event),
-    lambda event: events.FixedSizeEvent(10, 100, event), lambda event: CyclicPoissonEvent(0.1, 3, 0, event),
-    Poisson(0.1, 5, 100).event, Poisson(1.0, 5, 100).event, FullBatch(5, 100).event, FixedSize(5, 5, 100).event,
-    TruncatedPoisson(0.1, 5, 100, 20).event, TruncatedPoisson(1.0, 5, 100, 100).event, CyclicPoisson(0.5, 5, 100, 3).event,
-    lambda event: epsilon({event: 1}, 1e-5),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda event: PoissonSampledEvent(0.1, event),
+        lambda event: PoissonSampledEvent(1.0, event),
+        lambda event: events.SelectedEvent(event, 3.0),
+        lambda event: events.TruncatedPoissonEvent(0.1, 100, 50, event),
+        lambda event: events.FixedSizeEvent(10, 100, event),
+        lambda event: CyclicPoissonEvent(0.1, 3, 0, event),
+        Poisson(0.1, 5, 100).event,
+        Poisson(1.0, 5, 100).event,
+        FullBatch(5, 100).event,
+        FixedSize(5, 5, 100).event,
+        TruncatedPoisson(0.1, 5, 100, 20).event,
+        TruncatedPoisson(1.0, 5, 100, 100).event,
+        CyclicPoisson(0.5, 5, 100, 3).event,
+        lambda event: epsilon({event: 1}, 1e-5),
+    ],
+)
 def test_nothing_else_takes_correlated_noise(make):
     with pytest.raises((ArgumentError, TypeCheckError)):
         make(BandedGaussianEvent(1.0, 4))
@@ -215,18 +251,49 @@ def test_events_survive_the_ledger():
     assert events.from_json(events.to_json(event)) == event
 
 
-@pytest.mark.parametrize("wrong", [
-    {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 2},
-    {"kind": "poisson", "rate": 0.1, "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 2}},
-    {"kind": "selected", "mean": 3.0, "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 2}},
-    {"kind": "fixed-size", "size": 3, "n": 9, "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 2}},
-    {"kind": "cyclic-poisson", "rate": 0.1, "cycle": 4, "phase": 0,
-     "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0}},
-    {"kind": "cyclic-poisson", "rate": 0.1, "cycle": 4, "phase": 0,
-     "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 5}},
-    {"kind": "cyclic-poisson", "rate": 0.1, "cycle": 4, "phase": 0,
-     "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": True}},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 2},
+        {
+            "kind": "poisson",
+            "rate": 0.1,
+            "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 2},
+        },
+        {
+            "kind": "selected",
+            "mean": 3.0,
+            "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 2},
+        },
+        {
+            "kind": "fixed-size",
+            "size": 3,
+            "n": 9,
+            "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 2},
+        },
+        {
+            "kind": "cyclic-poisson",
+            "rate": 0.1,
+            "cycle": 4,
+            "phase": 0,
+            "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0},
+        },
+        {
+            "kind": "cyclic-poisson",
+            "rate": 0.1,
+            "cycle": 4,
+            "phase": 0,
+            "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": 5},
+        },
+        {
+            "kind": "cyclic-poisson",
+            "rate": 0.1,
+            "cycle": 4,
+            "phase": 0,
+            "event": {"kind": "banded-gaussian", "noise_multiplier": 1.0, "bands": True},
+        },
+    ],
+)
 def test_a_ledger_with_correlated_noise_elsewhere_is_refused(wrong):
     with pytest.raises((LedgerError, ArgumentError)):
         events.from_json(wrong)
@@ -244,7 +311,9 @@ def ledger(tmp_path):
 def test_a_run_pays_for_its_busiest_group(ledger):
     loop.run(trainer(), ledger, KEY)
     turns = math.ceil(STEPS / CYCLE)
-    assert ledger.epsilon() == pytest.approx(epsilon({PoissonSampledEvent(0.5, GaussianEvent(SIGMA)): turns}, 1e-3))
+    assert ledger.epsilon() == pytest.approx(
+        epsilon({PoissonSampledEvent(0.5, GaussianEvent(SIGMA)): turns}, 1e-3)
+    )
 
 
 def test_a_budget_that_is_too_small_stops_it_before_the_first_step(tmp_path):
@@ -268,10 +337,12 @@ def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, done):
             raise Stop
 
     with Ledger.create(tmp_path / "part", delta=1e-3, epsilon_max=50.0) as part:
-        witness = Witness(tmp_path / "witness")
+        replay_guard = ReplayGuard(tmp_path / "witness")
         with pytest.raises(Stop):
-            loop.run(trainer(), part, KEY, witness=witness, after_step=stop)
-        again = loop.run(trainer(), part, KEY, state=kept[done], first=done, witness=witness)
+            loop.run(trainer(), part, KEY, replay_guard=replay_guard, after_step=stop)
+        again = loop.run(
+            trainer(), part, KEY, state=kept[done], first=done, replay_guard=replay_guard
+        )
     assert equal(end["params"], again["params"])
 
 
@@ -281,16 +352,25 @@ def test_the_noise_left_in_the_parameters_is_what_was_predicted():
     left = {}
     for bands in (1, 8):
         procedure = dataclasses.replace(
-            trainer(CyclicPoisson(0.5, steps, N, 8), bands), params={"w": np.zeros((size // 4, 4), np.float32)},
-            clipped=lambda params, examples, mask: BoundedSum({"w": 0 * params["w"]}, Sensitivity.of_contribution(1.0)),
-            optimiser=optax.sgd(1.0), ema_decay=0.0)  # fmt: skip
+            trainer(CyclicPoisson(0.5, steps, N, 8), bands),
+            params={"w": np.zeros((size // 4, 4), np.float32)},
+            clipped=lambda params, examples, mask: BoundedSum(
+                {"w": 0 * params["w"]}, Sensitivity.of_contribution(1.0)
+            ),
+            optimizer=optax.sgd(1.0),
+            ema_decay=0.0,
+        )
         state, squares = procedure.start(), []
         for step in range(steps):
             total = procedure.measure(state, step, KEY.at("dp-sgd"))
-            state = procedure.absorb(state, step, procedure.mechanism(step)(total, KEY.at(named(step))))
+            state = procedure.absorb(
+                state, step, procedure.mechanism(step)(total, KEY.at(named(step)))
+            )
             squares.append(np.mean(np.asarray(state["params"]["w"], np.float64) ** 2))
         left[bands] = math.sqrt(np.mean(squares)) * procedure.sampler.expected_batch_size / SIGMA
-        assert left[bands] == pytest.approx(error_of_sums(square_root_bands(bands), steps), rel=0.05)
+        assert left[bands] == pytest.approx(
+            error_of_sums(square_root_bands(bands), steps), rel=0.05
+        )
     assert left[8] < 0.6 * left[1]
 
 
@@ -304,9 +384,13 @@ def test_it_is_not_drawn_on_a_lattice():
 
 def audited():
     """4,000 guesses about canaries that take part in every turn of theirs."""
-    procedure = trainer(CyclicPoisson(1.0, STEPS, N, CYCLE), params={"w": np.zeros((500, 1), np.float32)})
+    procedure = trainer(
+        CyclicPoisson(1.0, STEPS, N, CYCLE), params={"w": np.zeros((500, 1), np.float32)}
+    )
     claim = Claim(loop.tally(procedure), 1e-5)
-    return claim, canaries.whitebox(procedure, claim, np.random.default_rng(0), canaries=500, runs=8)[0]
+    return claim, canaries.whitebox(
+        procedure, claim, np.random.default_rng(0), canaries=500, runs=8
+    )[0]
 
 
 def test_an_audit_of_correlated_noise_sees_most_of_what_is_claimed_and_no_more():
@@ -325,7 +409,19 @@ def test_control_an_audit_finds_half_of_the_noise(monkeypatch):
 
 
 BATCH = N_IMAGES // 4
-BANDED = (*NETWORK, "--steps", "5", "--batch", str(BATCH), "--noise-bands", "2", "--epsilon", "8", "--delta", "0.001")
+BANDED = (
+    *NETWORK,
+    "--steps",
+    "5",
+    "--batch",
+    str(BATCH),
+    "--noise-bands",
+    "2",
+    "--epsilon",
+    "8",
+    "--delta",
+    "0.001",
+)
 
 
 def test_a_run_with_correlated_noise_and_its_account_and_resume(tmp_path):
@@ -336,21 +432,43 @@ def test_a_run_with_correlated_noise_and_its_account_and_resume(tmp_path):
     succeeds("train", "--data", images, *BANDED, "--log", "quiet", "--out", out)
     lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
     inner = [line["event"]["event"] for line in lines if "event" in line]
-    assert len(inner) == 5 and {(each["kind"], each["bands"]) for each in inner} == {("banded-gaussian", 2)}
+    assert len(inner) == 5 and {(each["kind"], each["bands"]) for each in inner} == {
+        ("banded-gaussian", 2)
+    }
     sigma = inner[0]["noise_multiplier"]
     spent = epsilon({PoissonSampledEvent(0.5, GaussianEvent(sigma)): 3}, 0.001)
     assert spent <= 8 and f"{spent:.4g}"[:4] in succeeds("account", out / "ledger.jsonl")
 
 
-@pytest.mark.parametrize(("given", "says"), [
-    (("--noise-bands", "1"), ("noise_bands", "at least 2")),
-    (("--noise-bands", "2", "--noise", "lattice"), ("noise", "lattice")),
-    (("--noise-bands", "2", "--sampler", "poisson"), ("sampler", "take turns")),
-    (("--noise-bands", "3", "--cycle", "2", "--sampler", "cyclic"), ("cycle", "at least as many")),
-    (("--noise-bands", "8"), ("cycle", "groups")),
-    (("--noise-bands", "2", "--method", "dp-fc", "--model", "auto"), ("noise_bands", "no such setting")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("--noise-bands", "1"), ("noise_bands", "at least 2")),
+        (("--noise-bands", "2", "--noise", "lattice"), ("noise", "lattice")),
+        (("--noise-bands", "2", "--sampler", "poisson"), ("sampler", "take turns")),
+        (
+            ("--noise-bands", "3", "--cycle", "2", "--sampler", "cyclic"),
+            ("cycle", "at least as many"),
+        ),
+        (("--noise-bands", "8"), ("cycle", "groups")),
+        (
+            ("--noise-bands", "2", "--method", "dp-fc", "--model", "auto"),
+            ("noise_bands", "no such setting"),
+        ),
+    ],
+)
 def test_what_correlated_noise_cannot_do_is_refused_in_a_line(tmp_path, given, says):
     images = write_dataset(tmp_path / "images")
     settings = ("--batch", str(BATCH), "--steps", "4") if "dp-fc" not in given else ()
-    refused(tmp_path, "train", "--data", images, *NETWORK, *settings, *given, "--out", tmp_path / "run", says=says)
+    refused(
+        tmp_path,
+        "train",
+        "--data",
+        images,
+        *NETWORK,
+        *settings,
+        *given,
+        "--out",
+        tmp_path / "run",
+        says=says,
+    )

@@ -1,5 +1,6 @@
-"""A run that is forked: copied while it was stopped, and gone on with twice. Noise is bound to what it hides, so the difference
-of two releases of one name is as noisy as it looks, unless they are the same release.
+"""A run that is forked: copied while it was stopped, and gone on with twice. Noise is bound to what
+it hides, so the difference of two releases of one name is as noisy as it looks, unless they are the
+same release.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from sfumato.noise import NOISES, BandedGaussian, Gaussian, LatticeGaussian
 from sfumato.noise.banded import Following, square_root_bands
 from sfumato.privacy.ledger import Ledger
 from sfumato.train import checkpoint, loop
-from sfumato.train.witness import Witness
+from sfumato.train.replay_guard import ReplayGuard
 
 SIZE = 500
 WIDE = {"w": np.zeros((SIZE, 1), np.float32)}
@@ -58,8 +59,16 @@ def go_on(folder, kind, tilt=0.0, until=None):
     found = checkpoint.load(folder / "checkpoint", one.start())
     state, first = (None, 0) if found is None else (found[0], found[1]["step"])
     with Ledger.open(folder) as book, contextlib.suppress(Stopped):
-        loop.run(one, book, KEY, state=state, first=first, witness=Witness(folder / "sums.jsonl"), after_step=after,
-                 noise=NOISES["lattice" if kind == "lattice" else "gaussian"])  # fmt: skip
+        loop.run(
+            one,
+            book,
+            KEY,
+            state=state,
+            first=first,
+            replay_guard=ReplayGuard(folder / "sums.jsonl"),
+            after_step=after,
+            noise=NOISES["lattice" if kind == "lattice" else "gaussian"],
+        )
     return seen
 
 
@@ -87,9 +96,13 @@ def test_two_copies_that_round_differently_have_independent_noise(tmp_path, kind
     for step in range(DONE, STEPS):
         if kind != "banded" or step == DONE:
             check_noisy(seen[0][step], seen[1][step], tilt, scale)
-        assert (seen[0][step] - seen[1][step]).std() > 1.25 * scale, "the difference is without noise"
+        assert (seen[0][step] - seen[1][step]).std() > 1.25 * scale, (
+            "the difference is without noise"
+        )
     with Ledger.open(one) as first, Ledger.open(two) as second:
-        assert first.tally == second.tally == loop.tally(procedure(kind)), "each has paid for what it released"
+        assert first.tally == second.tally == loop.tally(procedure(kind)), (
+            "each has paid for what it released"
+        )
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "lattice", "banded"])
@@ -110,7 +123,7 @@ def test_a_repeated_step_of_another_sum_is_refused(tmp_path, kind):
     assert (one / "ledger.jsonl").read_bytes() == before
 
 
-def test_without_its_witness_a_run_is_not_repeated(tmp_path):
+def test_without_its_replay_guard_a_run_is_not_repeated(tmp_path):
     """Nobody could tell a repetition from a second release."""
     one, _ = forked(tmp_path, "gaussian")
     shutil.rmtree(one / "checkpoint")
@@ -119,20 +132,21 @@ def test_without_its_witness_a_run_is_not_repeated(tmp_path):
         go_on(one, "gaussian")
 
 
-def test_a_witness_counts_a_last_line_without_its_newline(tmp_path):
+def test_a_replay_guard_counts_a_last_line_without_its_newline(tmp_path):
     path = tmp_path / "sums"
     for release in ("r/0", "r/1"):
-        Witness(path).check(release, "seal")
+        ReplayGuard(path).check(release, "seal")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    assert Witness(path).knows("r/1") and path.read_bytes() == whole
+    assert ReplayGuard(path).knows("r/1") and path.read_bytes() == whole
     path.write_bytes(whole[:-2])
-    assert not Witness(path).knows("r/1") and len(Path(path).read_text().splitlines()) == 1
+    assert not ReplayGuard(path).knows("r/1") and len(Path(path).read_text().splitlines()) == 1
     assert json.loads(path.read_text())["release"] == "r/0"
 
 
 def test_a_later_step_of_equal_sums_tells_nothing_of_earlier_ones():
-    """Copies of a run with correlated noise differ in step 0 and have equal sums in step 1, such as those of empty batches."""
+    """Copies of a run with correlated noise differ in step 0 and have equal sums in step 1, such as
+    those of empty batches."""
     noise, later = BandedGaussian(1.0, square_root_bands(2)), []
     for first in (0.0, 1e-3):
         seals, bound = noise.no_seals(2), Sensitivity.of_contribution(1.0)
@@ -141,14 +155,24 @@ def test_a_later_step_of_equal_sums_tells_nothing_of_earlier_ones():
             released = noise.at(step, lambda each: f"r/{each}")(total, KEY.at(f"r/{step}"))
             seals[step] = released.seal
         later.append(np.asarray(released.value["w"], np.float64))
-    fresh, taken_back = 1 / noise.coefficients[0], noise.coefficients[1] / noise.coefficients[0] ** 2
-    assert (later[0] - later[1]).std() > 0.9 * (2 * (fresh**2 + taken_back**2)) ** 0.5, "without noise of its own"
+    fresh, taken_back = (
+        1 / noise.coefficients[0],
+        noise.coefficients[1] / noise.coefficients[0] ** 2,
+    )
+    assert (later[0] - later[1]).std() > 0.9 * (2 * (fresh**2 + taken_back**2)) ** 0.5, (
+        "without noise of its own"
+    )
 
 
 def test_another_scale_or_mechanism_has_noise_of_its_own():
     """Two scales of the same noise on the same sum would tell both."""
     value, draws = {"w": np.zeros(SIZE, np.float32)}, []
-    for make, bound in ((Gaussian(1.0), 1.0), (Gaussian(1.5), 1.0), (Gaussian(1.0), 1.5), (LatticeGaussian(1.0), 1.0)):
+    for make, bound in (
+        (Gaussian(1.0), 1.0),
+        (Gaussian(1.5), 1.0),
+        (Gaussian(1.0), 1.5),
+        (LatticeGaussian(1.0), 1.0),
+    ):
         total = BoundedSum(value, Sensitivity.of_contribution(bound))
         draws.append(np.asarray(make(total, KEY.at("r/0"))["w"], np.float64))
     shared = np.abs(np.corrcoef(draws)[np.triu_indices(4, 1)])
@@ -157,9 +181,22 @@ def test_another_scale_or_mechanism_has_noise_of_its_own():
 
 def test_a_seal_is_of_names_shapes_types_and_numbers():
     whole = np.arange(6, dtype=np.float32)
-    trees = [{"a": whole}, {"b": whole}, {"a": whole.reshape(2, 3)}, {"a": whole.view(np.int32)}, {"a": np.nextafter(whole, 9)},
-             {"a": whole[:3], "b": whole[3:]}, {"a": whole[:2], "b": whole[2:]}, {"a": whole.astype(np.float64)}]  # fmt: skip
-    seals = [Gaussian(1.0).bind(BoundedSum(tree, Sensitivity.of_contribution(1.0)), KEY).seal for tree in trees]
+    trees = [
+        {"a": whole},
+        {"b": whole},
+        {"a": whole.reshape(2, 3)},
+        {"a": whole.view(np.int32)},
+        {"a": np.nextafter(whole, 9)},
+        {"a": whole[:3], "b": whole[3:]},
+        {"a": whole[:2], "b": whole[2:]},
+        {"a": whole.astype(np.float64)},
+    ]
+    seals = [
+        Gaussian(1.0).bind(BoundedSum(tree, Sensitivity.of_contribution(1.0)), KEY).seal
+        for tree in trees
+    ]
     assert len(set(seals)) == len(trees)
-    on_device = BoundedSum(jax.tree.map(jax.numpy.asarray, trees[0]), Sensitivity.of_contribution(1.0))
+    on_device = BoundedSum(
+        jax.tree.map(jax.numpy.asarray, trees[0]), Sensitivity.of_contribution(1.0)
+    )
     assert Gaussian(1.0).bind(on_device, KEY).seal == seals[0]

@@ -1,4 +1,5 @@
-"""Pre-training on public images: it learns, says that it is not private, goes on after a stop, and its weights serve."""
+"""Pre-training on public images: it learns, says that it is not private, goes on after a stop, and
+its weights serve."""
 
 import json
 from pathlib import Path
@@ -19,15 +20,29 @@ def test_learns_warns_and_its_weights_serve_private_training(folder: Path, tmp_p
     assert outcome.code == 0, outcome.err
     assert "NOT PRIVATE" in outcome.err and "NOT PRIVATE" in outcome.out
     accuracy = float(outcome.out.split()[1])
-    assert accuracy > 80  # three colours
+    assert accuracy > 80  # three colors
     assert [path.name for path in tmp_path.iterdir()] == [out.name]  # no checkpoint left
-    succeeds("train", "--data", folder, "--weights", out, "--epsilon", "50", "--log", "quiet", "--out", run)
+    succeeds(
+        "train",
+        "--data",
+        folder,
+        "--weights",
+        out,
+        "--epsilon",
+        "50",
+        "--log",
+        "quiet",
+        "--out",
+        run,
+    )
     plan = json.loads((run / "plan.json").read_text())
     assert plan["model"] == "cnn" and plan["weights"]["input"]["size"] == 8
     assert json.loads((run / "evaluation.json").read_text())["accuracy"] > 0.6
 
 
-def test_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_goes_on_where_it_was_stopped(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, out = tmp_path / "whole.safetensors", tmp_path / "w.safetensors"
     command = ("pretrain", "--data", folder, *SETTINGS, "--epochs", "3")
     succeeds(*command, "--out", whole)
@@ -48,28 +63,69 @@ def test_goes_on_where_it_was_stopped(folder: Path, tmp_path: Path, monkeypatch:
     assert all((before[name] == after[name]).all() for name in before) and set(before) == set(after)
 
 
-@pytest.mark.parametrize(("more", "says"), [
-    (("--out", "w.bin"), (".safetensors",)), (("--model", "resnet1"), ("model='resnet1'",)),
-    (("--epochs", "0"), ("epochs=0",)), (("--batch", "100"), ("batch=100", "24")),
-    (("--data", ""), ("data=''", "name a data set")),
-])  # fmt: skip
-def test_refusals(folder: Path, tmp_path: Path, more: tuple[str, str], says: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--out", "w.bin"), (".safetensors",)),
+        (("--model", "resnet1"), ("model='resnet1'",)),
+        (("--epochs", "0"), ("epochs=0",)),
+        (("--batch", "100"), ("batch=100", "24")),
+        (("--data", ""), ("data=''", "name a data set")),
+    ],
+)
+def test_refusals(
+    folder: Path, tmp_path: Path, more: tuple[str, str], says: tuple[str, ...]
+) -> None:
     out = () if more[0] == "--out" else ("--out", tmp_path / "w.safetensors")
     refused(tmp_path, "pretrain", "--data", folder, *more, *out, says=says)
 
 
 def test_a_file_that_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"precious")
-    refused(tmp_path, "pretrain", "--data", folder, "--out", tmp_path / "w.safetensors", says=("exists already",))
+    refused(
+        tmp_path,
+        "pretrain",
+        "--data",
+        folder,
+        "--out",
+        tmp_path / "w.safetensors",
+        says=("exists already",),
+    )
 
 
 @pytest.mark.slow
 def test_digits_end_to_end(tmp_path: Path) -> None:
-    """Features learnt from half of the digits: 30 private runs on them scored 0.896 at epsilon 1, with a deviation of 0.018."""
+    """Features learned from half of the digits: 30 private runs on them scored 0.896 at epsilon 1,
+    with a deviation of 0.018."""
     out = tmp_path / "w.safetensors"
-    told = succeeds("pretrain", "--data", "digits", "--share", "0.5", "--model", "wrn-10-1", "--epochs", "8", "--log", "json",
-                    "--out", out)  # fmt: skip
+    told = succeeds(
+        "pretrain",
+        "--data",
+        "digits",
+        "--share",
+        "0.5",
+        "--model",
+        "wrn-10-1",
+        "--epochs",
+        "8",
+        "--log",
+        "json",
+        "--out",
+        out,
+    )
     result = json.loads(told.splitlines()[-1])
     assert result["private"] is False and result["accuracy"] > 0.9
-    succeeds("train", "--data", "digits", "--weights", out, "--epsilon", "1", "--log", "quiet", "--out", tmp_path / "run")
+    succeeds(
+        "train",
+        "--data",
+        "digits",
+        "--weights",
+        out,
+        "--epsilon",
+        "1",
+        "--log",
+        "quiet",
+        "--out",
+        tmp_path / "run",
+    )
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["accuracy"] > 0.8

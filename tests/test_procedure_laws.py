@@ -1,4 +1,5 @@
-"""Laws of every procedure, not of its parts: who takes part in a step says nothing of another, and no stream is drawn twice."""
+"""Laws of every procedure, not of its parts: who takes part in a step says nothing of another, and
+no stream is drawn twice."""
 
 from collections import Counter
 from dataclasses import replace
@@ -10,14 +11,14 @@ from test_shipped import METHODS, images, plan_of
 from test_training_loop import dpsgd
 
 from sfumato.core.keys import SecretKey
-from sfumato.models.heads import Sphere
+from sfumato.features.heads import Sphere
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs import tune
-from sfumato.sampling import CyclicPoisson, FixedSize, Poisson, TruncatedPoisson
-from sfumato.solve.budget import linear_rule
+from sfumato.sampling.samplers import CyclicPoisson, FixedSize, Poisson, TruncatedPoisson
+from sfumato.solve.labeled_rows import Rows
 from sfumato.solve.linear import solver
-from sfumato.solve.rows import Rows
+from sfumato.solve.linear_settings import linear_rule
 from sfumato.train import loop
 
 KEY = SecretKey.from_insecure_seed(5)
@@ -25,13 +26,16 @@ N, TURNS, RATE = 48, 40, 0.3
 UNLIKELY = 1e-6
 HEADS = ("sgd", "adam", "lamb", "fc")
 SAMPLERS = {
-    "poisson": Poisson(RATE, TURNS, N), "truncated": TruncatedPoisson(RATE, TURNS, N, 18), "fixed": FixedSize(14, TURNS, N),
+    "poisson": Poisson(RATE, TURNS, N),
+    "truncated": TruncatedPoisson(RATE, TURNS, N, 18),
+    "fixed": FixedSize(14, TURNS, N),
     "cyclic": CyclicPoisson(RATE, TURNS, N, 2),
-}  # fmt: skip
+}
 
 
 def head(method, steps=TURNS):
-    """A linear head of rows that point in directions of their own, so that its sums show who took part."""
+    """A linear head of rows that point in directions of their own, so that its sums show who took
+    part."""
     rows = Rows(np.eye(N, dtype=np.float32), (np.arange(N) % 3).astype(np.int32), 3)
     recipe = linear_rule(method, N, N, 3, 1.0)
     recipe = recipe.__class__(**{**recipe.__dict__, "steps": steps, "sampling": RATE})
@@ -41,7 +45,9 @@ def head(method, steps=TURNS):
 def sgd(sampler):
     rows, labels = np.eye(N, dtype=np.float32), (np.arange(N) % 3).astype(np.int32)
     params = {"w": np.zeros((N, 3), np.float32), "b": np.zeros(3, np.float32)}
-    return dpsgd(params=params, sampler=sampler, fetch=lambda indices, step: (rows[indices], labels[indices]))
+    return dpsgd(
+        params=params, sampler=sampler, fetch=lambda indices, step: (rows[indices], labels[indices])
+    )
 
 
 def taken(procedure):
@@ -51,16 +57,21 @@ def taken(procedure):
         if isinstance(procedure.event(step), GaussianEvent):
             continue  # everybody does
         total = procedure.measure(state, step, KEY.at(procedure.name)).value
-        found.append(np.abs(np.asarray(total["w"] if isinstance(total, dict) else total)[:N]).sum(1) > 0)
+        found.append(
+            np.abs(np.asarray(total["w"] if isinstance(total, dict) else total)[:N]).sum(1) > 0
+        )
     return np.array(found)
 
 
 def check_independent(member, cycle=1):
-    """Of two steps in which the same examples may take part, the overlap is that of two random subsets of these sizes: its
-    deviations over all pairs of steps, and those of steps in a row, are within what chance explains.
+    """Of two steps in which the same examples may take part, the overlap is that of two random
+    subsets of these sizes: its deviations over all pairs of steps, and those of steps in a row, are
+    within what chance explains.
     """
     sizes = member.sum(1)
-    assert sizes.std() > 0 or len(set(map(bytes, member))) > 1, "steps are not independent: all have the same examples"
+    assert sizes.std() > 0 or len(set(map(bytes, member))) > 1, (
+        "steps are not independent: all have the same examples"
+    )
     squares, lagged = [], []
     for s in range(len(member)):
         for t in range(s + cycle, len(member), cycle):
@@ -71,9 +82,13 @@ def check_independent(member, cycle=1):
                 lagged += [z] if t == s + cycle else []
     assert len(squares) > 300
     total = float(np.square(squares).sum())
-    assert stats.chi2.sf(total / 1.1, len(squares)) > UNLIKELY, "steps are not independent: they share examples"
+    assert stats.chi2.sf(total / 1.1, len(squares)) > UNLIKELY, (
+        "steps are not independent: they share examples"
+    )
     for each in (squares, lagged):
-        assert abs(np.sum(each)) / len(each) ** 0.5 < stats.norm.isf(UNLIKELY), "steps are not independent: they share examples"
+        assert abs(np.sum(each)) / len(each) ** 0.5 < stats.norm.isf(UNLIKELY), (
+            "steps are not independent: they share examples"
+        )
 
 
 @pytest.mark.parametrize("name", [*HEADS, *SAMPLERS])
@@ -92,7 +107,9 @@ def test_control_steps_that_share_examples_are_noticed(wrong):
     elif wrong == "every batch twice":
         member = member[np.arange(TURNS) // 2]
     else:
-        turns = np.concatenate([stream.permutation(N) for _ in range(TURNS // 4)]).reshape(TURNS, N // 4)
+        turns = np.concatenate([stream.permutation(N) for _ in range(TURNS // 4)]).reshape(
+            TURNS, N // 4
+        )
         member = np.array([np.isin(np.arange(N), turn) for turn in turns])
     with pytest.raises(AssertionError, match="not independent"):
         check_independent(member)
@@ -121,7 +138,9 @@ def check_once(names):
 
 @pytest.mark.parametrize("name", [*HEADS, "ls", "newton", "means", *SAMPLERS])
 def test_a_run_draws_no_stream_twice(tmp_path, drawn, name):
-    one = sgd(SAMPLERS[name]) if name in SAMPLERS else head(name, 1 if name in ("ls", "means") else 3)
+    one = (
+        sgd(SAMPLERS[name]) if name in SAMPLERS else head(name, 1 if name in ("ls", "means") else 3)
+    )
     relation = "zero-out" if name == "fixed" else "add-or-remove-one"
     with Ledger.create(tmp_path, delta=1e-3, epsilon_max=1e4, relation=relation) as book:
         loop.run(one, book, KEY)
@@ -129,7 +148,8 @@ def test_a_run_draws_no_stream_twice(tmp_path, drawn, name):
 
 
 def test_the_fits_of_a_tune_run_share_no_stream(drawn, monkeypatch):
-    """Whatever the fits have in common, such as the sum of the rows, each hides under noise of its own."""
+    """Whatever the fits have in common, such as the sum of the rows, each hides under noise of its
+    own."""
     monkeypatch.setattr(tune, "number_of_fits", lambda mean, stream: 3)
     rows = Rows(np.eye(N, dtype=np.float32), (np.arange(N) % 3).astype(np.int32), 3)
     table = tune.Table(rows, Sphere.plain(N), np.eye(N, dtype=np.float32), np.arange(N) % 3)

@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def digits(n: int) -> tuple[np.ndarray, np.ndarray]:
     found = load_digits()
-    return (found.images[:n] / 16).astype(np.float32), np.array([f"digit {label}" for label in found.target[:n]])
+    return (found.images[:n] / 16).astype(np.float32), np.array(
+        [f"digit {label}" for label in found.target[:n]]
+    )
 
 
 def test_every_public_name_exists() -> None:
@@ -33,14 +35,18 @@ def test_the_readme_shows_the_example_that_is_run_here(capsys: pytest.CaptureFix
     for line in filter(None, shown.splitlines()):
         assert line in source
     runpy.run_path(str(ROOT / "examples" / "twelve_lines.py"))
-    accuracy, epsilon = re.search(r"accuracy ([\d.]+) %, epsilon ([\d.]+)", capsys.readouterr().out).groups()
+    accuracy, epsilon = re.search(
+        r"accuracy ([\d.]+) %, epsilon ([\d.]+)", capsys.readouterr().out
+    ).groups()
     assert float(accuracy) > 80
     assert 7.9 < float(epsilon) <= 8
 
 
 def test_the_estimator_learns_strings() -> None:
     images, labels = digits(1_300)
-    model = sfumato.DPImageClassifier(epsilon=8.0, method="dp-sgd", model="cnn").fit(images[:1_000], labels[:1_000])
+    model = sfumato.DPImageClassifier(epsilon=8.0, method="dp-sgd", model="cnn").fit(
+        images[:1_000], labels[:1_000]
+    )
     assert model.score(images[1_000:], labels[1_000:]) > 0.6
     assert set(model.classes_) == set(labels)
     assert model.predict_proba(images[:3]).shape == (3, 10) and model.epsilon_ <= 8.0
@@ -54,7 +60,9 @@ def test_the_estimator_is_cloneable() -> None:
 def test_two_fits_share_one_budget_and_a_third_is_refused(tmp_path: Path) -> None:
     images, labels = digits(200)
     with sfumato.Ledger.create(tmp_path, delta=1e-4, epsilon_max=4.0) as ledger:
-        model = sfumato.DPImageClassifier(epsilon=2.0, delta=1e-4, model="scattering", ledger=ledger)
+        model = sfumato.DPImageClassifier(
+            epsilon=2.0, delta=1e-4, model="scattering", ledger=ledger
+        )
         model.fit(images, labels)
         model.fit(images, labels)
         spent, lines = ledger.epsilon(), ledger.head.lines
@@ -64,7 +72,9 @@ def test_two_fits_share_one_budget_and_a_third_is_refused(tmp_path: Path) -> Non
         assert (ledger.epsilon(), ledger.head.lines) == (spent, lines)
 
 
-@pytest.mark.parametrize("wrong", [{"epsilon": 0.0}, {"epsilon": float("inf")}, {"delta": 0.1}, {"model": "resnet"}])
+@pytest.mark.parametrize(
+    "wrong", [{"epsilon": 0.0}, {"epsilon": float("inf")}, {"delta": 0.1}, {"model": "resnet"}]
+)
 def test_bad_arguments_are_named(wrong: dict) -> None:
     images, labels = digits(100)
     with pytest.raises(sfumato.ArgumentError, match=next(iter(wrong))):

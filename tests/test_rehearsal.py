@@ -20,23 +20,38 @@ def loss(params: jax.Array, example: tuple[jax.Array, jax.Array]) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(example[0] @ params, example[1])
 
 
-def procedure(optimiser: optax.GradientTransformation) -> sfumato.DPSGD:
-    return sfumato.DPSGD(jnp.zeros((4, 3)), sfumato.clipped_grad(loss, 1.0), sfumato.FullBatch(2, 12), sfumato.Gaussian(5.0),
-                         optimiser, lambda indices, step: (ROWS[indices], LABELS[indices]), physical=6)  # fmt: skip
+def procedure(optimizer: optax.GradientTransformation) -> sfumato.DPSGD:
+    return sfumato.DPSGD(
+        jnp.zeros((4, 3)),
+        sfumato.clipped_grad(loss, 1.0),
+        sfumato.FullBatch(2, 12),
+        sfumato.Gaussian(5.0),
+        optimizer,
+        lambda indices, step: (ROWS[indices], LABELS[indices]),
+        physical=6,
+    )
 
 
 def flattening(learning_rate: float) -> optax.GradientTransformation:
-    return optax.GradientTransformation(lambda params: (), lambda updates, state, params: (updates[None], state))
+    return optax.GradientTransformation(
+        lambda params: (), lambda updates, state, params: (updates[None], state)
+    )
 
 
-OPTIMISERS = {"lbfgs": optax.lbfgs(), "needs the loss": optax.contrib.reduce_on_plateau(), "another shape": flattening(0.1)}
+OPTIMIZERS = {
+    "lbfgs": optax.lbfgs(),
+    "needs the loss": optax.contrib.reduce_on_plateau(),
+    "another shape": flattening(0.1),
+}
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_an_optimiser_that_cannot_be_run_is_refused_before_payment(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimizer_that_cannot_be_run_is_refused_before_payment(
+    name: str, tmp_path: Path
+) -> None:
     with sfumato.Ledger.create(tmp_path, delta=1e-3, epsilon_max=50.0) as ledger:
-        with pytest.raises(sfumato.ArgumentError, match="optimiser=") as refusal:
-            sfumato.run(procedure(OPTIMISERS[name]), ledger, KEY)
+        with pytest.raises(sfumato.ArgumentError, match="optimizer=") as refusal:
+            sfumato.run(procedure(OPTIMIZERS[name]), ledger, KEY)
         assert ledger.releases == 0 and "\n" not in str(refusal.value)
         sfumato.run(procedure(optax.adam(0.1)), ledger, KEY)
         assert ledger.releases == 2

@@ -1,4 +1,5 @@
-"""kill -9 at any moment, resume, and nobody can tell: the same model to the last bit, every release paid once."""
+"""kill -9 at any moment, resume, and nobody can tell: the same model to the last bit, every release
+paid once."""
 
 import json
 import os
@@ -14,23 +15,40 @@ import numpy as np
 import pytest
 from run_helpers import FILES, succeeds
 
+from sfumato.plan.plan import Plan
 from sfumato.privacy import accountants
 from sfumato.privacy.ledger import Ledger
-from sfumato.runs.plan import Plan
 
 STEPS = 30
-NETWORK = ("--data", "digits", "--method", "dp-sgd", "--model", "cnn", "--steps", str(STEPS), "--batch", "64",
-           "--epsilon", "0.5")  # fmt: skip
+NETWORK = (
+    "--data",
+    "digits",
+    "--method",
+    "dp-sgd",
+    "--model",
+    "cnn",
+    "--steps",
+    str(STEPS),
+    "--batch",
+    "64",
+    "--epsilon",
+    "0.5",
+)
 FEATURES = ("--data", "digits", "--model", "scattering")
 When = Callable[[Path], bool]
 
 
 def start(*arguments: str | Path, cache: Path) -> subprocess.Popen[bytes]:
     """A process of its own. Compiled code is kept between them, so that a restart is quick."""
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}  # fmt: skip
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     command = [sys.executable, "-m", "sfumato.cli", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:
@@ -39,7 +57,8 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill_when(process: subprocess.Popen[bytes], run: Path, when: When, then: float = 0.0) -> bool:
-    """kill -9 at `then` seconds after `when` holds. False if the process was quicker and ended well."""
+    """kill -9 at `then` seconds after `when` holds. False if the process was quicker and ended
+    well."""
     end = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < end and not when(run):
         time.sleep(0.0005)
@@ -70,12 +89,20 @@ def exists(name: str) -> When:
 
 
 def releases(run: Path) -> list[str]:
-    return [json.loads(line)["release"] for line in (run / "ledger.jsonl").read_text().splitlines()[1:]]
+    return [
+        json.loads(line)["release"] for line in (run / "ledger.jsonl").read_text().splitlines()[1:]
+    ]
 
 
-def killed_and_resumed(tmp_path: Path, reference: Path, arguments: tuple[str, ...], cache: Path,
-                       moments: list[tuple[When, float]]) -> Path:  # fmt: skip
-    """Kill a run at each of the moments, resume it after each, and compare it with the uninterrupted one."""
+def killed_and_resumed(
+    tmp_path: Path,
+    reference: Path,
+    arguments: tuple[str, ...],
+    cache: Path,
+    moments: list[tuple[When, float]],
+) -> Path:
+    """Kill a run at each of the moments, resume it after each, and compare it with the
+    uninterrupted one."""
     run, kills = tmp_path / "run", 0
     process = start("train", *arguments, *SETTINGS, "--out", run, cache=cache)
     for when, then in moments:
@@ -124,9 +151,11 @@ def network(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 def test_killed_four_times(tmp_path: Path, network: Path, cache: Path) -> None:
     stream = np.random.default_rng(4)
     moments: list[tuple[When, float]] = [
-        (paid(0), 0.0), (paid(7), stream.uniform(0, 0.02)), (during_checkpoint_after(15), 0.0),
+        (paid(0), 0.0),
+        (paid(7), stream.uniform(0, 0.02)),
+        (during_checkpoint_after(15), 0.0),
         (exists("model.safetensors"), 0.0),
-    ]  # fmt: skip
+    ]
     run = killed_and_resumed(tmp_path, network, NETWORK, cache, moments)
     assert "report" in (run / "report.html").read_text()
     again = shutil.copytree(run, tmp_path / "again")
@@ -138,8 +167,13 @@ def test_killed_four_times(tmp_path: Path, network: Path, cache: Path) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_moments(tmp_path: Path, network: Path, cache: Path, seed: int) -> None:
     stream = np.random.default_rng(seed)
-    moments: list[tuple[When, float]] = [(during_checkpoint_after(int(k)) if stream.random() < 0.4 else paid(int(k)),
-                                          stream.uniform(0, 0.03)) for k in sorted(stream.integers(0, STEPS, 5))]  # fmt: skip
+    moments: list[tuple[When, float]] = [
+        (
+            during_checkpoint_after(int(k)) if stream.random() < 0.4 else paid(int(k)),
+            stream.uniform(0, 0.03),
+        )
+        for k in sorted(stream.integers(0, STEPS, 5))
+    ]
     killed_and_resumed(tmp_path, network, NETWORK, cache, moments)
 
 
@@ -149,6 +183,11 @@ def test_killed_on_features(tmp_path: Path, cache: Path) -> None:
     reference = tmp_path / "reference"
     finish(start("train", *FEATURES, *SETTINGS, "--out", reference, cache=cache))
     last = len(releases(reference))
-    moments: list[tuple[When, float]] = [(exists("config.json"), 0.1), (paid(0), 0.0), (paid(1), 0.001),
-                                         (during_checkpoint_after(last // 2), 0.0), (paid(last - 1), 0.0)]  # fmt: skip
+    moments: list[tuple[When, float]] = [
+        (exists("config.json"), 0.1),
+        (paid(0), 0.0),
+        (paid(1), 0.001),
+        (during_checkpoint_after(last // 2), 0.0),
+        (paid(last - 1), 0.0),
+    ]
     killed_and_resumed(tmp_path, reference, FEATURES, cache, moments)

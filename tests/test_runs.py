@@ -11,7 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_helpers import CLASSES, FILES, FULL_BATCH, NETWORK, N, sfumato, succeeds, train_arguments, tree
+from run_helpers import (
+    CLASSES,
+    FILES,
+    FULL_BATCH,
+    NETWORK,
+    N,
+    sfumato,
+    succeeds,
+    train_arguments,
+    tree,
+)
 from safetensors.numpy import load_file
 
 from sfumato import data
@@ -36,7 +46,9 @@ def rises(values: list[float]) -> bool:
 
 def test_the_run_directory_is_complete_and_holds_no_secret(finished: Path) -> None:
     assert {path.name for path in finished.iterdir()} == FILES
-    assert [path.name for path in finished.parent.iterdir()] == ["run"]  # nothing half-written beside it
+    assert [path.name for path in finished.parent.iterdir()] == [
+        "run"
+    ]  # nothing half-written beside it
     plan, spent = read(finished / "plan.json"), read(finished / "result.json")["spent"]
     assert (plan["n"], plan["n_test"], tuple(plan["classes"])) == (N, 12, CLASSES)
     assert spent["epsilon"] <= plan["epsilon"] == 3 and spent["delta"] == plan["delta"] == 1e-5
@@ -51,7 +63,10 @@ def test_the_run_directory_is_complete_and_holds_no_secret(finished: Path) -> No
 def test_the_key_of_an_unfinished_run_is_its_owners_alone(interrupted: Path) -> None:
     assert stat.S_IMODE((interrupted / "secret.key").stat().st_mode) == 0o600
     assert (interrupted / "work" / "checkpoint" / "state.safetensors").exists()
-    assert not (interrupted / "result.json").exists() and not (interrupted / "model.safetensors").exists()
+    assert (
+        not (interrupted / "result.json").exists()
+        and not (interrupted / "model.safetensors").exists()
+    )
 
 
 def test_two_files_are_enough_to_predict(finished: Path, folder: Path, tmp_path: Path) -> None:
@@ -61,7 +76,9 @@ def test_two_files_are_enough_to_predict(finished: Path, folder: Path, tmp_path:
     lines = [line.split("\t") for line in succeeds("predict", tmp_path, *images).splitlines()]
     assert [line[0] for line in lines] == [str(image) for image in images]
     assert all(line[1] in CLASSES and 1 / 3 <= float(line[2]) <= 1 for line in lines)
-    rows = [json.loads(line) for line in succeeds("predict", tmp_path, *images, "--json").splitlines()]
+    rows = [
+        json.loads(line) for line in succeeds("predict", tmp_path, *images, "--json").splitlines()
+    ]
     assert [row["class"] for row in rows] == [line[1] for line in lines]
     assert all(set(row["probabilities"]) == set(CLASSES) for row in rows)
     assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4) for row in rows)
@@ -74,7 +91,11 @@ def test_evaluate_report_and_account_agree_with_the_run(finished: Path, tmp_path
     assert read(run / "evaluation.json") == before
 
     statement = succeeds("report", run).replace("\N{NO-BREAK SPACE}", " ")
-    assert "WHAT IS PROMISED" in statement and "WHAT IS NOT COVERED" in statement and "24 private images" in statement
+    assert (
+        "WHAT IS PROMISED" in statement
+        and "WHAT IS NOT COVERED" in statement
+        and "24 private images" in statement
+    )
     assert "NOT PRIVATE" not in statement
     assert "private image" in (run / "report.html").read_text()
 
@@ -82,10 +103,15 @@ def test_evaluate_report_and_account_agree_with_the_run(finished: Path, tmp_path
     shutil.copy(run / "ledger.jsonl", alone)
     for ledger in (run, alone):
         told = succeeds("account", ledger)
-        assert told.startswith(f"epsilon {result['spent']['epsilon']:.6g} at delta 1e-05 ") and "4 x Gaussian" in told
+        assert (
+            told.startswith(f"epsilon {result['spent']['epsilon']:.6g} at delta 1e-05 ")
+            and "4 x Gaussian" in told
+        )
 
 
-def test_resuming_a_complete_run_changes_nothing_that_counts(finished: Path, tmp_path: Path) -> None:
+def test_resuming_a_complete_run_changes_nothing_that_counts(
+    finished: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(finished, tmp_path / "run")
     for name in ("secret.key", "work/left"):  # as if killed while it tidied up
         (run / name).parent.mkdir(exist_ok=True)
@@ -100,7 +126,10 @@ def test_an_insecure_run_says_so(interrupted: Path, tmp_path: Path) -> None:
     run = shutil.copytree(interrupted, tmp_path / "run")
     succeeds("resume", run)
     assert {path.name for path in run.iterdir()} == FILES
-    assert "NOT PRIVATE" in succeeds("report", run) and "NOT PRIVATE" in (run / "report.html").read_text()
+    assert (
+        "NOT PRIVATE" in succeeds("report", run)
+        and "NOT PRIVATE" in (run / "report.html").read_text()
+    )
     assert read(run / "model.json")["privacy"]["insecure"] is True
 
 
@@ -108,9 +137,13 @@ def test_an_insecure_run_says_so(interrupted: Path, tmp_path: Path) -> None:
 def test_a_pixel_that_is_not_a_number_leaves_the_model_finite(tmp_path: Path, model: str) -> None:
     stream = np.random.default_rng(0)
     labels = np.arange(N) % 3
-    images = (stream.random((N, 8, 8, 1)) * 0.3 + labels[:, None, None, None] / 4).astype(np.float32)
+    images = (stream.random((N, 8, 8, 1)) * 0.3 + labels[:, None, None, None] / 4).astype(
+        np.float32
+    )
     images[5, 2, 3, 0], images[6, 0, 0, 0] = np.nan, np.inf
-    np.savez(tmp_path / "nan.npz", x_train=images, y_train=labels, x_test=images[:6], y_test=labels[:6])
+    np.savez(
+        tmp_path / "nan.npz", x_train=images, y_train=labels, x_test=images[:6], y_test=labels[:6]
+    )
     run = tmp_path / "run"
     settings = FULL_BATCH if model == "cnn" else ("--model", model, "--log", "quiet")
     succeeds("train", "--data", tmp_path / "nan.npz", *settings, "--out", run)
@@ -118,7 +151,9 @@ def test_a_pixel_that_is_not_a_number_leaves_the_model_finite(tmp_path: Path, mo
     assert read(run / "evaluation.json")["n"] == 6
 
 
-def test_validation_never_reads_the_test_images(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_never_reads_the_test_images(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     raw, seen = Source.raw, set()
 
     def spy(self: Source, indices: Any) -> Any:
@@ -131,14 +166,19 @@ def test_validation_never_reads_the_test_images(folder: Path, tmp_path: Path, mo
     succeeds(*train_arguments(folder, run, "--batch", n, "--validation", 0.4))
     assert seen == {"train", "validation"}
     evaluation = read(run / "evaluation.json")
-    assert evaluation["split"] == "validation" and evaluation["n"] == N - n == read(run / "plan.json")["n_validation"]
+    assert (
+        evaluation["split"] == "validation"
+        and evaluation["n"] == N - n == read(run / "plan.json")["n_validation"]
+    )
     assert metrics(run)[-1]["accuracy"] == evaluation["accuracy"]
     told = succeeds("evaluate", run, "--split", "validation")
     assert f"{100 * evaluation['accuracy']:.2f} %" in told and seen == {"train", "validation"}
     assert "12 test images" in succeeds("evaluate", run, "--split", "test") and "test" in seen
 
 
-def test_quiet_training_and_example_images_on_request(folder: Path, tmp_path: Path, finished: Path) -> None:
+def test_quiet_training_and_example_images_on_request(
+    folder: Path, tmp_path: Path, finished: Path
+) -> None:
     assert not (finished / "images.json").exists()
     outcome = sfumato(*train_arguments(folder, tmp_path / "run", "--show-images"))
     assert outcome.code == 0 and outcome.err == ""
@@ -149,15 +189,32 @@ def test_quiet_training_and_example_images_on_request(folder: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_digits_end_to_end_with_dp_sgd(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    succeeds("train", "--data", "digits", *NETWORK, "--steps", 20, "--batch", 64, "--log", "quiet", "--out", run)
+    succeeds(
+        "train",
+        "--data",
+        "digits",
+        *NETWORK,
+        "--steps",
+        20,
+        "--batch",
+        64,
+        "--log",
+        "quiet",
+        "--out",
+        run,
+    )
     assert {path.name for path in run.iterdir()} == FILES
     result = read(run / "result.json")["spent"]
-    assert 2.99 < result["epsilon"] <= 3 and f"epsilon {result['epsilon']:.6g} " in succeeds("account", run)
+    assert 2.99 < result["epsilon"] <= 3 and f"epsilon {result['epsilon']:.6g} " in succeeds(
+        "account", run
+    )
     assert f"{100 * read(run / 'evaluation.json')['accuracy']:.2f} %" in succeeds("evaluate", run)
 
 
 @pytest.mark.parametrize("change", ["epsilon", "releases", "cut", "missing"])
-def test_a_report_believes_the_ledger_not_the_result(finished: Path, tmp_path: Path, change: str) -> None:
+def test_a_report_believes_the_ledger_not_the_result(
+    finished: Path, tmp_path: Path, change: str
+) -> None:
     run = shutil.copytree(finished, tmp_path / "copy")
     ledger = run / "ledger.jsonl"
     if change == "missing":
@@ -173,7 +230,9 @@ def test_a_report_believes_the_ledger_not_the_result(finished: Path, tmp_path: P
     assert outcome.code == 2 and "ledger" in outcome.err and outcome.err.count("\n") == 1
 
 
-def test_a_finished_run_that_still_holds_its_key_loses_it_when_it_is_next_opened(finished: Path, tmp_path: Path) -> None:
+def test_a_finished_run_that_still_holds_its_key_loses_it_when_it_is_next_opened(
+    finished: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(finished, tmp_path / "copy")
     (run / "secret.key").write_text("secret " + "ab" * 32 + "\n")
     (run / "work").mkdir()
@@ -181,7 +240,9 @@ def test_a_finished_run_that_still_holds_its_key_loses_it_when_it_is_next_opened
     assert not (run / "secret.key").exists() and not (run / "work").exists()
 
 
-def test_a_run_killed_while_it_tidied_up_is_tidied_when_it_is_next_opened(finished: Path, tmp_path: Path) -> None:
+def test_a_run_killed_while_it_tidied_up_is_tidied_when_it_is_next_opened(
+    finished: Path, tmp_path: Path
+) -> None:
     """The key had gone, the temporary files had not."""
     run = shutil.copytree(finished, tmp_path / "copy")
     (run / "work").mkdir()
@@ -191,7 +252,9 @@ def test_a_run_killed_while_it_tidied_up_is_tidied_when_it_is_next_opened(finish
     assert not (run / "work").exists() and stat.S_IMODE(run.stat().st_mode) == 0o755
 
 
-def test_of_a_complete_run_the_owner_s_permissions_are_left_alone(finished: Path, tmp_path: Path) -> None:
+def test_of_a_complete_run_the_owner_s_permissions_are_left_alone(
+    finished: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(finished, tmp_path / "copy")
     run.chmod(0o750)
     succeeds("resume", run)
@@ -201,7 +264,8 @@ def test_of_a_complete_run_the_owner_s_permissions_are_left_alone(finished: Path
 def test_a_run_that_another_process_ends_first_is_not_run_again(
     interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends between the look at the directory and the lock, and takes its key and temporary files with it."""
+    """It ends between the look at the directory and the lock, and takes its key and temporary files
+    with it."""
     run, real = shutil.copytree(interrupted, tmp_path / "copy"), Ledger.open
 
     def late(path: Path) -> Ledger:
@@ -216,13 +280,23 @@ def test_a_run_that_another_process_ends_first_is_not_run_again(
     assert model == [(run / "model.safetensors").stat().st_mtime_ns] and not (run / "work").exists()
 
 
-def test_of_two_runs_that_begin_at_once_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_runs_that_begin_at_once_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The other's directory appears after this one had looked."""
-    plan = {"delta": 1e-5, "epsilon": 1.0, "unit": "image", "relation": "add-or-remove-one", "releases": []}
+    plan = {
+        "delta": 1e-5,
+        "epsilon": 1.0,
+        "unit": "image",
+        "relation": "add-or-remove-one",
+        "releases": [],
+    }
     monkeypatch.setattr("sfumato.runs.directory.refuse_existing", lambda path: None)
     make = partial(RunDirectory.create, tmp_path / "run", SecretKey.from_entropy(), {}, plan, {})
     seen, fsync = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle)))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle))
+    )
     make()
     assert seen[-1] == tmp_path.stat().st_ino, "the new name is on the disk"
     with pytest.raises(RunError, match="exists already"):

@@ -1,4 +1,5 @@
-"""Every sampler draws from the law that its event states: all subsets of a few examples, and pairs of them, by chi-square.
+"""Every sampler draws from the law that its event states: all subsets of a few examples, and pairs
+of them, by chi-square.
 
 The law is written down from the EVENT, which is what the accountant prices, not from the sampler.
 """
@@ -23,7 +24,14 @@ from sfumato.privacy.events import (
     PoissonSampledEvent,
     TruncatedPoissonEvent,
 )
-from sfumato.sampling import CyclicPoisson, FixedSize, FullBatch, Poisson, Sampler, TruncatedPoisson
+from sfumato.sampling.samplers import (
+    CyclicPoisson,
+    FixedSize,
+    FullBatch,
+    Poisson,
+    Sampler,
+    TruncatedPoisson,
+)
 
 KEY = SecretKey.from_insecure_seed(13)
 G = GaussianEvent(2.0)
@@ -74,7 +82,8 @@ def drawn(sampler, step):
 
 
 def check_law(sampler, event_of=None, first=0, stride=1):
-    """Steps first, first + stride, ... are draws from the law of their event, and neighbouring ones are independent."""
+    """Steps first, first + stride, ... are draws from the law of their event, and neighboring ones
+    are independent."""
     event_of = event_of or (lambda step: sampler.event(G, step))
     steps = [first + stride * k for k in range(DRAWS)]
     outcomes = [drawn(sampler, step) for step in steps]
@@ -141,16 +150,20 @@ class Repeats(FixedSize):
         return super().indices(key, step // 2)
 
 
-@pytest.mark.parametrize("sampler, event", [
-    (FixedSize(2, 9, 4), PoissonSampledEvent(0.5, G)),
-    (Poisson(0.5, 9, 4), FixedSizeEvent(2, 4, G)),
-    (TruncatedPoisson(0.45, 9, 4, 2), PoissonSampledEvent(0.45, G)),
-    (Poisson(0.35, 9, 4), PoissonSampledEvent(0.31, G)),
-    (KeepsTheFirst(0.45, 9, 4, 2), TruncatedPoissonEvent(0.45, 4, 2, G)),
-    (TakesTurns(0.35, 9, 4), PoissonSampledEvent(0.35, G)),
-    (Repeats(2, 9, 4), FixedSizeEvent(2, 4, G)),
-    (CyclicPoisson(0.35, 9, 4, 2), PoissonSampledEvent(0.35, G)),
-], ids=lambda each: type(each).__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "sampler, event",
+    [
+        (FixedSize(2, 9, 4), PoissonSampledEvent(0.5, G)),
+        (Poisson(0.5, 9, 4), FixedSizeEvent(2, 4, G)),
+        (TruncatedPoisson(0.45, 9, 4, 2), PoissonSampledEvent(0.45, G)),
+        (Poisson(0.35, 9, 4), PoissonSampledEvent(0.31, G)),
+        (KeepsTheFirst(0.45, 9, 4, 2), TruncatedPoissonEvent(0.45, 4, 2, G)),
+        (TakesTurns(0.35, 9, 4), PoissonSampledEvent(0.35, G)),
+        (Repeats(2, 9, 4), FixedSizeEvent(2, 4, G)),
+        (CyclicPoisson(0.35, 9, 4, 2), PoissonSampledEvent(0.35, G)),
+    ],
+    ids=lambda each: type(each).__name__,
+)
 def test_control_another_law_is_noticed(sampler, event):
     with pytest.raises(AssertionError):
         check_law(sampler, lambda step: event)
@@ -167,13 +180,20 @@ def test_a_batch_is_a_function_of_key_and_step_alone(name):
     if name != "full batch":
         assert len({tuple(batch) for batch in forward}) > 25
         assert not np.array_equal(sampler.indices(SecretKey.from_insecure_seed(4), 0), forward[0])
-    assert np.array_equal(sampler.indices(KEY, 10**12), again.indices(KEY, 10**12)), "random access, far away"
+    assert np.array_equal(sampler.indices(KEY, 10**12), again.indices(KEY, 10**12)), (
+        "random access, far away"
+    )
 
 
-@pytest.mark.parametrize("name, sampler", [
-    ("poisson", Poisson(1e-5, 10**6, 10**9)), ("truncated", TruncatedPoisson(1e-5, 10**6, 10**9, 10_000)),
-    ("cyclic", CyclicPoisson(1e-3, 10**6, 10**9, 100)), ("fixed", FixedSize(10_000, 10**6, 10**9)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, sampler",
+    [
+        ("poisson", Poisson(1e-5, 10**6, 10**9)),
+        ("truncated", TruncatedPoisson(1e-5, 10**6, 10**9, 10_000)),
+        ("cyclic", CyclicPoisson(1e-3, 10**6, 10**9, 100)),
+        ("fixed", FixedSize(10_000, 10**6, 10**9)),
+    ],
+)
 def test_a_billion_examples_are_quick(name, sampler):
     began = time.monotonic()
     batch = sampler.indices(KEY, 999_999)
@@ -187,16 +207,26 @@ def test_the_divisor_is_the_public_mean_and_events_survive_the_ledger(name):
     sampler = REGISTRY[name](6, 100)
     event = sampler.event(G, 1)
     assert events.from_json(events.to_json(event)) == event
-    if "truncated" not in name:  # divided by the size before truncation: a public constant all the same
+    if (
+        "truncated" not in name
+    ):  # divided by the size before truncation: a public constant all the same
         sizes = [len(sampler.indices(KEY, step)) for step in range(2000)]
         assert np.mean(sizes) == pytest.approx(sampler.expected_batch_size, abs=0.2)
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda: TruncatedPoisson(0.1, 1, 10, 0), lambda: CyclicPoisson(0.1, 1, 10, 0), lambda: CyclicPoisson(0.1, 1, 10, 11),
-    lambda: FixedSize(11, 1, 10), lambda: FixedSize(0, 1, 10), lambda: CyclicPoissonEvent(0.1, 4, 4, G),
-    lambda: FixedSizeEvent(5, 4, G), lambda: TruncatedPoissonEvent(0.0, 4, 4, G),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: TruncatedPoisson(0.1, 1, 10, 0),
+        lambda: CyclicPoisson(0.1, 1, 10, 0),
+        lambda: CyclicPoisson(0.1, 1, 10, 11),
+        lambda: FixedSize(11, 1, 10),
+        lambda: FixedSize(0, 1, 10),
+        lambda: CyclicPoissonEvent(0.1, 4, 4, G),
+        lambda: FixedSizeEvent(5, 4, G),
+        lambda: TruncatedPoissonEvent(0.0, 4, 4, G),
+    ],
+)
 def test_what_is_no_sampler_is_refused(wrong):
     with pytest.raises(REFUSED):
         wrong()

@@ -1,4 +1,5 @@
-"""Samplers and noise are what their events claim. Every check is also shown a planted bug that it must notice."""
+"""Samplers and noise are what their events claim. Every check is also shown a planted bug that it
+must notice."""
 
 import inspect
 import time
@@ -16,19 +17,21 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian, gaussian
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
-from sfumato.sampling import FullBatch, Poisson
+from sfumato.sampling.samplers import FullBatch, Poisson
 
 KEY = SecretKey.from_insecure_seed(3)
 REFUSED = (ArgumentError, TypeCheckError)
 UNLIKELY = 1e-6
-"""Checks fail when a statistic is this improbable under the claimed law; the keys are fixed, so no test is flaky."""
+"""Checks fail when a statistic is this improbable under the claimed law; the keys are fixed, so no
+test is flaky."""
 
 
 # -- the law of a Poisson sampler
 
 
 def check_poisson_law(sampler, key, steps):
-    """Sizes are binomial; each example, each pair, each example in consecutive steps has the rate it should have."""
+    """Sizes are binomial; each example, each pair, each example in consecutive steps has the rate
+    it should have."""
     n, rate = sampler.n, sampler.rate
     member = np.zeros((steps, n), bool)
     for step in range(steps):
@@ -39,15 +42,21 @@ def check_poisson_law(sampler, key, steps):
     edges = np.unique(stats.binom.ppf(np.linspace(0.1, 0.9, 9), n, rate))
     probability = np.diff(np.concatenate([[0], stats.binom.cdf(edges, n, rate), [1]]))
     observed = np.bincount(np.searchsorted(edges, sizes), minlength=len(probability))
-    assert stats.chisquare(observed, steps * probability).pvalue > UNLIKELY, "batch sizes are not binomial"
+    assert stats.chisquare(observed, steps * probability).pvalue > UNLIKELY, (
+        "batch sizes are not binomial"
+    )
     z = (member.sum(0) - steps * rate) / np.sqrt(steps * rate * (1 - rate))
     assert stats.chi2.sf((z**2).sum(), n) > UNLIKELY, "examples do not all have the rate"
-    assert stats.chi2.sf((z**2).sum(), n) < 1 - UNLIKELY, "examples take turns: their counts vary too little"
-    centred = member - rate
+    assert stats.chi2.sf((z**2).sum(), n) < 1 - UNLIKELY, (
+        "examples take turns: their counts vary too little"
+    )
+    centered = member - rate
     pairs = np.triu_indices(n, 1)
-    covariance = (centred.T @ centred)[pairs] / (rate * (1 - rate) * np.sqrt(steps))
-    assert abs(covariance.sum() / np.sqrt(len(covariance))) < stats.norm.isf(UNLIKELY), "examples are not independent"
-    turns = (centred[1:] * centred[:-1]).sum() / (rate * (1 - rate) * np.sqrt((steps - 1) * n))
+    covariance = (centered.T @ centered)[pairs] / (rate * (1 - rate) * np.sqrt(steps))
+    assert abs(covariance.sum() / np.sqrt(len(covariance))) < stats.norm.isf(UNLIKELY), (
+        "examples are not independent"
+    )
+    turns = (centered[1:] * centered[:-1]).sum() / (rate * (1 - rate) * np.sqrt((steps - 1) * n))
     assert abs(turns) < stats.norm.isf(UNLIKELY), "steps are not independent"
 
 
@@ -57,9 +66,13 @@ def test_poisson_batches_follow_the_poisson_law(n, rate, steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n, rate, steps", [(40, 0.2, 60_000), (300, 0.1, 20_000), (12_000, 0.5, 400)])
+@pytest.mark.parametrize(
+    "n, rate, steps", [(40, 0.2, 60_000), (300, 0.1, 20_000), (12_000, 0.5, 400)]
+)
 def test_poisson_batches_follow_the_poisson_law_at_length(n, rate, steps):
-    check_poisson_law(Poisson(rate, steps, n), KEY, steps) if n < 1000 else check_large(Poisson(rate, steps, n), steps)
+    check_poisson_law(Poisson(rate, steps, n), KEY, steps) if n < 1000 else check_large(
+        Poisson(rate, steps, n), steps
+    )
 
 
 def check_large(sampler, steps):
@@ -77,7 +90,9 @@ class FixedSize(Poisson):
     """Negative control: always rate * n examples."""
 
     def indices(self, key, step):
-        return np.sort(key.stream("sample", step).choice(self.n, round(self.rate * self.n), replace=False))
+        return np.sort(
+            key.stream("sample", step).choice(self.n, round(self.rate * self.n), replace=False)
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,9 @@ class ShuffledEpochs(Poisson):
     def indices(self, key, step):
         size = round(self.rate * self.n)
         epoch, position = divmod(step, self.n // size)
-        return key.stream("epoch", epoch).permutation(self.n)[position * size : (position + 1) * size]
+        return key.stream("epoch", epoch).permutation(self.n)[
+            position * size : (position + 1) * size
+        ]
 
 
 @dataclass(frozen=True)
@@ -116,10 +133,14 @@ class Lockstep(Poisson):
     """Negative control: right rates, but examples come in pairs."""
 
     def indices(self, key, step):
-        return np.flatnonzero(np.repeat(key.stream("sample", step).random(self.n // 2) < self.rate, 2))
+        return np.flatnonzero(
+            np.repeat(key.stream("sample", step).random(self.n // 2) < self.rate, 2)
+        )
 
 
-@pytest.mark.parametrize("wrong", [FixedSize, ShuffledEpochs, RandomSizeShuffledEpochs, SameBatch, Lockstep])
+@pytest.mark.parametrize(
+    "wrong", [FixedSize, ShuffledEpochs, RandomSizeShuffledEpochs, SameBatch, Lockstep]
+)
 def test_control_other_samplers_do_not_pass_for_poisson(wrong):
     with pytest.raises(AssertionError):
         check_poisson_law(wrong(0.2, 2000, 40), KEY, 2000)
@@ -165,7 +186,10 @@ def test_samplers_claim_the_event_of_their_law_and_divide_by_public_constants():
         assert whole.indices(KEY, 2).tolist() == list(range(10))
 
 
-@pytest.mark.parametrize("change", [{"rate": 0.0}, {"rate": 1.5}, {"rate": float("nan")}, {"steps": 0}, {"n": 0}, {"n": 1.5}])
+@pytest.mark.parametrize(
+    "change",
+    [{"rate": 0.0}, {"rate": 1.5}, {"rate": float("nan")}, {"steps": 0}, {"n": 0}, {"n": 1.5}],
+)
 def test_a_sampler_of_nothing_is_refused(change):
     with pytest.raises(REFUSED):
         Poisson(**{"rate": 0.1, "steps": 1, "n": 10, **change})
@@ -185,15 +209,22 @@ def zeros():
 def noise_of(mechanism, step, key=KEY):
     """The noise that a mechanism adds to every leaf, flattened."""
     total = BoundedSum(zeros(), Sensitivity.of_contribution(BOUND))
-    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(mechanism(total, key.at(f"r/{step}")))]
+    return [
+        np.asarray(leaf, np.float64)
+        for leaf in jax.tree.leaves(mechanism(total, key.at(f"r/{step}")))
+    ]
 
 
 def uncorrelated(x, y):
-    return abs(x.ravel() @ y.ravel()) / np.sqrt(x.size) < stats.norm.isf(UNLIKELY / 2) * x.std() * y.std() * 1.05
+    return (
+        abs(x.ravel() @ y.ravel()) / np.sqrt(x.size)
+        < stats.norm.isf(UNLIKELY / 2) * x.std() * y.std() * 1.05
+    )
 
 
 def check_noise_law(mechanism, steps=STEPS):
-    """Normal with standard deviation multiplier * sensitivity in every leaf; independent of everything else."""
+    """Normal with standard deviation multiplier * sensitivity in every leaf; independent of
+    everything else."""
     draws = [noise_of(mechanism, step) for step in range(steps)]
     for index, shape in enumerate([leaf.shape for leaf in draws[0]]):
         leaf = np.stack([draw[index] for draw in draws]) / (MULTIPLIER * BOUND)
@@ -202,9 +233,13 @@ def check_noise_law(mechanism, steps=STEPS):
         assert stats.kstest(leaf.ravel(), "norm").pvalue > UNLIKELY, "not normal"
         assert uncorrelated(leaf[1:], leaf[:-1]), "steps share noise"
         for axis in range(1, leaf.ndim):
-            assert uncorrelated(np.roll(leaf, 1, axis), leaf), f"neighbours along axis {axis} share noise"
+            assert uncorrelated(np.roll(leaf, 1, axis), leaf), (
+                f"neighbors along axis {axis} share noise"
+            )
         spread = leaf.mean(-1).var() * leaf.shape[-1]
-        assert spread < stats.chi2.isf(UNLIKELY, leaf[..., 0].size) / leaf[..., 0].size, "classes share noise"
+        assert spread < stats.chi2.isf(UNLIKELY, leaf[..., 0].size) / leaf[..., 0].size, (
+            "classes share noise"
+        )
     flat = [np.stack([draw[index] for draw in draws]).reshape(steps, -1) for index in range(3)]
     for one in range(3):
         for two in range(one):
@@ -232,27 +267,55 @@ def planted(name):
 
     def shared_by_leaves(total, key):
         flat, structure = jax.tree.flatten(total.value)
-        drawn = [key.stream("noise").standard_normal(leaf.shape) * MULTIPLIER * BOUND for leaf in flat]
+        drawn = [
+            key.stream("noise").standard_normal(leaf.shape) * MULTIPLIER * BOUND for leaf in flat
+        ]
         return jax.tree.unflatten(structure, drawn)
 
     return {
         "no noise": lambda total, key: total.value,
         "scaled by 0.97": lambda total, key: leaves_of(total, key, lambda leaf: 0.97 * leaf),
-        "scaled by multiplier only": lambda total, key: leaves_of(total, key, lambda leaf: leaf / BOUND),
-        "variance for standard deviation": lambda total, key: leaves_of(total, key, lambda x: x * MULTIPLIER * BOUND),
+        "scaled by multiplier only": lambda total, key: leaves_of(
+            total, key, lambda leaf: leaf / BOUND
+        ),
+        "variance for standard deviation": lambda total, key: leaves_of(
+            total, key, lambda x: x * MULTIPLIER * BOUND
+        ),
         "uniform of the same variance": lambda total, key: leaves_of(
-            total, key, lambda x: (stats.norm.cdf(np.asarray(x) / MULTIPLIER / BOUND) - 0.5) * 12**0.5 * MULTIPLIER * BOUND),
+            total,
+            key,
+            lambda x: (
+                (stats.norm.cdf(np.asarray(x) / MULTIPLIER / BOUND) - 0.5)
+                * 12**0.5
+                * MULTIPLIER
+                * BOUND
+            ),
+        ),
         "same for every class": lambda total, key: leaves_of(
-            total, key, lambda leaf: jnp.broadcast_to(leaf[..., :1], leaf.shape)),
+            total, key, lambda leaf: jnp.broadcast_to(leaf[..., :1], leaf.shape)
+        ),
         "same every step": lambda total, key: good(total, KEY.at("r/0")),
-        "every step twice": lambda total, key: good(total, KEY.at(f"r/{int(key._prefix[0][2:]) // 2}")),
+        "every step twice": lambda total, key: good(
+            total, KEY.at(f"r/{int(key._prefix[0][2:]) // 2}")
+        ),
         "shared by leaves": shared_by_leaves,
-    }[name]  # fmt: skip
+    }[name]
 
 
-@pytest.mark.parametrize("bug", ["no noise", "scaled by 0.97", "scaled by multiplier only", "variance for standard deviation",
-                                 "uniform of the same variance", "same for every class", "same every step", "every step twice",
-                                 "shared by leaves"])  # fmt: skip
+@pytest.mark.parametrize(
+    "bug",
+    [
+        "no noise",
+        "scaled by 0.97",
+        "scaled by multiplier only",
+        "variance for standard deviation",
+        "uniform of the same variance",
+        "same for every class",
+        "same every step",
+        "every step twice",
+        "shared by leaves",
+    ],
+)
 def test_control_wrong_noise_is_noticed(bug):
     with pytest.raises(AssertionError):
         check_noise_law(planted(bug))
@@ -269,9 +332,13 @@ def test_noise_is_a_function_of_key_and_release_name():
 
 def test_the_release_is_the_sum_plus_its_noise():
     value = jax.tree.map(lambda leaf: leaf + 100.0, zeros())
-    bound = Gaussian(MULTIPLIER).bind(BoundedSum(value, Sensitivity.of_contribution(BOUND)), KEY.at("r/0"))
+    bound = Gaussian(MULTIPLIER).bind(
+        BoundedSum(value, Sensitivity.of_contribution(BOUND)), KEY.at("r/0")
+    )
     released = Gaussian(MULTIPLIER).release(bound)
-    for got, noise in zip(jax.tree.leaves(released), gaussian.unit_noise(value, bound.key), strict=True):
+    for got, noise in zip(
+        jax.tree.leaves(released), gaussian.unit_noise(value, bound.key), strict=True
+    ):
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(got, 100.0 + MULTIPLIER * BOUND * noise, rtol=1e-6)
 
@@ -300,7 +367,7 @@ def test_joining_microbatches_keeps_the_sensitivity_and_refuses_another():
         BoundedSum(jnp.ones(2), one) + BoundedSum(jnp.ones(2), two)
 
 
-def test_sensitivity_by_relation_of_neighbourhood():
+def test_sensitivity_by_relation_of_neighborhood():
     bound = Sensitivity.of_contribution(0.5)
     assert (bound.add_or_remove, bound.zero_out, bound.replace_one) == (0.5, 0.5, 1.0)
     for wrong in (0.0, -1.0, float("nan"), float("inf")):

@@ -1,6 +1,8 @@
-"""The laws of a release, on the jobs that a user runs: what `runs/jobs.py` builds, from images to sums, for every method.
+"""The laws of a release, on the jobs that a user runs: what `runs/jobs.py` builds, from images to
+sums, for every method.
 
-The engine, the samplers and the noise have laws of their own. These look at how they were put together.
+The engine, the samplers and the noise have laws of their own. These look at how they were put
+together.
 """
 
 from collections import Counter
@@ -11,10 +13,10 @@ import pytest
 
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, from_arrays
+from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
+from sfumato.plan.plan import Plan, make_plan
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
-from sfumato.runs.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
 from sfumato.runs.jobs import Job, build
-from sfumato.runs.plan import Plan, make_plan
 from sfumato.runs.progress import Quiet
 
 KEY = SecretKey.from_insecure_seed(21)
@@ -36,7 +38,8 @@ EACH = [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) fo
 
 
 def images() -> Source:
-    """Grey noise around a shade per class, but for the last image: full contrast, the one that will be missing."""
+    """Gray noise around a shade per class, but for the last image: full contrast, the one that will
+    be missing."""
     stream, labels = np.random.default_rng(5), np.arange(N) % 3
     pixels = 0.4 + 0.05 * labels[:, None, None, None] + 0.01 * stream.standard_normal((N, 8, 8, 1))
     pixels[-1] = np.indices((8, 8)).sum(0)[..., None] % 2
@@ -58,21 +61,28 @@ def flat(tree: object) -> np.ndarray:
 
 @pytest.mark.parametrize("name", EACH)
 def test_one_image_moves_every_release_by_at_most_its_sensitivity(name: str) -> None:
-    """Built on the data set and on its neighbour, asked for the same release in the same state: through feature maps,
-    statistics, views, physical batches and clipping, the sums differ by what the noise was scaled for, or less.
+    """Built on the data set and on its neighbor, asked for the same release in the same state:
+    through feature maps, statistics, views, physical batches and clipping, the sums differ by what
+    the noise was scaled for, or less.
     """
     source = images()
     plan = plan_of(METHODS[name], source)
-    whole, without = (job(plan, each).procedure for each in (source, source.subset(np.arange(N - 1), "train")))
+    whole, without = (
+        job(plan, each).procedure for each in (source, source.subset(np.arange(N - 1), "train"))
+    )
     state, moved = whole.start(), []
     for step in range(min(whole.steps, MOST_STEPS)):
         key = KEY.at(whole.name)
         total, other = whole.measure(state, step, key), without.measure(state, step, key)
         bound = total.sensitivity.add_or_remove
         distance = float(np.linalg.norm(flat(total.value) - flat(other.value)))
-        assert distance <= bound * (1 + 1e-4), f"step {step}: one image moves the sum by {distance}, the noise is for {bound}"
+        assert distance <= bound * (1 + 1e-4), (
+            f"step {step}: one image moves the sum by {distance}, the noise is for {bound}"
+        )
         moved.append(distance / bound)
-        state = whole.absorb(state, step, whole.mechanism(step)(total, KEY.at(f"{whole.name}/{step}")))
+        state = whole.absorb(
+            state, step, whole.mechanism(step)(total, KEY.at(f"{whole.name}/{step}"))
+        )
     assert max(moved) > 0.1, "control: the image is seen"
 
 

@@ -1,4 +1,5 @@
-"""Parts of a network: what each mode trains, and that the rest costs neither gradients nor their memory."""
+"""Parts of a network: what each mode trains, and that the rest costs neither gradients nor their
+memory."""
 
 from functools import cache
 from typing import Any
@@ -14,11 +15,11 @@ from jaxtyping import PRNGKeyArray
 from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.trees import leaf_names
-from sfumato.models import registry
-from sfumato.models.backbone import Backbone
-from sfumato.models.cost import multiply_adds
-from sfumato.models.trainable import finished, parse, select
-from sfumato.models.vit import VisionTransformer
+from sfumato.features import by_name
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.image_cost import multiply_adds
+from sfumato.networks.trainable import finished, parse, select
+from sfumato.networks.vit import VisionTransformer
 
 KEY = jax.random.key(0)
 SHAPE = (8, 8, 3)
@@ -33,7 +34,7 @@ def vit(key: PRNGKeyArray) -> Backbone:
 
 
 def make(name: str, key: PRNGKeyArray = KEY) -> Backbone:
-    return vit(key) if name == "vit" else registry.network(name, SHAPE, 4, key).network
+    return vit(key) if name == "vit" else by_name.network(name, SHAPE, 4, key).network
 
 
 named = cache(lambda name: eqx.filter_jit(make)(name, KEY))
@@ -42,7 +43,11 @@ scores = eqx.filter_jit(lambda network: jax.vmap(network)(IMAGES))
 
 def trained(name: str, mode: str) -> set[str]:
     """By abstract evaluation."""
-    return set(leaf_names(eqx.filter_eval_shape(lambda key: eqx.filter(*select(make(name, key), mode, key)), KEY)))
+    return set(
+        leaf_names(
+            eqx.filter_eval_shape(lambda key: eqx.filter(*select(make(name, key), mode, key)), KEY)
+        )
+    )
 
 
 def test_each_mode_names_its_leaves() -> None:
@@ -51,19 +56,30 @@ def test_each_mode_names_its_leaves() -> None:
     everything = trained(wrn, "all")
     assert len(everything) == 52
     assert trained(wrn, "head") == trained(vit, "head") == head
-    assert trained(wrn, "last:1") == {name for name in everything if name.startswith(("blocks/2", "norm/", "head/"))}
+    assert trained(wrn, "last:1") == {
+        name for name in everything if name.startswith(("blocks/2", "norm/", "head/"))
+    }
     assert trained(wrn, "last:3") == {name for name in everything if not name.startswith("stem/")}
-    assert trained(wrn, "norms") == head | {name for name in everything if name.endswith(("/scale", "/shift"))}
-    assert trained(wrn, "bias") == head | {name for name in everything if name.endswith(("/bias", "/shift"))}
+    assert trained(wrn, "norms") == head | {
+        name for name in everything if name.endswith(("/scale", "/shift"))
+    }
+    assert trained(wrn, "bias") == head | {
+        name for name in everything if name.endswith(("/bias", "/shift"))
+    }
     assert trained(cnn, "lora:2") == head | {"hidden/down", "hidden/up"}
     below = {name.rsplit("/", 1)[0] for name in trained(vit, "lora:2") - head}
-    assert below == {"embedding", *(f"stacks/0/{each}" for each in ("attention/qkv", "attention/out", "widen", "narrow"))}
+    assert below == {
+        "embedding",
+        *(f"stacks/0/{each}" for each in ("attention/qkv", "attention/out", "widen", "narrow")),
+    }
     assert all(name.startswith(("stacks/1/", "norm/", "head/")) for name in trained(vit, "last:2"))
 
 
 @pytest.mark.parametrize("model", ["wrn-10-1", "cnn", "vit"])
 @pytest.mark.parametrize("mode", ["head", "last:2", "norms", "bias", "lora:2", "all"])
-def test_choosing_a_part_leaves_the_function_and_in_the_end_the_structure_as_they_were(model: str, mode: str) -> None:
+def test_choosing_a_part_leaves_the_function_and_in_the_end_the_structure_as_they_were(
+    model: str, mode: str
+) -> None:
     network = named(model)
     if (model, mode) in (("wrn-10-1", "lora:2"), ("cnn", "norms")):
         with pytest.raises(ArgumentError, match="train="):
@@ -89,24 +105,37 @@ def test_merged_updates_compute_what_they_did_beside_their_layers(model: str) ->
     np.testing.assert_allclose(scores(finished(network)), apart, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("mode", "says"), [
-    ("last", "give a number"), ("last:0", "give a number"), ("lora:x", "give a number"), ("head:2", "without a number"),
-    ("body", "choose one of"), ("last:4", "the network has 3 blocks"), ("lora:99", "at most that"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        ("last", "give a number"),
+        ("last:0", "give a number"),
+        ("lora:x", "give a number"),
+        ("head:2", "without a number"),
+        ("body", "choose one of"),
+        ("last:4", "the network has 3 blocks"),
+        ("lora:99", "at most that"),
+    ],
+)
 def test_modes_that_are_refused(mode: str, says: str) -> None:
     with pytest.raises(ArgumentError, match=says):
         select(named("vit"), mode, KEY)
 
 
 def test_parsing() -> None:
-    assert [parse(mode) for mode in ("head", "last:2", "lora:16")] == [("head", 0), ("last", 2), ("lora", 16)]
+    assert [parse(mode) for mode in ("head", "last:2", "lora:16")] == [
+        ("head", 0),
+        ("last", 2),
+        ("lora", 16),
+    ]
 
 
 # -- clipped gradients of a part
 
 
 def clipped(network: Backbone, mode: str, method: str = "auto") -> tuple[Any, tuple[Any, ...]]:
-    """(function, its arguments): the clipped sum over IMAGES of the trained part, frozen arrays as an argument."""
+    """(function, its arguments): the clipped sum over IMAGES of the trained part, frozen arrays as
+    an argument."""
     chosen, mask = select(network, mode, KEY)
     trained, rest = eqx.partition(chosen, mask)
     frozen, static = eqx.partition(rest, eqx.is_array)
@@ -116,15 +145,24 @@ def clipped(network: Backbone, mode: str, method: str = "auto") -> tuple[Any, tu
             logits = eqx.combine(params, frozen, static)(example[0])
             return optax.softmax_cross_entropy_with_integer_labels(logits, example[1])
 
-        return clipped_grad(loss, 0.5, method=method)(trained, (IMAGES, LABELS), jnp.ones(4, bool)).value
+        return clipped_grad(loss, 0.5, method=method)(
+            trained, (IMAGES, LABELS), jnp.ones(4, bool)
+        ).value
 
     return function, (trained, frozen)
 
 
-@pytest.mark.parametrize(("model", "mode"), [("wrn-10-1", "last:1"), ("vit", "last:2"), ("vit", "lora:2"), ("cnn", "bias")])
+@pytest.mark.parametrize(
+    ("model", "mode"),
+    [("wrn-10-1", "last:1"), ("vit", "last:2"), ("vit", "lora:2"), ("cnn", "bias")],
+)
 def test_the_sum_is_that_of_the_slow_twin(model: str, mode: str) -> None:
-    fast, slow = (jax.jit(function)(*arguments) for function, arguments in
-                  (clipped(named(model), mode, method) for method in ("auto", "materialise")))  # fmt: skip
+    fast, slow = (
+        jax.jit(function)(*arguments)
+        for function, arguments in (
+            clipped(named(model), mode, method) for method in ("auto", "materialize")
+        )
+    )
     for ours, theirs in zip(jax.tree.leaves(fast), jax.tree.leaves(slow), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -132,12 +170,17 @@ def test_the_sum_is_that_of_the_slow_twin(model: str, mode: str) -> None:
 def test_what_is_frozen_has_no_backward_pass_and_keeps_nothing_for_one() -> None:
     network = named("wrn-10-1")
     forward = 4 * multiply_adds(network, IMAGES[0])
-    cost = {mode: multiply_adds(function, *arguments) / forward for mode in ("head", "last:1", "all")
-            for function, arguments in [clipped(network, mode)]}  # fmt: skip
+    cost = {
+        mode: multiply_adds(function, *arguments) / forward
+        for mode in ("head", "last:1", "all")
+        for function, arguments in [clipped(network, mode)]
+    }
     assert cost["head"] < 1.01  # the forward pass and the head's own products, nothing else
     assert cost["head"] < cost["last:1"] < 2 < 3 < cost["all"]
     memory = {}
     for mode in ("head", "all"):
         function, arguments = clipped(network, mode)
-        memory[mode] = jax.jit(function).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+        memory[mode] = (
+            jax.jit(function).lower(*arguments).compile().memory_analysis().temp_size_in_bytes
+        )
     assert memory["head"] < memory["all"] / 2

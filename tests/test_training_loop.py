@@ -1,4 +1,5 @@
-"""DP-SGD and the loop: one compilation, the same result for any physical batch, resumed bit by bit, checkpoints whole."""
+"""DP-SGD and the loop: one compilation, the same result for any physical batch, resumed bit by bit,
+checkpoints whole."""
 
 import json
 import os
@@ -17,16 +18,19 @@ from sfumato.core.errors import LedgerError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian
 from sfumato.privacy.ledger import Ledger
-from sfumato.sampling import FullBatch, Poisson
+from sfumato.sampling.samplers import FullBatch, Poisson
 from sfumato.train import checkpoint, loop
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.feed import physical_batches
-from sfumato.train.witness import Witness
+from sfumato.train.replay_guard import ReplayGuard
 
 KEY = SecretKey.from_insecure_seed(11)
 N, D, C = 60, 5, 3
 RNG = np.random.default_rng(0)
-ROWS, LABELS = RNG.standard_normal((N, D)).astype(np.float32), RNG.integers(0, C, N).astype(np.int32)
+ROWS, LABELS = (
+    RNG.standard_normal((N, D)).astype(np.float32),
+    RNG.integers(0, C, N).astype(np.int32),
+)
 STEPS = 6
 RATE = 0.4
 
@@ -39,10 +43,10 @@ def entropy(params, example):
 def dpsgd(rows=ROWS, loss=entropy, **change):
     settings = {
         "params": {"w": np.zeros((D, C), np.float32), "b": np.zeros(C, np.float32)},
-        "clipped": clipped_grad(loss, 0.5, normalised=True),
+        "clipped": clipped_grad(loss, 0.5, normalized=True),
         "sampler": Poisson(RATE, STEPS, N),
         "noise": Gaussian(2.0),
-        "optimiser": optax.sgd(1.0, 0.9),
+        "optimizer": optax.sgd(1.0, 0.9),
         "fetch": lambda indices, step: (rows[indices], LABELS[indices]),
         "physical": 16,
         "ema_decay": 0.99,
@@ -99,7 +103,10 @@ def of_physical_size(size):
 
 def test_the_size_of_physical_batches_does_not_change_the_sums():
     """But for their last bits, and with these the noise."""
-    results = [procedure.measure(procedure.start(), 0, KEY).value for procedure in map(of_physical_size, (1, 7, 64))]
+    results = [
+        procedure.measure(procedure.start(), 0, KEY).value
+        for procedure in map(of_physical_size, (1, 7, 64))
+    ]
     assert close(results[0], results[1])
     assert close(results[0], results[2])
 
@@ -107,7 +114,9 @@ def test_the_size_of_physical_batches_does_not_change_the_sums():
 def test_physical_batches_hold_every_index_once_and_pad_under_the_mask():
     for count in (0, 1, 5, 6, 13):
         indices = np.arange(count) + 100
-        parts = list(physical_batches(lambda i, step: {"i": i, "s": np.full(len(i), step)}, indices, 4, 6))
+        parts = list(
+            physical_batches(lambda i, step: {"i": i, "s": np.full(len(i), step)}, indices, 4, 6)
+        )
         assert len(parts) == -(-count // 6)
         assert all(mask.shape == (6,) and tree["i"].shape == (6,) for tree, mask in parts)
         kept = [tree["i"][mask] for tree, mask in parts]
@@ -132,7 +141,10 @@ def test_a_batch_of_nobody_releases_pure_noise_of_the_same_scale(ledger):
     assert len(procedure.sampler.indices(KEY, 0)) == 0
     total = procedure.measure(procedure.start(), 0, KEY)
     assert not any(leaf.any() for leaf in leaves(total.value))
-    assert total.sensitivity == dpsgd(sampler=FullBatch(1, N)).measure(procedure.start(), 0, KEY).sensitivity
+    assert (
+        total.sensitivity
+        == dpsgd(sampler=FullBatch(1, N)).measure(procedure.start(), 0, KEY).sensitivity
+    )
     state = loop.run(procedure, ledger, KEY)
     noise = Gaussian(2.0)(total, KEY.at("dp-sgd/0"))
     np.testing.assert_allclose(state["params"]["w"], -noise["w"] / (1e-9 * N), rtol=1e-5)
@@ -140,7 +152,8 @@ def test_a_batch_of_nobody_releases_pure_noise_of_the_same_scale(ledger):
 
 
 def by_hand(denominator, seals, steps=STEPS, mu=0.99):
-    """The algorithm written out with numpy: plain SGD, clipping, noise, average. seals: of the sums that noise is bound to."""
+    """The algorithm written out with numpy: plain SGD, clipping, noise, average. seals: of the sums
+    that noise is bound to."""
     sampler, noise = Poisson(RATE, steps, N), Gaussian(2.0)
     params = {"w": np.zeros((D, C)), "b": np.zeros(C)}
     ema = {name: leaf.copy() for name, leaf in params.items()}
@@ -149,12 +162,17 @@ def by_hand(denominator, seals, steps=STEPS, mu=0.99):
         total = {"w": np.zeros((D, C)), "b": np.zeros(C)}
         for row, label in zip(ROWS[indices].astype(float), LABELS[indices], strict=True):
             scores = row @ params["w"] + params["b"]
-            error = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum() - np.eye(C)[label]
+            error = (
+                np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+                - np.eye(C)[label]
+            )
             factor = 1 / max(0.5, np.linalg.norm(error) * np.sqrt(row @ row + 1))
             total["w"] += factor * np.outer(row, error)
             total["b"] += factor * error
         for name, leaf in total.items():
-            drawn = 2.0 * KEY.stream(f"dp-sgd/{step}", "sum", seals[step], "noise", name).standard_normal(leaf.shape)
+            drawn = 2.0 * KEY.stream(
+                f"dp-sgd/{step}", "sum", seals[step], "noise", name
+            ).standard_normal(leaf.shape)
             params[name] = params[name] - (leaf + drawn) / denominator(indices)
             decay = min(mu, (1 + step) / (10 + step))
             ema[name] = decay * ema[name] + (1 - decay) * params[name]
@@ -163,35 +181,46 @@ def by_hand(denominator, seals, steps=STEPS, mu=0.99):
 
 
 def test_a_run_equals_the_published_algorithm_written_out(ledger):
-    state = loop.run(dpsgd(optimiser=optax.sgd(1.0)), ledger, KEY, witness=Witness(ledger.path.with_name("sums")))
-    seals = [json.loads(line)["sum"] for line in ledger.path.with_name("sums").read_text().splitlines()]
+    state = loop.run(
+        dpsgd(optimizer=optax.sgd(1.0)),
+        ledger,
+        KEY,
+        replay_guard=ReplayGuard(ledger.path.with_name("sums")),
+    )
+    seals = [
+        json.loads(line)["sum"] for line in ledger.path.with_name("sums").read_text().splitlines()
+    ]
     params, ema = by_hand(lambda indices: RATE * N, seals)
     assert close(state["params"], params, 1e-4)
     assert close(state["ema"], ema, 1e-4)
-    assert not close(state["params"], by_hand(lambda indices: len(indices), seals)[0], 1e-3), "control: the realised size"
+    assert not close(state["params"], by_hand(lambda indices: len(indices), seals)[0], 1e-3), (
+        "control: the realized size"
+    )
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.3, 0.9999])
 def test_the_average_warms_up_as_published(mu):
-    procedure = dpsgd(ema_decay=mu, optimiser=optax.sgd(1.0))
+    procedure = dpsgd(ema_decay=mu, optimizer=optax.sgd(1.0))
     state, expected = procedure.start(), np.zeros(C)
     for step in range(15):
-        state = procedure.absorb(state, step, {"w": jnp.zeros((D, C)), "b": jnp.ones(C) * (step + 1)})
+        state = procedure.absorb(
+            state, step, {"w": jnp.zeros((D, C)), "b": jnp.ones(C) * (step + 1)}
+        )
         decay = min(mu, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * np.asarray(state["params"]["b"], float)
         np.testing.assert_allclose(state["ema"]["b"], expected, rtol=1e-5)
 
 
 def test_examples_of_nan_leave_the_model_finite_and_count_as_nothing(tmp_path):
-    spoilt, bad = ROWS.copy(), np.isin(np.arange(N), [1, *range(0, N, 4)])
-    spoilt[bad, 2], spoilt[1] = np.nan, np.inf
-    plain = clipped_grad(entropy, 0.5, normalised=True)
+    spoiled, bad = ROWS.copy(), np.isin(np.arange(N), [1, *range(0, N, 4)])
+    spoiled[bad, 2], spoiled[1] = np.nan, np.inf
+    plain = clipped_grad(entropy, 0.5, normalized=True)
     without = dpsgd(
         clipped=lambda p, batch, mask: plain(p, batch[0], mask & ~batch[1]),
         fetch=lambda indices, step: ((ROWS[indices], LABELS[indices]), bad[indices]),
     )
     states = []
-    for name, procedure in (("spoilt", dpsgd(spoilt)), ("without", without)):
+    for name, procedure in (("spoiled", dpsgd(spoiled)), ("without", without)):
         with Ledger.create(tmp_path / name, delta=1e-3, epsilon_max=50.0) as book:
             states.append(loop.run(procedure, book, KEY))
     assert all(np.isfinite(leaf).all() for leaf in leaves(states[0]))
@@ -199,14 +228,17 @@ def test_examples_of_nan_leave_the_model_finite_and_count_as_nothing(tmp_path):
 
 
 def test_one_example_moves_one_release_by_at_most_the_sensitivity():
-    """The same key on neighbouring data sets, through sampler, feed and clipping; their noise is not the same."""
+    """The same key on neighboring data sets, through sampler, feed and clipping; their noise is not
+    the same."""
     procedure = dpsgd()
     member = int(procedure.sampler.indices(KEY, 0)[0])
     for value in (0.0, 1e3, np.nan):
         rows = ROWS.copy()
         rows[member] = value
         one, two = (p.measure(p.start(), 0, KEY).value for p in (procedure, dpsgd(rows)))
-        moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(leaves(one), leaves(two), strict=True)))
+        moved = np.sqrt(
+            sum(((a - b) ** 2).sum() for a, b in zip(leaves(one), leaves(two), strict=True))
+        )
         assert 0 < moved <= 2 * (1 + 1e-5)  # one removed, another added
 
 
@@ -220,12 +252,21 @@ def test_a_run_resumed_from_any_checkpoint_ends_in_the_same_bits(tmp_path):
         checkpoint.save(path / str(done), state, {"step": done})
 
     with Ledger.create(tmp_path / "run", delta=1e-3, epsilon_max=50.0) as book:
-        last = loop.run(dpsgd(), book, KEY, after_step=keep, witness=Witness(tmp_path / "sums"))
+        last = loop.run(
+            dpsgd(), book, KEY, after_step=keep, replay_guard=ReplayGuard(tmp_path / "sums")
+        )
     for done in range(1, STEPS + 1):
         procedure = dpsgd()  # as a new process would build it
         state, facts = checkpoint.load(path / str(done), procedure.start())
         with Ledger.open(tmp_path / "run") as book:
-            again = loop.run(procedure, book, KEY, state=state, first=facts["step"], witness=Witness(tmp_path / "sums"))
+            again = loop.run(
+                procedure,
+                book,
+                KEY,
+                state=state,
+                first=facts["step"],
+                replay_guard=ReplayGuard(tmp_path / "sums"),
+            )
             assert book.releases == STEPS, "a replayed step is not charged again"
         assert equal(again, last)
         assert all(a.dtype == b.dtype for a, b in zip(leaves(again), leaves(last), strict=True))
@@ -248,7 +289,8 @@ def test_a_checkpoint_round_trips_to_the_bit_and_absence_is_none(tmp_path):
 
 
 def killed_at(number, action):
-    """Run `action`, and have the process 'killed' just before its number-th change to the file system."""
+    """Run `action`, and have the process 'killed' just before its number-th change to the file
+    system."""
     left = [number]
 
     class Killed(BaseException):
@@ -264,7 +306,13 @@ def killed_at(number, action):
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((Path, "rename"), (Path, "mkdir"), (os, "replace"), (os, "fsync"), (files.shutil, "rmtree")):
+        for owner, name in (
+            (Path, "rename"),
+            (Path, "mkdir"),
+            (os, "replace"),
+            (os, "fsync"),
+            (files.shutil, "rmtree"),
+        ):
             patch.setattr(owner, name, guarded(getattr(owner, name)))
         try:
             action()
@@ -313,12 +361,18 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, name, damage):
     content = file.read_bytes()
     file.unlink()
     if damage != "missing":
-        file.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "noise": b"\xff" * len(content)}[damage])
+        file.write_bytes(
+            {"empty": b"", "cut": content[: len(content) // 2], "noise": b"\xff" * len(content)}[
+                damage
+            ]
+        )
     with pytest.raises(RunError):
         checkpoint.load(tmp_path / "c", OLD)
 
 
-@pytest.mark.parametrize("like", [{"a": jnp.zeros(5), "b": [jnp.float32(3), jnp.arange(3)]}, {"other": jnp.zeros(4)}])
+@pytest.mark.parametrize(
+    "like", [{"a": jnp.zeros(5), "b": [jnp.float32(3), jnp.arange(3)]}, {"other": jnp.zeros(4)}]
+)
 def test_a_checkpoint_of_other_shapes_or_names_is_refused(tmp_path, like):
     checkpoint.save(tmp_path / "c", OLD, {})
     with pytest.raises(RunError, match="should have shape"):
@@ -329,7 +383,8 @@ def test_a_checkpoint_of_other_shapes_or_names_is_refused(tmp_path, like):
 
 
 def test_a_checkpoint_whose_facts_were_changed_is_refused(tmp_path):
-    """Valid JSON, the old arrays: a wrong number of steps would go on from another place without a word."""
+    """Valid JSON, the old arrays: a wrong number of steps would go on from another place without a
+    word."""
     checkpoint.save(tmp_path / "c", OLD, {"step": 3})
     file = tmp_path / "c" / "facts.json"
     facts = json.loads(file.read_text())
@@ -339,15 +394,18 @@ def test_a_checkpoint_whose_facts_were_changed_is_refused(tmp_path):
             checkpoint.load(tmp_path / "c", OLD)
 
 
-def test_a_witness_has_its_file_and_entry_on_the_disk_before_the_noise(tmp_path, monkeypatch):
+def test_a_replay_guard_has_its_file_and_entry_on_the_disk_before_the_noise(tmp_path, monkeypatch):
     seen, fsync = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle)))
-    Witness(tmp_path / "sums").check("r", "seal")
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (seen.append(os.fstat(handle).st_ino), fsync(handle))
+    )
+    ReplayGuard(tmp_path / "sums").check("r", "seal")
     assert seen == [(tmp_path / "sums").stat().st_ino, tmp_path.stat().st_ino]
 
 
 def test_two_procedures_under_one_key_sample_independently(ledger):
-    """The accountant composes their subsampled releases as independent; with equal batches they cost more."""
+    """The accountant composes their subsampled releases as independent; with equal batches they
+    cost more."""
     batches = {}
 
     class Recording(DPSGD):
@@ -374,7 +432,10 @@ def test_two_procedures_under_one_key_have_noise_of_their_own(ledger):
 
         return Noted(promised.multiplier)
 
-    for name in ("one", "two"):  # full batches of one data set: their first sums are equal, bit for bit
+    for name in (
+        "one",
+        "two",
+    ):  # full batches of one data set: their first sums are equal, bit for bit
         loop.run(dpsgd(name=name, sampler=FullBatch(STEPS, N)), ledger, KEY, noise=noted)
     assert len(streams) == 2 * STEPS
     assert len(set(streams)) == len(streams), "releases share noise"
@@ -383,17 +444,17 @@ def test_two_procedures_under_one_key_have_noise_of_their_own(ledger):
 def test_another_computation_under_a_paid_for_name_is_refused(ledger):
     loop.run(dpsgd(), ledger, KEY)
     with pytest.raises(LedgerError, match="made releases with this key"):
-        loop.run(dpsgd(ROWS[::-1].copy(), optimiser=optax.sgd(0.1)), ledger, KEY)
+        loop.run(dpsgd(ROWS[::-1].copy(), optimizer=optax.sgd(0.1)), ledger, KEY)
 
 
-def test_a_witness_refuses_a_repetition_on_other_data(tmp_path):
+def test_a_replay_guard_refuses_a_repetition_on_other_data(tmp_path):
     """It would be a second release for one payment."""
     with Ledger.create(tmp_path / "run", delta=1e-3, epsilon_max=50.0) as book:
-        loop.run(dpsgd(), book, KEY, witness=Witness(tmp_path / "sums"))
+        loop.run(dpsgd(), book, KEY, replay_guard=ReplayGuard(tmp_path / "sums"))
         changed = ROWS.copy()
         changed[int(dpsgd().sampler.indices(KEY.at("dp-sgd"), 0)[0])] += 1e-3
         with pytest.raises(LedgerError, match="another sum"):
-            loop.run(dpsgd(changed), book, KEY, witness=Witness(tmp_path / "sums"))
+            loop.run(dpsgd(changed), book, KEY, replay_guard=ReplayGuard(tmp_path / "sums"))
         with open(tmp_path / "sums", "a") as torn:
             torn.write('{"release": "dp-')
-        loop.run(dpsgd(), book, KEY, witness=Witness(tmp_path / "sums"))
+        loop.run(dpsgd(), book, KEY, replay_guard=ReplayGuard(tmp_path / "sums"))

@@ -11,18 +11,19 @@ from run_helpers import FILES, refused, sfumato, succeeds
 
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.models.heads import Sphere
+from sfumato.features.heads import Sphere
 from sfumato.privacy import events
 from sfumato.privacy.accountants import describe, epsilon
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.tune import number_of_fits, random_recipe
-from sfumato.solve.rows import Rows
+from sfumato.solve.labeled_rows import Rows
 
 
 def by_hand(sigma: float, mean: float, delta: float) -> float:
-    """Theorem 2 of Papernot & Steinke at eta = 0, minimised over a grid, and the conversion of Canonne et al. 2020."""
+    """Theorem 2 of Papernot & Steinke at eta = 0, minimized over a grid, and the conversion of
+    Canonne et al. 2020."""
     low, high = 1e-12, 1 - 1e-9
     for _ in range(200):  # gamma: the mean (1/gamma - 1) / ln(1/gamma) falls in gamma
         middle = (low * high) ** 0.5
@@ -46,10 +47,18 @@ def test_the_price_is_that_of_the_theorem(sigma: float, mean: float) -> None:
 def test_selected_events_compose_with_others_and_are_written_down() -> None:
     chosen = SelectedEvent(GaussianEvent(5.0), 10.0)
     alone = epsilon({chosen: 1}, 1e-5)
-    assert alone < epsilon({chosen: 1, GaussianEvent(10.0): 3}, 1e-5) < epsilon({chosen: 2, GaussianEvent(10.0): 3}, 1e-5)
+    assert (
+        alone
+        < epsilon({chosen: 1, GaussianEvent(10.0): 3}, 1e-5)
+        < epsilon({chosen: 2, GaussianEvent(10.0): 3}, 1e-5)
+    )
     assert alone < epsilon({chosen: 1, PoissonSampledEvent(0.1, GaussianEvent(2.0)): 5}, 1e-5)
-    assert epsilon({chosen: 0, GaussianEvent(5.0): 1}, 1e-5) == epsilon({GaussianEvent(5.0): 1}, 1e-5)
-    assert events.from_json(events.to_json(chosen)) == chosen and "Papernot" in describe({chosen: 1}, 1e-5)
+    assert epsilon({chosen: 0, GaussianEvent(5.0): 1}, 1e-5) == epsilon(
+        {GaussianEvent(5.0): 1}, 1e-5
+    )
+    assert events.from_json(events.to_json(chosen)) == chosen and "Papernot" in describe(
+        {chosen: 1}, 1e-5
+    )
     with pytest.raises(ArgumentError, match="mean"):
         SelectedEvent(GaussianEvent(5.0), 1.0)
 
@@ -67,7 +76,9 @@ def test_recipes_differ_and_keep_the_budget() -> None:
     rows = Rows(np.zeros((500, 4), np.float32), np.zeros(500, np.int32), 3)
     stream = SecretKey.from_insecure_seed(0).stream("tune")
     found = [random_recipe(("fc", "ls"), rows, Sphere.plain(4), 0.5, stream) for _ in range(20)]
-    assert {each.method for each in found} == {"fc", "ls"} and len({each.learning_rate for each in found}) == 20
+    assert {each.method for each in found} == {"fc", "ls"} and len(
+        {each.learning_rate for each in found}
+    ) == 20
     for each in found:
         spent = sum(release.count / release.noise_multiplier**2 for release in each.releases(0.5))
         assert 0.25 * (1 - 1e-9) < spent <= 0.25
@@ -76,15 +87,33 @@ def test_recipes_differ_and_keep_the_budget() -> None:
 def test_only_the_winner_is_left(tmp_path: Path) -> None:
     stream = np.random.default_rng(0)
     labels = stream.integers(3, size=400)
-    np.savez(tmp_path / "toy.npz", X=(3 * np.eye(6)[labels] + stream.normal(size=(400, 6))).astype(np.float32), y=labels)
-    tune = ("tune", "--features", tmp_path / "toy.npz", "--epsilon", 8, "--fits", 4, "--log", "quiet")
+    np.savez(
+        tmp_path / "toy.npz",
+        X=(3 * np.eye(6)[labels] + stream.normal(size=(400, 6))).astype(np.float32),
+        y=labels,
+    )
+    tune = (
+        "tune",
+        "--features",
+        tmp_path / "toy.npz",
+        "--epsilon",
+        8,
+        "--fits",
+        4,
+        "--log",
+        "quiet",
+    )
     told = succeeds(*tune, "--validation", 0.25, "--out", tmp_path / "best")
     assert {file.name for file in (tmp_path / "best").iterdir()} == FILES | {"tune.json"}
     ledger = Ledger.read(tmp_path / "best")
     assert ledger.releases == 1 and 7.9 < ledger.epsilon() <= 8.0 and "about 4 fits" in told
     result = json.loads((tmp_path / "best/result.json").read_text())
-    assert result["seconds"] == {} and "finished" not in result, "how long it took tells how many fits there were"
-    chances = Classifier.load(tmp_path / "best").predict_proba(3 * np.eye(6, dtype=np.float32)[:3][:, None, None])
+    assert result["seconds"] == {} and "finished" not in result, (
+        "how long it took tells how many fits there were"
+    )
+    chances = Classifier.load(tmp_path / "best").predict_proba(
+        3 * np.eye(6, dtype=np.float32)[:3][:, None, None]
+    )
     assert chances.shape == (3, 3)
     assert json.loads((tmp_path / "best/tune.json").read_text())["recipe"]["method"] in ("fc", "ls")
     statement = succeeds("report", tmp_path / "best")
@@ -96,7 +125,11 @@ def test_only_the_winner_is_left(tmp_path: Path) -> None:
     succeeds("evaluate", tmp_path / "best", "--split", "validation")
     assert (tmp_path / "best/evaluation.json").read_bytes() == before
     assert "best of about 4 fits" in succeeds("account", tmp_path / "best")
-    for wrong, says in ((("--fits", 1), "fits=1"), (("--validation", 0), "validation"), (("--method", "svm"), "method='svm'")):
+    for wrong, says in (
+        (("--fits", 1), "fits=1"),
+        (("--validation", 0), "validation"),
+        (("--method", "svm"), "method='svm'"),
+    ):
         refused(tmp_path, *tune, *wrong, "--out", tmp_path / "no", says=(says,))
 
 
@@ -109,26 +142,65 @@ def test_a_stopped_tune_is_not_continued(tmp_path: Path, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patch:
         patch.setattr("sfumato.runs.tune.fit_once", press_ctrl_c)
-        assert sfumato("tune", "--features", tmp_path / "toy.npz", "--out", tmp_path / "best", "--log", "quiet").code == 130
+        assert (
+            sfumato(
+                "tune",
+                "--features",
+                tmp_path / "toy.npz",
+                "--out",
+                tmp_path / "best",
+                "--log",
+                "quiet",
+            ).code
+            == 130
+        )
     assert Ledger.read(tmp_path / "best").releases == 1
     assert "start a new one" in sfumato("resume", tmp_path / "best").err
 
 
 @pytest.mark.parametrize("noise", [True, False])
-def test_the_choice_is_audited_through_its_final_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: bool) -> None:
-    """Every row has a direction of its own: fits without noise learn wrong labels by heart, private ones cannot."""
+def test_the_choice_is_audited_through_its_final_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: bool
+) -> None:
+    """Every row has a direction of its own: fits without noise learn wrong labels by heart, private
+    ones cannot."""
     stream = np.random.default_rng(0)
     rows, labels = np.eye(200) + 0.01 * stream.normal(size=(200, 200)), np.arange(200) // 2 % 2
-    np.savez(tmp_path / "toy.npz", x_train=rows[::2], y_train=labels[::2], x_test=rows[1::2], y_test=labels[1::2])
+    np.savez(
+        tmp_path / "toy.npz",
+        x_train=rows[::2],
+        y_train=labels[::2],
+        x_test=rows[1::2],
+        y_test=labels[1::2],
+    )
     run = tmp_path / "best"
     budget = ("--epsilon", 0.5, "--delta", 1e-6)
-    succeeds("tune", "--features", tmp_path / "toy.npz", *budget, "--fits", 2, "--log", "quiet", "--out", run)
+    succeeds(
+        "tune",
+        "--features",
+        tmp_path / "toy.npz",
+        *budget,
+        "--fits",
+        2,
+        "--log",
+        "quiet",
+        "--out",
+        run,
+    )
     for attack in ("whitebox", "blackbox"):
         outcome = sfumato("audit", run, "--attack", attack)
-        assert outcome.code == 2 and "use one-run or lira" in outcome.err and outcome.err.count("\n") == 1
+        assert (
+            outcome.code == 2
+            and "use one-run or lira" in outcome.err
+            and outcome.err.count("\n") == 1
+        )
     if not noise:
         silence = lambda value, key: [np.zeros(leaf.shape) for leaf in jax.tree.leaves(value)]  # noqa: E731
         monkeypatch.setattr("sfumato.noise.gaussian.unit_noise", silence)
-    told = succeeds("audit", run, "--attack", "one-run", "--size", 100, "--seed", 0, "--log", "quiet")
+    told = succeeds(
+        "audit", run, "--attack", "one-run", "--size", 100, "--seed", 0, "--log", "quiet"
+    )
     assert ("EXCEEDS THE CLAIM" in told) != noise, told
-    assert json.loads((run / "audit.json").read_text())["results"][0]["epsilon"] == pytest.approx(0.5, abs=0.01)
+    assert json.loads((run / "audit.json").read_text())["results"][0]["epsilon"] == pytest.approx(
+        0.5, abs=0.01
+    )

@@ -1,4 +1,5 @@
-"""Units of several images on the command line: sides, sums, words, refusals, resuming and audits by unit."""
+"""Units of several images on the command line: sides, sums, words, refusals, resuming and audits by
+unit."""
 
 import json
 import shutil
@@ -18,11 +19,11 @@ from sfumato import DPImageClassifier, DPLinearClassifier, data
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, from_arrays
+from sfumato.plan import unit_batches
+from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, UnitConfig
+from sfumato.plan.plan import Plan, make_plan
 from sfumato.privacy.ledger import Ledger
-from sfumato.runs import units
-from sfumato.runs.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, UnitConfig
 from sfumato.runs.jobs import Job, build
-from sfumato.runs.plan import Plan, make_plan
 from sfumato.runs.progress import Quiet
 
 KEY = SecretKey.from_insecure_seed(8)
@@ -34,7 +35,8 @@ NETWORK = ("--method", "dp-sgd", "--model", "cnn", "--steps", 3, "--physical", 5
 
 
 def digits() -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(8 x 8 pixels, classes, file names): digits of 30 people, who wrote 1 to 6 each, of all classes."""
+    """(8 x 8 pixels, classes, file names): digits of 30 people, who wrote 1 to 6 each, of all
+    classes."""
     bunch, stream = load_digits(n_class=CLASSES), np.random.default_rng(1)
     counts = stream.integers(1, 7, PEOPLE)
     owners = np.repeat(np.arange(PEOPLE), counts)
@@ -82,11 +84,18 @@ def read(path: Path) -> Any:
 
 def test_all_images_of_a_unit_are_on_one_side_and_the_facts_count_units(people: Path) -> None:
     options = data.ReadOptions(unit=PATTERN)
-    splits, facts = data.open(people, validation=0.3, options=options), data.describe(people, validation=0.3, options=options)
+    splits, facts = (
+        data.open(people, validation=0.3, options=options),
+        data.describe(people, validation=0.3, options=options),
+    )
     sides = [splits.train, splits.validation, splits.test]
-    owners = [set(side.owners.tolist()) for side in sides if side is not None and side.owners is not None]
+    owners = [
+        set(side.owners.tolist()) for side in sides if side is not None and side.owners is not None
+    ]
     assert len(owners) == 3 and all(owners)
-    assert sum(map(len, owners)) == len(set.union(*owners)) == PEOPLE, "nobody is on two sides, nobody is left out"
+    assert sum(map(len, owners)) == len(set.union(*owners)) == PEOPLE, (
+        "nobody is on two sides, nobody is left out"
+    )
     assert facts.units == splits.train.examples == len(owners[0])
     assert facts.counts == {side.split: len(side) for side in sides if side is not None}
     alone = data.open(people, validation=0.3)
@@ -111,7 +120,10 @@ def test_a_fingerprint_knows_whose_images_they_are() -> None:
     source = replace(from_arrays(PIXELS, LABELS), owners=OWNERS)
     others = OWNERS.copy()
     others[0] = others[-1]
-    found = {each.fingerprint(KEY.mac) for each in (source, replace(source, owners=None), replace(source, owners=others))}
+    found = {
+        each.fingerprint(KEY.mac)
+        for each in (source, replace(source, owners=None), replace(source, owners=others))
+    }
     assert len(found) == 3
 
 
@@ -144,10 +156,19 @@ def grouped(most_of_last: int = 6) -> Source:
 
 
 def plan_of(method: MethodConfig, source: Source) -> Plan:
-    info = DataInfo("arrays", "memory", source.class_names, source.shape, {"train": len(source)}, units=source.examples)
+    info = DataInfo(
+        "arrays",
+        "memory",
+        source.class_names,
+        source.shape,
+        {"train": len(source)},
+        units=source.examples,
+    )
     batch = None if method.method not in ("dp-sgd", "adam") else source.examples
-    config = TrainConfig(DataConfig("arrays"), PrivacyConfig(epsilon=50.0), replace(method, batch=batch), units=WHOSE)
-    return make_plan(config, units.named(info, WHOSE))
+    config = TrainConfig(
+        DataConfig("arrays"), PrivacyConfig(epsilon=50.0), replace(method, batch=batch), units=WHOSE
+    )
+    return make_plan(config, unit_batches.named(info, WHOSE))
 
 
 def job(plan: Plan, source: Source) -> Job:
@@ -159,16 +180,19 @@ def flat(tree: object) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", EACH)
-def test_one_unit_with_all_its_images_moves_every_release_by_at_most_its_sensitivity(name: str) -> None:
-    """As for single images in test_shipped.py; besides, how many images a unit has does not show: one unit of six equal
-    images and one of a single such image make the same sum.
+def test_one_unit_with_all_its_images_moves_every_release_by_at_most_its_sensitivity(
+    name: str,
+) -> None:
+    """As for single images in test_shipped.py; besides, how many images a unit has does not show:
+    one unit of six equal images and one of a single such image make the same sum.
     """
     source, single = grouped(), grouped(1)
     assert source.examples == 9 and source.owners is not None
     plan = plan_of(METHODS[name], source)
     assert plan.n == 9 and plan.unit == "patient" and plan.images_per_unit == 4
     whole, without, one = (
-        job(plan, each).procedure for each in (source, source.subset(source.owners != LONER, "train"), single)
+        job(plan, each).procedure
+        for each in (source, source.subset(source.owners != LONER, "train"), single)
     )
     state, moved = whole.start(), []
     for step in range(min(whole.steps, 3)):
@@ -176,11 +200,15 @@ def test_one_unit_with_all_its_images_moves_every_release_by_at_most_its_sensiti
         total, other, same = (each.measure(state, step, key) for each in (whole, without, one))
         bound = total.sensitivity.add_or_remove
         distance = float(np.linalg.norm(flat(total.value) - flat(other.value)))
-        assert distance <= bound * (1 + 1e-4), f"step {step}: one unit moves the sum by {distance}, the noise is for {bound}"
+        assert distance <= bound * (1 + 1e-4), (
+            f"step {step}: one unit moves the sum by {distance}, the noise is for {bound}"
+        )
         moved.append(distance / bound)
         if name != "dp-sgd on images":  # there, views of the images differ
             np.testing.assert_allclose(flat(total.value), flat(same.value), atol=1e-4 * bound)
-        state = whole.absorb(state, step, whole.mechanism(step)(total, KEY.at(f"{whole.name}/{step}")))
+        state = whole.absorb(
+            state, step, whole.mechanism(step)(total, KEY.at(f"{whole.name}/{step}"))
+        )
     assert max(moved) > 0.1, "control: the unit is seen"
 
 
@@ -195,23 +223,44 @@ def test_a_plan_for_units_refuses_images_of_unknown_units() -> None:
 
 def test_a_run_counts_units_and_says_what_a_unit_is(run: Path, people: Path) -> None:
     plan, n = read(run / "plan.json"), trained(people)
-    assert (plan["n"], plan["unit"], plan["images_per_unit"], plan["grouping"]) == (n, "patient", 3, PATTERN)
+    assert (plan["n"], plan["unit"], plan["images_per_unit"], plan["grouping"]) == (
+        n,
+        "patient",
+        3,
+        PATTERN,
+    )
     assert {path.name for path in run.iterdir()} == FILES
     assert plan["settings"]["physical"] == 5, "as given"
-    assert Ledger.read(run).unit == read(run / "model.json")["privacy"]["unit"] == "patient with up to 3 images"
+    assert (
+        Ledger.read(run).unit
+        == read(run / "model.json")["privacy"]["unit"]
+        == "patient with up to 3 images"
+    )
     assert "unit: patient with up to 3 images" in succeeds("account", run)
     said = succeeds("report", run).replace("\N{NO-BREAK SPACE}", " ")
-    for words in (f"trained on {n} private patients (people), on at most 3 images of each",
-                  "one patient with up to 3 images is in the training set or is not", "once for all images of a patient",
-                  "of the patients that were not used", "Test and validation images. Accuracy", "training patients only",
-                  "Images of one patient beyond 3. They are not used at all", "under two names are two patients",
-                  "Several patients that are one in truth", f"the number of training patients ({n})",
-                  f"patients are told apart by {PATTERN!r}", "gradients of a random batch of training patients"):  # fmt: skip
+    for words in (
+        f"trained on {n} private patients (people), on at most 3 images of each",
+        "one patient with up to 3 images is in the training set or is not",
+        "once for all images of a patient",
+        "of the patients that were not used",
+        "Test and validation images. Accuracy",
+        "training patients only",
+        "Images of one patient beyond 3. They are not used at all",
+        "under two names are two patients",
+        "Several patients that are one in truth",
+        f"the number of training patients ({n})",
+        f"patients are told apart by {PATTERN!r}",
+        "gradients of a random batch of training patients",
+    ):
         assert words in said, words
     for words in ("of one person", "training images only", "The order of the"):
         assert words not in said, words
-    assert "unit: one patient with up to 3 images" in (run / "model_card.md").read_text().replace("\N{NO-BREAK SPACE}", " ")
-    assert "patient with up to" in (run / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "unit: one patient with up to 3 images" in (run / "model_card.md").read_text().replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
+    assert "patient with up to" in (run / "report.html").read_text().replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
 
 
 def test_a_run_on_features_takes_a_row_for_each_unit(people: Path, tmp_path: Path) -> None:
@@ -223,7 +272,9 @@ def test_a_run_on_features_takes_a_row_for_each_unit(people: Path, tmp_path: Pat
     assert plan["method"] == "dp-fc" and plan["n"] == facts.units != facts.counts["train"]
     assert evaluation["n"] == facts.counts["validation"], "evaluated image by image"
     assert "averaged over their images" in succeeds("report", out)
-    assert f"{100 * evaluation['accuracy']:.2f} %" in succeeds("evaluate", out, "--split", "validation")
+    assert f"{100 * evaluation['accuracy']:.2f} %" in succeeds(
+        "evaluate", out, "--split", "validation"
+    )
 
 
 def test_a_dry_run_names_the_unit_and_reads_no_image(people: Path, tmp_path: Path) -> None:
@@ -232,32 +283,66 @@ def test_a_dry_run_names_the_unit_and_reads_no_image(people: Path, tmp_path: Pat
         path.write_bytes(b"")
     first = sorted(hollow.rglob("*.png"))[0]
     shutil.copy(next(iter(people.rglob("*.png"))), first)
-    arguments = ("train", "--data", hollow, "--model", "scattering", "--method", "ls", "--dry-run", "--unit", PATTERN)
+    arguments = (
+        "train",
+        "--data",
+        hollow,
+        "--model",
+        "scattering",
+        "--method",
+        "ls",
+        "--dry-run",
+        "--unit",
+        PATTERN,
+    )
     said = succeeds(*arguments)
     assert f"{trained(people)} training units (at most 8 images of each)" in said
     assert "add or remove one unit with up to 8 images" in said and "images" in said
 
 
 @pytest.mark.slow
-def test_resuming_gives_the_same_bits_and_refuses_another_unit(people: Path, tmp_path: Path) -> None:
+def test_resuming_gives_the_same_bits_and_refuses_another_unit(
+    people: Path, tmp_path: Path
+) -> None:
     photos = shutil.copytree(people, tmp_path / "photos")
-    arguments = ("train", "--data", photos, *NETWORK, *UNIT, "--batch", 10, "--epsilon", 20, "--insecure-seed", 3)
+    arguments = (
+        "train",
+        "--data",
+        photos,
+        *NETWORK,
+        *UNIT,
+        "--batch",
+        10,
+        "--epsilon",
+        20,
+        "--insecure-seed",
+        3,
+    )
     with ctrl_c_after(2):
-        assert sfumato(*arguments, "--checkpoint-seconds", 1e-6, "--out", tmp_path / "stopped").code == 130
+        assert (
+            sfumato(*arguments, "--checkpoint-seconds", 1e-6, "--out", tmp_path / "stopped").code
+            == 130
+        )
     succeeds(*arguments, "--out", tmp_path / "whole")
     config = tmp_path / "stopped" / "config.json"
     asked = config.read_text()
     config.write_text(json.dumps(read(config) | {"unit": r"\d+"}))
-    refused(tmp_path, "resume", tmp_path / "stopped", says=("config.json or plan.json was changed",))
+    refused(
+        tmp_path, "resume", tmp_path / "stopped", says=("config.json or plan.json was changed",)
+    )
     config.write_text(asked)
     owners = data.open(photos, options=data.ReadOptions(unit=PATTERN)).train.owners
     assert owners is not None
     image = next(photos.glob(f"*/{owners[0]}_*"))
     given_away = image.rename(image.with_name(image.name.replace("_", "0_")))
-    refused(tmp_path, "resume", tmp_path / "stopped", says=("training images or secret.key changed",))
+    refused(
+        tmp_path, "resume", tmp_path / "stopped", says=("training images or secret.key changed",)
+    )
     given_away.rename(image)
     succeeds("resume", tmp_path / "stopped")
-    whole, resumed = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    whole, resumed = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped")
+    )
     for name, array in whole.items():
         assert np.array_equal(array, resumed[name])
 
@@ -267,8 +352,14 @@ def test_resuming_gives_the_same_bits_and_refuses_another_unit(people: Path, tmp
 
 def test_an_array_says_whose_image_each_is(tmp_path: Path) -> None:
     split = int(np.flatnonzero(OWNERS == "p24")[0])
-    parts = {"x_train": PIXELS[:split], "y_train": LABELS[:split], "patient_train": OWNERS[:split],
-             "x_test": PIXELS[split:], "y_test": LABELS[split:], "patient_test": OWNERS[split:]}  # fmt: skip
+    parts = {
+        "x_train": PIXELS[:split],
+        "y_train": LABELS[:split],
+        "patient_train": OWNERS[:split],
+        "x_test": PIXELS[split:],
+        "y_test": LABELS[split:],
+        "patient_test": OWNERS[split:],
+    }
     np.savez(tmp_path / "a.npz", **parts)
     out = tmp_path / "run"
     settings = ("--model", "scattering", "--method", "means", "--log", "quiet")
@@ -278,7 +369,9 @@ def test_an_array_says_whose_image_each_is(tmp_path: Path) -> None:
     numbers = np.array([int(owner[1:]) for owner in OWNERS])
     np.savez(tmp_path / "b.npz", x_train=PIXELS, y_train=LABELS, person=numbers)
     found = data.open(tmp_path / "b.npz", options=data.ReadOptions(unit="person"))
-    assert found.train.owners is not None and found.test is not None and found.test.owners is not None
+    assert (
+        found.train.owners is not None and found.test is not None and found.test.owners is not None
+    )
     assert not set(found.train.owners.tolist()) & set(found.test.owners.tolist())
 
 
@@ -309,35 +402,76 @@ def test_rows_of_features_have_units_too(tmp_path: Path, kind: str) -> None:
     plan = read(out / "plan.json")
     assert plan["unit"] == "person" and plan["features"] == 5
     assert plan["n"] == data.describe_rows(path, 0.0, data.ReadOptions(unit="who")).units < PEOPLE
-    refused(tmp_path, *fit, "--unit", "whose", "--out", tmp_path / "b", says=("unit='whose'", "there is no"))
+    refused(
+        tmp_path,
+        *fit,
+        "--unit",
+        "whose",
+        "--out",
+        tmp_path / "b",
+        says=("unit='whose'", "there is no"),
+    )
 
 
 @pytest.mark.slow
 def test_a_feature_store_keeps_units_together(people: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
-    succeeds("features", "--data", people, "--model", "scattering", "--unit", PATTERN, "--out", store, "--log", "quiet")
+    succeeds(
+        "features",
+        "--data",
+        people,
+        "--model",
+        "scattering",
+        "--unit",
+        PATTERN,
+        "--out",
+        store,
+        "--log",
+        "quiet",
+    )
     owners = {split: np.load(store / f"{split}.units.npy") for split in ("train", "test")}
     assert not set(owners["train"].tolist()) & set(owners["test"].tolist())
-    assert sum(map(len, owners.values())) == len(OWNERS) and (store / "train.units.npy").stat().st_mode & 0o777 == 0o600
-    succeeds("fit", "--features", store, "--method", "ls", "--log", "quiet", "--unit", "units", "--out", tmp_path / "run")
+    assert (
+        sum(map(len, owners.values())) == len(OWNERS)
+        and (store / "train.units.npy").stat().st_mode & 0o777 == 0o600
+    )
+    succeeds(
+        "fit",
+        "--features",
+        store,
+        "--method",
+        "ls",
+        "--log",
+        "quiet",
+        "--unit",
+        "units",
+        "--out",
+        tmp_path / "run",
+    )
     assert read(tmp_path / "run" / "plan.json")["n"] == len(set(owners["train"].tolist()))
 
 
 # -- refusals
 
 
-@pytest.mark.parametrize("given, says", [
-    (("--unit", "("), ("unit='('", "no regular expression")),
-    (("--unit", r"q(\d+)"), ("matches nothing in", "p")),
-    (("--unit", "(x)?"), ("matches nothing in",)),
-    (("--unit", "^p"), ("puts all training images into one unit, 'p'",)),
-    (("--unit", ""), ("unit=''", "regular expression")),
-    (("--unit", PATTERN, "--images-per-unit", 0), ("images_per_unit=0", "at least 1")),
-    (("--images-per-unit", 4), ("images_per_unit=4", "--unit")),
-    (("--unit-name", "patient"), ("unit_name='patient'", "--unit")),
-    (("--unit", PATTERN, "--unit-name", "a\nb"), ("unit_name=", "noun")),
-    (("--unit", PATTERN, "--batch", 31, "--method", "dp-sgd", "--model", "cnn"), ("batch=31", "training examples")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        (("--unit", "("), ("unit='('", "no regular expression")),
+        (("--unit", r"q(\d+)"), ("matches nothing in", "p")),
+        (("--unit", "(x)?"), ("matches nothing in",)),
+        (("--unit", "^p"), ("puts all training images into one unit, 'p'",)),
+        (("--unit", ""), ("unit=''", "regular expression")),
+        (("--unit", PATTERN, "--images-per-unit", 0), ("images_per_unit=0", "at least 1")),
+        (("--images-per-unit", 4), ("images_per_unit=4", "--unit")),
+        (("--unit-name", "patient"), ("unit_name='patient'", "--unit")),
+        (("--unit", PATTERN, "--unit-name", "a\nb"), ("unit_name=", "noun")),
+        (
+            ("--unit", PATTERN, "--batch", 31, "--method", "dp-sgd", "--model", "cnn"),
+            ("batch=31", "training examples"),
+        ),
+    ],
+)
 def test_what_cannot_be_a_unit_is_refused_in_one_line(
     people: Path, tmp_path: Path, given: tuple[Any, ...], says: tuple[str, ...]
 ) -> None:
@@ -345,19 +479,44 @@ def test_what_cannot_be_a_unit_is_refused_in_one_line(
 
 
 def test_columns_that_name_nobody_are_refused_in_one_line(people: Path, tmp_path: Path) -> None:
-    base, numbers = {"x_train": PIXELS, "y_train": LABELS}, np.array([float(owner[1:]) for owner in OWNERS])
+    base, numbers = (
+        {"x_train": PIXELS, "y_train": LABELS},
+        np.array([float(owner[1:]) for owner in OWNERS]),
+    )
     gaps = np.where(numbers == 3, np.nan, numbers)
     np.savez(tmp_path / "a.npz", **base, gaps=gaps, short=numbers[:-1], same=0 * numbers)
-    for unit, says in (("patient", "has no array patient_train or patient (found"), ("gaps", "empty places"),
-                       ("short", "one entry for each of"), ("same", "puts all training images into one unit, '0.0'")):
+    for unit, says in (
+        ("patient", "has no array patient_train or patient (found"),
+        ("gaps", "empty places"),
+        ("short", "one entry for each of"),
+        ("same", "puts all training images into one unit, '0.0'"),
+    ):
         to = ("--out", tmp_path / "run", "--unit", unit)
         refused(tmp_path, "train", "--data", tmp_path / "a.npz", *to, says=(says,))
     for how in (("--out", tmp_path / "run"), ("--dry-run",)):
-        refused(tmp_path, "train", "--data", "digits", *how, "--unit", "x", says=("which images belong together",))
+        refused(
+            tmp_path,
+            "train",
+            "--data",
+            "digits",
+            *how,
+            "--unit",
+            "x",
+            says=("which images belong together",),
+        )
     halves = tmp_path / "halves"
     for name in ("train", "test"):
         shutil.copytree(people, halves / name)
-    refused(tmp_path, "train", "--data", halves, "--out", tmp_path / "run", *UNIT, says=("both the training and the test",))
+    refused(
+        tmp_path,
+        "train",
+        "--data",
+        halves,
+        "--out",
+        tmp_path / "run",
+        *UNIT,
+        says=("both the training and the test",),
+    )
 
 
 # -- audits and Python
@@ -368,11 +527,17 @@ def test_runs_by_unit_are_audited_by_unit(run: Path, people: Path, tmp_path: Pat
     audited = shutil.copytree(run, tmp_path / "run")
     said = succeeds("audit", audited, "--size", 4000, "--seed", 0, "--images", 5, "--log", "quiet")
     assert "EXCEEDS" not in said and said.count("within the claim") == 3
-    assert "EXCEEDS" not in succeeds("audit", audited, "--attack", "one-run", "--size", 8, "--seed", 0, "--log", "quiet")
+    assert "EXCEEDS" not in succeeds(
+        "audit", audited, "--attack", "one-run", "--size", 8, "--seed", 0, "--log", "quiet"
+    )
     for attack in ("blackbox", "lira"):
         before = tree(audited)
         outcome = sfumato("audit", audited, "--attack", attack)
-        assert outcome.code == 2 and "asks about single images" in outcome.err and outcome.err.count("\n") == 1
+        assert (
+            outcome.code == 2
+            and "asks about single images" in outcome.err
+            and outcome.err.count("\n") == 1
+        )
         assert tree(audited) == before
     rows = tmp_path / "rows"
     succeeds("train", "--data", people, *FEATURES, "--method", "ls", *UNIT, "--out", rows)
@@ -382,11 +547,17 @@ def test_runs_by_unit_are_audited_by_unit(run: Path, people: Path, tmp_path: Pat
 def test_scikit_learn_groups_are_units() -> None:
     model = DPImageClassifier(epsilon=10.0, method="ls", model="scattering", images_per_group=2)
     model.fit(PIXELS, LABELS, groups=OWNERS)
-    assert model.plan_.n == PEOPLE and model.plan_.images_per_unit == 2 and model.predict(PIXELS).shape == LABELS.shape
+    assert (
+        model.plan_.n == PEOPLE
+        and model.plan_.images_per_unit == 2
+        and model.predict(PIXELS).shape == LABELS.shape
+    )
     rows = PIXELS.reshape(len(PIXELS), -1).astype(np.float32)
     linear = DPLinearClassifier(epsilon=10.0, method="means").fit(rows, LABELS, groups=OWNERS)
     assert linear.plan_.n == PEOPLE and linear.predict(rows).shape == LABELS.shape
     with pytest.raises(ArgumentError, match="groups"):
         DPLinearClassifier().fit(rows, LABELS, sample_weight=np.ones(len(rows)), groups=OWNERS)
     with pytest.raises(ArgumentError, match="one unit"):
-        DPImageClassifier(method="ls", model="scattering").fit(PIXELS, LABELS, groups=np.zeros(len(LABELS)))
+        DPImageClassifier(method="ls", model="scattering").fit(
+            PIXELS, LABELS, groups=np.zeros(len(LABELS))
+        )

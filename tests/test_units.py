@@ -10,14 +10,17 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data.units import Units, column, owners_by_pattern
 from sfumato.noise import Gaussian
-from sfumato.sampling import Poisson
+from sfumato.sampling.samplers import Poisson
 from sfumato.train.dpsgd import DPSGD
-from sfumato.train.units import unit_loss
+from sfumato.train.unit_loss import unit_loss
 
 KEY = SecretKey.from_insecure_seed(31)
 RNG = np.random.default_rng(3)
 OWNERS = [f"p{k}" for k in RNG.integers(0, 12, 60)]
-ROWS, LABELS = RNG.standard_normal((60, 4)).astype(np.float32), RNG.integers(0, 3, 60).astype(np.int32)
+ROWS, LABELS = (
+    RNG.standard_normal((60, 4)).astype(np.float32),
+    RNG.integers(0, 3, 60).astype(np.int32),
+)
 PARAMS = {"w": RNG.standard_normal((4, 3)).astype(np.float32)}
 
 
@@ -32,7 +35,11 @@ def flat(value):
 
 def test_every_image_is_in_its_own_unit_and_in_no_other():
     units = Units.of(OWNERS, most=20)
-    seen = [int(image) for at, here in zip(units.images, units.present, strict=True) for image in at[here]]
+    seen = [
+        int(image)
+        for at, here in zip(units.images, units.present, strict=True)
+        for image in at[here]
+    ]
     assert sorted(seen) == list(range(60)), "nobody is left out, nobody twice"
     for name, at, here in zip(units.names, units.images, units.present, strict=True):
         assert {OWNERS[image] for image in at} == {name}, "padding comes from the unit itself"
@@ -45,12 +52,16 @@ def test_a_unit_uses_no_more_images_than_allowed_and_the_choice_concerns_itself_
     kept = [k for k, owner in enumerate(OWNERS) if owner != units.names[0]]
     fewer = Units.of([OWNERS[k] for k in kept], most=3)
     again = [[kept[i] for i in at] for at in fewer.images]
-    assert fewer.names == units.names[1:] and again == units.images[1:].tolist(), "removing a unit changes no other"
+    assert fewer.names == units.names[1:] and again == units.images[1:].tolist(), (
+        "removing a unit changes no other"
+    )
 
 
 def test_the_images_used_of_a_large_unit_are_spread_over_it():
     units = Units.of(["b"] * 3 + ["a"] * 7 + ["b"], most=3)
-    assert units.images.tolist() == [[3, 5, 7], [0, 1, 2]], "7 images of a: places 0, 7 // 3, 14 // 3; 4 of b: 0, 1, 2"
+    assert units.images.tolist() == [[3, 5, 7], [0, 1, 2]], (
+        "7 images of a: places 0, 7 // 3, 14 // 3; 4 of b: 0, 1, 2"
+    )
     assert Units.of(["a"] * 2 + ["b"] * 4, most=2).images.tolist() == [[0, 1], [2, 4]]
 
 
@@ -59,17 +70,27 @@ def test_units_come_from_file_names_or_a_column():
     assert owners_by_pattern(names, r"p(\d+)_") == ["1", "1", "22"]
     assert owners_by_pattern(names, r"^p\d+") == ["p1", "p1", "p22"]
     assert owners_by_pattern(["a/x.png", *names], r"p(\d+)_", every=False) == ["1", "1", "22"]
-    assert column(np.array([7, 7, 9]), 3, "c") == ["7", "7", "9"] == column(np.array([b"7", b"7", b"9"]), 3, "c")
+    assert (
+        column(np.array([7, 7, 9]), 3, "c")
+        == ["7", "7", "9"]
+        == column(np.array([b"7", b"7", b"9"]), 3, "c")
+    )
     with pytest.raises(ArgumentError, match="matches nothing in"):
         owners_by_pattern(names, "p1")
     with pytest.raises(ArgumentError, match="no regular expression"):
         owners_by_pattern(names, "(")
     for pattern in ("(q)?", "q*"):
-        with pytest.raises(ArgumentError, match="matches nothing in"):  # an empty match names nobody
+        with pytest.raises(
+            ArgumentError, match="matches nothing in"
+        ):  # an empty match names nobody
             owners_by_pattern(names, pattern)
-    for values, problem in ((np.array([1.0, np.nan]), "1 empty places, the first at 1"), (np.array(["a", ""]), "empty places"),
-                            (np.array([3, 4, 5]), "shape"), (np.array([1j, 2]), "complex"),
-                            (np.array(["a", None], object), "empty")):  # fmt: skip
+    for values, problem in (
+        (np.array([1.0, np.nan]), "1 empty places, the first at 1"),
+        (np.array(["a", ""]), "empty places"),
+        (np.array([3, 4, 5]), "shape"),
+        (np.array([1j, 2]), "complex"),
+        (np.array(["a", None], object), "empty"),
+    ):
         with pytest.raises(DataError, match=problem):
             column(values, 2, "c")
     for wrong in (lambda: Units.of([], 2), lambda: Units.of(OWNERS, 0)):
@@ -78,8 +99,15 @@ def test_units_come_from_file_names_or_a_column():
 
 
 def procedure(units, rows=ROWS):
-    return DPSGD(PARAMS, clipped_grad(unit_loss(entropy), 0.05), Poisson(1.0, 1, len(units)), Gaussian(1.0), optax.sgd(1.0),
-                 units.fetch(lambda at, step: (rows[at], LABELS[at])), physical=5)  # fmt: skip
+    return DPSGD(
+        PARAMS,
+        clipped_grad(unit_loss(entropy), 0.05),
+        Poisson(1.0, 1, len(units)),
+        Gaussian(1.0),
+        optax.sgd(1.0),
+        units.fetch(lambda at, step: (rows[at], LABELS[at])),
+        physical=5,
+    )
 
 
 def sum_of(made):
@@ -93,21 +121,34 @@ def test_all_images_of_a_unit_together_move_the_sum_by_no_more_than_one_example_
         kept = [k for k, owner in enumerate(OWNERS) if owner != units.names[gone]]
         rows, labels = ROWS[kept], LABELS[kept]
         fewer = Units.of([OWNERS[k] for k in kept], most=8)
-        made = DPSGD(PARAMS, clipped_grad(unit_loss(entropy), 0.05), Poisson(1.0, 1, len(fewer)), Gaussian(1.0), optax.sgd(1.0),
-                     fewer.fetch(lambda at, step, rows=rows, labels=labels: (rows[at], labels[at])), physical=5)  # fmt: skip
+        made = DPSGD(
+            PARAMS,
+            clipped_grad(unit_loss(entropy), 0.05),
+            Poisson(1.0, 1, len(fewer)),
+            Gaussian(1.0),
+            optax.sgd(1.0),
+            fewer.fetch(lambda at, step, rows=rows, labels=labels: (rows[at], labels[at])),
+            physical=5,
+        )
         moved = np.linalg.norm(whole - sum_of(made))
         assert 0.04 < moved <= 0.05 * (1 + 1e-4)
-    spoilt = ROWS.copy()
-    spoilt[OWNERS.index(units.names[0])] = np.nan
-    assert np.linalg.norm(whole - sum_of(procedure(units, spoilt))) <= 0.05 * (1 + 1e-4), "a broken image spoils its unit only"
+    spoiled = ROWS.copy()
+    spoiled[OWNERS.index(units.names[0])] = np.nan
+    assert np.linalg.norm(whole - sum_of(procedure(units, spoiled))) <= 0.05 * (1 + 1e-4), (
+        "a broken image spoils its unit only"
+    )
 
 
 def test_the_loss_of_a_unit_is_the_mean_over_its_images_whatever_the_padding():
     units = Units.of(OWNERS, most=20)
-    fetched, present = units.fetch(lambda at, step: (ROWS[at], LABELS[at]))(np.arange(len(units)), 0)
+    fetched, present = units.fetch(lambda at, step: (ROWS[at], LABELS[at]))(
+        np.arange(len(units)), 0
+    )
     for k in range(len(units)):
         own = [entropy(PARAMS, (ROWS[i], LABELS[i])) for i in units.images[k][units.present[k]]]
-        found = unit_loss(entropy)(PARAMS, (jax.tree.map(lambda leaf: leaf[k], fetched), present[k]))  # noqa: B023
+        found = unit_loss(entropy)(
+            PARAMS, (jax.tree.map(lambda leaf: leaf[k], fetched), present[k])
+        )  # noqa: B023
         assert float(found) == pytest.approx(float(np.mean(own)), rel=1e-5)
 
 

@@ -1,4 +1,5 @@
-"""Views are functions of (seed, step, index, view) alone: neither microbatches nor a resumed run change them."""
+"""Views are functions of (seed, step, index, view) alone: neither microbatches nor a resumed run
+change them."""
 
 import numpy as np
 import pytest
@@ -54,11 +55,14 @@ def test_shapes_and_pixels_are_those_of_the_image(count, shape):
 
 
 def offsets(count=500, shift=3, flip=True):
-    """The shift down, the shift right and the flip of each view, read off an image that spells out its coordinates."""
+    """The shift down, the shift right and the flip of each view, read off an image that spells out
+    its coordinates."""
     size = 15
     rows, columns = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
     image = np.stack([rows, columns], -1).astype(np.float32)
-    out = Views(count, shift, flip)(np.stack([image] * 4), np.arange(4), 0)[:, :, 7, 6:9].reshape(-1, 3, 2)
+    out = Views(count, shift, flip)(np.stack([image] * 4), np.arange(4), 0)[:, :, 7, 6:9].reshape(
+        -1, 3, 2
+    )
     flipped = out[:, 2, 1] < out[:, 0, 1]
     right = np.where(flipped, 7 - out[:, 1, 1], out[:, 1, 1] - 7)
     return out[:, 1, 0] - 7, right, flipped

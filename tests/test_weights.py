@@ -1,4 +1,5 @@
-"""Public weights become networks: from our own files, from directories as the hub lays them out; or they are refused."""
+"""Public weights become networks: from our own files, from directories as the hub lays them out; or
+they are refused."""
 
 import hashlib
 import json
@@ -19,11 +20,11 @@ from safetensors.numpy import load_file, save_file
 import sfumato
 from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.core.trees import leaf_names
-from sfumato.models import catalogue
-from sfumato.models.architecture import Shape
-from sfumato.models.backbone import Backbone
-from sfumato.models.cost import outline
-from sfumato.models.input import Input, Prepared
+from sfumato.networks import catalog
+from sfumato.networks.architecture import Shape
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.image_cost import outline
+from sfumato.networks.input import Input, Prepared
 from sfumato.weights import load, pretrained, save
 from sfumato.weights.configs import read_config
 from sfumato.weights.layout import Entry, fill, is_parameter, kernel, outlined, same, transposed
@@ -31,16 +32,28 @@ from sfumato.weights.load import LAYOUTS
 
 MODEL = "wrn-10-1"
 INPUT = Input(8, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), "bilinear", 3)
-CONFIG = {"architecture": MODEL, "num_classes": 4, "pretrained_cfg": {
-    "input_size": [3, 8, 8], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "interpolation": "bilinear"}}  # fmt: skip
+CONFIG = {
+    "architecture": MODEL,
+    "num_classes": 4,
+    "pretrained_cfg": {
+        "input_size": [3, 8, 8],
+        "mean": [0.4, 0.5, 0.6],
+        "std": [0.2, 0.3, 0.25],
+        "interpolation": "bilinear",
+    },
+}
 IMAGE = jnp.asarray(np.random.default_rng(7).random((12, 10, 3)), jnp.float32)
 
 
-def network(classes: int = 4, seed: int = 0, model: str = MODEL, shape: Shape = (8, 8, 3)) -> Backbone:
+def network(
+    classes: int = 4, seed: int = 0, model: str = MODEL, shape: Shape = (8, 8, 3)
+) -> Backbone:
     """Random, also its biases and norms."""
     draws = np.random.default_rng(seed)
-    own, static = eqx.partition(outline(catalogue.find(model), shape, classes), is_parameter)
-    drawn = jax.tree.map(lambda leaf: jnp.asarray(draws.normal(1, 0.5, leaf.shape), jnp.float32), own)
+    own, static = eqx.partition(outline(catalog.find(model), shape, classes), is_parameter)
+    drawn = jax.tree.map(
+        lambda leaf: jnp.asarray(draws.normal(1, 0.5, leaf.shape), jnp.float32), own
+    )
     return eqx.combine(drawn, static)
 
 
@@ -52,7 +65,9 @@ def theirs(ours: str) -> str:
 
 
 def layout(network: Backbone) -> Iterable[Entry]:
-    for name, leaf in zip(leaf_names(outlined(network)), jax.tree.leaves(outlined(network)), strict=True):
+    for name, leaf in zip(
+        leaf_names(outlined(network)), jax.tree.leaves(outlined(network)), strict=True
+    ):
         turn = {4: kernel, 2: transposed, 1: same}[len(leaf.shape)]
         yield Entry(name, (theirs(name),), turn)
 
@@ -60,16 +75,23 @@ def layout(network: Backbone) -> Iterable[Entry]:
 def their_arrays(network: Backbone) -> dict[str, np.ndarray]:
     turned = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
     own = outlined(network)
-    arrays = {theirs(name): np.asarray(leaf).transpose(turned[leaf.ndim])
-              for name, leaf in zip(leaf_names(own), jax.tree.leaves(own), strict=True)}  # fmt: skip
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()} | {"net.steps": np.array(3)}
+    arrays = {
+        theirs(name): np.asarray(leaf).transpose(turned[leaf.ndim])
+        for name, leaf in zip(leaf_names(own), jax.tree.leaves(own), strict=True)
+    }
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()} | {
+        "net.steps": np.array(3)
+    }
 
 
 @pytest.fixture(autouse=True)
 def _foreign_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That library's names, and a small catalogue, since a refusal looks for what would fit in all of it."""
-    known = {name: catalogue.find(name) for name in ("cnn", "wrn-16-1", MODEL, "vit_tiny_patch16_224")}
-    monkeypatch.setattr(catalogue, "architectures", lambda: known)
+    """That library's names, and a small catalog, since a refusal looks for what would fit in all of
+    it."""
+    known = {
+        name: catalog.find(name) for name in ("cnn", "wrn-16-1", MODEL, "vit_tiny_patch16_224")
+    }
+    monkeypatch.setattr(catalog, "architectures", lambda: known)
     module = ModuleType("sfumato.weights.foreign")
     module.layout, module.unused = layout, lambda name: name == "net.steps"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -102,11 +124,18 @@ def refusal(*arguments: object, **named: object) -> str:
 def test_a_directory_as_the_hub_lays_it_out(directory: Path) -> None:
     weights = sfumato.weights.load(directory)
     assert (weights.architecture, weights.input, weights.source) == (MODEL, INPUT, str(directory))
-    assert weights.sha256 == hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+    assert (
+        weights.sha256 == hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()
+    )
     found = pretrained(directory)
     assert found.input == INPUT
-    np.testing.assert_allclose(scores(found, IMAGE), scores(Prepared(network(), INPUT), IMAGE), rtol=1e-5)
-    assert all(eqx.is_array(leaf) for leaf in jax.tree.leaves(eqx.filter(found, lambda leaf: hasattr(leaf, "dtype"))))
+    np.testing.assert_allclose(
+        scores(found, IMAGE), scores(Prepared(network(), INPUT), IMAGE), rtol=1e-5
+    )
+    assert all(
+        eqx.is_array(leaf)
+        for leaf in jax.tree.leaves(eqx.filter(found, lambda leaf: hasattr(leaf, "dtype")))
+    )
 
 
 def test_a_new_head_of_zeros_and_another_size(directory: Path) -> None:
@@ -114,7 +143,9 @@ def test_a_new_head_of_zeros_and_another_size(directory: Path) -> None:
     assert found.input == replace(INPUT, size=16)
     assert found.network.head.weight.shape == (64, 7)
     np.testing.assert_array_equal(scores(found, IMAGE), np.zeros(7))
-    np.testing.assert_array_equal(found.network.blocks[2].second.conv.kernel, network().blocks[2].second.conv.kernel)
+    np.testing.assert_array_equal(
+        found.network.blocks[2].second.conv.kernel, network().blocks[2].second.conv.kernel
+    )
 
 
 def test_into_a_network_with_a_head_of_its_own(directory: Path) -> None:
@@ -135,24 +166,34 @@ def test_torch_and_numpy_files_with_a_configuration_or_a_model_beside_them(direc
     assert load(directory / "mine.npz").input == Input()
     image = IMAGE[:9, :9]
     expected = scores(Prepared(network(), Input()), image)
-    np.testing.assert_allclose(scores(pretrained(directory / "mine.npz"), image), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        scores(pretrained(directory / "mine.npz"), image), expected, rtol=1e-5
+    )
     (directory / "mine.json").unlink()
     (directory / "config.json").unlink()
-    np.testing.assert_allclose(scores(pretrained(directory / "mine.npz", model=MODEL), image), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        scores(pretrained(directory / "mine.npz", model=MODEL), image), expected, rtol=1e-5
+    )
     (directory / "mine.npz").rename(directory / f"{MODEL}.a1.npz")
-    np.testing.assert_allclose(scores(pretrained(directory / f"{MODEL}.a1.npz"), image), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        scores(pretrained(directory / f"{MODEL}.a1.npz"), image), expected, rtol=1e-5
+    )
 
 
 # -- our own format
 
 
 def test_our_own_file_says_all_that_is_needed(tmp_path: Path) -> None:
-    given = Prepared(network(), replace(INPUT, size=None, colours=None))
+    given = Prepared(network(), replace(INPUT, size=None, colors=None))
     with pytest.raises(ArgumentError, match="shape"):
         save(tmp_path / "a.safetensors", given, MODEL)
     save(tmp_path / "a.safetensors", given, MODEL, ("a", "b", "c", "é"), (8, 8, 3))
     weights = load(tmp_path / "a.safetensors")
-    assert (weights.architecture, weights.input, weights.classes) == (MODEL, INPUT, ("a", "b", "c", "é"))
+    assert (weights.architecture, weights.input, weights.classes) == (
+        MODEL,
+        INPUT,
+        ("a", "b", "c", "é"),
+    )
     found = pretrained(tmp_path / "a.safetensors")
     np.testing.assert_array_equal(scores(found, IMAGE), scores(Prepared(network(), INPUT), IMAGE))
     assert pretrained(tmp_path / "a.safetensors", classes=2).network.head.bias.shape == (2,)
@@ -162,14 +203,18 @@ def test_a_network_whose_structure_depends_on_the_image_comes_back(tmp_path: Pat
     small = Prepared(network(model="cnn", shape=(16, 16, 3)), Input())
     save(tmp_path / "a.safetensors", small, "cnn", shape=(16, 16, 3))
     image = jnp.resize(IMAGE, (16, 16, 3))
-    np.testing.assert_array_equal(scores(pretrained(tmp_path / "a.safetensors"), image), scores(small, image))
+    np.testing.assert_array_equal(
+        scores(pretrained(tmp_path / "a.safetensors"), image), scores(small, image)
+    )
 
 
 def test_position_embeddings_of_our_own_file_are_resized(tmp_path: Path) -> None:
-    vit = catalogue.find("vit_tiny_patch16_224")
+    vit = catalog.find("vit_tiny_patch16_224")
     given = Prepared(network(model=vit.name, shape=(32, 32, 3)), replace(vit.input, size=32))
     save(tmp_path / "a.safetensors", given, vit.name)
-    np.testing.assert_array_equal(pretrained(tmp_path / "a.safetensors").network.positions, given.network.positions)
+    np.testing.assert_array_equal(
+        pretrained(tmp_path / "a.safetensors").network.positions, given.network.positions
+    )
     larger = pretrained(tmp_path / "a.safetensors", size=64).network.positions
     assert larger.shape == (17, 192)
     np.testing.assert_array_equal(larger[0], given.network.positions[0])
@@ -178,12 +223,23 @@ def test_position_embeddings_of_our_own_file_are_resized(tmp_path: Path) -> None
         pretrained(tmp_path / "a.safetensors", size=40)
 
 
-@pytest.mark.parametrize("changes, argument", [
-    ({"path": "a.npz"}, "path"), ({"architecture": "resnet-of-mine"}, "model"), ({"classes": ("a",)}, "classes")])
+@pytest.mark.parametrize(
+    "changes, argument",
+    [
+        ({"path": "a.npz"}, "path"),
+        ({"architecture": "resnet-of-mine"}, "model"),
+        ({"classes": ("a",)}, "classes"),
+    ],
+)
 def test_what_cannot_be_saved(tmp_path: Path, changes: dict, argument: str) -> None:
     arguments = {"path": "a.safetensors", "architecture": MODEL, "classes": ()} | changes
     with pytest.raises(ArgumentError, match=argument):
-        save(tmp_path / arguments["path"], Prepared(network(), INPUT), arguments["architecture"], arguments["classes"])
+        save(
+            tmp_path / arguments["path"],
+            Prepared(network(), INPUT),
+            arguments["architecture"],
+            arguments["classes"],
+        )
 
 
 def test_our_own_file_with_other_numbers_is_refused(tmp_path: Path) -> None:
@@ -208,15 +264,18 @@ def test_missing_left_over_misshapen_and_not_finite_arrays_are_named(directory: 
     def without(name: str) -> dict[str, np.ndarray]:
         return {key: array for key, array in arrays.items() if key != name}
 
-    bad = {"the file lacks net.norm.scale;": without("net.norm.scale"),
-           "the network has no place for net.extra;": arrays | {"net.extra": np.zeros(1, np.float32)},
-           "of another shape: norm/shift (1,) where the network has (64,);":
-               arrays | {"net.norm.shift": np.zeros(1, np.float32)},
-           "of another shape: net.stem.kernel (16,) for stem/kernel (3, 3, 3, 16)":
-               arrays | {"net.stem.kernel": np.zeros(16, np.float32)},
-           "not finite: norm/scale;": arrays | {"net.norm.scale": np.full(64, np.nan, np.float32)},
-           "BatchNorm statistics (net.running_mean)": arrays | {"net.running_mean": np.zeros(1, np.float32)},
-           "file has no head": without("net.head.bias")}  # fmt: skip
+    bad = {
+        "the file lacks net.norm.scale;": without("net.norm.scale"),
+        "the network has no place for net.extra;": arrays | {"net.extra": np.zeros(1, np.float32)},
+        "of another shape: norm/shift (1,) where the network has (64,);": arrays
+        | {"net.norm.shift": np.zeros(1, np.float32)},
+        "of another shape: net.stem.kernel (16,) for stem/kernel (3, 3, 3, 16)": arrays
+        | {"net.stem.kernel": np.zeros(16, np.float32)},
+        "not finite: norm/scale;": arrays | {"net.norm.scale": np.full(64, np.nan, np.float32)},
+        "BatchNorm statistics (net.running_mean)": arrays
+        | {"net.running_mean": np.zeros(1, np.float32)},
+        "file has no head": without("net.head.bias"),
+    }
     for message, content in bad.items():
         save_file(content, path)
         assert message in refusal(directory)
@@ -227,21 +286,30 @@ def test_missing_left_over_misshapen_and_not_finite_arrays_are_named(directory: 
 
 def test_a_layout_that_forgets_a_leaf_does_not_leave_it_random() -> None:
     with pytest.raises(WeightsError, match="nothing in the file makes stem/gain"):
-        fill(network(), {"net.steps": np.zeros(1)} | their_arrays(network()),
-             lambda network: [entry for entry in layout(network) if entry.ours != "stem/gain"],
-             lambda name: name in ("net.steps", "net.stem.gain"), keep_head=True)  # fmt: skip
+        fill(
+            network(),
+            {"net.steps": np.zeros(1)} | their_arrays(network()),
+            lambda network: [entry for entry in layout(network) if entry.ours != "stem/gain"],
+            lambda name: name in ("net.steps", "net.stem.gain"),
+            keep_head=True,
+        )
 
 
 def test_the_wrong_model_is_refused_and_the_right_one_named(directory: Path) -> None:
     assert f"made for {MODEL}, not for wrn-16-4" in refusal(directory, model="wrn-16-4")
     with pytest.raises(ArgumentError, match="model='resnet-of-mine'"):
         load(directory, "resnet-of-mine")
-    with pytest.raises(WeightsError, match=f"weights of {MODEL} do not fit a SmallCNN; choose model='{MODEL}'"):
+    with pytest.raises(
+        WeightsError, match=f"weights of {MODEL} do not fit a SmallCNN; choose model='{MODEL}'"
+    ):
         load(directory).into(network(model="cnn"))
     (directory / "config.json").write_text(json.dumps({"architecture": "resnet-of-mine"}))
     assert "made for 'resnet-of-mine', which is not here" in refusal(directory)
     (directory / "config.json").unlink()
-    assert f"does not say its model; name one of `sfumato models` (model=...); they fit {MODEL}" in refusal(directory)
+    assert (
+        f"does not say its model; name one of `sfumato models` (model=...); they fit {MODEL}"
+        in refusal(directory)
+    )
     for model in ("wrn-16-1", "cnn"):
         assert refusal(directory, model=model).endswith(f"; they fit {MODEL}")
 
@@ -272,7 +340,9 @@ def test_places_without_weights(tmp_path: Path) -> None:
     for content in ("{", "[]"):
         (tmp_path / "config.json").write_text(content)
         assert "config.json" in refusal(tmp_path / "a.npz")
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": MODEL, "pretrained_cfg": {"input_size": 3}}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": MODEL, "pretrained_cfg": {"input_size": 3}})
+    )
     assert "configuration beside the weights is damaged" in refusal(tmp_path / "a.npz")
 
 
@@ -286,40 +356,96 @@ def test_without_the_hubs_client_the_ways_out_are_named(monkeypatch: pytest.Monk
 
 
 def test_timms_configuration_before_version_0_9() -> None:
-    facts = read_config({"architecture": "wrn-16-4", "input_size": [3, 64, 64], "mean": [0.5] * 3, "std": [0.5] * 3,
-                         "interpolation": "bicubic", "label_names": ["a", "b"]}, {})  # fmt: skip
-    assert facts.input == Input(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 3) and facts.classes == ("a", "b")
+    facts = read_config(
+        {
+            "architecture": "wrn-16-4",
+            "input_size": [3, 64, 64],
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+            "interpolation": "bicubic",
+            "label_names": ["a", "b"],
+        },
+        {},
+    )
+    assert facts.input == Input(
+        64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 3
+    ) and facts.classes == ("a", "b")
 
 
-VIT = {"model_type": "vit", "hidden_size": 768, "num_hidden_layers": 12, "patch_size": 16, "image_size": 224,
-       "num_channels": 3, "id2label": {"1": "hen", "0": "cock", "10": "goose"}}  # fmt: skip
-VIT_INPUT = {"size": 224, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "resample": 2}
+VIT = {
+    "model_type": "vit",
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "patch_size": 16,
+    "image_size": 224,
+    "num_channels": 3,
+    "id2label": {"1": "hen", "0": "cock", "10": "goose"},
+}
+VIT_INPUT = {
+    "size": 224,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 2,
+}
 
 
 def test_a_vision_transformer_of_transformers() -> None:
     facts = read_config(VIT, VIT_INPUT)
-    assert facts.architecture == "vit_base_patch16_224" and facts.classes == ("cock", "hen", "goose")
+    assert facts.architecture == "vit_base_patch16_224" and facts.classes == (
+        "cock",
+        "hen",
+        "goose",
+    )
     assert facts.input == Input(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear", 3)
     assert read_config(VIT, {}).input is None
-    large = VIT | {"hidden_size": 1024, "num_hidden_layers": 24, "patch_size": 32, "image_size": 384}
-    assert read_config(large, {"size": {"height": 384, "width": 384}, **VIT_INPUT}).architecture == "vit_large_patch32_384"
+    large = VIT | {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "patch_size": 32,
+        "image_size": 384,
+    }
+    assert (
+        read_config(large, {"size": {"height": 384, "width": 384}, **VIT_INPUT}).architecture
+        == "vit_large_patch32_384"
+    )
 
 
-@pytest.mark.parametrize("depths, kind, name", [([2, 2, 2, 2], "basic", "resnet18"), ([3, 4, 6, 3], "basic", "resnet34"),
-                                                ([3, 4, 6, 3], "bottleneck", "resnet50"),
-                                                ([3, 4, 23, 3], "bottleneck", "resnet101")])
+@pytest.mark.parametrize(
+    "depths, kind, name",
+    [
+        ([2, 2, 2, 2], "basic", "resnet18"),
+        ([3, 4, 6, 3], "basic", "resnet34"),
+        ([3, 4, 6, 3], "bottleneck", "resnet50"),
+        ([3, 4, 23, 3], "bottleneck", "resnet101"),
+    ],
+)
 def test_residual_networks_of_transformers(depths: list[int], kind: str, name: str) -> None:
-    preprocessor = {"size": {"shortest_edge": 224}, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
-                    "resample": 3}  # fmt: skip
-    facts = read_config({"model_type": "resnet", "depths": depths, "layer_type": kind, "num_channels": 3}, preprocessor)
+    preprocessor = {
+        "size": {"shortest_edge": 224},
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 3,
+    }
+    facts = read_config(
+        {"model_type": "resnet", "depths": depths, "layer_type": kind, "num_channels": 3},
+        preprocessor,
+    )
     assert facts.architecture == name
     assert facts.input == Input(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 3)
 
 
-@pytest.mark.parametrize("config, preprocessor", [
-    ({"model_type": "bert"}, {}), ({"architecture": "a", "pretrained_cfg": {"input_size": [3, 8, 9]}}, {}),
-    ({"architecture": "a", "pretrained_cfg": {"input_size": [3, 8, 8]}}, {}), (VIT, {"size": {"height": 8, "width": 9}}),
-    (VIT, {"size": 8}), (VIT | {"id2label": {"a": "b"}}, {}), (VIT | {"id2label": 3}, VIT_INPUT)])
+@pytest.mark.parametrize(
+    "config, preprocessor",
+    [
+        ({"model_type": "bert"}, {}),
+        ({"architecture": "a", "pretrained_cfg": {"input_size": [3, 8, 9]}}, {}),
+        ({"architecture": "a", "pretrained_cfg": {"input_size": [3, 8, 8]}}, {}),
+        (VIT, {"size": {"height": 8, "width": 9}}),
+        (VIT, {"size": 8}),
+        (VIT | {"id2label": {"a": "b"}}, {}),
+        (VIT | {"id2label": 3}, VIT_INPUT),
+    ],
+)
 def test_configurations_that_cannot_be_used(config: dict, preprocessor: dict) -> None:
     with pytest.raises(WeightsError):
         read_config(config, preprocessor)

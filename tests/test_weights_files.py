@@ -1,4 +1,5 @@
-"""Weight files are read exactly, and what is damaged or hostile is refused: in one line, in bounded memory, unrun."""
+"""Weight files are read exactly, and what is damaged or hostile is refused: in one line, in bounded
+memory, unrun."""
 
 import hashlib
 import io
@@ -13,7 +14,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from torch_files import ORDERED_DICT, dictionary, name, number, row, storage, tensor, text, write_torch
+from torch_files import (
+    ORDERED_DICT,
+    dictionary,
+    name,
+    number,
+    row,
+    storage,
+    tensor,
+    text,
+    write_torch,
+)
 
 from sfumato.core.errors import WeightsError
 from sfumato.weights import read
@@ -43,22 +54,37 @@ def refused(path: Path) -> str:
 
 def test_safetensors_in_every_precision(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    arrays = {"full": SIX.reshape(2, 3), "half": SIX.astype(np.float16), "brain": SIX.astype(jnp.bfloat16),
-              "double": SIX.astype(np.float64), "count": np.array(7)}  # fmt: skip
+    arrays = {
+        "full": SIX.reshape(2, 3),
+        "half": SIX.astype(np.float16),
+        "brain": SIX.astype(jnp.bfloat16),
+        "double": SIX.astype(np.float64),
+        "count": np.array(7),
+    }
     save_file(arrays, path, metadata={"who": "me"})
     raw = read(path)
     for key, array in arrays.items():
         np.testing.assert_array_equal(raw.arrays[key], array.astype(raw.arrays[key].dtype))
     assert {key: array.dtype.name for key, array in raw.arrays.items()} == {
-        "full": "float32", "half": "float32", "brain": "float32", "double": "float64", "count": "int64"}  # fmt: skip
+        "full": "float32",
+        "half": "float32",
+        "brain": "float32",
+        "double": "float64",
+        "count": "int64",
+    }
     assert raw.metadata == {"who": "me"}
     assert raw.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz(tmp_path: Path, save) -> None:  # type: ignore[no-untyped-def]
-    arrays = {"a/b": SIX.reshape(2, 3), "columns": np.asfortranarray(SIX.reshape(3, 2)), "brain": SIX.astype(jnp.bfloat16),
-              "one": np.float32(3), "none": np.zeros((0, 4), np.float32)}  # fmt: skip
+    arrays = {
+        "a/b": SIX.reshape(2, 3),
+        "columns": np.asfortranarray(SIX.reshape(3, 2)),
+        "brain": SIX.astype(jnp.bfloat16),
+        "one": np.float32(3),
+        "none": np.zeros((0, 4), np.float32),
+    }
     save(tmp_path / "a.npz", **arrays)
     found = read(tmp_path / "a.npz").arrays
     assert set(found) == set(arrays)
@@ -68,9 +94,15 @@ def test_npz(tmp_path: Path, save) -> None:  # type: ignore[no-untyped-def]
 
 def test_torch_views_of_one_storage(tmp_path: Path) -> None:
     held = storage(6)
-    body = dictionary({"whole": tensor(held, (2, 3), (3, 1)), "turned": tensor(held, (3, 2), (1, 3)),
-                       "part": tensor(held, (2,), (2,), offset=1), "one": tensor(held, (), (), offset=5),
-                       "none": tensor(held, (0, 9), (9, 1))})  # fmt: skip
+    body = dictionary(
+        {
+            "whole": tensor(held, (2, 3), (3, 1)),
+            "turned": tensor(held, (3, 2), (1, 3)),
+            "part": tensor(held, (2,), (2,), offset=1),
+            "one": tensor(held, (), (), offset=5),
+            "none": tensor(held, (0, 9), (9, 1)),
+        }
+    )
     found = read(write_torch(tmp_path / "a.pth", body, {"0": SIX.tobytes()})).arrays
     np.testing.assert_array_equal(found["whole"], SIX.reshape(2, 3))
     np.testing.assert_array_equal(found["turned"], SIX.reshape(2, 3).T)
@@ -78,8 +110,16 @@ def test_torch_views_of_one_storage(tmp_path: Path) -> None:
     assert found["one"] == 5 and found["none"].shape == (0, 9)
 
 
-@pytest.mark.parametrize("kind, dtype", [("HalfStorage", np.float16), ("BFloat16Storage", jnp.bfloat16),
-                                         ("DoubleStorage", np.float64), ("LongStorage", np.int64), ("ByteStorage", np.uint8)])
+@pytest.mark.parametrize(
+    "kind, dtype",
+    [
+        ("HalfStorage", np.float16),
+        ("BFloat16Storage", jnp.bfloat16),
+        ("DoubleStorage", np.float64),
+        ("LongStorage", np.int64),
+        ("ByteStorage", np.uint8),
+    ],
+)
 def test_torch_precisions(tmp_path: Path, kind: str, dtype: type) -> None:
     content = SIX.astype(dtype)
     body = dictionary({"a": tensor(storage(6, kind), (6,), (1,))})
@@ -90,32 +130,55 @@ def test_torch_precisions(tmp_path: Path, kind: str, dtype: type) -> None:
 
 def test_torch_wrappers_and_prefixes_are_taken_off(tmp_path: Path) -> None:
     plain = tensor(storage(6), (6,), (1,))
-    parameter = name("torch._utils", "_rebuild_parameter") + row(plain, b"\x88", ORDERED_DICT) + b"R"
+    parameter = (
+        name("torch._utils", "_rebuild_parameter") + row(plain, b"\x88", ORDERED_DICT) + b"R"
+    )
     state = ORDERED_DICT + b"(" + text("module.a") + plain + text("module.b") + parameter + b"u"
     state += dictionary({"_metadata": ORDERED_DICT}) + b"b"  # attributes, as a state dict has them
-    body = dictionary({"epoch": number(3), "state_dict": dictionary({"model": state}), "optimizer": dictionary({})})
-    assert set(read(write_torch(tmp_path / "a.bin", body, {"0": SIX.tobytes()})).arrays) == {"a", "b"}
+    body = dictionary(
+        {
+            "epoch": number(3),
+            "state_dict": dictionary({"model": state}),
+            "optimizer": dictionary({}),
+        }
+    )
+    assert set(read(write_torch(tmp_path / "a.bin", body, {"0": SIX.tobytes()})).arrays) == {
+        "a",
+        "b",
+    }
 
 
-def test_an_optimiser_beside_the_state_dict_is_not_read(tmp_path: Path) -> None:
-    body = dictionary({"model": dictionary({"a": tensor(storage(6), (6,), (1,))}),
-                       "optimizer": dictionary({"a": tensor(storage(10**12, key="1"), (10**12,), (1,))})})  # fmt: skip
+def test_an_optimizer_beside_the_state_dict_is_not_read(tmp_path: Path) -> None:
+    body = dictionary(
+        {
+            "model": dictionary({"a": tensor(storage(6), (6,), (1,))}),
+            "optimizer": dictionary({"a": tensor(storage(10**12, key="1"), (10**12,), (1,))}),
+        }
+    )
     assert set(read(write_torch(tmp_path / "a.pth", body, {"0": SIX.tobytes()})).arrays) == {"a"}
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_what_torch_itself_writes(tmp_path: Path, protocol: int) -> None:
     torch = pytest.importorskip("torch")
-    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(5, 2).bfloat16())
+    layers = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(5, 2).bfloat16()
+    )
     state = layers.state_dict()
     state["turned"] = layers[0].weight.detach()[:, 1].permute(2, 1, 0)
     state["parameter"] = torch.nn.Parameter(torch.ones(2, dtype=torch.float16))
-    optimiser = torch.optim.Adam(layers.parameters()).state_dict()
-    torch.save({"epoch": 3, "model": state, "optimizer": optimiser}, tmp_path / "a.pth", pickle_protocol=protocol)
+    optimizer = torch.optim.Adam(layers.parameters()).state_dict()
+    torch.save(
+        {"epoch": 3, "model": state, "optimizer": optimizer},
+        tmp_path / "a.pth",
+        pickle_protocol=protocol,
+    )
     found = read(tmp_path / "a.pth").arrays
     assert set(found) == set(state)
     for key, value in state.items():
-        np.testing.assert_array_equal(found[key], value.detach().to(torch.float64).numpy(), strict=False)
+        np.testing.assert_array_equal(
+            found[key], value.detach().to(torch.float64).numpy(), strict=False
+        )
 
 
 def test_what_torch_wrote_before_1_6(tmp_path: Path) -> None:
@@ -135,9 +198,11 @@ def test_a_pickled_network_of_torch_is_code(tmp_path: Path) -> None:
 
 def test_code_is_refused_and_not_run(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    for body in (name("os", "system") + row(text(f"touch {ran}")) + b"R",
-                 text("os") + text("system") + b"\x93" + row(text(f"touch {ran}")) + b"R",
-                 dictionary({"state_dict": name("builtins", "eval") + row(text("1")) + b"R"})):  # fmt: skip
+    for body in (
+        name("os", "system") + row(text(f"touch {ran}")) + b"R",
+        text("os") + text("system") + b"\x93" + row(text(f"touch {ran}")) + b"R",
+        dictionary({"state_dict": name("builtins", "eval") + row(text("1")) + b"R"}),
+    ):
         said = refused(write_torch(tmp_path / "a.pth", body))
         assert "a pickle with code" in said and "safetensors" in said
     (tmp_path / "b.bin").write_bytes(pickle.dumps({"a": SIX}))
@@ -160,23 +225,29 @@ HOSTILE = {
     "a storage that is not there": tensor(storage(6, key="7"), (6,), (1,)),
     "a storage outside": tensor(storage(6, key="../data.pkl"), (6,), (1,)),
     "more strides than sizes": tensor(storage(6), (2,), (1, 1)),
-    "sizes that are text": REBUILD + row(storage(6), number(0), row(text("6")), row(number(1))) + b"R",
+    "sizes that are text": REBUILD
+    + row(storage(6), number(0), row(text("6")), row(number(1)))
+    + b"R",
     "too few arguments": REBUILD + row(storage(6)) + b"R",
     "no storage": tensor(number(6), (6,), (1,)),
     "an unknown type of number": tensor(storage(6, "QInt8Storage"), (6,), (1,)),
     "attributes of a tensor": tensor(storage(6), (6,), (1,)) + dictionary({}) + b"b",
     "a call of text": text("print") + row() + b"R",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("problem", HOSTILE)
 def test_hostile_tensors_are_refused(tmp_path: Path, problem: str) -> None:
-    refused(write_torch(tmp_path / "a.pth", dictionary({"a": HOSTILE[problem]}), {"0": SIX.tobytes()}))
+    refused(
+        write_torch(tmp_path / "a.pth", dictionary({"a": HOSTILE[problem]}), {"0": SIX.tobytes()})
+    )
 
 
 LOOP = b"}q\x00" + text("state_dict") + b"h\x00s"
 TALL = b")" + b"\x85" * 30_000  # a tuple in a tuple in a tuple ...
-WIDE = b")q\x00" + b"".join(b"h\x00h\x00\x86q\x00" for _ in range(100))  # whose hash takes 2 to the 100 steps
+WIDE = b")q\x00" + b"".join(
+    b"h\x00h\x00\x86q\x00" for _ in range(100)
+)  # whose hash takes 2 to the 100 steps
 BOMBS = {
     "itself": LOOP,
     "deep": TALL,
@@ -209,14 +280,19 @@ def test_a_memo_takes_no_more_memory_than_its_entries(tmp_path: Path) -> None:
 def test_many_views_of_a_half_storage_do_not_multiply_it(tmp_path: Path) -> None:
     """Each would become an array of its own in float32."""
     views = {str(i): tensor(b"h\x07", (100_000,), (1,)) for i in range(500)}
-    body = dictionary({"a": tensor(storage(100_000, "HalfStorage") + b"q\x07", (100_000,), (1,)), **views})
+    body = dictionary(
+        {"a": tensor(storage(100_000, "HalfStorage") + b"q\x07", (100_000,), (1,)), **views}
+    )
     assert "claim" in refused(write_torch(tmp_path / "a.pth", body, {"0": bytes(200_000)}))
 
 
 def bomb(claimed: int | None = None) -> bytes:
     """A zip archive of 100 kB that unpacks to 100 MB, and perhaps claims less."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("archive/data.pkl", "w") as file:
+    with (
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("archive/data.pkl", "w") as file,
+    ):
         for _ in range(100):
             file.write(bytes(1 << 20))
     content = bytearray(buffer.getvalue())
@@ -235,7 +311,9 @@ def test_zip_bombs_are_refused(tmp_path: Path, suffix: str, claimed: int | None)
 
 
 def test_archives_with_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
-    path = write_torch(tmp_path / "a.pth", dictionary({"a": tensor(storage(6), (6,), (1,))}), {"0": SIX.tobytes()})
+    path = write_torch(
+        tmp_path / "a.pth", dictionary({"a": tensor(storage(6), (6,), (1,))}), {"0": SIX.tobytes()}
+    )
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning):
         archive.writestr("archive/data/0", SIX.tobytes())
     assert "one name" in refused(path)
@@ -246,15 +324,18 @@ def npy(header: str, content: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
 
 
-@pytest.mark.parametrize("content", [
-    npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}", bytes(4)),
-    npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", bytes(4)),
-    npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", pickle.dumps([1])),
-    npy("{'descr': '<U4', 'fortran_order': False, 'shape': (1,)}", bytes(16)),
-    npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9,)}", bytes(4)),
-    npy("__import__('os')"),
-    b"nothing",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}", bytes(4)),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}", bytes(4)),
+        npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", pickle.dumps([1])),
+        npy("{'descr': '<U4', 'fortran_order': False, 'shape': (1,)}", bytes(16)),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (9,)}", bytes(4)),
+        npy("__import__('os')"),
+        b"nothing",
+    ],
+)
 def test_hostile_arrays_are_refused(tmp_path: Path, content: bytes) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("a.npy", content)
@@ -286,13 +367,22 @@ def test_damage_anywhere_is_refused_or_harmless(tmp_path: Path, suffix: str) -> 
     path = tmp_path / f"a{suffix}"
     content = whole(path)
 
-    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+    @settings(
+        max_examples=60,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
+    @given(
+        st.lists(
+            st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), min_size=1, max_size=4
+        )
+    )
     def damaged(changes: list[tuple[int, int]]) -> None:
-        spoilt = bytearray(content)
+        spoiled = bytearray(content)
         for at, value in changes:
-            spoilt[at] = value
-        path.write_bytes(spoilt)
+            spoiled[at] = value
+        path.write_bytes(spoiled)
         try:
             found = read(path).arrays
         except WeightsError as error:

@@ -1,4 +1,5 @@
-"""The hub, played by a server on this machine: download, cache, no network, no such repository, a spoilt cache."""
+"""The hub, played by a server on this machine: download, cache, no network, no such repository, a
+spoiled cache."""
 
 import hashlib
 import json
@@ -17,9 +18,9 @@ pytest.importorskip("huggingface_hub")
 from huggingface_hub import constants
 
 from sfumato.core.errors import WeightsError
-from sfumato.models import catalogue
-from sfumato.models.cost import outline
-from sfumato.models.input import Input, Prepared
+from sfumato.networks import catalog
+from sfumato.networks.image_cost import outline
+from sfumato.networks.input import Input, Prepared
 from sfumato.weights import load, pretrained, save
 from sfumato.weights.hub import is_repository
 
@@ -39,10 +40,23 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, body: bool) -> None:
-        owner, name, resolve, revision, file = (*self.path.strip("/").split("/", 4), "", "", "", "", "")[:5]
-        problem = ("RepoNotFound" if (owner, name, resolve) != ("timm", "tiny", "resolve") else
-                   "RevisionNotFound" if revision not in ("main", COMMIT) else
-                   "EntryNotFound" if file not in self.files else None)  # fmt: skip
+        owner, name, resolve, revision, file = (
+            *self.path.strip("/").split("/", 4),
+            "",
+            "",
+            "",
+            "",
+            "",
+        )[:5]
+        problem = (
+            "RepoNotFound"
+            if (owner, name, resolve) != ("timm", "tiny", "resolve")
+            else "RevisionNotFound"
+            if revision not in ("main", COMMIT)
+            else "EntryNotFound"
+            if file not in self.files
+            else None
+        )
         content = b"" if problem else self.files[file]
         self.send_response(404 if problem else 200)
         if problem:
@@ -60,15 +74,24 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTTPServer]:
-    network = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), outline(catalogue.find(MODEL), (8, 8, 3), 4))
-    save(tmp_path / "a.safetensors", Prepared(network, Input(8, colours=3)), MODEL)
-    files = {"model.safetensors": (tmp_path / "a.safetensors").read_bytes(), "config.json": json.dumps({}).encode()}
+    network = jax.tree.map(
+        lambda leaf: jnp.ones(leaf.shape), outline(catalog.find(MODEL), (8, 8, 3), 4)
+    )
+    save(tmp_path / "a.safetensors", Prepared(network, Input(8, colors=3)), MODEL)
+    files = {
+        "model.safetensors": (tmp_path / "a.safetensors").read_bytes(),
+        "config.json": json.dumps({}).encode(),
+    }
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Hub,), {"files": files}))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     address = f"http://127.0.0.1:{server.server_address[1]}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        address + "/{repo_id}/resolve/{revision}/{filename}",
+    )
     yield server
     server.shutdown()
     server.server_close()
@@ -97,10 +120,12 @@ def test_download_then_cache(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
     assert load(f"timm/tiny@{COMMIT}", cache_dir=cache).sha256 == first.sha256
     said = refused("timm/tiny", tmp_path / "empty")
     assert "not in the hub's cache" in said and "path of a file" in said
-    assert time.monotonic() - start < 15  # the client's own downloads would ask again for half a minute
+    assert (
+        time.monotonic() - start < 15
+    )  # the client's own downloads would ask again for half a minute
 
 
-def test_a_spoilt_file_in_the_cache(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_a_spoiled_file_in_the_cache(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
     load("timm/tiny", cache_dir=tmp_path)
     blob = next(tmp_path.glob("models--timm--tiny/snapshots/*/model.safetensors")).resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"!")
@@ -112,7 +137,9 @@ def test_no_such_repository(hub: ThreadingHTTPServer, tmp_path: Path, name: str)
     assert "no such repository or revision" in refused(name, tmp_path)
 
 
-def test_a_repository_without_weights_and_one_with_a_state_dict(hub: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_a_repository_without_weights_and_one_with_a_state_dict(
+    hub: ThreadingHTTPServer, tmp_path: Path
+) -> None:
     files = hub.RequestHandlerClass.files  # type: ignore[attr-defined]
     content = files.pop("model.safetensors")
     assert "neither model.safetensors nor pytorch_model.bin" in refused("timm/tiny", tmp_path)
@@ -120,9 +147,19 @@ def test_a_repository_without_weights_and_one_with_a_state_dict(hub: ThreadingHT
     assert "pytorch_model.bin: refused: no PyTorch file" in refused("timm/tiny", tmp_path)
 
 
-@pytest.mark.parametrize("name, right", [("timm/vit_base_patch16_224.augreg_in21k", True),
-                                         ("google/vit-base-patch16-224", True), ("a/b@main", True), ("a/b/c", False),
-                                         ("/a/b", False), ("./a", False), ("a", False),
-                                         ("~/a", False), ("a b/c", False)])
+@pytest.mark.parametrize(
+    "name, right",
+    [
+        ("timm/vit_base_patch16_224.augreg_in21k", True),
+        ("google/vit-base-patch16-224", True),
+        ("a/b@main", True),
+        ("a/b/c", False),
+        ("/a/b", False),
+        ("./a", False),
+        ("a", False),
+        ("~/a", False),
+        ("a b/c", False),
+    ],
+)
 def test_names_of_repositories(name: str, right: bool) -> None:
     assert is_repository(name) == right

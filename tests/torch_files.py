@@ -38,7 +38,12 @@ def tensor(held: bytes, shape: tuple[int, ...], strides: tuple[int, ...], offset
     return name("torch._utils", "_rebuild_tensor_v2") + arguments + b"R"
 
 
-def write_torch(path: Path, body: bytes, storages: dict[str, bytes] | None = None, method: int = zipfile.ZIP_STORED) -> Path:
+def write_torch(
+    path: Path,
+    body: bytes,
+    storages: dict[str, bytes] | None = None,
+    method: int = zipfile.ZIP_STORED,
+) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + body + b".")
         archive.writestr("archive/byteorder", "little")

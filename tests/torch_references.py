@@ -1,6 +1,8 @@
-"""Reference networks in torch, for the tests of parity. Import it only where torch and timm are installed.
+"""Reference networks in torch, for the tests of parity. Import it only where torch and timm are
+installed.
 
-timm imports torchvision, of which it uses nothing in a forward pass; where torchvision is absent, empty classes stand in.
+timm imports torchvision, of which it uses nothing in a forward pass; where torchvision is absent,
+empty classes stand in.
 """
 
 import importlib.util
@@ -13,7 +15,14 @@ import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 
-_INTERPOLATIONS = ("NEAREST", "BOX", "BILINEAR", "HAMMING", "BICUBIC", "LANCZOS")  # which timm reads of one class
+_INTERPOLATIONS = (
+    "NEAREST",
+    "BOX",
+    "BILINEAR",
+    "HAMMING",
+    "BICUBIC",
+    "LANCZOS",
+)  # which timm reads of one class
 
 
 class _Absent(types.ModuleType):
@@ -29,7 +38,10 @@ class _Absent(types.ModuleType):
         return vars(self)[name]
 
 
-_PARTS = ["torchvision" + part for part in ("", ".datasets", ".ops", ".ops.misc", ".transforms", ".transforms.functional")]
+_PARTS = [
+    "torchvision" + part
+    for part in ("", ".datasets", ".ops", ".ops.misc", ".transforms", ".transforms.functional")
+]
 _absent = importlib.util.find_spec("torchvision") is None
 if _absent:
     sys.modules |= {part: _Absent(part) for part in _PARTS}
@@ -42,8 +54,9 @@ if _absent:  # transformers, too, asks for torchvision, and can do without
 torch.set_num_threads(2)
 
 
-def randomise(network: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """The network in eval mode, with no parameter or statistic trivially 0 or 1, and signals of ordinary size."""
+def randomize(network: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """The network in eval mode, with no parameter or statistic trivially 0 or 1, and signals of
+    ordinary size."""
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -61,8 +74,9 @@ def randomise(network: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 
 def timm_model(name: str, seed: int = 0, **options: object) -> torch.nn.Module:
-    """timm's network of that name in eval mode, its parameters and statistics random. options as for `timm.create_model`."""
-    return randomise(timm.create_model(name, pretrained=False, **options), seed)
+    """timm's network of that name in eval mode, its parameters and statistics random. options as
+    for `timm.create_model`."""
+    return randomize(timm.create_model(name, pretrained=False, **options), seed)
 
 
 def timm_shapes(name: str, **options: object) -> dict[str, tuple[int, ...]]:
@@ -107,7 +121,9 @@ def hugging_face_resnet(depth: int, seed: int = 0) -> torch.nn.Module:
     """The configuration of microsoft/resnet-{depth}, with random parameters and statistics."""
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    kind, widths = ("bottleneck", [256, 512, 1024, 2048]) if depth >= 50 else ("basic", [64, 128, 256, 512])
+    kind, widths = (
+        ("bottleneck", [256, 512, 1024, 2048]) if depth >= 50 else ("basic", [64, 128, 256, 512])
+    )
     depths = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth]
     config = ResNetConfig(depths=depths, hidden_sizes=widths, layer_type=kind, num_labels=1000)
-    return Logits(randomise(ResNetForImageClassification(config), seed))
+    return Logits(randomize(ResNetForImageClassification(config), seed))

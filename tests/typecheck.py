@@ -1,4 +1,5 @@
-"""The run-time type checker of the tests: an int is welcome where a float is, as everywhere in Python's typing."""
+"""The run-time type checker of the tests: an int is welcome where a float is, as everywhere in
+Python's typing."""
 
 from beartype import BeartypeConf, beartype
 

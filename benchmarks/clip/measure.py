@@ -1,8 +1,10 @@
-"""One case in a process of its own: time every contestant in turn, round after round. Prints its result as a JSON line.
+"""One case in a process of its own: time every contestant in turn, round after round. Prints its
+result as a JSON line.
 
     python benchmarks/clip/measure.py CASE [--runs 5] [--contestant NAME ...]
 
-`run.py` calls this once per case, so that one case's memory cannot disturb another's times. Progress goes to stderr.
+`run.py` calls this once per case, so that one case's memory cannot disturb another's times.
+Progress goes to stderr.
 """
 
 import argparse
@@ -24,8 +26,9 @@ from programs import CONTESTANTS, OURS, Missing, Program, Programs, versions
 SHORTEST = 0.3
 """Seconds that one timing should last at least; faster steps are repeated within it."""
 NEAR = 1.5
-"""A setting whose first run took this many times as long as the fastest one's is not tried again."""
-SIDE = ("book_keeping", "two_pass", "materialise", "torch")
+"""A setting whose first run took this many times as long as the fastest one's is not tried again.
+"""
+SIDE = ("book_keeping", "two_pass", "materialize", "torch")
 SIDE_RUNS = 3
 """Rounds for contestants that no target speaks of."""
 AGREEMENT = 1e-2
@@ -35,7 +38,8 @@ BF16_AGREEMENT = 5e-2
 
 @dataclass
 class Entry:
-    """A contestant with the setting that was fastest in the trial; `same` names who brought the same program before."""
+    """A contestant with the setting that was fastest in the trial; `same` names who brought the
+    same program before."""
 
     setting: str
     program: Program
@@ -54,33 +58,55 @@ def measure(case: Case, runs: int, wanted: list[str]) -> dict:
         try:
             entry = best(programs, name, agrees)
         except Exception as reason:  # not installed, not written yet, out of memory: the table says so, the others go on
-            left_out[name] = f"{'' if isinstance(reason, Missing) else f'{type(reason).__name__}: '}{reason}".split("\n")[0]
+            left_out[name] = (
+                f"{'' if isinstance(reason, Missing) else f'{type(reason).__name__}: '}{reason}".split(
+                    "\n"
+                )[0]
+            )
             say(f"{name}: left out ({left_out[name]})")
             continue
-        entry.same = next((other for other, each in entries.items() if each.program is entry.program), None)
+        entry.same = next(
+            (other for other, each in entries.items() if each.program is entry.program), None
+        )
         entries[name] = entry
     seconds = rounds({name: entry for name, entry in entries.items() if entry.same is None}, runs)
     rows = {
-        name: {"setting": entry.setting, "memory": entry.program.memory, "same": entry.same,
-               "seconds": statistics.median(seconds[entry.same or name])}
+        name: {
+            "setting": entry.setting,
+            "memory": entry.program.memory,
+            "same": entry.same,
+            "seconds": statistics.median(seconds[entry.same or name]),
+        }
         for name, entry in entries.items()
-    }  # fmt: skip
+    }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"rows": rows, "left_out": left_out, "runs": runs, "peak_rss": peak, "versions": versions()}
+    return {
+        "rows": rows,
+        "left_out": left_out,
+        "runs": runs,
+        "peak_rss": peak,
+        "versions": versions(),
+    }
 
 
 def best(programs: Programs, name: str, agrees: "Agreement") -> Entry:
-    """Build every setting and run it once; if several come near the fastest, run these again, now warm. The fastest."""
+    """Build every setting and run it once; if several come near the fastest, run these again, now
+    warm. The fastest."""
     found: list[Entry] = []
     failed: list[Exception] = []
     for setting, build in programs.settings(name).items():
         try:
-            found.append(first_run(build, setting, agrees if name == "jax_privacy" or name in OURS else None))
+            found.append(
+                first_run(build, setting, agrees if name == "jax_privacy" or name in OURS else None)
+            )
         except Exception as reason:  # one setting may need too much memory
             failed.append(reason)
             continue
         memory = found[-1].program.memory
-        say(f"{name} {setting}: {found[-1].trial:.3f} s" + ("" if memory is None else f", {memory / 1e6:.0f} MB"))
+        say(
+            f"{name} {setting}: {found[-1].trial:.3f} s"
+            + ("" if memory is None else f", {memory / 1e6:.0f} MB")
+        )
     if not found:
         raise failed[0]
     fastest = min(entry.trial for entry in found)
@@ -121,7 +147,8 @@ class Agreement:
 
 
 def rounds(entries: dict[str, Entry], runs: int) -> dict[str, list[float]]:
-    """Seconds per step of everyone in every round; every other round goes backwards, so that neighbours change."""
+    """Seconds per step of everyone in every round; every other round goes backwards, so that
+    neighbors change."""
     seconds: dict[str, list[float]] = {name: [] for name in entries}
     for index in range(runs):
         for name in list(entries)[:: -1 if index % 2 else 1]:
@@ -129,7 +156,9 @@ def rounds(entries: dict[str, Entry], runs: int) -> dict[str, list[float]]:
                 continue
             repeats = max(1, math.ceil(SHORTEST / entries[name].trial))
             seconds[name].append(timed(entries[name].program.run, repeats))
-        latest = (f"{name} {each[index]:.3f}" for name, each in seconds.items() if len(each) > index)
+        latest = (
+            f"{name} {each[index]:.3f}" for name, each in seconds.items() if len(each) > index
+        )
         say(f"round {index + 1} of {runs}: {', '.join(latest)}")
     return seconds
 
@@ -146,7 +175,9 @@ def say(line: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("case", choices=[*CASES, *GPU_CASES])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--contestant", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS))

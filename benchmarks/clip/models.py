@@ -1,6 +1,8 @@
-"""Networks for ONE example, as plain functions of a tree of parameters: what the clipping engine is timed on.
+"""Networks for ONE example, as plain functions of a tree of parameters: what the clipping engine is
+timed on.
 
-Each maker returns (params, apply), where apply(params, image) -> scores. The wide residual network is sfumato's own.
+Each maker returns (params, apply), where apply(params, image) -> scores. The wide residual network
+is sfumato's own.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,17 +13,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from sfumato.models.convolutions import convolve
-from sfumato.models.layers import fan_in_normal
-from sfumato.models.pooling import max_pool
-from sfumato.models.wrn import WideResNet
+from sfumato.networks.layers.basic import fan_in_normal
+from sfumato.networks.layers.convolutions import convolve
+from sfumato.networks.layers.pooling import max_pool
+from sfumato.networks.wrn import WideResNet
 
 Model = tuple[PyTree, Callable[[PyTree, Array], Array]]
 Keys = Iterator[Array]
 
 
 def wide_resnet(depth: int, width: int) -> Model:
-    params, static = eqx.partition(WideResNet(3, 10, jax.random.key(0), depth, width), eqx.is_inexact_array)
+    params, static = eqx.partition(
+        WideResNet(3, 10, jax.random.key(0), depth, width), eqx.is_inexact_array
+    )
     return params, lambda params, image: eqx.combine(params, static)(image)
 
 
@@ -39,7 +43,8 @@ def mlp(inputs: int, hidden: int, layers: int, classes: int) -> Model:
     return params, apply
 
 
-# Residual network, 18 layers (He et al. 2016, Table 1, first column), group normalisation (Wu & He 2018) for batch's.
+# Residual network, 18 layers (He et al. 2016, Table 1, first column), group normalization (Wu & He
+# 2018) for batch's.
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 """Channels and stride of the first block; every stage has two blocks."""
@@ -47,11 +52,18 @@ STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 
 def resnet18(classes: int) -> Model:
     keys = new_keys()
-    params = {"stem": new_conv_norm(keys, 7, 3, 64), "blocks": [], "head": new_dense(keys, 512, classes)}
+    params = {
+        "stem": new_conv_norm(keys, 7, 3, 64),
+        "blocks": [],
+        "head": new_dense(keys, 512, classes),
+    }
     inputs = 64
     for channels, stride in STAGES:
         for first in (True, False):
-            block = {"a": new_conv_norm(keys, 3, inputs, channels), "b": new_conv_norm(keys, 3, channels, channels)}
+            block = {
+                "a": new_conv_norm(keys, 3, inputs, channels),
+                "b": new_conv_norm(keys, 3, channels, channels),
+            }
             if first and (stride > 1 or inputs != channels):
                 block["skip"] = new_conv_norm(keys, 1, inputs, channels)
             params["blocks"].append(block)
@@ -76,19 +88,31 @@ def new_conv_norm(keys: Keys, size: int, inputs: int, outputs: int) -> PyTree:
 
 
 def conv_norm(p: PyTree, maps: Array, stride: int, groups: int = 32) -> Array:
-    """Convolution without bias, then group normalisation."""
+    """Convolution without bias, then group normalization."""
     maps = convolve(maps, p["kernel"], stride)
     grouped = maps.reshape(*maps.shape[:2], groups, -1)
     mean, variance = grouped.mean((0, 1, 3), keepdims=True), grouped.var((0, 1, 3), keepdims=True)
-    return ((grouped - mean) * lax.rsqrt(variance + 1e-5)).reshape(maps.shape) * p["scale"] + p["shift"]
+    return ((grouped - mean) * lax.rsqrt(variance + 1e-5)).reshape(maps.shape) * p["scale"] + p[
+        "shift"
+    ]
 
 
-# Vision transformer (Dosovitskiy et al. 2021, Table 1). The class token and its position are both learnt and only ever
-# used as a sum, so they are one row here.
+# Vision transformer (Dosovitskiy et al. 2021, Table 1). The class token and its position are both
+# learned and only ever used as a sum, so they are one row here.
 
 
-def vit(width: int, heads: int, *, scan: bool, depth: int = 12, side: int = 224, patch: int = 16, classes: int = 1000) -> Model:
-    """scan: one layer's code over stacked parameters; else a list of layers, each compiled for itself."""
+def vit(
+    width: int,
+    heads: int,
+    *,
+    scan: bool,
+    depth: int = 12,
+    side: int = 224,
+    patch: int = 16,
+    classes: int = 1000,
+) -> Model:
+    """scan: one layer's code over stacked parameters; else a list of layers, each compiled for
+    itself."""
     keys = new_keys()
     layers = [_vit_layer(keys, width) for _ in range(depth)]
     params = {
@@ -100,11 +124,19 @@ def vit(width: int, heads: int, *, scan: bool, depth: int = 12, side: int = 224,
     }
 
     def apply(params: PyTree, image: Array) -> Array:
-        cells = ((image - 0.5) / 0.25).reshape(side // patch, patch, side // patch, patch, 3).transpose(0, 2, 1, 3, 4)
+        cells = (
+            ((image - 0.5) / 0.25)
+            .reshape(side // patch, patch, side // patch, patch, 3)
+            .transpose(0, 2, 1, 3, 4)
+        )
         tokens = dense(params["patches"], cells.reshape(-1, patch * patch * 3))
         tokens = jnp.pad(tokens, ((1, 0), (0, 0))) + params["positions"]
         if scan:
-            tokens, _ = lax.scan(lambda tokens, layer: (vit_layer(layer, tokens, heads), None), tokens, params["layers"])
+            tokens, _ = lax.scan(
+                lambda tokens, layer: (vit_layer(layer, tokens, heads), None),
+                tokens,
+                params["layers"],
+            )
         else:
             for layer in params["layers"]:
                 tokens = vit_layer(layer, tokens, heads)
@@ -114,14 +146,22 @@ def vit(width: int, heads: int, *, scan: bool, depth: int = 12, side: int = 224,
 
 
 def _vit_layer(keys: Keys, width: int) -> PyTree:
-    return {"norm1": new_norm(width), "qkv": new_dense(keys, width, 3 * width), "out": new_dense(keys, width, width),
-            "norm2": new_norm(width), "up": new_dense(keys, width, 4 * width), "down": new_dense(keys, 4 * width, width)}
+    return {
+        "norm1": new_norm(width),
+        "qkv": new_dense(keys, width, 3 * width),
+        "out": new_dense(keys, width, width),
+        "norm2": new_norm(width),
+        "up": new_dense(keys, width, 4 * width),
+        "down": new_dense(keys, 4 * width, width),
+    }
 
 
 def vit_layer(p: PyTree, tokens: Array, heads: int) -> Array:
     """Attention, then a two-layer perceptron, each after a norm and around a skip."""
     length, width = tokens.shape
-    q, k, v = jnp.moveaxis(dense(p["qkv"], layer_norm(p["norm1"], tokens)).reshape(length, 3, heads, -1), 1, 0)
+    q, k, v = jnp.moveaxis(
+        dense(p["qkv"], layer_norm(p["norm1"], tokens)).reshape(length, 3, heads, -1), 1, 0
+    )
     logits = jnp.einsum("nhd,mhd->hnm", q, k) * (width // heads) ** -0.5
     weights = jax.nn.softmax(logits.astype(jnp.float32)).astype(tokens.dtype)
     tokens = tokens + dense(p["out"], jnp.einsum("hnm,mhd->nhd", weights, v).reshape(length, width))
@@ -140,7 +180,10 @@ def dense(p: PyTree, rows: Array) -> Array:
 
 
 def new_dense(keys: Keys, inputs: int, outputs: int) -> PyTree:
-    return {"weight": fan_in_normal(next(keys), (inputs, outputs), inputs), "bias": jnp.zeros(outputs)}
+    return {
+        "weight": fan_in_normal(next(keys), (inputs, outputs), inputs),
+        "bias": jnp.zeros(outputs),
+    }
 
 
 def new_norm(width: int) -> PyTree:

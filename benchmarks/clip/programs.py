@@ -14,15 +14,17 @@ from jaxtyping import PyTree
 
 from sfumato.clip import clipped_grad
 
-OURS = ("auto", "book_keeping", "two_pass", "materialise")
+OURS = ("auto", "book_keeping", "two_pass", "materialize")
 CONTESTANTS = ("ordinary", "jax_privacy", *OURS, "torch", "opacus")
-"""ordinary comes first (it is the unit), jax_privacy before ours (its sum is what ours are compared with)."""
+"""ordinary comes first (it is the unit), jax_privacy before ours (its sum is what ours are compared
+with)."""
 OPACUS_MODES = ("hooks", "ew", "ghost")
 
 
 @dataclass
 class Program:
-    """run: one step, returning its sum of gradients once it is done. memory: bytes, None if unknown."""
+    """run: one step, returning its sum of gradients once it is done. memory: bytes, None if
+    unknown."""
 
     run: Callable[[], PyTree]
     memory: int | None = None
@@ -33,7 +35,8 @@ class Missing(Exception):
 
 
 class Programs:
-    """The contestants on one case. A program that two contestants share is compiled, and timed, once."""
+    """The contestants on one case. A program that two contestants share is compiled, and timed,
+    once."""
 
     def __init__(self, case: Case):
         self.case = case
@@ -47,7 +50,9 @@ class Programs:
             return self._jax_privacy()
         if contestant in ("torch", "opacus"):
             return self._torch(contestant)
-        return {"": lambda: self._ordinary() if contestant == "ordinary" else self._ours(contestant)}
+        return {
+            "": lambda: self._ordinary() if contestant == "ordinary" else self._ours(contestant)
+        }
 
     def _ordinary(self) -> Program:
         return self._compile(jax.grad(_mean(self.loss)), self.params, self.batch)
@@ -67,11 +72,21 @@ class Programs:
 
         def build(size: int | None) -> Program:
             clipped = jax_privacy.clipped_grad(
-                self.loss, l2_clip_norm=CLIP_NORM, batch_argnums=1, keep_batch_dim=False, microbatch_size=size)
-            return self._compile(lambda params, batch: clipped(params, batch), self.params, self.batch)
+                self.loss,
+                l2_clip_norm=CLIP_NORM,
+                batch_argnums=1,
+                keep_batch_dim=False,
+                microbatch_size=size,
+            )
+            return self._compile(
+                lambda params, batch: clipped(params, batch), self.params, self.batch
+            )
 
         sizes = sorted({size for size in (1, self.case.batch // 4) if 0 < size < self.case.batch})
-        return {f"microbatch {size}" if size else "no microbatch": lambda size=size: build(size) for size in (*sizes, None)}
+        return {
+            f"microbatch {size}" if size else "no microbatch": lambda size=size: build(size)
+            for size in (*sizes, None)
+        }
 
     def _torch(self, contestant: str) -> dict[str, Callable[[], Program]]:
         if self.case.twin is None:
@@ -86,10 +101,13 @@ class Programs:
         twin = torch_models.Twin(self.case.twin, self.case.shape, self.case.batch)
         if contestant == "torch":
             return {"": lambda: Program(twin.ordinary())}
-        return {mode: lambda mode=mode: Program(twin.clipped(mode, CLIP_NORM)) for mode in OPACUS_MODES}
+        return {
+            mode: lambda mode=mode: Program(twin.clipped(mode, CLIP_NORM)) for mode in OPACUS_MODES
+        }
 
     def _compile(self, function: Callable[..., PyTree], *arguments: PyTree) -> Program:
-        """Memory is XLA's own figure: temporary buffers + outputs - outputs that share an argument's buffer."""
+        """Memory is XLA's own figure: temporary buffers + outputs - outputs that share an
+        argument's buffer."""
         lowered = jax.jit(function).lower(*arguments)
         text = lowered.as_text()
         text = text[text.index("\n") :]  # the first line names the function
@@ -97,7 +115,9 @@ class Programs:
             compiled = lowered.compile()
             use = compiled.memory_analysis()
             memory = use.temp_size_in_bytes + use.output_size_in_bytes - use.alias_size_in_bytes
-            self._compiled[text] = Program(lambda: jax.block_until_ready(compiled(*arguments)), memory)
+            self._compiled[text] = Program(
+                lambda: jax.block_until_ready(compiled(*arguments)), memory
+            )
         return self._compiled[text]
 
 

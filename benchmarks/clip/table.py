@@ -3,16 +3,25 @@
 from cases import Case
 from programs import CONTESTANTS, OURS
 
-HEAD = ("| case | ordinary step, s | auto, time (to reach) | auto, memory (to reach) | jax_privacy's time / auto's | "
-        "Opacus's time / auto's |\n|---|---|---|---|---|---|")
+HEAD = (
+    "| case | ordinary step, s | auto, time (to reach) | auto, memory (to reach) | jax_privacy's time / auto's | "
+    "Opacus's time / auto's |\n|---|---|---|---|---|---|"
+)
 NAMES = {"torch": "torch, ordinary step", "opacus": "Opacus"}
 """Of contestants that are not called by their own name."""
 
 
 def tables(cases: dict[str, Case], results: dict[str, dict]) -> str:
-    """Headline (auto against the ordinary step and the peers), then everyone in units of the ordinary step."""
+    """Headline (auto against the ordinary step and the peers), then everyone in units of the
+    ordinary step."""
     headline = "\n".join([HEAD, *(_headline(case, results[name]) for name, case in cases.items())])
-    return "\n\n".join([headline, "All contestants, time / memory in units of the ordinary step:", _everyone(cases, results)])
+    return "\n\n".join(
+        [
+            headline,
+            "All contestants, time / memory in units of the ordinary step:",
+            _everyone(cases, results),
+        ]
+    )
 
 
 def _headline(case: Case, result: dict) -> str:
@@ -25,7 +34,11 @@ def _headline(case: Case, result: dict) -> str:
     cells.append(_ratio(ours["memory"] / ordinary["memory"], case.memory, "<="))
     for peer, least in (("jax_privacy", case.peer), ("opacus", 1.0 if case.twin else None)):
         row = rows.get(peer)
-        cells.append("" if row is None else f"{_ratio(row['seconds'] / ours['seconds'], least, '>=')}; {row['setting']}")
+        cells.append(
+            ""
+            if row is None
+            else f"{_ratio(row['seconds'] / ours['seconds'], least, '>=')}; {row['setting']}"
+        )
     return f"| {' | '.join(cells)} |"
 
 
@@ -38,10 +51,19 @@ def _ratio(value: float, bound: float | None, relation: str) -> str:
 
 
 def _everyone(cases: dict[str, Case], results: dict[str, dict]) -> str:
-    shown = [name for name in CONTESTANTS[1:] if any(name in result["rows"] for result in results.values())]
-    lines = [f"| case | {' | '.join(NAMES.get(name, name) for name in shown)} |", "|---" * (len(shown) + 1) + "|"]
+    shown = [
+        name
+        for name in CONTESTANTS[1:]
+        if any(name in result["rows"] for result in results.values())
+    ]
+    lines = [
+        f"| case | {' | '.join(NAMES.get(name, name) for name in shown)} |",
+        "|---" * (len(shown) + 1) + "|",
+    ]
     for name, case in cases.items():
-        lines.append(f"| {case.title} | {' | '.join(_cell(results[name], each) for each in shown)} |")
+        lines.append(
+            f"| {case.title} | {' | '.join(_cell(results[name], each) for each in shown)} |"
+        )
     return "\n".join(lines)
 
 
@@ -60,6 +82,8 @@ def reasons(cases: dict[str, Case], results: dict[str, dict]) -> str:
     for name, case in cases.items():
         for contestant, reason in results[name]["left_out"].items():
             by_reason.setdefault((contestant, reason), []).append(case.title)
-    lines = [f"{NAMES.get(who, who)}: {why} ({'; '.join(titles) if len(titles) < len(cases) else 'all cases'})"
-             for (who, why), titles in by_reason.items()]
+    lines = [
+        f"{NAMES.get(who, who)}: {why} ({'; '.join(titles) if len(titles) < len(cases) else 'all cases'})"
+        for (who, why), titles in by_reason.items()
+    ]
     return "Left out: " + ". ".join(lines) + "." if lines else ""

@@ -1,6 +1,7 @@
 """Torch twins of two networks, and Opacus's gradient step on them.
 
-The wide residual network has plain convolutions: Opacus knows no weight-standardised ones. That spares it work.
+The wide residual network has plain convolutions: Opacus knows no weight-standardized ones. That
+spares it work.
 """
 
 import warnings
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Step = Callable[[], list[Tensor]]
-warnings.filterwarnings("ignore", message="Full backward hook is firing")  # true of any first layer; nothing to do about it
+warnings.filterwarnings(
+    "ignore", message="Full backward hook is firing"
+)  # true of any first layer; nothing to do about it
 
 
 def use_threads(count: int) -> None:
@@ -47,7 +50,7 @@ class Block(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-16-4 as in sfumato/models/wrn.py, but for weight standardisation."""
+    """WRN-16-4 as in sfumato/networks/wrn.py, but for weight standardization."""
 
     def __init__(self, classes: int = 10):
         super().__init__()
@@ -63,11 +66,14 @@ class WideResNet(nn.Module):
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.norm(F.relu(self.blocks(self.stem((images - 0.5) / 0.25)))).mean((2, 3)))
+        return self.head(
+            self.norm(F.relu(self.blocks(self.stem((images - 0.5) / 0.25)))).mean((2, 3))
+        )
 
 
 class Layer(nn.Module):
-    """Attention and a two-layer perceptron; all parameters are in Linear and LayerNorm, which every mode supports."""
+    """Attention and a two-layer perceptron; all parameters are in Linear and LayerNorm, which every
+    mode supports."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -78,16 +84,30 @@ class Layer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         batch, length, width = tokens.shape
-        q, k, v = self.qkv(self.norm1(tokens)).reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
+        q, k, v = (
+            self.qkv(self.norm1(tokens))
+            .reshape(batch, length, 3, self.heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
+        mixed = (
+            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, length, width)
+        )
         tokens = tokens + self.out(mixed)
         return tokens + self.down(F.gelu(self.up(self.norm2(tokens)), approximate="tanh"))
 
 
 class VisionTransformer(nn.Module):
-    """ViT-S/16 as in models.py. Positions are an Embedding, because Opacus has no rule for a bare parameter."""
+    """ViT-S/16 as in models.py. Positions are an Embedding, because Opacus has no rule for a bare
+    parameter."""
 
-    def __init__(self, width: int = 384, heads: int = 6, depth: int = 12, side: int = 224, classes: int = 1000):
+    def __init__(
+        self,
+        width: int = 384,
+        heads: int = 6,
+        depth: int = 12,
+        side: int = 224,
+        classes: int = 1000,
+    ):
         super().__init__()
         patch = 16
         self.patch = patch
@@ -126,21 +146,29 @@ class Twin:
         return step
 
     def clipped(self, mode: str, clip_norm: float) -> Step:
-        """Forward, backward, clip and sum; no noise. mode: "hooks", "ew" (expanded weights) or "ghost"."""
+        """Forward, backward, clip and sum; no noise. mode: "hooks", "ew" (expanded weights) or
+        "ghost"."""
         kwargs = {"max_grad_norm": clip_norm} if mode == "ghost" else {}
         model = wrap_model(self.network(), mode, loss_reduction="sum", **kwargs).train()
         kind = DPOptimizerFastGradientClipping if mode == "ghost" else DPOptimizer
-        optimiser = kind(torch.optim.SGD(model.parameters(), lr=0.0), noise_multiplier=0.0, max_grad_norm=clip_norm,
-                         expected_batch_size=len(self.labels), loss_reduction="sum")
+        optimizer = kind(
+            torch.optim.SGD(model.parameters(), lr=0.0),
+            noise_multiplier=0.0,
+            max_grad_norm=clip_norm,
+            expected_batch_size=len(self.labels),
+            loss_reduction="sum",
+        )
         criterion = nn.CrossEntropyLoss(reduction="sum")
         if mode == "ghost":
-            criterion = DPLossFastGradientClipping(model, optimiser, criterion, loss_reduction="sum")
+            criterion = DPLossFastGradientClipping(
+                model, optimizer, criterion, loss_reduction="sum"
+            )
 
         def step() -> list[Tensor]:
             criterion(model(self.images), self.labels).backward()
-            optimiser.clip_and_accumulate()  # does nothing in ghost mode, where backward has clipped
+            optimizer.clip_and_accumulate()  # does nothing in ghost mode, where backward has clipped
             sums = _take(model) if mode == "ghost" else [p.summed_grad for p in model.parameters()]
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             return sums
 
         return step

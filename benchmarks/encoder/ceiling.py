@@ -1,4 +1,5 @@
-"""What feature maps are worth before any noise: ridge regression without privacy, on CIFAR-10's training images.
+"""What feature maps are worth before any noise: ridge regression without privacy, on CIFAR-10's
+training images.
 
     python benchmarks/encoder/ceiling.py [--data-dir DIR] [--train 20000] [--held-out 5000]
 
@@ -12,8 +13,8 @@ import numpy as np
 
 from sfumato import data
 from sfumato.data.split import ReadOptions
-from sfumato.features import extract
-from sfumato.models import registry
+from sfumato.features import by_name
+from sfumato.features.extraction import extract
 
 DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHARES = (0.2, 0.4, 0.6)
@@ -35,20 +36,32 @@ def ridge(rows: np.ndarray, labels: np.ndarray, train: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA)
     parser.add_argument("--train", type=int, default=20_000)
     parser.add_argument("--held-out", type=int, default=5_000)
     options = parser.parse_args()
     source = data.open("cifar10", data_dir=options.data_dir, options=ReadOptions()).train
-    source = source.subset(np.r_[: options.train, len(source) - options.held_out : len(source)], "train")
+    source = source.subset(
+        np.r_[: options.train, len(source) - options.held_out : len(source)], "train"
+    )
     labels = np.asarray(source.labels)
-    rows = {name: extract(registry.features(name, source.shape), source) for name in ("encoder", "patches+scattering")}
+    rows = {
+        name: extract(by_name.features(name, source.shape), source)
+        for name in ("encoder", "patches+scattering")
+    }
     for name, each in rows.items():
         print(f"{name}: {ridge(each, labels, options.train):.2f} %", flush=True)
     for share in SHARES:
-        both = np.concatenate([share**0.5 * rows["encoder"], (1 - share) ** 0.5 * rows["patches+scattering"]], 1)
-        print(f"joined, share {share} of the encoder: {ridge(both, labels, options.train):.2f} %", flush=True)
+        both = np.concatenate(
+            [share**0.5 * rows["encoder"], (1 - share) ** 0.5 * rows["patches+scattering"]], 1
+        )
+        print(
+            f"joined, share {share} of the encoder: {ridge(both, labels, options.train):.2f} %",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Train the encoder of the default features on pictures that nobody took (`pictures.py`) and write its weights.
+"""Train the encoder of the default features on pictures that nobody took (`pictures.py`) and write
+its weights.
 
     python benchmarks/encoder/train.py --seconds 330 --out encoder.safetensors      # on an accelerator
     python benchmarks/encoder/train.py --pictures 512 --batch 32 --steps 4 --out /tmp/e.safetensors     # does it run?
 
-SimCLR (Chen et al. 2020, arXiv 2002.05709): two views of a picture should be told from the views of all others in the batch.
-BatchNorm is used in training only, where nothing is private, and folded into the kernels before they are written. The number
-of steps is fixed after a first timing, so that the whole learning rate schedule fits into the seconds given.
+SimCLR (Chen et al. 2020, arXiv 2002.05709): two views of a picture should be told from the views of
+all others in the batch. BatchNorm is used in training only, where nothing is private, and folded
+into the kernels before they are written. The number of steps is fixed after a first timing, so that
+the whole learning rate schedule fits into the seconds given.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from jax import lax, random
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from pictures import SIDE, draw_pool
 
-from sfumato.models.encoder import LAYERS, scaled
+from sfumato.features.encoder import LAYERS, scaled
 
 VIEW = 32
 HIDDEN, PROJECTED, TEMPERATURE = 512, 128, 0.2
@@ -32,17 +34,24 @@ PART = 50
 
 def new_params(key: PRNGKeyArray) -> PyTree:
     params = {}
-    for (name, inputs, outputs, _), each in zip(LAYERS, random.split(key, len(LAYERS)), strict=True):
+    for (name, inputs, outputs, _), each in zip(
+        LAYERS, random.split(key, len(LAYERS)), strict=True
+    ):
         kernel = random.normal(each, (3, 3, inputs, outputs)) * (2 / (9 * inputs)) ** 0.5
         params[name] = {"kernel": kernel, "scale": jnp.ones(outputs), "shift": jnp.zeros(outputs)}
     first, second = random.split(random.fold_in(key, 1))
-    params["project"] = {"first": random.normal(first, (256, HIDDEN)) / 16, "scale": jnp.ones(HIDDEN),
-                         "shift": jnp.zeros(HIDDEN),
-                         "second": random.normal(second, (HIDDEN, PROJECTED)) / HIDDEN**0.5}  # fmt: skip
+    params["project"] = {
+        "first": random.normal(first, (256, HIDDEN)) / 16,
+        "scale": jnp.ones(HIDDEN),
+        "shift": jnp.zeros(HIDDEN),
+        "second": random.normal(second, (HIDDEN, PROJECTED)) / HIDDEN**0.5,
+    }
     return params
 
 
-def normalized(maps: Array, layer: PyTree, moments: tuple[Array, Array] | None) -> tuple[Array, tuple[Array, Array]]:
+def normalized(
+    maps: Array, layer: PyTree, moments: tuple[Array, Array] | None
+) -> tuple[Array, tuple[Array, Array]]:
     """BatchNorm by the batch's own moments, in float32, or by the given ones."""
     own = maps.astype(jnp.float32)
     axes = tuple(range(own.ndim - 1))
@@ -51,7 +60,12 @@ def normalized(maps: Array, layer: PyTree, moments: tuple[Array, Array] | None) 
     return (own * factor + (layer["shift"] - mean * factor)).astype(maps.dtype), (mean, variance)
 
 
-def encode(params: PyTree, views: Float[Array, "n a a 3"], moments: PyTree = None, dtype: jnp.dtype = jnp.bfloat16) -> PyTree:
+def encode(
+    params: PyTree,
+    views: Float[Array, "n a a 3"],
+    moments: PyTree = None,
+    dtype: jnp.dtype = jnp.bfloat16,
+) -> PyTree:
     """(last maps, the moments of every layer)."""
     maps, found = scaled(views).astype(dtype), {}
     skip = maps
@@ -59,9 +73,15 @@ def encode(params: PyTree, views: Float[Array, "n a a 3"], moments: PyTree = Non
         skip = maps if name.endswith("/a") else skip
         kernel = params[name]["kernel"].astype(dtype)
         maps = lax.conv_general_dilated(
-            maps, kernel, (stride, stride), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC")
+            maps,
+            kernel,
+            (stride, stride),
+            ((1, 1), (1, 1)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        maps, found[name] = normalized(maps, params[name], None if moments is None else moments[name])
+        maps, found[name] = normalized(
+            maps, params[name], None if moments is None else moments[name]
+        )
         maps = jax.nn.relu(maps + skip if name.endswith("/b") else maps)
     return maps, found
 
@@ -87,8 +107,8 @@ def loss(params: PyTree, views: Float[Array, "m a a 3"]) -> tuple[Float[Array, "
 
 
 def views_of(pictures: Float[Array, "n s s 3"], key: PRNGKeyArray) -> Float[Array, "n a a 3"]:
-    """Crops of area 0.12 to 1 and aspect 3/4 to 4/3, mirrored half of the time; brightness, contrast, saturation, hue; a fifth
-    gray."""
+    """Crops of area 0.12 to 1 and aspect 3/4 to 4/3, mirrored half of the time; brightness,
+    contrast, saturation, hue; a fifth gray."""
     keys = iter(random.split(key, 12))
     count = len(pictures)
     area, aspect = (
@@ -111,7 +131,8 @@ def views_of(pictures: Float[Array, "n s s 3"], key: PRNGKeyArray) -> Float[Arra
 
 
 def resampling(share: Float[Array, " n"], place: Float[Array, " n"]) -> Float[Array, "n a s"]:
-    """Matrices that cut `share` of a line of SIDE pixels at `place` of what is left and resample it to VIEW, antialiased."""
+    """Matrices that cut `share` of a line of SIDE pixels at `place` of what is left and resample it
+    to VIEW, antialiased."""
     length = share[:, None] * SIDE
     center = place[:, None] * (SIDE - length) + (jnp.arange(VIEW) + 0.5) / VIEW * length - 0.5
     reach = jnp.maximum(length / VIEW, 1.0)[..., None]
@@ -142,10 +163,17 @@ def learning_rate(step: Array, total: Array, peak: float) -> Float[Array, ""]:
 def start(key: PRNGKeyArray) -> PyTree:
     params = new_params(key)
     moments = {name: (jnp.zeros(outputs), jnp.ones(outputs)) for name, _, outputs, _ in LAYERS}
-    return {"params": params, "optimizer": optimizer_of().init(params), "moments": moments, "step": jnp.zeros(())}
+    return {
+        "params": params,
+        "optimizer": optimizer_of().init(params),
+        "moments": moments,
+        "step": jnp.zeros(()),
+    }
 
 
-def train_step(state: PyTree, key: PRNGKeyArray, pool: Array, batch: int, total: Array, peak: float) -> tuple[PyTree, Array]:
+def train_step(
+    state: PyTree, key: PRNGKeyArray, pool: Array, batch: int, total: Array, peak: float
+) -> tuple[PyTree, Array]:
     which, first, second = random.split(key, 3)
     pictures = pool[random.randint(which, (batch,), 0, len(pool))].astype(jnp.float32) / 255
     views = jnp.concatenate([views_of(pictures, first), views_of(pictures, second)])
@@ -154,7 +182,12 @@ def train_step(state: PyTree, key: PRNGKeyArray, pool: Array, batch: int, total:
     rate = learning_rate(state["step"], total, peak)
     params = jax.tree.map(lambda leaf, update: leaf - rate * update, state["params"], updates)
     average = jax.tree.map(lambda old, new: 0.99 * old + 0.01 * new, state["moments"], moments)
-    return {"params": params, "optimizer": slots, "moments": average, "step": state["step"] + 1}, value
+    return {
+        "params": params,
+        "optimizer": slots,
+        "moments": average,
+        "step": state["step"] + 1,
+    }, value
 
 
 @partial(jax.jit, donate_argnums=0, static_argnums=(3, 4, 6))
@@ -162,7 +195,11 @@ def train_part(
     state: PyTree, key: PRNGKeyArray, pool: Array, count: int, batch: int, total: Array, peak: float
 ) -> tuple[PyTree, Array]:
     """`count` steps; the losses."""
-    return lax.scan(lambda state, key: train_step(state, key, pool, batch, total, peak), state, random.split(key, count))
+    return lax.scan(
+        lambda state, key: train_step(state, key, pool, batch, total, peak),
+        state,
+        random.split(key, count),
+    )
 
 
 def folded(state: PyTree) -> dict[str, np.ndarray]:
@@ -183,12 +220,18 @@ def write(path: Path, state: PyTree, facts: dict) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=330, help="for everything, drawing and compiling included")
+    parser.add_argument(
+        "--seconds", type=float, default=330, help="for everything, drawing and compiling included"
+    )
     parser.add_argument("--steps", type=int, help="in place of what fits into the seconds")
     parser.add_argument("--pictures", type=int, default=2**20)
-    parser.add_argument("--batch", type=int, default=2048, help="pictures a step, two views of each")
+    parser.add_argument(
+        "--batch", type=int, default=2048, help="pictures a step, two views of each"
+    )
     parser.add_argument("--rate", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -199,7 +242,15 @@ def main() -> None:
     part, key = min(PART, options.steps or PART), random.key(options.seed + 1)
 
     def run(state: PyTree, first: int, total: int) -> tuple[PyTree, Array]:
-        return train_part(state, random.fold_in(key, first), pool, part, options.batch, np.float32(total), options.rate)
+        return train_part(
+            state,
+            random.fold_in(key, first),
+            pool,
+            part,
+            options.batch,
+            np.float32(total),
+            options.rate,
+        )
 
     for _ in range(2):  # compiles, then measures; these steps are thrown away
         clock = time.perf_counter()
@@ -207,10 +258,22 @@ def main() -> None:
         pace = (time.perf_counter() - clock) / part
     left = options.seconds - (time.perf_counter() - begun) - 5
     steps = options.steps or max(part, int(left / pace) // part * part)
-    say(begun, f"{pace * 1e3:.1f} ms a step, {2 * options.batch / pace:,.0f} views a second; {steps} steps")
+    say(
+        begun,
+        f"{pace * 1e3:.1f} ms a step, {2 * options.batch / pace:,.0f} views a second; {steps} steps",
+    )
     state = start(key)
-    facts = {"seed": options.seed, "pictures": len(pool), **kinds, "batch": options.batch, "steps": steps, "rate": options.rate,
-             "views": 2 * options.batch * steps, "device": jax.devices()[0].device_kind, "jax": jax.__version__}  # fmt: skip
+    facts = {
+        "seed": options.seed,
+        "pictures": len(pool),
+        **kinds,
+        "batch": options.batch,
+        "steps": steps,
+        "rate": options.rate,
+        "views": 2 * options.batch * steps,
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
     for done in range(0, steps, part):
         state, values = run(state, done, steps)
         if (done // part) % 20 == 0 or done + part >= steps:

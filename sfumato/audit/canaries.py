@@ -1,16 +1,18 @@
-"""Gradient canaries: examples made so that their clipped gradient is known, in the trainer as it is shipped.
+"""Gradient canaries: examples made so that their clipped gradient is known, in the trainer as it is
+shipped.
 
-Canary j has the loss C 1000 w_j for one parameter w_j of its own, so its gradient is clipped to C e_j: as much as an example
-may contribute, and orthogonal to all other canaries (Nasr et al. 2023, Sec. 5, "Dirac canaries"). Everything else is the
-trainer's own: sampler, feed, clipping engine, noise, loop, ledger, optimiser. The attacker sees every release, knows the
-training images and (more than is owed to it) which of *them* were sampled, so it subtracts their sum and is left with
+Canary j has the loss C 1000 w_j for one parameter w_j of its own, so its gradient is clipped to C
+e_j: as much as an example may contribute, and orthogonal to all other canaries (Nasr et al. 2023,
+Sec. 5, "Dirac canaries"). Everything else is the trainer's own: sampler, feed, clipping engine,
+noise, loop, ledger, optimizer. The attacker sees every release, knows the training images and (more
+than is owed to it) which of *them* were sampled, so it subtracts their sum and is left with
 
     o_t = [canary j took part in step t] + N(0, sigma^2)        in units of the sensitivity.
 
-Whether j is in the data set was a fair coin. If it is, it takes part with probability q; in a cycle, when its group's turn
-comes. The attacker's score is the log
-likelihood ratio of all steps, sum_t log(1 - q + q exp((o_t - 1/2) / sigma^2)): the best there is (Neyman & Pearson 1933).
-One run asks about as many canaries as there are parameters, at the price of one run.
+Whether j is in the data set was a fair coin. If it is, it takes part with probability q; in a
+cycle, when its group's turn comes. The attacker's score is the log likelihood ratio of all steps,
+sum_t log(1 - q + q exp((o_t - 1/2) / sigma^2)): the best there is (Neyman & Pearson 1933). One run
+asks about as many canaries as there are parameters, at the price of one run.
 """
 
 import time
@@ -33,7 +35,7 @@ from sfumato.noise import BandedGaussian, Promised
 from sfumato.noise.banded import value_of
 from sfumato.privacy import events
 from sfumato.privacy.events import CyclicPoissonEvent, Event
-from sfumato.sampling import moved
+from sfumato.sampling.samplers import moved
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import State
 
@@ -47,7 +49,8 @@ _MOST_FLOATS = 2**26
 
 @dataclass
 class Canaries:
-    """A DP-SGD procedure with canaries in its data set; it behaves as that procedure does, and keeps the attacker's scores.
+    """A DP-SGD procedure with canaries in its data set; it behaves as that procedure does, and
+    keeps the attacker's scores.
 
     images: of the procedure's data set, the first so many train along. `toss` before every run.
     """
@@ -59,14 +62,19 @@ class Canaries:
     def __post_init__(self) -> None:
         self._size = sum(np.size(leaf) for leaf in jax.tree.leaves(self.trainer.params))
         if self.canaries > self._size:
-            raise ArgumentError("canaries", self.canaries, f"there are {self._size} parameters; take at most so many")
+            raise ArgumentError(
+                "canaries",
+                self.canaries,
+                f"there are {self._size} parameters; take at most so many",
+            )
         self.name, self._slots = self.trainer.name, np.full(self.canaries, ABSENT, np.int32)
         self._inner = with_canaries(self.trainer, self._slots, self.images)
         self._known = None if self.images == 0 else _images_alone(self._inner)
         self._known_sum: Any = None
 
     def toss(self, stream: np.random.Generator) -> None:
-        """Decide by fair coins which canaries are in the data set, and give each a parameter of its own."""
+        """Decide by fair coins which canaries are in the data set, and give each a parameter of its
+        own."""
         self.included = stream.random(self.canaries) < 0.5
         self.places = stream.choice(self._size, self.canaries, replace=False)
         self._seen: list[Float[np.ndarray, " m"]] = []
@@ -87,7 +95,9 @@ class Canaries:
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
         total = self._inner.measure(state, step, key)
-        self._known_sum = None if self._known is None else self._known.measure(state, step, key).value
+        self._known_sum = (
+            None if self._known is None else self._known.measure(state, step, key).value
+        )
         self._scale = total.sensitivity.add_or_remove
         return total
 
@@ -101,14 +111,19 @@ class Canaries:
         return self._inner.absorb(state, step, released)
 
     def _score(self, seen: Float[np.ndarray, "t m"]) -> Float[np.ndarray, " m"]:
-        """Log likelihood ratios, summed over the steps; seen: each canary's own number in every release."""
+        """Log likelihood ratios, summed over the steps; seen: each canary's own number in every
+        release."""
         noise = self._inner.noise
         if isinstance(noise, BandedGaussian):
             seen, lengths = matched(seen, noise.coefficients)
         else:
             lengths = np.ones(len(seen))
-        told = [np.where(self._may_take_part(step), log_likelihood_ratio(row, self.event(step), length), 0.0)
-                for step, (row, length) in enumerate(zip(seen, lengths, strict=True))]  # fmt: skip
+        told = [
+            np.where(
+                self._may_take_part(step), log_likelihood_ratio(row, self.event(step), length), 0.0
+            )
+            for step, (row, length) in enumerate(zip(seen, lengths, strict=True))
+        ]
         return np.sum(told, axis=0)
 
     def _may_take_part(self, step: int) -> Bool[np.ndarray, " m"] | bool:
@@ -122,9 +137,10 @@ class Canaries:
 def matched(
     seen: Float[np.ndarray, "t m"], coefficients: Float[np.ndarray, " b"]
 ) -> tuple[Float[np.ndarray, "t m"], Float[np.ndarray, " t"]]:
-    """What correlated noise leaves of each step: C times the releases has white noise, and an example of step t adds column t
-    of C to it, which is what is looked for. Of column t's squared length l (1, but for the last steps) the result has mean l if
-    the example is there, else 0, and the variance l sigma^2.
+    """What correlated noise leaves of each step: C times the releases has white noise, and an
+    example of step t adds column t of C to it, which is what is looked for. Of column t's squared
+    length l (1, but for the last steps) the result has mean l if the example is there, else 0, and
+    the variance l sigma^2.
     """
     steps = len(seen)
     matrix = sum(c * np.eye(steps, k=-j) for j, c in enumerate(coefficients))
@@ -134,31 +150,54 @@ def matched(
 def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> DPSGD:
     """The trainer on its first `images` examples and then the canaries.
 
-    slots: the parameter of each canary, or ABSENT. It is read whenever a batch is, so new slots need no new compilation.
+    slots: the parameter of each canary, or ABSENT. It is read whenever a batch is, so new slots
+    need no new compilation.
     """
     clipped = trainer.clipped
     if not isinstance(clipped, ClippedGrad):
-        raise ArgumentError("clipped", type(clipped).__name__, "gradient canaries need the clipping engine; use a replay")
+        raise ArgumentError(
+            "clipped",
+            type(clipped).__name__,
+            "gradient canaries need the clipping engine; use a replay",
+        )
     loss, steep = clipped.loss, _STEEP * float(np.max(np.asarray(_norms(clipped))))
 
-    def canary_loss(params: PyTree, example: tuple[PyTree, Array], *frozen: PyTree) -> Float[Array, ""]:
+    def canary_loss(
+        params: PyTree, example: tuple[PyTree, Array], *frozen: PyTree
+    ) -> Float[Array, ""]:
         own, slot = example
         flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
         canary = jnp.where(slot >= 0, steep * flat[jnp.maximum(slot, 0)], 0.0)
-        return canary + jnp.where(slot == IMAGE, loss(params, own, *frozen), 0.0) if images else canary
+        return (
+            canary + jnp.where(slot == IMAGE, loss(params, own, *frozen), 0.0) if images else canary
+        )
 
     def fetch(indices: np.ndarray, step: int) -> PyTree:
-        slot = np.where(indices < images, IMAGE, slots[np.maximum(indices - images, 0)]).astype(np.int32)
+        slot = np.where(indices < images, IMAGE, slots[np.maximum(indices - images, 0)]).astype(
+            np.int32
+        )
         return (trainer.fetch(np.minimum(indices, images - 1), step) if images else (), slot)
 
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params))
-    physical = max(1, min(trainer.physical if images else 4096, _MOST_FLOATS // size, images + len(slots)))
+    physical = max(
+        1, min(trainer.physical if images else 4096, _MOST_FLOATS // size, images + len(slots))
+    )
     sampler = moved(trainer.sampler, images + len(slots))
-    return replace(trainer, clipped=replace(clipped, loss=canary_loss), fetch=fetch, sampler=sampler, physical=physical)
+    return replace(
+        trainer,
+        clipped=replace(clipped, loss=canary_loss),
+        fetch=fetch,
+        sampler=sampler,
+        physical=physical,
+    )
 
 
 def _norms(clipped: ClippedGrad) -> list[float]:
-    return [clipped.clip_norm] if isinstance(clipped.clip_norm, int | float) else list(clipped.clip_norm.values())
+    return (
+        [clipped.clip_norm]
+        if isinstance(clipped.clip_norm, int | float)
+        else list(clipped.clip_norm.values())
+    )
 
 
 def _images_alone(trainer: DPSGD) -> DPSGD:
@@ -175,22 +214,32 @@ def _flat(tree: PyTree) -> Float[np.ndarray, " d"]:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
-def log_likelihood_ratio(seen: Float[np.ndarray, " m"], event: Event, length: float = 1.0) -> Float[np.ndarray, " m"]:
-    """Of a release with the canary against one without; seen: its own number in units of the sensitivity, of mean `length` if
-    the canary is there, and of variance length sigma^2.
+def log_likelihood_ratio(
+    seen: Float[np.ndarray, " m"], event: Event, length: float = 1.0
+) -> Float[np.ndarray, " m"]:
+    """Of a release with the canary against one without; seen: its own number in units of the
+    sensitivity, of mean `length` if the canary is there, and of variance length sigma^2.
     """
     rate, ratio = events.rate_of(event), (seen - length / 2) / events.noise_of(event) ** 2
     return ratio if rate in (None, 1) else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
 
 
 def whitebox(
-    trainer: DPSGD, claim: Claim, stream: np.random.Generator, *, canaries: int = 2000, runs: int = 1, images: int = 0,
+    trainer: DPSGD,
+    claim: Claim,
+    stream: np.random.Generator,
+    *,
+    canaries: int = 2000,
+    runs: int = 1,
+    images: int = 0,
     advance: Callable[[int], None] = lambda done: None,
-) -> list[AuditResult]:  # fmt: skip
-    """Train `runs` times with `canaries` gradient canaries, half of them included by coins, and bound epsilon in three ways.
+) -> list[AuditResult]:
+    """Train `runs` times with `canaries` gradient canaries, half of them included by coins, and
+    bound epsilon in three ways.
 
-    claim: what the trainer says it spends. stream: for coins and places; noise and sampling have fresh keys drawn from it.
-    Raises ArgumentError for trainers that do not use the clipping engine, or more canaries than parameters.
+    claim: what the trainer says it spends. stream: for coins and places; noise and sampling have
+    fresh keys drawn from it. Raises ArgumentError for trainers that do not use the clipping engine,
+    or more canaries than parameters.
     """
     began = time.monotonic()
     scores, coins = [], []
@@ -203,6 +252,8 @@ def whitebox(
         advance(done + 1)
     seconds = time.monotonic() - began
     every, included = np.concatenate(scores), np.concatenate(coins)
-    return [by_family(ATTACK, every, included, claim, seconds, threshold=0.0),
-            by_clopper_pearson(ATTACK, every, included, claim, seconds),
-            by_one_run(ATTACK, scores[0], coins[0], claim, seconds)]  # fmt: skip
+    return [
+        by_family(ATTACK, every, included, claim, seconds, threshold=0.0),
+        by_clopper_pearson(ATTACK, every, included, claim, seconds),
+        by_one_run(ATTACK, scores[0], coins[0], claim, seconds),
+    ]

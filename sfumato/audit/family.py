@@ -1,6 +1,8 @@
-"""The mechanisms that a claim speaks of: what an attacker can make of them, and what they cost if their noise is off.
+"""The mechanisms that a claim speaks of: what an attacker can make of them, and what they cost if
+their noise is off.
 
-See `bounds.py`, "Known family", for why the total variation distance bounds the share of right guesses.
+See `bounds.py`, "Known family", for why the total variation distance bounds the share of right
+guesses.
 """
 
 import math
@@ -30,19 +32,29 @@ _LOG_TOLERANCE = 1e-3
 
 def scaled(tally: Tally, factor: float) -> Tally:
     """The same releases with `factor` times their noise."""
-    return events.tally(*((events.with_noise(event, factor * events.noise_of(event)), n) for event, n in tally.items()))
+    return events.tally(
+        *(
+            (events.with_noise(event, factor * events.noise_of(event)), n)
+            for event, n in tally.items()
+        )
+    )
 
 
 def of_one_fit(tally: Tally) -> Tally:
-    """The same, each choice taken for a single one of its fits: about what can be seen of it, and no bound on that."""
-    return events.tally(*((each.event if isinstance(each, SelectedEvent) else each, n) for each, n in tally.items()))
+    """The same, each choice taken for a single one of its fits: about what can be seen of it, and
+    no bound on that."""
+    return events.tally(
+        *((each.event if isinstance(each, SelectedEvent) else each, n) for each, n in tally.items())
+    )
 
 
 def seen(tally: Tally) -> tuple[float, Counter[PoissonSampledEvent]]:
-    """What one example can show of these releases to who knows all others': (mu of those it is always in, its Poisson samples).
+    """What one example can show of these releases to who knows all others': (mu of those it is
+    always in, its Poisson samples).
 
-    It is in a batch of fixed size with probability size / n, in a truncated one with the rate or less, and takes its turn in a
-    cycle with its group alone. That others are pushed out of a batch is priced by the accountants; attacks do not use it.
+    It is in a batch of fixed size with probability size / n, in a truncated one with the rate or
+    less, and takes its turn in a cycle with its group alone. That others are pushed out of a batch
+    is priced by the accountants; attacks do not use it.
     """
     mu, parts = relations.simplified(tally)
     found: Counter[PoissonSampledEvent] = Counter()
@@ -53,17 +65,21 @@ def seen(tally: Tally) -> tuple[float, Counter[PoissonSampledEvent]]:
             case FixedSizeEvent(size, n, gaussian):
                 found[PoissonSampledEvent(size / n, gaussian)] += count
             case _:
-                raise ArgumentError("event", event, "audits know Gaussian releases, of all examples or of samples")
+                raise ArgumentError(
+                    "event", event, "audits know Gaussian releases, of all examples or of samples"
+                )
     return mu, found
 
 
 def profile(tally: Tally, epsilons: np.ndarray) -> np.ndarray:
-    """delta(epsilon) of what is `seen`, from above (Balle & Wang 2018, Thm. 8 for Gaussians; privacy loss distributions for
-    samples).
+    """delta(epsilon) of what is `seen`, from above (Balle & Wang 2018, Thm. 8 for Gaussians;
+    privacy loss distributions for samples).
     """
     mu, sampled = seen(tally)
     if not sampled:
-        return norm.cdf(mu / 2 - epsilons / mu) - np.exp(epsilons + norm.logcdf(-mu / 2 - epsilons / mu))
+        return norm.cdf(mu / 2 - epsilons / mu) - np.exp(
+            epsilons + norm.logcdf(-mu / 2 - epsilons / mu)
+        )
     import dp_accounting
     from dp_accounting import pld
 
@@ -82,9 +98,15 @@ def total_variation(tally: Tally) -> float:
 
 
 def family_epsilon(
-    right: int, guesses: int, tally: Tally, delta: float, confidence: float, relation: Relation = ADD_OR_REMOVE
+    right: int,
+    guesses: int,
+    tally: Tally,
+    delta: float,
+    confidence: float,
+    relation: Relation = ADD_OR_REMOVE,
 ) -> float:
-    """The lower bound on epsilon from `right` of `guesses` about fair coins, if the noise is s times that of `tally`.
+    """The lower bound on epsilon from `right` of `guesses` about fair coins, if the noise is s
+    times that of `tally`.
 
     relation: what epsilon is meant for; the coins are of examples that contribute or do not.
     It stops at s = 1/64: a trainer whose noise is smaller still is far beyond any claim.
@@ -96,11 +118,14 @@ def family_epsilon(
 
     if best <= 0.5:
         return 0.0
-    return accountants.epsilon(scaled(tally, math.exp(_largest(unexplained))), delta, relation=relation)
+    return accountants.epsilon(
+        scaled(tally, math.exp(_largest(unexplained))), delta, relation=relation
+    )
 
 
 def _largest(unexplained: Callable[[float], float]) -> float:
-    """The largest log s with unexplained(log s) <= 0, a rising function; at most `_LOG_TOLERANCE` too large."""
+    """The largest log s with unexplained(log s) <= 0, a rising function; at most `_LOG_TOLERANCE`
+    too large."""
     low = high = 0.0
     while low > -math.log(_RANGE) and unexplained(low) > 0:
         low -= math.log(2)

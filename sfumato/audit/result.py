@@ -18,8 +18,9 @@ CONFIDENCE = 0.95
 class Claim:
     """What is audited: these releases are together (epsilon, delta)-DP under `relation`.
 
-    Attacks tell a data set from one in which an example contributes nothing. Such a pair is one of every relation (of
-    replace-one too: the other example is one whose gradient is zero), so what they find bounds epsilon under each.
+    Attacks tell a data set from one in which an example contributes nothing. Such a pair is one of
+    every relation (of replace-one too: the other example is one whose gradient is zero), so what
+    they find bounds epsilon under each.
     """
 
     tally: Tally
@@ -33,11 +34,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class AuditResult:
-    """One attack, one way of bounding. With probability `confidence`, epsilon is at least `lower_bound`, if `assumption` holds.
+    """One attack, one way of bounding. With probability `confidence`, epsilon is at least
+    `lower_bound`, if `assumption` holds.
 
-    observations: independent guesses that the bound rests on. seconds: of the attack, shared by the results it yields.
-    details: further numbers of this method, by name. unpaid: the attack used the private images, and what it measured is in no
-    ledger, so it is for their owner alone.
+    observations: independent guesses that the bound rests on. seconds: of the attack, shared by the
+    results it yields. details: further numbers of this method, by name. unpaid: the attack used the
+    private images, and what it measured is in no ledger, so it is for their owner alone.
     """
 
     attack: str
@@ -54,7 +56,8 @@ class AuditResult:
 
     @property
     def broken(self) -> bool:
-        """More was measured than was claimed: the claim, or the assumption, is false (or this is the one audit in twenty)."""
+        """More was measured than was claimed: the claim, or the assumption, is false (or this is
+        the one audit in twenty)."""
         return self.lower_bound > self.epsilon
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The command line: parse -> config -> call. No logic, and nothing heavy is imported before a command runs."""
+"""The command line: parse -> config -> call. No logic, and nothing heavy is imported before a
+command runs."""
 
 import errno
 import os
@@ -11,8 +12,9 @@ from sfumato.core.errors import SfumatoError
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Errors of the user's making are one line on standard error and exit code 2."""
-    # The threads of numpy's OpenBLAS would spin for work after each product, on the cores that XLA needs for its next step:
-    # a pass of the linear heads takes 1.15 times as long (docs/features.md). It is read when numpy is first imported.
+    # The threads of numpy's OpenBLAS would spin for work after each product, on the cores that XLA
+    # needs for its next step: a pass of the linear heads takes 1.15 times as long
+    # (docs/features.md). It is read when numpy is first imported.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     try:
         parse(sys.argv[1:] if arguments is None else arguments)()
@@ -25,12 +27,19 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         if error.errno not in _DISK:
             raise
-        print(f"sfumato: {error.filename or 'the disk'}: {error.strerror}; nothing is lost: make room or mend the permissions, "
-              "then `sfumato resume` the run, or begin it again if it has no directory yet", file=sys.stderr)  # fmt: skip
+        print(
+            f"sfumato: {error.filename or 'the disk'}: {error.strerror}; nothing is lost: make room or mend the permissions, "
+            "then `sfumato resume` the run, or begin it again if it has no directory yet",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except KeyboardInterrupt as stopped:
         begun = getattr(stopped, "run", None)
-        way_on = f"`sfumato resume {shlex.quote(str(begun))}` continues it" if begun else "the same command starts again"
+        way_on = (
+            f"`sfumato resume {shlex.quote(str(begun))}` continues it"
+            if begun
+            else "the same command starts again"
+        )
         print(f"sfumato: stopped; {way_on}", file=sys.stderr)
         sys.exit(130)
 

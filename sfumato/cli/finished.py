@@ -1,5 +1,5 @@
-"""Commands that use or examine a finished run, and those that count what one spends: evaluate, predict, report, audit,
-calibrate, account.
+"""Commands that use or examine a finished run, and those that count what one spends: evaluate,
+predict, report, audit, calibrate, account.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from sfumato.runs.config import Log
+from sfumato.plan.config import Log
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Evaluate:
 
     run: tyro.conf.Positional[Path]
     data: str | None = None
-    """Other labelled images with the same classes, all of them (or their test part, if they have one) [the run's own]."""
+    """Other labeled images with the same classes, all of them (or their test part, if they have
+    one) [the run's own]."""
     data_dir: Path | None = None
     split: Literal["test", "validation"] = "test"
     """Of the run's own data set."""
@@ -30,12 +31,13 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify image files or feature rows with a finished run's model (needs only its model.json and model.safetensors)."""
+    """Classify image files or feature rows with a finished run's model (needs only its model.json
+    and model.safetensors)."""
 
     run: tyro.conf.Positional[Path]
     images: tyro.conf.Positional[list[Path]]
-    """Image files, folders with images at any depth, tables of images (.npy, .npz); for a run of `sfumato fit`, feature rows
-    (a store or a file, labels are not needed)."""
+    """Image files, folders with images at any depth, tables of images (.npy, .npz); for a run of
+    `sfumato fit`, feature rows (a store or a file, labels are not needed)."""
     json: bool = False
     """Print one JSON object per image or row, with all probabilities."""
     out: Path | None = None
@@ -53,23 +55,26 @@ class Report:
 
     run: tyro.conf.Positional[Path]
     with_audit: bool = False
-    """Also show what `sfumato audit` measured on the private images. No epsilon covers it: such a report is for you alone."""
+    """Also show what `sfumato audit` measured on the private images. No epsilon covers it: such a
+    report is for you alone."""
 
     def __call__(self) -> None:
-        from sfumato.runs import commands
+        from sfumato.cli import commands
 
         commands.report(self.run, self.with_audit)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Attack a finished run's trainer: a lower bound on epsilon beside the one claimed, in audit.json. Most attacks use the
-    private images, which no epsilon covers: the report leaves out what these find."""
+    """Attack a finished run's trainer: a lower bound on epsilon beside the one claimed, in
+    audit.json. Most attacks use the private images, which no epsilon covers: the report leaves out
+    what these find."""
 
     run: tyro.conf.Positional[Path]
     attack: Literal["whitebox", "one-run", "blackbox", "lira"] = "whitebox"
-    """whitebox: every release is seen, against known gradients | one-run: images with wrong labels, one training |
-    blackbox: many small models, the final one is seen | lira: membership inference on the run's own model."""
+    """whitebox: every release is seen, against known gradients | one-run: images with wrong labels,
+    one training | blackbox: many small models, the final one is seen | lira: membership inference
+    on the run's own model."""
     size: int | None = None
     """Canaries, images, models or shadow models [a few minutes' worth for a small run]."""
     images: int = 0
@@ -79,7 +84,7 @@ class Audit:
     log: Log = "bar"
 
     def __call__(self) -> None:
-        from sfumato.runs import commands
+        from sfumato.cli import commands
 
         commands.audit(self.run, self.attack, self.size, self.images, self.seed, self.log)
 
@@ -98,7 +103,7 @@ class Calibrate:
     """[the largest power of ten that is at most 1/(10 n) and 1e-5]"""
 
     def __call__(self) -> None:
-        from sfumato.runs import accounting
+        from sfumato.cli import accounting
 
         print(accounting.calibrate(self.epsilon, self.delta, self.n, self.batch, self.steps))
 
@@ -116,9 +121,13 @@ class Account:
     """[the ledger's own, or the largest power of ten that is at most 1/(10 n) and 1e-5]"""
 
     def __call__(self) -> None:
-        from sfumato.runs import accounting
+        from sfumato.cli import accounting
 
         if self.ledger is not None:
             print(accounting.of_ledger(self.ledger, self.delta))
         else:
-            print(accounting.of_numbers(self.noise_multiplier, self.delta, self.n, self.batch, self.steps))
+            print(
+                accounting.of_numbers(
+                    self.noise_multiplier, self.delta, self.n, self.batch, self.steps
+                )
+            )

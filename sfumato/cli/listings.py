@@ -12,7 +12,7 @@ class Recipes:
     """Published results whose settings `sfumato train --recipe` follows, with their accuracies."""
 
     def __call__(self) -> None:
-        from sfumato.runs import recipes
+        from sfumato.plan import recipes
 
         print(recipes.listing())
 
@@ -22,7 +22,7 @@ class List:
     """The named data sets."""
 
     def __call__(self) -> None:
-        from sfumato.runs import commands
+        from sfumato.cli import commands
 
         commands.list_data()
 
@@ -37,7 +37,7 @@ class Info:
     """Count units too: a regular expression on file names or a column, as for `sfumato train`."""
 
     def __call__(self) -> None:
-        from sfumato.runs import commands
+        from sfumato.cli import commands
 
         commands.data_info(self.data, self.data_dir, self.unit)
 
@@ -47,7 +47,8 @@ class Data:
     """Named data sets: what there is, and what is on this machine."""
 
     what: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[List, tyro.conf.subcommand("list")] | Annotated[Info, tyro.conf.subcommand("info")]
+        Annotated[List, tyro.conf.subcommand("list")]
+        | Annotated[Info, tyro.conf.subcommand("info")]
     ]
 
     def __call__(self) -> None:
@@ -63,6 +64,6 @@ class Models:
     json: bool = False
 
     def __call__(self) -> None:
-        from sfumato.runs import models
+        from sfumato.cli import model_table
 
-        print(models.show(self.name, self.json))
+        print(model_table.show(self.name, self.json))

@@ -12,7 +12,7 @@ import tyro
 
 from sfumato import __version__
 from sfumato.cli.finished import Account, Audit, Calibrate, Evaluate, Predict, Report
-from sfumato.cli.heads import Features, Fit, Sweep, Tune
+from sfumato.cli.linear_heads import Features, Fit, Sweep, Tune
 from sfumato.cli.listings import Data, Models, Recipes
 from sfumato.cli.train import Pretrain, Resume, Train
 
@@ -40,26 +40,40 @@ _ABOUT = "Differentially private image classification: from a folder of images t
 
 
 def parse(arguments: list[str]) -> Callable[[], None]:
-    """The command. What the parser says of wrong arguments, in a box over many lines, becomes one line."""
+    """The command. What the parser says of wrong arguments, in a box over many lines, becomes one
+    line."""
     if arguments == ["--version"]:
         return lambda: print(f"sfumato {__version__}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            return tyro.cli(Command, prog="sfumato", description=_ABOUT, args=arguments, config=(tyro.conf.DisallowNone,))
+            return tyro.cli(
+                Command,
+                prog="sfumato",
+                description=_ABOUT,
+                args=arguments,
+                config=(tyro.conf.DisallowNone,),
+            )
     except SystemExit as end:
         if end.code in (None, 0):
             raise
         words = " ".join(line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines())
-        problem = words.removeprefix("Parsing error").removeprefix("Required options").split("For full helptext")[0]
-        where = " ".join(["sfumato", *(word for word in arguments[:1] if not word.startswith("-")), "--help"])
+        problem = (
+            words.removeprefix("Parsing error")
+            .removeprefix("Required options")
+            .split("For full helptext")[0]
+        )
+        where = " ".join(
+            ["sfumato", *(word for word in arguments[:1] if not word.startswith("-")), "--help"]
+        )
         told = _mistyped(arguments) or " ".join(problem.split())
         print(f"sfumato: {told} (see `{where}`)", file=sys.stderr)
         sys.exit(2)
 
 
 def _mistyped(arguments: list[str]) -> str | None:
-    """The first option that the command does not have, and the one of its own that is most like it; else None."""
+    """The first option that the command does not have, and the one of its own that is most like it;
+    else None."""
     own = _options(tuple(word for word in arguments[:2] if word in _commands()))
     given = [word.split("=")[0] for word in arguments if word.startswith("--")]
     wrong = next((word for word in given if own and word.replace("_", "-") not in own), None)
@@ -78,6 +92,12 @@ def _options(command: tuple[str, ...]) -> set[str]:
     if not command:
         return set()
     shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(SystemExit):
-        tyro.cli(Command, prog="sfumato", args=[*command, "--help"], config=(tyro.conf.DisallowNone,))
+    with (
+        contextlib.redirect_stdout(shown),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.suppress(SystemExit),
+    ):
+        tyro.cli(
+            Command, prog="sfumato", args=[*command, "--help"], config=(tyro.conf.DisallowNone,)
+        )
     return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown.getvalue()))

@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from sfumato.core.errors import ArgumentError
-from sfumato.runs.config import (
+from sfumato.plan.config import (
     DataConfig,
     Log,
     MethodConfig,
@@ -28,7 +28,8 @@ class Train:
     run: tyro.conf.OmitArgPrefixes[RunConfig]
     units: tyro.conf.OmitArgPrefixes[UnitConfig]
     recipe: str | None = None
-    """Settings of a published result, NAME or NAME:EPSILON of `sfumato recipes`; with --dry-run, what it costs at full size."""
+    """Settings of a published result, NAME or NAME:EPSILON of `sfumato recipes`; with --dry-run,
+    what it costs at full size."""
     scale: float | None = None
     """With --recipe: share of its images, batch and steps."""
     device_memory: float = 80.0
@@ -39,7 +40,7 @@ class Train:
     """For --dry-run: print the plan at once, without timing a small copy of it."""
 
     def __call__(self) -> None:
-        from sfumato.runs import commands
+        from sfumato.cli import commands
 
         published = None
         if self.recipe is not None:
@@ -59,14 +60,15 @@ class Resume:
     """bar, json or quiet [as the run was started]."""
 
     def __call__(self) -> None:
-        from sfumato.runs import commands
+        from sfumato.cli import commands
 
         commands.resume(self.run, self.log)
 
 
 @dataclass(frozen=True)
 class Pretrain:
-    """Train a network on PUBLIC images, without any privacy, and write weights that `sfumato train --weights` takes."""
+    """Train a network on PUBLIC images, without any privacy, and write weights that `sfumato train
+    --weights` takes."""
 
     data: tyro.conf.OmitArgPrefixes[DataConfig]
     out: Path
@@ -84,8 +86,14 @@ class Pretrain:
     log: Log = "bar"
 
     def __call__(self) -> None:
-        from sfumato.runs import pretrain
+        from sfumato.runs import pretraining
         from sfumato.train.pretrain import PretrainSettings
 
-        settings = PretrainSettings(self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed)
-        pretrain.pretrain(pretrain.PretrainConfig(self.data, self.model, self.out, settings, self.size, self.log))
+        settings = PretrainSettings(
+            self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed
+        )
+        pretraining.pretrain(
+            pretraining.PretrainConfig(
+                self.data, self.model, self.out, settings, self.size, self.log
+            )
+        )

@@ -1,4 +1,5 @@
-"""Per-example loss -> `BoundedSum`, a clipped sum that knows its sensitivity. The way through this room: docs/engine.md."""
+"""Per-example loss -> `BoundedSum`, a clipped sum that knows its sensitivity. The way through this
+room: docs/engine.md."""
 
 from sfumato.clip.bounded_sum import BoundedSum, Sensitivity
 from sfumato.clip.engine import ClippedGrad, clipped_grad

@@ -60,13 +60,17 @@ def within(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
 
 
 def named_axes(eqn: JaxprEqn) -> list[str]:
-    """The named axes over which the equation itself works, such as those of `lax.pmean`: what its type says of its effects,
-    and what its parameters name.
+    """The named axes over which the equation itself works, such as those of `lax.pmean`: what its
+    type says of its effects, and what its parameters name.
     """
     found = [str(effect.name) for effect in eqn.effects if isinstance(effect, NamedAxisEffect)]
     for key in ("axes", "axis_name"):
         given = eqn.params.get(key, ())
-        found += [name for name in (given if isinstance(given, tuple | list) else [given]) if isinstance(name, str)]
+        found += [
+            name
+            for name in (given if isinstance(given, tuple | list) else [given])
+            if isinstance(name, str)
+        ]
     return list(dict.fromkeys(found))
 
 
@@ -77,22 +81,29 @@ def called(eqn: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
 
 
 def scan_parts(eqn: JaxprEqn) -> tuple[int, int]:
-    """How many of a scan's inputs are constants and how many are carried; the others are scanned over."""
+    """How many of a scan's inputs are constants and how many are carried; the others are scanned
+    over."""
     if "num_consts" in eqn.params:
         return eqn.params["num_consts"], eqn.params["num_carry"]
-    consts, carry, _ = eqn.params["ft_in"].update(range(len(eqn.invars))).unpack()  # from jax 0.12 on
+    consts, carry, _ = (
+        eqn.params["ft_in"].update(range(len(eqn.invars))).unpack()
+    )  # from jax 0.12 on
     return len(list(consts)), len(list(carry))
 
 
 def checkpoint_like(eqn: JaxprEqn, function):  # type: ignore[no-untyped-def]
-    """`function` under the same rematerialisation as the equation's."""
-    return jax.checkpoint(function, policy=eqn.params["policy"], prevent_cse=eqn.params["prevent_cse"])
+    """`function` under the same rematerialization as the equation's."""
+    return jax.checkpoint(
+        function, policy=eqn.params["policy"], prevent_cse=eqn.params["prevent_cse"]
+    )
 
 
 def scan_like(eqn: JaxprEqn, body, init, xs):  # type: ignore[no-untyped-def]
     """`lax.scan` of another body over the same length, in the same order."""
     given = eqn.params
-    return lax.scan(body, init, xs, length=given["length"], reverse=given["reverse"], unroll=given["unroll"])
+    return lax.scan(
+        body, init, xs, length=given["length"], reverse=given["reverse"], unroll=given["unroll"]
+    )
 
 
 def on_mesh(array: Array) -> bool:
@@ -101,8 +112,9 @@ def on_mesh(array: Array) -> bool:
 
 
 def let_compiler_shard(function: Callable[..., PyTree], *args: PyTree) -> PyTree:
-    """`function(*args)`, the result on every device. Where it is part of types how arrays are spread over an explicit mesh,
-    many operations must be told how to spread their results; here the compiler chooses, as on other meshes.
+    """`function(*args)`, the result on every device. Where it is part of types how arrays are
+    spread over an explicit mesh, many operations must be told how to spread their results; here the
+    compiler chooses, as on other meshes.
     """
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(args)]
     explicit = [mesh for mesh in meshes if jax.sharding.AxisType.Explicit in mesh.axis_types]
@@ -110,4 +122,6 @@ def let_compiler_shard(function: Callable[..., PyTree], *args: PyTree) -> PyTree
         return function(*args)
     with jax.sharding.use_abstract_mesh(explicit[0]):
         everywhere = jax.sharding.PartitionSpec()
-        return jax.sharding.auto_axes(function, axes=explicit[0].axis_names, out_sharding=everywhere)(*args)
+        return jax.sharding.auto_axes(
+            function, axes=explicit[0].axis_names, out_sharding=everywhere
+        )(*args)

@@ -1,9 +1,11 @@
-"""One forward pass, one backward pass: activations and cotangents of all sites are kept until the clip factors are known.
+"""One forward pass, one backward pass: activations and cotangents of all sites are kept until the
+clip factors are known.
 
-After Bu et al. 2022 (arXiv 2210.00038), here for any traced loss. The loss of one example is replayed with a tap at each
-site, whose gradient is the cotangent g_i there; vmap adds the examples. From records and cotangents come the norms, from the
-norms the factors c_i, and from all three the sum (`rules/`). The pullback of a sum is the sum of pullbacks, so each part is
-pulled back to its leaves once.
+After Bu et al. 2022 (arXiv 2210.00038), here for any traced loss. The loss of one example is
+replayed with a tap at each site, whose gradient is the cotangent g_i there; vmap adds the examples.
+From records and cotangents come the norms, from the norms the factors c_i, and from all three the
+sum (`rules/`). The pullback of a sum is the sum of pullbacks, so each part is pulled back to its
+leaves once.
 """
 
 from collections.abc import Sequence
@@ -17,15 +19,19 @@ from jaxtyping import Array, Bool, PyTree, Shaped
 from sfumato.clip._jax import JaxprEqn
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
+from sfumato.clip.handling import Plan
+from sfumato.clip.jaxpr_replay import ByPath, Records, Replay, evaluate
 from sfumato.clip.parts import ByLeaf, Tape, each_example, measure, part_sum
-from sfumato.clip.plan import Plan
-from sfumato.clip.replay import ByPath, Records, Replay, evaluate
 
 
 def clipped_sum(
-    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"]
+    plan: Plan,
+    clipper: Clipper,
+    params: PyTree,
+    batch: PyTree[Shaped[Array, "b ..."]],
+    mask: Bool[Array, " b"],
 ) -> PyTree:
-    """As `materialise.clipped_sum`, of the loss that was traced for `plan`."""
+    """As `materialize.clipped_sum`, of the loss that was traced for `plan`."""
     leaves, structure = jax.tree.flatten(params)
     tape = record(plan, leaves, jax.tree.leaves(batch))
     measured = [measure(plan, part, leaves, tape, clipper, len(mask)) for part in plan.parts]
@@ -40,10 +46,19 @@ def clipped_sum(
 def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b ..."]]) -> Tape:
     """One forward and one backward pass."""
     weights = find_meetings(plan.trace, leaves).weights
-    taps = {path: jnp.zeros(site.output.shape, site.output.dtype) for path, site in plan.sites.items()}
-    with_value = {path for part in plan.parts if part.standardised and part.how == "gram" for path in part.sites}
+    taps = {
+        path: jnp.zeros(site.output.shape, site.output.dtype) for path, site in plan.sites.items()
+    }
+    with_value = {
+        path
+        for part in plan.parts
+        if part.standardized and part.how == "gram"
+        for path in part.sites
+    }
 
-    def tapped(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Array | None) -> tuple[Array, PyTree]:
+    def tapped(
+        site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Array | None
+    ) -> tuple[Array, PyTree]:
         assert tap is not None
         value, kept = evaluate(site, eqn, operands, weight), site.rule.record(operands)
         return _tap(value, tap), (kept, value) if site.path in with_value else kept
@@ -51,12 +66,17 @@ def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b
     replay = Replay(plan.trace, plan.sites, tapped)
 
     def loss(lifted: ByLeaf, taps: ByPath, example: Sequence[Array]) -> tuple[Array, Records]:
-        return replay([lifted.get(leaf, value) for leaf, value in enumerate(leaves)], example, weights, taps)
+        return replay(
+            [lifted.get(leaf, value) for leaf, value in enumerate(leaves)], example, weights, taps
+        )
 
     gradient = jax.grad(loss, (0, 1), has_aux=True)
     own = {leaf: leaves[leaf] for leaf in sorted(plan.lifted)}
-    (lifted, cotangents), records = each_example(plan, lambda example: gradient(own, taps, example), batch)
-    # Examples behind loops: so a scan stacks them, and vmap moves them in front for nothing but to have them moved back.
+    (lifted, cotangents), records = each_example(
+        plan, lambda example: gradient(own, taps, example), batch
+    )
+    # Examples behind loops: so a scan stacks them, and vmap moves them in front for nothing but to
+    # have them moved back.
     return Tape(_behind_loops(plan, records), _behind_loops(plan, cotangents), lifted)
 
 

@@ -12,10 +12,11 @@ from sfumato.core.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The largest L2 distance between the sums of two neighbouring data sets, by relation of neighbourhood.
+    """The largest L2 distance between the sums of two neighboring data sets, by relation of
+    neighborhood.
 
-    add_or_remove: one has an example that the other lacks. zero_out: one example's contribution is replaced by nothing.
-    replace_one: one example is replaced by another.
+    add_or_remove: one has an example that the other lacks. zero_out: one example's contribution is
+    replaced by nothing. replace_one: one example is replaced by another.
     """
 
     add_or_remove: float
@@ -30,10 +31,12 @@ class Sensitivity:
 
 
 class BoundedSum(eqx.Module):
-    """`value`: a tree of arrays, the sum of one bounded contribution per example. It is private until noise is added.
+    """`value`: a tree of arrays, the sum of one bounded contribution per example. It is private
+    until noise is added.
 
-    `a + b` joins the sums of two *disjoint* sets of examples (microbatches of one batch). An example is in one of them
-    only, so the sensitivity of the joined sum is that of each, not their total.
+    `a + b` joins the sums of two *disjoint* sets of examples (microbatches of one batch). An
+    example is in one of them only, so the sensitivity of the joined sum is that of each, not their
+    total.
     """
 
     value: PyTree
@@ -41,5 +44,11 @@ class BoundedSum(eqx.Module):
 
     def __add__(self, other: "BoundedSum") -> "BoundedSum":
         if self.sensitivity != other.sensitivity:
-            raise ArgumentError("sensitivity", other.sensitivity, f"join sums of equal sensitivity, here {self.sensitivity}")
-        return BoundedSum(jax.tree.map(lambda a, b: a + b, self.value, other.value), self.sensitivity)
+            raise ArgumentError(
+                "sensitivity",
+                other.sensitivity,
+                f"join sums of equal sensitivity, here {self.sensitivity}",
+            )
+        return BoundedSum(
+            jax.tree.map(lambda a, b: a + b, self.value, other.value), self.sensitivity
+        )

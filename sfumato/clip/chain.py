@@ -1,12 +1,14 @@
-"""The parameter-only part of a trace: where parameters first meet data, and the values they meet it with.
+"""The parameter-only part of a trace: where parameters first meet data, and the values they meet it
+with.
 
-Walking the jaxpr of the single-example loss, every value is either *known* (computed from parameters and constants alone)
-or data. An equation that reads both is a meeting. If a rule covers it (`rules/`), it is a **site**: its known operand is
-the site's *weight*, and the gradient of a leaf is the pullback of the gradients of such weights through the known part.
-For any other meeting the leaves behind its known operands are **lifted**: differentiated example by example.
+Walking the jaxpr of the single-example loss, every value is either *known* (computed from
+parameters and constants alone) or data. An equation that reads both is a meeting. If a rule covers
+it (`rules/`), it is a **site**: its known operand is the site's *weight*, and the gradient of a
+leaf is the pullback of the gradients of such weights through the known part. For any other meeting
+the leaves behind its known operands are **lifted**: differentiated example by example.
 
-The body of a scan is walked once, its scanned inputs standing for all iterations at once (vmap): a weight that depends on
-them is stacked in front, one that does not is the same in every iteration.
+The body of a scan is walked once, its scanned inputs standing for all iterations at once (vmap): a
+weight that depends on them is stacked in front, one that does not is the same in every iteration.
 """
 
 from collections.abc import Sequence, Set
@@ -19,9 +21,9 @@ from jaxtyping import Array
 
 from sfumato.clip import _jax as J
 from sfumato.clip._jax import Jaxpr, JaxprEqn, Literal, Var
-from sfumato.clip.origin import Origin, Standardisation, after, is_structural
+from sfumato.clip.origin import Origin, Standardization, after, is_structural
 from sfumato.clip.rules import Rule, rule_for
-from sfumato.clip.standardised import recognised
+from sfumato.clip.standardized import recognized
 from sfumato.clip.trace import Trace
 
 Path = tuple[int, ...]
@@ -49,8 +51,9 @@ Value = Known | None
 
 @dataclass(frozen=True)
 class Site:
-    """rule: what the equation is. origin: of its weight. loops: the enclosing scans, outermost first. output: its value's
-    shape and dtype, over all iterations. rematerialised: under `jax.checkpoint`.
+    """rule: what the equation is. origin: of its weight. loops: the enclosing scans, outermost
+    first. output: its value's shape and dtype, over all iterations. rematerialized: under
+    `jax.checkpoint`.
     """
 
     path: Path
@@ -58,7 +61,7 @@ class Site:
     origin: Origin
     loops: tuple[Loop, ...]
     output: jax.ShapeDtypeStruct
-    rematerialised: bool = False
+    rematerialized: bool = False
 
     @property
     def varies(self) -> tuple[bool, ...]:
@@ -68,8 +71,9 @@ class Site:
 
 @dataclass
 class Meetings:
-    """What a walk found. weights: by site, in float32 where nothing but moving happened to the leaf. lifted: leaves; met:
-    where they were. convolved: some convolution has a kernel of its own for each example.
+    """What a walk found. weights: by site, in float32 where nothing but moving happened to the
+    leaf. lifted: leaves; met: where they were. convolved: some convolution has a kernel of its own
+    for each example.
     """
 
     sites: dict[Path, Site] = field(default_factory=dict)
@@ -80,10 +84,12 @@ class Meetings:
 
 
 def find_meetings(trace: Trace, leaves: Sequence[Array]) -> Meetings:
-    """Walk the trace. Differentiable in `leaves`: `weights` is the function J of this module's text."""
+    """Walk the trace. Differentiable in `leaves`: `weights` is the function J of this module's
+    text."""
     found = Meetings()
     known: list[Value] = [
-        Known(leaf.astype(jnp.float32), Origin.of_leaf(index, leaf.shape)) for index, leaf in enumerate(leaves)
+        Known(leaf.astype(jnp.float32), Origin.of_leaf(index, leaf.shape))
+        for index, leaf in enumerate(leaves)
     ]
     jaxpr = trace.jaxpr.jaxpr
     args = [*known, *[None] * (len(jaxpr.invars) - len(known))]
@@ -92,7 +98,12 @@ def find_meetings(trace: Trace, leaves: Sequence[Array]) -> Meetings:
 
 
 def _walk(
-    found: Meetings, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Value], path: Path, loops: tuple[Loop, ...]
+    found: Meetings,
+    jaxpr: Jaxpr,
+    consts: Sequence[Any],
+    args: Sequence[Value],
+    path: Path,
+    loops: tuple[Loop, ...],
 ) -> list[Value]:
     env: dict[Var, Value] = dict(zip(jaxpr.invars, args, strict=True))
     env |= {var: Known(const, Origin()) for var, const in zip(jaxpr.constvars, consts, strict=True)}
@@ -105,9 +116,11 @@ def _walk(
         if eqn.primitive in (J.JIT, J.REMAT):
             outputs = _walk(found, *J.called(eqn), inputs, here, loops)
             if eqn.primitive is J.REMAT:
-                _mark_rematerialised(found, here)
-            if (epsilon := recognised(eqn)) is not None and all(_is_leaf(each) for each in inputs[: 1 + (epsilon == 0)]):
-                outputs = [_standardised(outputs[0], inputs, epsilon)]
+                _mark_rematerialized(found, here)
+            if (epsilon := recognized(eqn)) is not None and all(
+                _is_leaf(each) for each in inputs[: 1 + (epsilon == 0)]
+            ):
+                outputs = [_standardized(outputs[0], inputs, epsilon)]
         elif all(each is not None for each in inputs):
             outputs = _evaluate(eqn, inputs)
         elif eqn.primitive is J.SCAN:
@@ -120,7 +133,8 @@ def _walk(
 
 
 def _evaluate(eqn: JaxprEqn, inputs: Sequence[Value]) -> list[Value]:
-    """A parameter-only equation. Moving equations keep float32 even where the program casts to half precision."""
+    """A parameter-only equation. Moving equations keep float32 even where the program casts to half
+    precision."""
     known = [each for each in inputs if each is not None]
     origin = after(eqn, [each.origin for each in known])
     if is_structural(eqn) and eqn.primitive is J.CONVERT and origin.sources:
@@ -143,7 +157,9 @@ def _meet(
     rule = rule_for(eqn, [each is not None and bool(each.origin.sources) for each in inputs])
     if rule is None:
         kernel = inputs[1] if eqn.primitive is J.CONV else None
-        found.convolved |= any(map(_is_convolution, J.within(eqn))) and (kernel is None or bool(kernel.origin.sources))
+        found.convolved |= any(map(_is_convolution, J.within(eqn))) and (
+            kernel is None or bool(kernel.origin.sources)
+        )
         _lift(found, inputs, eqn.primitive.name)
         return
     weight = inputs[rule.operand]
@@ -158,15 +174,21 @@ def _is_leaf(value: Value) -> bool:
     return value is not None and value.origin.untouched and not value.origin.loops
 
 
-def _standardised(output: Value, inputs: Sequence[Value], epsilon: float) -> Value:
+def _standardized(output: Value, inputs: Sequence[Value], epsilon: float) -> Value:
     assert output is not None
-    kernel, *gain = (min(each.origin.sources) for each in inputs if each is not None and each.origin.sources)
-    made = Standardisation(kernel, gain[0] if gain else None, epsilon)
-    return replace(output, origin=Origin(frozenset((kernel, *gain)), standardised=made))
+    kernel, *gain = (
+        min(each.origin.sources) for each in inputs if each is not None and each.origin.sources
+    )
+    made = Standardization(kernel, gain[0] if gain else None, epsilon)
+    return replace(output, origin=Origin(frozenset((kernel, *gain)), standardized=made))
 
 
-def _mark_rematerialised(found: Meetings, path: Path) -> None:
-    inside = {where: replace(site, rematerialised=True) for where, site in found.sites.items() if where[: len(path)] == path}
+def _mark_rematerialized(found: Meetings, path: Path) -> None:
+    inside = {
+        where: replace(site, rematerialized=True)
+        for where, site in found.sites.items()
+        if where[: len(path)] == path
+    }
     found.sites.update(inside)
 
 
@@ -184,12 +206,15 @@ def _lift(found: Meetings, values: Sequence[Value], where: str) -> None:
 def _walk_scan(
     found: Meetings, eqn: JaxprEqn, inputs: Sequence[Value], path: Path, loops: tuple[Loop, ...]
 ) -> list[Value]:
-    """Known carries become data after the first iteration, so their leaves are lifted; so are known outputs."""
+    """Known carries become data after the first iteration, so their leaves are lifted; so are known
+    outputs."""
     consts, carries = J.scan_parts(eqn)
     depth, inner = len(loops), Meetings()
     jaxpr, constants = J.called(eqn)
     _lift(found, inputs[consts : consts + carries], "the first carry of a scan")
-    scanned = {i: each for i, each in enumerate(inputs) if i >= consts + carries and each is not None}
+    scanned = {
+        i: each for i, each in enumerate(inputs) if i >= consts + carries and each is not None
+    }
 
     def iteration(slices: dict[int, Array]) -> tuple[dict[Path, Array], dict[Path, Array]]:
         """The weights that vary over iterations, and those that do not."""
@@ -198,7 +223,9 @@ def _walk_scan(
         args: list[Value] = [*inputs[:consts], *[None] * (len(inputs) - consts)]
         for i, each in scanned.items():
             args[i] = Known(slices[i], each.origin.scanned(depth))
-        outputs = _walk(inner, jaxpr, constants, args, path, (*loops, Loop(path, eqn.params["length"])))
+        outputs = _walk(
+            inner, jaxpr, constants, args, path, (*loops, Loop(path, eqn.params["length"]))
+        )
         _lift(inner, outputs, "the output of a scan")
         varies = {where for where, site in inner.sites.items() if depth in site.origin.loops}
         return _only(inner.weights, varies), _only(inner.weights, inner.sites.keys() - varies)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, Shaped
 
 from sfumato.clip import _jax as J
-from sfumato.clip import book_keeping, materialise, two_pass
+from sfumato.clip import book_keeping, materialize, two_pass
 from sfumato.clip.bounded_sum import BoundedSum, Sensitivity
 from sfumato.clip.factors import (
     CLIP_NORMS,
@@ -18,41 +18,48 @@ from sfumato.clip.factors import (
     check_clipping,
     make_clipper,
     total_norm,
-)  # fmt: skip
+)
+from sfumato.clip.handling import make_plan
 from sfumato.clip.microbatch import Microbatch, check_microbatch, fitting, in_microbatches
-from sfumato.clip.plan import make_plan
 from sfumato.clip.trace import Loss, check_params, trace_loss
 from sfumato.core.checks import choice
 from sfumato.core.errors import ArgumentError
 
-METHODS = ("auto", "book_keeping", "two_pass", "materialise")
+METHODS = ("auto", "book_keeping", "two_pass", "materialize")
 
 __all__ = ["CLIP_NORMS", "METHODS", "ClippedGrad", "check_clip_norm", "clipped_grad"]
 
 
 @dataclass(frozen=True)
 class ClippedGrad:
-    """Callable `(params, batch, mask, *frozen) -> BoundedSum`; may be jitted. Build it with `clipped_grad`."""
+    """Callable `(params, batch, mask, *frozen) -> BoundedSum`; may be jitted. Build it with
+    `clipped_grad`."""
 
     loss: Callable[..., Float[Array, ""]]
     clip_norm: float | Mapping[str, float]
     method: str = "auto"
     groups: Grouping = "flat"
     clipping: str = "hard"
-    normalised: bool = False
+    normalized: bool = False
     microbatch: Microbatch = None
 
     @property
     def sensitivity(self) -> Sensitivity:
-        return Sensitivity.of_contribution(1.0 if self.normalised else total_norm(self.clip_norm))
+        return Sensitivity.of_contribution(1.0 if self.normalized else total_norm(self.clip_norm))
 
     def __call__(
-        self, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"], *frozen: PyTree
+        self,
+        params: PyTree,
+        batch: PyTree[Shaped[Array, "b ..."]],
+        mask: Bool[Array, " b"],
+        *frozen: PyTree,
     ) -> BoundedSum:
-        """The sum over the examples i with mask[i]; every leaf of `batch` has the example axis in front.
+        """The sum over the examples i with mask[i]; every leaf of `batch` has the example axis in
+        front.
 
-        frozen: what the loss takes after the example, such as weights that are not trained: the same for all examples, not
-        differentiated. Given here and not closed over, it is an argument of a compiled program instead of a part of it.
+        frozen: what the loss takes after the example, such as weights that are not trained: the
+        same for all examples, not differentiated. Given here and not closed over, it is an argument
+        of a compiled program instead of a part of it.
         """
         _check_batch(batch, mask)
         names = check_params(params)
@@ -65,19 +72,25 @@ class ClippedGrad:
         size = self.microbatch
         if isinstance(size, str):
             size = fitting(clipped_sum, (self.loss, self.method), params, batch, mask, *frozen)
-        value = J.let_compiler_shard(lambda *args: in_microbatches(clipped_sum, size, *args), params, batch, mask, *frozen)
-        if self.normalised:
+        value = J.let_compiler_shard(
+            lambda *args: in_microbatches(clipped_sum, size, *args), params, batch, mask, *frozen
+        )
+        if self.normalized:
             value = jax.tree.map(lambda leaf: leaf / total_norm(self.clip_norm), value)
         return BoundedSum(value, self.sensitivity)
 
     def loss_with(self, *frozen: PyTree) -> Loss:
         """The loss as a function of parameters and example alone."""
-        return (lambda params, example: self.loss(params, example, *frozen)) if frozen else self.loss
+        return (
+            (lambda params, example: self.loss(params, example, *frozen)) if frozen else self.loss
+        )
 
-    def _sum(self, loss: Loss, clipper: Clipper, params: PyTree, batch: PyTree, mask: Array) -> PyTree:
+    def _sum(
+        self, loss: Loss, clipper: Clipper, params: PyTree, batch: PyTree, mask: Array
+    ) -> PyTree:
         trace = trace_loss(loss, params, first_example(batch))
-        if self.method == "materialise":
-            return materialise.clipped_sum(loss, trace, clipper, params, batch, mask)
+        if self.method == "materialize":
+            return materialize.clipped_sum(loss, trace, clipper, params, batch, mask)
         plan = make_plan(trace)
         passes = two_pass if plan.method(self.method) == "two_pass" else book_keeping
         return passes.clipped_sum(plan, clipper, params, batch, mask)
@@ -90,33 +103,39 @@ def clipped_grad(
     method: str = "auto",
     groups: Grouping = "flat",
     clipping: str = "hard",
-    normalised: bool = False,
+    normalized: bool = False,
     microbatch: Microbatch = None,
 ) -> ClippedGrad:
     """Per-example clipping for any JAX loss. De et al. 2022, Alg. 1; Abadi et al. 2016.
 
-    loss: `loss(params, example) -> scalar` for ONE example (a tree of arrays without a batch axis). An example may hold
-        several augmented views; a loss that averages over them is then clipped once per example (augmentation
-        multiplicity), not once per view. `loss(params, example, *frozen)` if it is called with frozen arguments.
-    clip_norm: C > 0, in the unit of the gradient; or one for each group.
-    method: "book_keeping" takes one forward and one backward pass and holds no per-example gradient but of single layers;
-        "two_pass" takes a second pass in place of the memory for cotangents; "materialise" holds every example's gradient.
-        "auto": two_pass for a loss that rematerialises (`jax.checkpoint`) the layers that meet data, else book_keeping.
-        All give the same sum up to rounding. `explain` shows what becomes of each leaf.
-    groups: "flat" clips the gradient as a whole; "per_layer" by parent in the parameter tree; or a function from leaf names
-        ("blocks/0/kernel") to group names. With one clip_norm C, each of G groups is clipped at C / sqrt(G).
-    clipping: "hard" or "automatic" (Bu et al. 2023), see `clip/factors.py`.
-    normalised: divide the sum by C, so that its sensitivity is 1 and the learning rate does not depend on C (De et al.).
-    microbatch: examples to differentiate at once; bounds memory, does not change the result beyond rounding. "auto" finds
+    loss: `loss(params, example) -> scalar` for ONE example (a tree of arrays without a batch axis).
+    An example may hold
+        several augmented views; a loss that averages over them is then clipped once per example
+        (augmentation multiplicity), not once per view. `loss(params, example, *frozen)` if it is
+        called with frozen arguments.
+    clip_norm: C > 0, in the unit of the gradient; or one for each group. method: "book_keeping"
+    takes one forward and one backward pass and holds no per-example gradient but of single layers;
+        "two_pass" takes a second pass in place of the memory for cotangents; "materialize" holds
+        every example's gradient. "auto": two_pass for a loss that rematerializes (`jax.checkpoint`)
+        the layers that meet data, else book_keeping. All give the same sum up to rounding.
+        `explain` shows what becomes of each leaf.
+    groups: "flat" clips the gradient as a whole; "per_layer" by parent in the parameter tree; or a
+    function from leaf names
+        ("blocks/0/kernel") to group names. With one clip_norm C, each of G groups is clipped at C /
+        sqrt(G).
+    clipping: "hard" or "automatic" (Bu et al. 2023), see `clip/factors.py`. normalized: divide the
+    sum by C, so that its sensitivity is 1 and the learning rate does not depend on C (De et al.).
+    microbatch: examples to differentiate at once; bounds memory, does not change the result beyond
+    rounding. "auto" finds
         the largest that fits the device from the compiled program's own memory analysis.
-    Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, grouping or clipping, a bad microbatch; when called,
-    for parameters that are not real floating-point numbers, a loss that is not scalar, clip norms that do not match the
-    groups, or a batch and mask that differ in length.
+    Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, grouping or clipping, a bad
+    microbatch; when called, for parameters that are not real floating-point numbers, a loss that is
+    not scalar, clip norms that do not match the groups, or a batch and mask that differ in length.
     """
     check_clipping(clip_norm, groups, clipping)
     choice("method", method, METHODS)
     check_microbatch(microbatch)
-    return ClippedGrad(loss, clip_norm, method, groups, clipping, normalised, microbatch)
+    return ClippedGrad(loss, clip_norm, method, groups, clipping, normalized, microbatch)
 
 
 def first_example(batch: PyTree) -> PyTree:
@@ -126,7 +145,15 @@ def first_example(batch: PyTree) -> PyTree:
 
 def _check_batch(batch: PyTree, mask: Array) -> None:
     if mask.ndim != 1 or mask.dtype != bool:
-        raise ArgumentError("mask", mask.shape, f"give a vector of booleans, one per example (dtype is {mask.dtype})")
+        raise ArgumentError(
+            "mask",
+            mask.shape,
+            f"give a vector of booleans, one per example (dtype is {mask.dtype})",
+        )
     for leaf in jax.tree.leaves(batch):
         if leaf.ndim == 0 or leaf.shape[0] != mask.shape[0]:
-            raise ArgumentError("batch", leaf.shape, f"give leaves whose first axis is the mask's {mask.shape[0]} examples")
+            raise ArgumentError(
+                "batch",
+                leaf.shape,
+                f"give leaves whose first axis is the mask's {mask.shape[0]} examples",
+            )

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from sfumato.clip.engine import METHODS
-from sfumato.clip.plan import Part, Plan, make_plan
+from sfumato.clip.handling import Part, Plan, make_plan
 from sfumato.clip.trace import Loss, trace_loss
 from sfumato.core.checks import choice, whole
 
@@ -15,16 +15,18 @@ WORDS = {
     "outer": "outer: per-example gradients of this layer alone, one layer at a time",
     "lifted": "lifted: differentiated example by example and held: biases, scales, whatever no rule covers",
     "unused": "unused: the loss does not depend on it",
-    "materialised": "materialised: per-example gradients of all leaves at once",
+    "materialized": "materialized: per-example gradients of all leaves at once",
 }
 
 
-def explain(loss: Loss, params: PyTree, example: PyTree, batch_size: int = 32, method: str = "auto") -> str:
+def explain(
+    loss: Loss, params: PyTree, example: PyTree, batch_size: int = 32, method: str = "auto"
+) -> str:
     """How `clipped_grad(loss, ...)` treats each leaf: a table to print.
 
-    example: ONE example, arrays or `jax.ShapeDtypeStruct`s; nothing is computed. Columns: the leaf, its shape, where it
-    meets data ("conv", "2 x dot"), the rule, and the bytes held for it until the sum, for `batch_size` examples.
-    Raises ArgumentError as `clipped_grad` does.
+    example: ONE example, arrays or `jax.ShapeDtypeStruct`s; nothing is computed. Columns: the leaf,
+    its shape, where it meets data ("conv", "2 x dot"), the rule, and the bytes held for it until
+    the sum, for `batch_size` examples. Raises ArgumentError as `clipped_grad` does.
     """
     choice("method", method, METHODS)
     whole("batch_size", batch_size)
@@ -35,7 +37,7 @@ def explain(loss: Loss, params: PyTree, example: PyTree, batch_size: int = 32, m
     for part in plan.parts:
         for leaf in part.leaves:
             shape = "x".join(map(str, plan.trace.shapes[leaf])) or "scalar"
-            rule = "materialised" if method == "materialise" and part.how != "unused" else part.how
+            rule = "materialized" if method == "materialize" and part.how != "unused" else part.how
             size = 4 * batch_size * _numbers(plan, part, leaf, rule, two_pass)
             rule += " (kept)" if rule == "outer" and part.keeps and not two_pass else ""
             rows.append((plan.trace.names[leaf], shape, _uses(plan, part, leaf), rule, f"{size:,}"))
@@ -44,9 +46,10 @@ def explain(loss: Loss, params: PyTree, example: PyTree, batch_size: int = 32, m
 
 
 def _numbers(plan: Plan, part: Part, leaf: int, rule: str, two_pass: bool) -> int:
-    """Held for one example until the sum: per-example gradients, or activations and cotangents of the leaf's sites."""
+    """Held for one example until the sum: per-example gradients, or activations and cotangents of
+    the leaf's sites."""
     own = int(np.prod(plan.trace.shapes[leaf]))
-    if rule in ("lifted", "materialised") or (rule == "outer" and part.keeps):
+    if rule in ("lifted", "materialized") or (rule == "outer" and part.keeps):
         return own
     if rule == "unused" or two_pass:
         return 0
@@ -55,12 +58,23 @@ def _numbers(plan: Plan, part: Part, leaf: int, rule: str, two_pass: bool) -> in
 
 
 def _uses(plan: Plan, part: Part, leaf: int) -> str:
-    names = [plan.sites[path].rule.name for path in part.sites if leaf in plan.sites[path].origin.sources]
-    words = [name if names.count(name) == 1 else f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
-    return ", ".join(words + [where for where, leaves in plan.met.items() if leaf in leaves]) or "nowhere"
+    names = [
+        plan.sites[path].rule.name for path in part.sites if leaf in plan.sites[path].origin.sources
+    ]
+    words = [
+        name if names.count(name) == 1 else f"{names.count(name)} x {name}"
+        for name in dict.fromkeys(names)
+    ]
+    return (
+        ", ".join(words + [where for where, leaves in plan.met.items() if leaf in leaves])
+        or "nowhere"
+    )
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

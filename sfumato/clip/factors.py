@@ -1,13 +1,15 @@
-"""From per-leaf gradient norms to the factors c_i that bound every example, for one group of leaves or for several.
+"""From per-leaf gradient norms to the factors c_i that bound every example, for one group of leaves
+or for several.
 
-With G groups of leaves, group j of example i is scaled by c_ij so that |c_ij g_ij| <= C_j; the whole contribution is then at
-most sqrt(sum_j C_j^2). One number C for G groups means C_j = C / sqrt(G), the same total (McMahan et al. 2018).
+With G groups of leaves, group j of example i is scaled by c_ij so that |c_ij g_ij| <= C_j; the
+whole contribution is then at most sqrt(sum_j C_j^2). One number C for G groups means C_j = C /
+sqrt(G), the same total (McMahan et al. 2018).
 
 hard:      c = min(1, C / |g|)                           Abadi et al. 2016, Alg. 1
 automatic: c = C / (|g| + 0.01)                          Bu et al. 2023 (arXiv 2206.07136), AUTO-S with gamma = 0.01
 
-An example that is masked, or whose gradient is not finite or whose squared norm overflows, gets c = 0: it can no more move
-the sum than any other example can.
+An example that is masked, or whose gradient is not finite or whose squared norm overflows, gets c =
+0: it can no more move the sum than any other example can.
 """
 
 import math
@@ -22,13 +24,16 @@ from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError
 
 SLACK = 1e-5
-"""Norms summed in float32 are off by some 1e-6; contributions are scaled down by this much so that none exceeds C."""
+"""Norms summed in float32 are off by some 1e-6; contributions are scaled down by this much so that
+none exceeds C."""
 
 EXACT = jax.lax.Precision.HIGHEST
-"""For every product after the clip: accelerators round the factors of an ordinary one to 10 or 7 bits, past any slack."""
+"""For every product after the clip: accelerators round the factors of an ordinary one to 10 or 7
+bits, past any slack."""
 
 CLIP_NORMS = (1e-10, 1e10)
-"""Beyond these, squares of norms near C underflow in float32 (an example would pass unclipped) or overflow."""
+"""Beyond these, squares of norms near C underflow in float32 (an example would pass unclipped) or
+overflow."""
 
 CLIPPINGS = ("hard", "automatic")
 STABILITY = 0.01
@@ -36,7 +41,10 @@ Grouping = str | Callable[[str], str]
 
 
 def clip_factors(
-    squared_norms: Float[Array, " b"], mask: Bool[Array, " b"], clip_norm: float, clipping: str = "hard"
+    squared_norms: Float[Array, " b"],
+    mask: Bool[Array, " b"],
+    clip_norm: float,
+    clipping: str = "hard",
 ) -> Float[Array, " b"]:
     """c_i for squared gradient norms; 0 where masked or not finite."""
     norms = jnp.sqrt(squared_norms) * (1 + SLACK)
@@ -52,7 +60,9 @@ class Clipper:
     norms: tuple[float, ...]
     clipping: str
 
-    def __call__(self, squared_norms: Sequence[Float[Array, " b"]], mask: Bool[Array, " b"]) -> list[Float[Array, " b"]]:
+    def __call__(
+        self, squared_norms: Sequence[Float[Array, " b"]], mask: Bool[Array, " b"]
+    ) -> list[Float[Array, " b"]]:
         """Squared gradient norms of each leaf (upper bounds will do) -> the factors of each leaf.
 
         An example of which any group is not finite counts in none.
@@ -61,7 +71,10 @@ class Clipper:
         for group, squared in zip(self.of_leaf, squared_norms, strict=True):
             totals[group] = totals[group] + squared
         finite = mask & jnp.isfinite(sum(totals))
-        factors = [clip_factors(*each, self.clipping) for each in zip(totals, [finite] * len(totals), self.norms, strict=True)]
+        factors = [
+            clip_factors(*each, self.clipping)
+            for each in zip(totals, [finite] * len(totals), self.norms, strict=True)
+        ]
         return [factors[group] for group in self.of_leaf]
 
     def share_group(self, leaves: Sequence[int]) -> bool:
@@ -72,12 +85,17 @@ class Clipper:
 def make_clipper(
     names: Sequence[str], clip_norm: float | Mapping[str, float], groups: Grouping, clipping: str
 ) -> Clipper:
-    """For leaves of these names. Raises ArgumentError if the groups and the clip norms do not match."""
+    """For leaves of these names. Raises ArgumentError if the groups and the clip norms do not
+    match."""
     own = [group_of(name, groups) for name in names]
     found = list(dict.fromkeys(own))
     if isinstance(clip_norm, Mapping):
         if set(clip_norm) != set(found):
-            raise ArgumentError("clip_norm", sorted(clip_norm), f"name the groups of the parameters, which are {sorted(found)}")
+            raise ArgumentError(
+                "clip_norm",
+                sorted(clip_norm),
+                f"name the groups of the parameters, which are {sorted(found)}",
+            )
         norms = [float(clip_norm[group]) for group in found]
     else:
         norms = [float(clip_norm) / math.sqrt(len(found))] * len(found)
@@ -85,15 +103,20 @@ def make_clipper(
 
 
 def group_of(name: str, groups: Grouping) -> str:
-    """The group of a leaf. "flat": one for all. "per_layer": leaves side by side, such as a kernel and its bias."""
+    """The group of a leaf. "flat": one for all. "per_layer": leaves side by side, such as a kernel
+    and its bias."""
     if groups == "flat":
         return "all"
     if groups == "per_layer":
-        return name.removesuffix("/value").rpartition("/")[0]  # flax.nnx wraps each array in a `value`
+        return name.removesuffix("/value").rpartition("/")[
+            0
+        ]  # flax.nnx wraps each array in a `value`
     assert callable(groups)
     group = groups(name)
     if not isinstance(group, str):
-        raise ArgumentError("groups", group, f"let groups({name!r}) return the name of a group, a string")
+        raise ArgumentError(
+            "groups", group, f"let groups({name!r}) return the name of a group, a string"
+        )
     return group
 
 
@@ -117,4 +140,6 @@ def check_clip_norm(clip_norm: float) -> None:
     """Raise ArgumentError unless norms can be compared with it in float32."""
     positive("clip_norm", clip_norm)
     if not CLIP_NORMS[0] <= clip_norm <= CLIP_NORMS[1]:
-        raise ArgumentError("clip_norm", clip_norm, f"give a number from {CLIP_NORMS[0]:g} to {CLIP_NORMS[1]:g}")
+        raise ArgumentError(
+            "clip_norm", clip_norm, f"give a number from {CLIP_NORMS[0]:g} to {CLIP_NORMS[1]:g}"
+        )

@@ -31,18 +31,25 @@ def check_microbatch(microbatch: Microbatch) -> None:
 
 
 def in_microbatches(
-    clipped_sum: Sum, size: int | None, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"],
+    clipped_sum: Sum,
+    size: int | None,
+    params: PyTree,
+    batch: PyTree[Shaped[Array, "b ..."]],
+    mask: Bool[Array, " b"],
     *frozen: PyTree,
-) -> PyTree:  # fmt: skip
-    """The sum over the batch, `size` examples at a time; the last examples of all may be masked padding."""
+) -> PyTree:
+    """The sum over the batch, `size` examples at a time; the last examples of all may be masked
+    padding."""
     if size is None or size >= len(mask):
         return clipped_sum(params, batch, mask, *frozen)
     count = -(-len(mask) // size)
 
     def split(leaf: Array) -> Array:
-        """(b, ...) -> (count, size, ...), neighbours in different parts, so that a sharded batch stays where it is.
+        """(b, ...) -> (count, size, ...), neighbors in different parts, so that a sharded batch
+        stays where it is.
 
-        Padding repeats examples from the front, under a mask of False; zeros would do, but random keys have none.
+        Padding repeats examples from the front, under a mask of False; zeros would do, but random
+        keys have none.
         """
         padded = leaf if count * size == len(mask) else leaf[jnp.arange(count * size) % len(mask)]
         return jnp.moveaxis(padded.reshape((size, count, *leaf.shape[1:])), 1, 0)
@@ -58,33 +65,46 @@ def in_microbatches(
 
 
 def fitting(
-    clipped_sum: Sum, name: Hashable, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"],
+    clipped_sum: Sum,
+    name: Hashable,
+    params: PyTree,
+    batch: PyTree[Shaped[Array, "b ..."]],
+    mask: Bool[Array, " b"],
     *frozen: PyTree,
-) -> int:  # fmt: skip
+) -> int:
     """The largest microbatch (or nearly) whose compiled program fits into the device's free memory.
 
-    Found by compiling for the whole batch and, as long as that is too much, for a proportionally smaller one; nothing is
-    run. The answer is kept for `name` and these shapes, so it does not change during a run.
-    Raises ArgumentError if not even one example fits.
+    Found by compiling for the whole batch and, as long as that is too much, for a proportionally
+    smaller one; nothing is run. The answer is kept for `name` and these shapes, so it does not
+    change during a run. Raises ArgumentError if not even one example fits.
     """
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
-                          (params, batch, mask, *frozen))  # fmt: skip
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
+        (params, batch, mask, *frozen),
+    )
     key = (name, *jax.tree.leaves(shapes), jax.tree.structure(shapes))
     if key not in _found:
         free, size = SHARE * free_memory(), len(mask)
         while (needed := program_memory(clipped_sum, shapes, size)) > free:
             if size == 1:
-                raise ArgumentError("microbatch", "auto", f"one example alone needs {needed / 1e9:.1f} GB of the "
-                                    f"{free / 1e9:.1f} GB there are; take a smaller model, method='two_pass' or jax.checkpoint")
+                raise ArgumentError(
+                    "microbatch",
+                    "auto",
+                    f"one example alone needs {needed / 1e9:.1f} GB of the "
+                    f"{free / 1e9:.1f} GB there are; take a smaller model, method='two_pass' or jax.checkpoint",
+                )
             size = max(1, min(size - 1, int(0.95 * size * free / needed)))
         _found[key] = size
     return _found[key]
 
 
 def program_memory(clipped_sum: Sum, shapes: tuple[PyTree, ...], size: int) -> int:
-    """Bytes that the compiled sum over `size` examples takes, its arguments included, by XLA's own analysis."""
+    """Bytes that the compiled sum over `size` examples takes, its arguments included, by XLA's own
+    analysis."""
     params, batch, mask, *frozen = shapes
-    part = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), (batch, mask))
+    part = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), (batch, mask)
+    )
     found: Any = jax.jit(clipped_sum).lower(params, *part, *frozen).compile().memory_analysis()
     return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
 
@@ -95,5 +115,7 @@ def free_memory() -> int:
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
+    found = {
+        line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")
+    }
     return found.get("MemAvailable", 4 * 2**30)

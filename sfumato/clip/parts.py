@@ -1,15 +1,18 @@
-"""One part of the parameters: the norms of its per-example gradients, then its share of the clipped sum.
+"""One part of the parameters: the norms of its per-example gradients, then its share of the clipped
+sum.
 
-Upper bounds. With M_i as in `rules/base.py`, float32 products err by at most GAMMA M_i in norm; GAMMA = 8 u is what sums of
-random rounding errors stay well below, and the sums of real ones were never seen to pass (docs/engine.md). So that no example
-made for cancellation passes its bound, what enters the clip factors is
+Upper bounds. With M_i as in `rules/base.py`, float32 products err by at most GAMMA M_i in norm;
+GAMMA = 8 u is what sums of random rounding errors stay well below, and the sums of real ones were
+never seen to pass (docs/engine.md). So that no example made for cancellation passes its bound, what
+enters the clip factors is
 
     gram:                |V|^2 + GAMMA M^2                 the Gram form errs by GAMMA M^2, whatever |V| is
     outer, formed again: (|J^T V| + GAMMA |J| M)^2         the vector measured and the one summed differ by that much
     held:                |J^T V|^2                         the vector measured is the vector summed
 
-|J| is the largest singular value of the pullback: 1 where numbers are merely moved, at most `Standardised.largest()` behind
-weight standardisation. Anywhere else it is not known, so what is measured is held. (An iteration for it finds a lower bound.)
+|J| is the largest singular value of the pullback: 1 where numbers are merely moved, at most `Standardized.largest()` behind
+weight standardization. Anywhere else it is not known, so what is measured is held. (An iteration
+for it finds a lower bound.)
 """
 
 from collections.abc import Callable, Sequence
@@ -24,12 +27,12 @@ from jaxtyping import Array, Float, PyTree
 from sfumato.clip import scaling
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
-from sfumato.clip.materialise import contract, contract_finite
-from sfumato.clip.plan import Part, Plan
-from sfumato.clip.replay import ByPath
+from sfumato.clip.handling import Part, Plan
+from sfumato.clip.jaxpr_replay import ByPath
+from sfumato.clip.materialize import contract, contract_finite
 from sfumato.clip.rules.base import per_example
 from sfumato.clip.rules.conv import ConvRule
-from sfumato.clip.standardised import Standardised
+from sfumato.clip.standardized import Standardized
 from sfumato.core.trees import squared_norm
 
 GAMMA = 2.0**-21
@@ -38,21 +41,23 @@ ByLeaf = dict[int, Array]
 
 @dataclass
 class Tape:
-    """Records and cotangents of all sites (*loops, b, *own), and the per-example gradients of the lifted leaves (b, *leaf)."""
+    """Records and cotangents of all sites (*loops, b, *own), and the per-example gradients of the
+    lifted leaves (b, *leaf)."""
 
     records: dict[Path, Any]
     cotangents: ByPath
     lifted: ByLeaf
 
     def data(self, path: Path) -> Array:
-        """The record of the rule; that of a standardised convolution has the output beside it."""
+        """The record of the rule; that of a standardized convolution has the output beside it."""
         record = self.records[path]
         return record[0] if isinstance(record, tuple) else record
 
 
 @dataclass
 class Measured:
-    """squared: upper bounds on squared norms by leaf. held, by leaf, or formed, by site: per-example gradients, if kept."""
+    """squared: upper bounds on squared norms by leaf. held, by leaf, or formed, by site:
+    per-example gradients, if kept."""
 
     part: Part
     squared: ByLeaf
@@ -61,24 +66,39 @@ class Measured:
     formed: ByPath = field(default_factory=dict)
 
 
-def measure(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, clipper: Clipper, count: int) -> Measured:
+def measure(
+    plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, clipper: Clipper, count: int
+) -> Measured:
     """Norms of the per-example gradients of `count` examples."""
     pull = pullback(plan, part, leaves)
     if part.how == "unused":
         return Measured(part, {leaf: jnp.zeros(count) for leaf in part.leaves}, pull)
     if part.how == "lifted":
         held = {leaf: tape.lifted[leaf] for leaf in part.leaves}
-        return Measured(part, {leaf: jax.vmap(squared_norm)(each) for leaf, each in held.items()}, pull, held)
-    if part.standardised and clipper.share_group(part.leaves):
-        return _standardised(plan, part, leaves, tape, pull)
+        return Measured(
+            part, {leaf: jax.vmap(squared_norm)(each) for leaf, each in held.items()}, pull, held
+        )
+    if part.standardized and clipper.share_group(part.leaves):
+        return _standardized(plan, part, leaves, tape, pull)
     if part.direct and not part.keeps:
         sites = (plan.sites[path] for path in part.sites)
-        norms = [site_norms(site, part.how, tape.records[site.path], tape.cotangents[site.path], site.varies) for site in sites]
+        norms = [
+            site_norms(
+                site, part.how, tape.records[site.path], tape.cotangents[site.path], site.varies
+            )
+            for site in sites
+        ]
         return Measured(part, {part.leaves[0]: jnp.sum(jnp.stack(norms), 0)}, pull)
     return _outer(plan, part, tape, pull)
 
 
-def part_sum(plan: Plan, measured: Measured, tape: Tape, factors: Sequence[Float[Array, " b"]], clipper: Clipper) -> ByLeaf:
+def part_sum(
+    plan: Plan,
+    measured: Measured,
+    tape: Tape,
+    factors: Sequence[Float[Array, " b"]],
+    clipper: Clipper,
+) -> ByLeaf:
     """The sum over examples of factor times gradient, for each leaf of the part."""
     part, sums = measured.part, ByLeaf()
     if part.how == "unused":
@@ -88,17 +108,22 @@ def part_sum(plan: Plan, measured: Measured, tape: Tape, factors: Sequence[Float
         return {leaf: add(factors[leaf], held) for leaf, held in measured.held.items()}
     if measured.formed:
         factor = factors[part.leaves[0]]
-        return measured.pull({path: contract_finite(factor, each) for path, each in measured.formed.items()})
+        return measured.pull(
+            {path: contract_finite(factor, each) for path, each in measured.formed.items()}
+        )
     for group in {clipper.of_leaf[leaf] for leaf in part.leaves}:
         own = [leaf for leaf in part.leaves if clipper.of_leaf[leaf] == group]
-        pulled = measured.pull({path: _weighted(plan, path, tape, factors[own[0]]) for path in part.sites})
+        pulled = measured.pull(
+            {path: _weighted(plan, path, tape, factors[own[0]]) for path in part.sites}
+        )
         sums |= {leaf: pulled[leaf] + _lifted_sum(leaf, tape, factors[leaf]) for leaf in own}
     return sums
 
 
 @dataclass(frozen=True)
 class Pullback:
-    """From gradients with respect to the weights of a part's sites to those with respect to its leaves, in float32.
+    """From gradients with respect to the weights of a part's sites to those with respect to its
+    leaves, in float32.
 
     linear: None for the identity.
     """
@@ -109,7 +134,10 @@ class Pullback:
 
     def __call__(self, cotangents: ByPath) -> ByLeaf:
         if self.linear is None:
-            return {leaf: cotangents[path] for leaf, path in zip(self.part.leaves, self.part.sites, strict=True)}
+            return {
+                leaf: cotangents[path]
+                for leaf, path in zip(self.part.leaves, self.part.sites, strict=True)
+            }
         typed = {path: each.astype(self.weights[path].dtype) for path, each in cotangents.items()}
         return dict(zip(self.part.leaves, self.linear(typed)[0], strict=True))
 
@@ -125,7 +153,9 @@ def pullback(plan: Plan, part: Part, leaves: Sequence[Array]) -> Pullback:
         found = find_meetings(plan.trace, every).weights
         return {path: found[path] for path in part.sites}
 
-    return Pullback(part, *jax.vjp(weights, [leaves[leaf].astype(jnp.float32) for leaf in part.leaves]))
+    return Pullback(
+        part, *jax.vjp(weights, [leaves[leaf].astype(jnp.float32) for leaf in part.leaves])
+    )
 
 
 def site_norms(
@@ -135,14 +165,21 @@ def site_norms(
     small = scaling.scaled(records, cotangents, len(varies))
     mass = scaling.mass(site.rule, small, varies)
     if how == "gram":
-        squared = jnp.maximum(site.rule.gram(small.record, small.cotangent, varies), 0.0) + GAMMA * mass**2
+        squared = (
+            jnp.maximum(site.rule.gram(small.record, small.cotangent, varies), 0.0)
+            + GAMMA * mass**2
+        )
         return jnp.square(scaling.raised(jnp.sqrt(squared), small.exponent))
     each = (jnp.moveaxis(array, len(varies), 0) for array in (records, cotangents))
-    squared = per_example(lambda record, cotangent: squared_norm(formed(site, record, cotangent, varies)), *each)
+    squared = per_example(
+        lambda record, cotangent: squared_norm(formed(site, record, cotangent, varies)), *each
+    )
     return (jnp.sqrt(squared) + GAMMA * scaling.raised(mass, small.exponent)) ** 2
 
 
-def rounding(site: Site, records: Array, cotangents: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
+def rounding(
+    site: Site, records: Array, cotangents: Array, varies: Sequence[bool]
+) -> Float[Array, " b"]:
     """GAMMA M_i: how far V_i may be from V_i formed again."""
     small = scaling.scaled(records, cotangents, len(varies))
     return GAMMA * scaling.raised(scaling.mass(site.rule, small, varies), small.exponent)
@@ -151,15 +188,20 @@ def rounding(site: Site, records: Array, cotangents: Array, varies: Sequence[boo
 def formed(site: Site, record: Array, cotangent: Array, varies: Sequence[bool]) -> Array:
     """V of one example."""
     axis = len(varies)
-    return site.rule.outer(jnp.expand_dims(record, axis), jnp.expand_dims(cotangent, axis), varies)[0]
+    return site.rule.outer(jnp.expand_dims(record, axis), jnp.expand_dims(cotangent, axis), varies)[
+        0
+    ]
 
 
-def _standardised(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, pull: Pullback) -> Measured:
-    """See `standardised.py`. The norm of both leaves, if it has two, is told as one of them's; they share their factor."""
+def _standardized(
+    plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, pull: Pullback
+) -> Measured:
+    """See `standardized.py`. The norm of both leaves, if it has two, is told as one of them's; they
+    share their factor."""
     (path,) = part.sites
     site, record, cotangent = plan.sites[path], tape.records[path], tape.cotangents[path]
     assert isinstance(site.rule, ConvRule)
-    weight = standardised(site, leaves)
+    weight = standardized(site, leaves)
     if part.how == "gram":
         squared, most, exponent = weight.gram_norms(site.rule, record, cotangent)
         norm = scaling.raised(jnp.sqrt(squared + GAMMA * jnp.square(most)), exponent)
@@ -175,11 +217,15 @@ def _standardised(plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, p
     return Measured(part, _as_one(part, jnp.square(norm + error)), pull, formed=kept)
 
 
-def standardised(site: Site, leaves: Sequence[Array]) -> Standardised:
-    """The standardised weight of a site."""
-    assert site.origin.standardised is not None
-    kernel, gain, epsilon = site.origin.standardised
-    return Standardised(leaves[kernel].astype(jnp.float32), None if gain is None else leaves[gain].astype(jnp.float32), epsilon)
+def standardized(site: Site, leaves: Sequence[Array]) -> Standardized:
+    """The standardized weight of a site."""
+    assert site.origin.standardized is not None
+    kernel, gain, epsilon = site.origin.standardized
+    return Standardized(
+        leaves[kernel].astype(jnp.float32),
+        None if gain is None else leaves[gain].astype(jnp.float32),
+        epsilon,
+    )
 
 
 def _if_finite(norm: Float[Array, ""], gradient: Array) -> Array:
@@ -188,37 +234,57 @@ def _if_finite(norm: Float[Array, ""], gradient: Array) -> Array:
 
 
 def _as_one(part: Part, squared: Float[Array, " b"]) -> ByLeaf:
-    return {leaf: squared if leaf == part.leaves[0] else jnp.zeros_like(squared) for leaf in part.leaves}
+    return {
+        leaf: squared if leaf == part.leaves[0] else jnp.zeros_like(squared) for leaf in part.leaves
+    }
 
 
 def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
-    """Of a part that is kept or must be pulled back. Where it merely moves numbers, it need not be kept."""
+    """Of a part that is kept or must be pulled back. Where it merely moves numbers, it need not be
+    kept."""
     keeps = part.keeps or not all(plan.sites[path].origin.isometric for path in part.sites)
 
     def one(records: ByPath, cotangents: ByPath, lifted: ByLeaf) -> tuple[ByLeaf, ByLeaf]:
         sites = (plan.sites[path] for path in part.sites)
-        pulled = pull({site.path: formed(site, records[site.path], cotangents[site.path], site.varies) for site in sites})
+        pulled = pull(
+            {
+                site.path: formed(site, records[site.path], cotangents[site.path], site.varies)
+                for site in sites
+            }
+        )
         gradients = {leaf: each + lifted.get(leaf, 0.0) for leaf, each in pulled.items()}
         norms = {leaf: squared_norm(each) for leaf, each in gradients.items()}
-        return norms, {leaf: _if_finite(norms[leaf], each) for leaf, each in gradients.items()} if keeps else {}
+        return norms, {
+            leaf: _if_finite(norms[leaf], each) for leaf, each in gradients.items()
+        } if keeps else {}
 
     data = {path: tape.data(path) for path in part.sites}
-    own = [{path: jnp.moveaxis(each[path], len(plan.sites[path].loops), 0) for path in part.sites}
-           for each in (data, tape.cotangents)]  # fmt: skip
-    lifted = {leaf: tape.lifted[leaf].astype(jnp.float32) for leaf in part.leaves if leaf in tape.lifted}
+    own = [
+        {path: jnp.moveaxis(each[path], len(plan.sites[path].loops), 0) for path in part.sites}
+        for each in (data, tape.cotangents)
+    ]
+    lifted = {
+        leaf: tape.lifted[leaf].astype(jnp.float32) for leaf in part.leaves if leaf in tape.lifted
+    }
     squared, held = per_example(one, *own, lifted)
     if not keeps:
         sites = (plan.sites[path] for path in part.sites)
-        error = sum(rounding(site, tape.data(site.path), tape.cotangents[site.path], site.varies) for site in sites)
+        error = sum(
+            rounding(site, tape.data(site.path), tape.cotangents[site.path], site.varies)
+            for site in sites
+        )
         squared = {leaf: (jnp.sqrt(each) + error) ** 2 for leaf, each in squared.items()}
     return Measured(part, squared, pull, held)
 
 
-def each_example(plan: Plan, function: Callable[[list[Array]], PyTree], batch: Sequence[Array]) -> PyTree:
-    """`function(example)` for every example: vmap, but one by one where that would let examples touch each other.
+def each_example(
+    plan: Plan, function: Callable[[list[Array]], PyTree], batch: Sequence[Array]
+) -> PyTree:
+    """`function(example)` for every example: vmap, but one by one where that would let examples
+    touch each other.
 
-    On some devices vmap turns convolutions with a kernel per example into one whose kernel holds zeros for all the others,
-    and zero times NaN or infinity is NaN.
+    On some devices vmap turns convolutions with a kernel per example into one whose kernel holds
+    zeros for all the others, and zero times NaN or infinity is NaN.
     """
     if plan.convolved:
         return lax.map(function, list(batch))

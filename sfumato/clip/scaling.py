@@ -1,17 +1,21 @@
-"""Activations and cotangents of one site, brought to the size of 1 by powers of two, example by example.
+"""Activations and cotangents of one site, brought to the size of 1 by powers of two, example by
+example.
 
-Norms without gradients multiply squares, |a|^2 |g|^2. In float32 the square of a number below 1e-19 is 0, so an example with
-cotangents that small would be measured 0 and summed whole, however large its activations are. Therefore each example's a and g
-are first divided by the powers of two that their largest numbers have: exact, whatever they hold. Norms are formed of
-these, and multiplied by 2^exponent at the very end, where nothing is squared any more. Of sums, which square nothing, only the
-cotangents are scaled (see `weighted`).
+Norms without gradients multiply squares, |a|^2 |g|^2. In float32 the square of a number below 1e-19
+is 0, so an example with cotangents that small would be measured 0 and summed whole, however large
+its activations are. Therefore each example's a and g are first divided by the powers of two that
+their largest numbers have: exact, whatever they hold. Norms are formed of these, and multiplied by
+2^exponent at the very end, where nothing is squared any more. Of sums, which square nothing, only
+the cotangents are scaled (see `weighted`).
 
-What is still lost: with numbers of a and g below 4, all that is dropped for being small is less than 2^-63 for each of the
-S D P numbers of V, in T positions. FLUSHED times T sqrt(S D P), added to M of `rules/base.py`, is more than that both in
+What is still lost: with numbers of a and g below 4, all that is dropped for being small is less
+than 2^-63 for each of the S D P numbers of V, in T positions. FLUSHED times T sqrt(S D P), added to
+M of `rules/base.py`, is more than that both in
 |V| + GAMMA M and in |V|^2 + GAMMA M^2, GAMMA = 2^-21 (`parts.py`).
 
-What is squared unscaled are norms of whole gradients. Those below 1e-19 count as nothing, far below any clip norm that is
-allowed (`factors.CLIP_NORMS`); those above 1e19 are not finite, and their examples count nothing.
+What is squared unscaled are norms of whole gradients. Those below 1e-19 count as nothing, far below
+any clip norm that is allowed (`factors.CLIP_NORMS`); those above 1e19 are not finite, and their
+examples count nothing.
 """
 
 from collections.abc import Sequence
@@ -29,7 +33,8 @@ LIMIT = 126
 
 
 class Scaled(NamedTuple):
-    """record, cotangent: (*loops, b, *own) as rules take them, divided by powers of two whose product is 2^exponent."""
+    """record, cotangent: (*loops, b, *own) as rules take them, divided by powers of two whose
+    product is 2^exponent."""
 
     record: Array
     cotangent: Array
@@ -46,7 +51,8 @@ def scaled(record: Array, cotangent: Array, axis: int) -> Scaled:
 
 
 def exponent_of(largest: Float[Array, "..."]) -> Int[Array, "..."]:
-    """e with 2^e <= largest < 2^(e + 1), from -126 to 126, read off the bits. (Not a logarithm, which rounds.)"""
+    """e with 2^e <= largest < 2^(e + 1), from -126 to 126, read off the bits. (Not a logarithm,
+    which rounds.)"""
     bits = lax.bitcast_convert_type(largest.astype(jnp.float32), jnp.int32)
     return jnp.clip(((bits >> 23) & 255) - 127, -LIMIT, LIMIT)
 
@@ -57,7 +63,8 @@ def power_of_two(exponent: Int[Array, "..."]) -> Float[Array, "..."]:
 
 
 def raised(numbers: Float[Array, "..."], exponent: Int[Array, "..."]) -> Float[Array, "..."]:
-    """numbers times 2^exponent, for exponents from -252 to 252: in two steps, neither of which leaves float32 by itself."""
+    """numbers times 2^exponent, for exponents from -252 to 252: in two steps, neither of which
+    leaves float32 by itself."""
     half = exponent // 2
     return numbers * power_of_two(half) * power_of_two(exponent - half)
 
@@ -72,16 +79,17 @@ def mass(rule: Rule, each: Scaled, varies: Sequence[bool]) -> Float[Array, " b"]
 def weighted(
     rule: Rule, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
 ) -> Float[Array, "..."]:
-    """sum_i factors_i V_i. The cotangents are scaled, the record is not: scaled, it would be the end of another chain of
-    operations than the one that was measured, which the compiler fuses, and so rounds, in its own way (docs/engine.md).
+    """sum_i factors_i V_i. The cotangents are scaled, the record is not: scaled, it would be the
+    end of another chain of operations than the one that was measured, which the compiler fuses, and
+    so rounds, in its own way (docs/engine.md).
     """
     cotangent, exponent = to_one(cotangent, len(varies))
     return rule.weighted(record, cotangent, raised(factors, exponent), varies)
 
 
 def to_one(array: Array, axis: int) -> tuple[Array, Int[Array, " b"]]:
-    """Each example divided by 2^exponent, and the exponents. bfloat16, whose exponents are those of float32, stays what it is;
-    all others become float32.
+    """Each example divided by 2^exponent, and the exponents. bfloat16, whose exponents are those of
+    float32, stays what it is; all others become float32.
     """
     array = array if array.dtype == jnp.bfloat16 else array.astype(jnp.float32)
     others = tuple(i for i in range(array.ndim) if i != axis)

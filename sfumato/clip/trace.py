@@ -19,7 +19,8 @@ Loss = Callable[[PyTree, PyTree], Float[Array, ""]]
 
 @dataclass(frozen=True)
 class Trace:
-    """jaxpr: `(*parameter leaves, *example leaves) -> loss`. names, shapes: of the parameter leaves."""
+    """jaxpr: `(*parameter leaves, *example leaves) -> loss`. names, shapes: of the parameter
+    leaves."""
 
     jaxpr: ClosedJaxpr
     names: tuple[str, ...]
@@ -31,11 +32,12 @@ class Trace:
 
 
 def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
-    """Trace `loss(params, example)` for ONE example; only shapes and dtypes of the arguments matter.
+    """Trace `loss(params, example)` for ONE example; only shapes and dtypes of the arguments
+    matter.
 
-    Raises ArgumentError for parameters that are not real floating-point numbers, for no parameters at all, for a loss that
-    is not a real scalar, for a collective over a named axis (`check_collectives`) and for a convolution that reads other
-    examples (`check_convolutions`).
+    Raises ArgumentError for parameters that are not real floating-point numbers, for no parameters
+    at all, for a loss that is not a real scalar, for a collective over a named axis
+    (`check_collectives`) and for a convolution that reads other examples (`check_convolutions`).
     """
     names = tuple(check_params(params))
     leaves, treedef = jax.tree.flatten(params)
@@ -58,7 +60,10 @@ def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
 
 
 def _is_grouped(eqn: J.JaxprEqn) -> bool:
-    return eqn.primitive is J.CONV and max(eqn.params["feature_group_count"], eqn.params["batch_group_count"]) > 1
+    return (
+        eqn.primitive is J.CONV
+        and max(eqn.params["feature_group_count"], eqn.params["batch_group_count"]) > 1
+    )
 
 
 def check_params(params: PyTree) -> list[str]:
@@ -69,8 +74,12 @@ def check_params(params: PyTree) -> list[str]:
     for name, leaf in zip(names, jax.tree.leaves(params), strict=True):
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
-            raise ArgumentError("params", f"{name}: {dtype}", "every leaf must hold real floating-point numbers; keep others "
-                                "out of the parameters (equinox.partition) and let the loss close over them")
+            raise ArgumentError(
+                "params",
+                f"{name}: {dtype}",
+                "every leaf must hold real floating-point numbers; keep others "
+                "out of the parameters (equinox.partition) and let the loss close over them",
+            )
     return names
 
 
@@ -79,39 +88,52 @@ def check_scalar(out: PyTree) -> None:
     shapes = [f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(out)]
     alone = jax.tree_util.all_leaves([out]) and jnp.shape(out) == ()
     if not alone or not jnp.issubdtype(jnp.result_type(out), jnp.floating):
-        raise ArgumentError("loss", " and ".join(shapes) or "nothing", "let it return one real scalar for one example; "
-                            "average over views and positions inside it, and return no auxiliary output")
+        raise ArgumentError(
+            "loss",
+            " and ".join(shapes) or "nothing",
+            "let it return one real scalar for one example; "
+            "average over views and positions inside it, and return no auxiliary output",
+        )
 
 
 def check_collectives(jaxpr: J.Jaxpr) -> None:
-    """Raise ArgumentError for an equation over a named axis (`lax.psum`, `pmean`, `all_gather`, `axis_index`, ...). Whoever
-    named the axis, outside of the loss, has other examples on it, and their gradients would enter this one's. An axis that the
-    loss itself names, by `jax.vmap` over its views, leaves no such equation.
+    """Raise ArgumentError for an equation over a named axis (`lax.psum`, `pmean`, `all_gather`,
+    `axis_index`, ...). Whoever named the axis, outside of the loss, has other examples on it, and
+    their gradients would enter this one's. An axis that the loss itself names, by `jax.vmap` over
+    its views, leaves no such equation.
     """
     for eqn in J.equations(jaxpr):
         if names := J.named_axes(eqn):
-            raise ArgumentError("loss", f"{eqn.primitive.name} over axis {', '.join(names)}", COLLECTIVE)
+            raise ArgumentError(
+                "loss", f"{eqn.primitive.name} over axis {', '.join(names)}", COLLECTIVE
+            )
 
 
 def check_convolutions(jaxpr: J.Jaxpr) -> None:
     """Raise ArgumentError for a convolution that XLA computes from values outside of the image.
 
-    Its code for CPUs takes a convolution that crops the front of an axis (negative padding) and pads the end for one without
-    padding, and reads beyond the axis: the next row, the next EXAMPLE of the batch, or what happened to lie in memory
-    (openxla/xla issue 48713). Clipping bounds nothing then. The gradient for the image is such a convolution too where the
-    front is padded by the kernel's width or more.
+    Its code for CPUs takes a convolution that crops the front of an axis (negative padding) and
+    pads the end for one without padding, and reads beyond the axis: the next row, the next EXAMPLE
+    of the batch, or what happened to lie in memory (openxla/xla issue 48713). Clipping bounds
+    nothing then. The gradient for the image is such a convolution too where the front is padded by
+    the kernel's width or more.
     """
     for eqn in J.equations(jaxpr):
         if eqn.primitive is J.CONV:
             padding = [tuple(pads) for pads in eqn.params["padding"]]
             if any(low < 0 < high for low, high in padding + _padding_of_image_gradient(eqn)):
-                raise ArgumentError("loss", f"convolution with padding {padding}", "XLA would read other examples where it "
-                                    "crops or over-pads the front of an axis and pads the end; slice or jnp.pad the image")
+                raise ArgumentError(
+                    "loss",
+                    f"convolution with padding {padding}",
+                    "XLA would read other examples where it "
+                    "crops or over-pads the front of an axis and pads the end; slice or jnp.pad the image",
+                )
 
 
 def _padding_of_image_gradient(eqn: J.JaxprEqn) -> list[tuple[int, int]]:
-    """Of the convolution of cotangents and reversed kernel, which spreads the cotangents by the strides: the front gets
-    k - 1 - low, and the rest makes the result as long as the image, for a kernel that spans k."""
+    """Of the convolution of cotangents and reversed kernel, which spreads the cotangents by the
+    strides: the front gets k - 1 - low, and the rest makes the result as long as the image, for a
+    kernel that spans k."""
     image, kernel = (J.aval(atom).shape for atom in eqn.invars)
     given, numbers = eqn.params, eqn.params["dimension_numbers"]
     out = J.aval(eqn.outvars[0]).shape

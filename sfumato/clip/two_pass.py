@@ -1,17 +1,21 @@
-"""Two backward passes and the memory of one: the first sums squared norms on its way, the second weighs examples.
+"""Two backward passes and the memory of one: the first sums squared norms on its way, the second
+weighs examples.
 
-After Lee & Kifer 2021 (arXiv 2009.03106), here for any traced loss. In the first pass every site carries a *probe*, a
-number that the loss does not depend on, whose cotangent is defined as the squared norm of the gradient there; activations
-and cotangents are dropped as soon as an ordinary backward pass would drop them. In the second, the gradient of a site's
-weight is defined as the weighted sum over examples, so what no factor admits (NaN included) never enters it.
+After Lee & Kifer 2021 (arXiv 2009.03106), here for any traced loss. In the first pass every site
+carries a *probe*, a number that the loss does not depend on, whose cotangent is defined as the
+squared norm of the gradient there; activations and cotangents are dropped as soon as an ordinary
+backward pass would drop them. In the second, the gradient of a site's weight is defined as the
+weighted sum over examples, so what no factor admits (NaN included) never enters it.
 
-The second pass computes activations and cotangents anew, and the compiler may round them otherwise than in the first. For most
-examples that is nothing. But an example can be made that rounding decides (pixels of 1e19, all alike, whose variance is that of
-the rounded mean), and what is summed would then not be what was measured. So the second pass measures again, and where a site's
-norm has become larger, it is brought back to the one that the factors were made from. (Of a site in a loop only the norm over
-all iterations is known: there each iteration is held to that.)
+The second pass computes activations and cotangents anew, and the compiler may round them otherwise
+than in the first. For most examples that is nothing. But an example can be made that rounding
+decides (pixels of 1e19, all alike, whose variance is that of the rounded mean), and what is summed
+would then not be what was measured. So the second pass measures again, and where a site's norm has
+become larger, it is brought back to the one that the factors were made from. (Of a site in a loop
+only the norm over all iterations is known: there each iteration is held to that.)
 
-What a probe cannot measure, because several sites add up to one gradient, is held for all examples, as lifted leaves are.
+What a probe cannot measure, because several sites add up to one gradient, is held for all examples,
+as lifted leaves are.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,15 +31,24 @@ from sfumato.clip import scaling
 from sfumato.clip._jax import JaxprEqn
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
-from sfumato.clip.materialise import contract
-from sfumato.clip.parts import ByLeaf, each_example, formed, pullback, rounding, site_norms, standardised
-from sfumato.clip.plan import Part, Plan
-from sfumato.clip.replay import ByPath, Replay, evaluate
+from sfumato.clip.handling import Part, Plan
+from sfumato.clip.jaxpr_replay import ByPath, Replay, evaluate
+from sfumato.clip.materialize import contract
+from sfumato.clip.parts import (
+    ByLeaf,
+    each_example,
+    formed,
+    pullback,
+    rounding,
+    site_norms,
+    standardized,
+)
 from sfumato.clip.rules.base import per_example
 from sfumato.core.trees import squared_norm
 
 Norms = Callable[[Array, Array], Float[Array, " b"]]
-"""(records, cotangents) of a site, examples first -> upper bounds on the squared norms of its part's gradients."""
+"""(records, cotangents) of a site, examples first -> upper bounds on the squared norms of its
+part's gradients."""
 
 
 Bounds = tuple[Float[Array, ""], Float[Array, ""]]
@@ -43,52 +56,76 @@ Bounds = tuple[Float[Array, ""], Float[Array, ""]]
 
 
 def clipped_sum(
-    plan: Plan, clipper: Clipper, params: PyTree, batch: PyTree[Shaped[Array, "b ..."]], mask: Bool[Array, " b"]
+    plan: Plan,
+    clipper: Clipper,
+    params: PyTree,
+    batch: PyTree[Shaped[Array, "b ..."]],
+    mask: Bool[Array, " b"],
 ) -> PyTree:
-    """As `materialise.clipped_sum`, of the loss that was traced for `plan`."""
+    """As `materialize.clipped_sum`, of the loss that was traced for `plan`."""
     leaves, structure = jax.tree.flatten(params)
     probed = [part for part in plan.parts if can_probe(plan, part, clipper)]
     norms = {path: _norms(plan, part, leaves, path) for part in probed for path in part.sites}
-    squared, held, measured = _first_pass(plan, probed, norms, leaves, jax.tree.leaves(batch), len(mask))
+    squared, held, measured = _first_pass(
+        plan, probed, norms, leaves, jax.tree.leaves(batch), len(mask)
+    )
     factors = clipper([squared[leaf] for leaf in range(len(leaves))], mask)
-    # Without the barrier the compiler would take the second forward pass for the first one and hold all it computed.
+    # Without the barrier the compiler would take the second forward pass for the first one and hold
+    # all it computed.
     batch, factors, measured = jax.lax.optimization_barrier((batch, factors, measured))
     sums = {leaf: contract(factors[leaf], each) for leaf, each in held.items()}
     sums |= _second_pass(plan, probed, norms, leaves, jax.tree.leaves(batch), factors, measured)
-    unused = {leaf: jnp.zeros(shape) for leaf, shape in enumerate(plan.trace.shapes) if leaf not in sums}
+    unused = {
+        leaf: jnp.zeros(shape) for leaf, shape in enumerate(plan.trace.shapes) if leaf not in sums
+    }
     return jax.tree.unflatten(structure, [(sums | unused)[leaf] for leaf in range(len(leaves))])
 
 
 def can_probe(plan: Plan, part: Part, clipper: Clipper) -> bool:
-    """Is the part's gradient that of one site, iteration by iteration, with one factor for all of it, and is it known how much
-    longer the pullback may make what rounding changes?
+    """Is the part's gradient that of one site, iteration by iteration, with one factor for all of
+    it, and is it known how much longer the pullback may make what rounding changes?
     """
     sites = [plan.sites[path] for path in part.sites]
     own_weights = all(all(site.varies) for site in sites)
     if part.direct:
         return bool(sites) and own_weights
-    return part.standardised and not sites[0].loops and clipper.share_group(part.leaves)
+    return part.standardized and not sites[0].loops and clipper.share_group(part.leaves)
 
 
 def _first_pass(
-    plan: Plan, probed: Sequence[Part], norms: dict[Path, Norms], leaves: Sequence[Array], batch: Sequence[Array], count: int
+    plan: Plan,
+    probed: Sequence[Part],
+    norms: dict[Path, Norms],
+    leaves: Sequence[Array],
+    batch: Sequence[Array],
+    count: int,
 ) -> tuple[ByLeaf, ByLeaf, ByPath]:
-    """Squared norms by leaf, the gradients of all leaves that are not probed, and the squared norms by site of the others."""
+    """Squared norms by leaf, the gradients of all leaves that are not probed, and the squared norms
+    by site of the others."""
     weights = find_meetings(plan.trace, leaves).weights
     held = {path: weight for path, weight in weights.items() if path not in norms}
 
     def loss(lifted: ByLeaf, held: ByPath, probes: ByPath, example: Sequence[Array]) -> Array:
-        def meet(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Any) -> tuple[Array, None]:
+        def meet(
+            site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Any
+        ) -> tuple[Array, None]:
             if site.path not in norms:
                 return _formed(site, eqn, operands, weight), None
             return _probed(site, eqn, norms[site.path], operands, weight, probes[site.path]), None
 
         replay = Replay(plan.trace, plan.sites, meet)
-        return replay([lifted.get(leaf, value) for leaf, value in enumerate(leaves)], example, weights | held, {})[0]
+        return replay(
+            [lifted.get(leaf, value) for leaf, value in enumerate(leaves)],
+            example,
+            weights | held,
+            {},
+        )[0]
 
     gradient, probes = jax.grad(loss, (0, 1, 2)), dict.fromkeys(norms, jnp.zeros(()))
     lifted = {leaf: leaves[leaf] for leaf in sorted(plan.lifted)}
-    of_lifted, of_held, of_probes = each_example(plan, lambda example: gradient(lifted, held, probes, example), batch)
+    of_lifted, of_held, of_probes = each_example(
+        plan, lambda example: gradient(lifted, held, probes, example), batch
+    )
     squared = {leaf: jnp.zeros(count) for leaf in range(len(leaves))}
     for part in probed:  # what is not told apart by leaf may stand with any
         squared[part.leaves[0]] = sum(of_probes[path] for path in part.sites)
@@ -103,7 +140,7 @@ def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms
     site = plan.sites[path]
     if part.direct:
         return lambda records, cotangents: site_norms(site, part.how, records, cotangents, ())
-    pull, largest = pullback(plan, part, leaves), standardised(site, leaves).largest()
+    pull, largest = pullback(plan, part, leaves), standardized(site, leaves).largest()
 
     def norms(records: Array, cotangents: Array) -> Float[Array, " b"]:
         def one(record: Array, cotangent: Array) -> Array:
@@ -115,27 +152,44 @@ def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms
     return norms
 
 
-def _held(plan: Plan, part: Part, leaves: Sequence[Array], lifted: ByLeaf, weights: ByPath) -> ByLeaf:
-    """The per-example gradients of the leaves of a part that is not probed, from those of its lifted leaves and weights."""
+def _held(
+    plan: Plan, part: Part, leaves: Sequence[Array], lifted: ByLeaf, weights: ByPath
+) -> ByLeaf:
+    """The per-example gradients of the leaves of a part that is not probed, from those of its
+    lifted leaves and weights."""
     pulled: ByLeaf = {}
     if part.sites:
-        pulled = jax.vmap(pullback(plan, part, leaves))({path: weights[path] for path in part.sites})
-    own = {leaf: [each[leaf].astype(jnp.float32) for each in (pulled, lifted) if leaf in each] for leaf in part.leaves}
+        pulled = jax.vmap(pullback(plan, part, leaves))(
+            {path: weights[path] for path in part.sites}
+        )
+    own = {
+        leaf: [each[leaf].astype(jnp.float32) for each in (pulled, lifted) if leaf in each]
+        for leaf in part.leaves
+    }
     return {leaf: each[0] if len(each) == 1 else each[0] + each[1] for leaf, each in own.items()}
 
 
 def _second_pass(
-    plan: Plan, probed: Sequence[Part], norms: dict[Path, Norms], leaves: Sequence[Array], batch: Sequence[Array],
-    factors: Sequence[Array], measured: ByPath,
-) -> ByLeaf:  # fmt: skip
+    plan: Plan,
+    probed: Sequence[Part],
+    norms: dict[Path, Norms],
+    leaves: Sequence[Array],
+    batch: Sequence[Array],
+    factors: Sequence[Array],
+    measured: ByPath,
+) -> ByLeaf:
     """The sums of the probed leaves."""
     if not probed:
         return {}
     weights = find_meetings(plan.trace, leaves).weights
-    of_site = {path: (factors[part.leaves[0]], measured[path]) for part in probed for path in part.sites}
+    of_site = {
+        path: (factors[part.leaves[0]], measured[path]) for part in probed for path in part.sites
+    }
 
     def loss(own: ByPath, example: Sequence[Array], bounds: dict[Path, Bounds]) -> Array:
-        def meet(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Any) -> tuple[Array, None]:
+        def meet(
+            site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array, tap: Any
+        ) -> tuple[Array, None]:
             if site.path not in of_site:
                 return evaluate(site, eqn, operands, weight), None
             return _weighed(site, eqn, norms[site.path], operands, weight, bounds[site.path]), None
@@ -153,13 +207,20 @@ def _second_pass(
 
 
 def _probed(
-    site: Site, eqn: JaxprEqn, norms: Norms, operands: list[Any], weight: Array, probe: Float[Array, ""]
+    site: Site,
+    eqn: JaxprEqn,
+    norms: Norms,
+    operands: list[Any],
+    weight: Array,
+    probe: Float[Array, ""],
 ) -> Array:
     """The value of a site. Backward, the probe receives the squared norm and the weight nothing."""
     measure = custom_vmap(lambda record, cotangent: norms(record[None], cotangent[None])[0])
     measure.def_vmap(lambda size, batched, *each: (norms(*_batched(size, batched, each)), True))
 
-    def backward(record: Array, cotangent: Array, weight: Array, probe: Array) -> tuple[Array, Array]:
+    def backward(
+        record: Array, cotangent: Array, weight: Array, probe: Array
+    ) -> tuple[Array, Array]:
         return jnp.zeros_like(weight), measure(record, cotangent)
 
     return _meet(site, eqn, backward, operands, weight, probe)
@@ -168,7 +229,9 @@ def _probed(
 def _weighed(
     site: Site, eqn: JaxprEqn, norms: Norms, operands: list[Any], weight: Array, bounds: Bounds
 ) -> Array:
-    """The value of a site. Backward, the weight receives the gradient times the example's factor, under vmap their sum."""
+    """The value of a site. Backward, the weight receives the gradient times the example's factor,
+    under vmap their sum."""
+
     def weighted(record: Array, cotangent: Array, factors: Array, measured: Array) -> Array:
         now = norms(record, cotangent)
         longer = ~(now <= measured)  # written so that a NaN counts nothing
@@ -178,14 +241,21 @@ def _weighed(
     weigh = custom_vmap(lambda *each: weighted(*(x[None] for x in each)))
     weigh.def_vmap(lambda size, batched, *each: (weighted(*_batched(size, batched, each)), False))
 
-    def backward(record: Array, cotangent: Array, weight: Array, bounds: Bounds) -> tuple[Array, Bounds]:
-        return weigh(record, cotangent, *bounds), (jnp.zeros_like(bounds[0]), jnp.zeros_like(bounds[1]))
+    def backward(
+        record: Array, cotangent: Array, weight: Array, bounds: Bounds
+    ) -> tuple[Array, Bounds]:
+        return weigh(record, cotangent, *bounds), (
+            jnp.zeros_like(bounds[0]),
+            jnp.zeros_like(bounds[1]),
+        )
 
     return _meet(site, eqn, backward, operands, weight, bounds)
 
 
 def _formed(site: Site, eqn: JaxprEqn, operands: list[Any], weight: Array) -> Array:
-    """The value of a site. Backward, the weight receives V of `rules/base.py`, which vmap keeps apart for each example."""
+    """The value of a site. Backward, the weight receives V of `rules/base.py`, which vmap keeps
+    apart for each example."""
+
     def backward(record: Array, cotangent: Array, weight: Array, extra: Any) -> tuple[Array, Any]:
         return formed(site, record, cotangent, ()).astype(weight.dtype), extra
 
@@ -199,8 +269,13 @@ Backward = Callable[[Array, Array, Array, Any], tuple[Array, Any]]
 def _meet(
     site: Site, eqn: JaxprEqn, backward: Backward, operands: list[Any], weight: Array, extra: Any
 ) -> Array:
-    """The site's equation, differentiated as usual with respect to its data and by `backward` otherwise."""
-    real = [i for i, x in enumerate(operands) if i != site.rule.operand and jnp.issubdtype(x.dtype, jnp.floating)]
+    """The site's equation, differentiated as usual with respect to its data and by `backward`
+    otherwise."""
+    real = [
+        i
+        for i, x in enumerate(operands)
+        if i != site.rule.operand and jnp.issubdtype(x.dtype, jnp.floating)
+    ]
 
     @jax.custom_vjp
     def value(operands: list[Any], weight: Array, extra: Any) -> Array:
@@ -216,15 +291,25 @@ def _meet(
             return evaluate(site, eqn, every, weight)
 
         _, back = jax.vjp(of_data, *(operands[i] for i in real))
-        cotangents = [jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.floating) else np.zeros(x.shape, jax.dtypes.float0)
-                      for x in operands]  # fmt: skip
+        cotangents = [
+            jnp.zeros_like(x)
+            if jnp.issubdtype(x.dtype, jnp.floating)
+            else np.zeros(x.shape, jax.dtypes.float0)
+            for x in operands
+        ]
         for i, each in zip(real, back(cotangent), strict=True):
             cotangents[i] = each
         return cotangents, *backward(site.rule.record(operands), cotangent, weight, extra)
 
-    value.defvjp(lambda operands, weight, extra: (value(operands, weight, extra), (operands, weight, extra)), pull)
+    value.defvjp(
+        lambda operands, weight, extra: (value(operands, weight, extra), (operands, weight, extra)),
+        pull,
+    )
     return value(operands, weight, extra)
 
 
 def _batched(size: int, batched: Sequence[bool], arrays: Sequence[Array]) -> list[Array]:
-    return [x if has else jnp.broadcast_to(x, (size, *x.shape)) for has, x in zip(batched, arrays, strict=True)]
+    return [
+        x if has else jnp.broadcast_to(x, (size, *x.shape))
+        for has, x in zip(batched, arrays, strict=True)
+    ]

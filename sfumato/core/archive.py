@@ -5,7 +5,8 @@ import zipfile
 from pathlib import Path
 
 GROWTH, _ALLOWANCE = 100, 1 << 24
-"""Weights and images hardly compress. What claims to unpack to more than 100 times its size (and 16 MiB) is a bomb."""
+"""Weights and images hardly compress. What claims to unpack to more than 100 times its size (and 16
+MiB) is a bomb."""
 
 
 def most(path: Path) -> int:
@@ -23,7 +24,8 @@ def gunzipped(path: Path) -> bytes:
 
 
 class Archive:
-    """A zip file whose members together are of a size that such data can have. Raises ValueError for any other."""
+    """A zip file whose members together are of a size that such data can have. Raises ValueError
+    for any other."""
 
     def __init__(self, path: Path):
         self.limit = most(path)
@@ -55,7 +57,9 @@ class Archive:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{name} is packed by an uncommon method")
         with self._zip.open(member) as file:
-            content = file.read(member.file_size)  # without a number, it would unpack before it looks at the claim
+            content = file.read(
+                member.file_size
+            )  # without a number, it would unpack before it looks at the claim
         if len(content) != member.file_size:
             raise ValueError(f"{name} ends early")
         return content

@@ -43,7 +43,8 @@ LARGEST_DELTA = 1e-5
 def default_delta(n: int) -> float:
     """The largest power of ten that is at most 1 / (10 n) and at most 1e-5, for n >= 1 examples.
 
-    A mechanism that publishes each example with probability delta is (0, delta)-DP: n delta examples, on average.
+    A mechanism that publishes each example with probability delta is (0, delta)-DP: n delta
+    examples, on average.
     """
     exponent = 1 + len(str(whole("n", n) - 1))  # 10^-k <= 1 / (10 n) exactly when 10^(k-1) >= n
     return min(LARGEST_DELTA, float(f"1e-{exponent}"))
@@ -53,8 +54,10 @@ def large_delta(delta: float, n: int) -> str:
     """A warning where n delta > 0.1; otherwise nothing."""
     if n * delta <= 0.1 * (1 + 1e-9):
         return ""
-    return (f"delta={delta:g}: a method may publish {n * delta:.2g} of the n={n} examples outright and keep this promise; "
-            f"give {default_delta(n):g} or less")  # fmt: skip
+    return (
+        f"delta={delta:g}: a method may publish {n * delta:.2g} of the n={n} examples outright and keep this promise; "
+        f"give {default_delta(n):g} or less"
+    )
 
 
 def privacy_target(epsilon: float, delta: float | None, n: int) -> tuple[float, float]:
@@ -63,5 +66,9 @@ def privacy_target(epsilon: float, delta: float | None, n: int) -> tuple[float, 
     if delta is None:
         delta = default_delta(n)
     if not (isinstance(delta, Real) and 0 < delta < 1 / n):
-        raise ArgumentError("delta", delta, f"give a number between 0 and 1/n = {1 / n:.3g}, such as {default_delta(n):g}")
+        raise ArgumentError(
+            "delta",
+            delta,
+            f"give a number between 0 and 1/n = {1 / n:.3g}, such as {default_delta(n):g}",
+        )
     return float(epsilon), float(delta)

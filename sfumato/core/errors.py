@@ -1,4 +1,5 @@
-"""The errors a user can cause. Each message is one line: what was given, why it cannot be, the way out.
+"""The errors a user can cause. Each message is one line: what was given, why it cannot be, the way
+out.
 
 The command line prints the message and exits with code 2; from Python they are ordinary exceptions.
 """
@@ -8,8 +9,9 @@ from typing import Any
 
 
 def on_one_line(text: str) -> str:
-    """The text with control characters, line ends and what is no character written as escapes: a name from the disk may hold
-    any of them, and what is printed of it is one line and one column nevertheless.
+    """The text with control characters, line ends and what is no character written as escapes: a
+    name from the disk may hold any of them, and what is printed of it is one line and one column
+    nevertheless.
     """
     hidden = ("Cc", "Cs", "Zl", "Zp")
     return "".join(ascii(c)[1:-1] if unicodedata.category(c) in hidden else c for c in text)

@@ -1,8 +1,9 @@
 """Files that are either entirely there or not there at all, also after a power cut.
 
-What a power cut leaves of a file is what was flushed (fsync) of it, and of a directory the entries it had when it was flushed
-itself. So bytes are flushed before the rename that shows them, and the directory after it; a new directory is an entry of its
-parent. All of it passes through `os`, where tests count the calls and strike at each (`tests/faults.py`).
+What a power cut leaves of a file is what was flushed (fsync) of it, and of a directory the entries
+it had when it was flushed itself. So bytes are flushed before the rename that shows them, and the
+directory after it; a new directory is an entry of its parent. All of it passes through `os`, where
+tests count the calls and strike at each (`tests/faults.py`).
 """
 
 import json
@@ -22,7 +23,8 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directory(path: Path, mode: int = 0o777) -> None:
-    """Make a directory, and those above it, for good; it may be there already. mode: its own, within the umask."""
+    """Make a directory, and those above it, for good; it may be there already. mode: its own,
+    within the umask."""
     missing = [each for each in (path, *path.parents) if not each.exists()]
     path.mkdir(mode, parents=True, exist_ok=True)
     for each in missing:
@@ -37,7 +39,8 @@ def write_all(handle: int, data: bytes) -> None:
 
 
 def append(handle: int, line: bytes) -> None:
-    """Append a line to an open file (O_APPEND) and flush it. Raises OSError; what was half written is taken back first."""
+    """Append a line to an open file (O_APPEND) and flush it. Raises OSError; what was half written
+    is taken back first."""
     size = os.fstat(handle).st_size
     try:
         write_all(handle, line)
@@ -48,7 +51,8 @@ def append(handle: int, line: bytes) -> None:
 
 
 def append_json(path: Path, record: Any) -> None:
-    """Append a line of JSON to a file, which is made if there is none, and flush both it and its entry."""
+    """Append a line of JSON to a file, which is made if there is none, and flush both it and its
+    entry."""
     new = not path.exists()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
@@ -60,7 +64,8 @@ def append_json(path: Path, record: Any) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
-    """Write beside `path`, flush to disk, rename over it: a reader sees the old file or the new one, never half of one."""
+    """Write beside `path`, flush to disk, rename over it: a reader sees the old file or the new
+    one, never half of one."""
     data = content.encode() if isinstance(content, str) else content
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -105,8 +110,9 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def whole_lines(content: bytes) -> tuple[list[bytes], int]:
-    """The lines of a file of JSON objects, and how many bytes they are: all but a last one that a crash has torn. A last line
-    that lacks nothing but its newline is whole: an editor or a shell took it.
+    """The lines of a file of JSON objects, and how many bytes they are: all but a last one that a
+    crash has torn. A last line that lacks nothing but its newline is whole: an editor or a shell
+    took it.
     """
     complete, _, last = content.rpartition(b"\n")
     lines = complete.split(b"\n") if complete else []
@@ -116,7 +122,8 @@ def whole_lines(content: bytes) -> tuple[list[bytes], int]:
 
 
 def is_torn(line: bytes) -> bool:
-    """Whether this may be the beginning of a JSON object that was not written to its end: no whole object begins here."""
+    """Whether this may be the beginning of a JSON object that was not written to its end: no whole
+    object begins here."""
     try:
         json.JSONDecoder().raw_decode(line.decode("latin-1"))
     except (ValueError, RecursionError):

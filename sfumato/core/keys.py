@@ -2,18 +2,19 @@
 
 Two kinds of randomness must never be confused:
 
-* the **secret key** decides who is sampled, how images are augmented and which noise is added. Privacy rests on it. It
-  comes from the operating system's entropy (256 bits), lives in one file of mode 0600 and is destroyed when the run is
-  complete;
+* the **secret key** decides who is sampled, how images are augmented and which noise is added.
+  Privacy rests on it. It comes from the operating system's entropy (256 bits), lives in one file of
+  mode 0600 and is destroyed when the run is complete;
 * the **seed** decides initial weights and splits. It is public, and a user may fix it.
 
-A stream is a pure function of (key, name): `key.stream("sample", 17)` is the same generator on every call, on every machine,
-after every crash. So a replayed step replays its batch. The names of noise contain a seal of the sum that it hides
-(`noise/binding.py`): the same sum has the same noise and releases nothing new, another sum has other noise.
-Each stream is a Philox4x64-10 generator (Salmon et al. 2011) with its own 128-bit key, derived from the master by keyed
-BLAKE2b (a pseudo-random function), so streams of different names are independent for any feasible adversary. Philox passes
-every statistical test known but was not designed against an adversary; ChaCha20 (Bernstein 2008), with 256-bit keys, was, and
-may be chosen in its place.
+A stream is a pure function of (key, name): `key.stream("sample", 17)` is the same generator on
+every call, on every machine, after every crash. So a replayed step replays its batch. The names of
+noise contain a seal of the sum that it hides (`noise/binding.py`): the same sum has the same noise
+and releases nothing new, another sum has other noise. Each stream is a Philox4x64-10 generator
+(Salmon et al. 2011) with its own 128-bit key, derived from the master by keyed BLAKE2b (a
+pseudo-random function), so streams of different names are independent for any feasible adversary.
+Philox passes every statistical test known but was not designed against an adversary; ChaCha20
+(Bernstein 2008), with 256-bit keys, was, and may be chosen in its place.
 """
 
 import hashlib
@@ -32,7 +33,8 @@ Rng = Literal["philox", "chacha"]
 
 
 def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
-    """`size` bytes for this name. Every part is length-prefixed, so ("a", "bc") and ("ab", "c") differ."""
+    """`size` bytes for this name. Every part is length-prefixed, so ("a", "bc") and ("ab", "c")
+    differ."""
     digest = hashlib.blake2b(key=master, digest_size=size)
     for part in name:
         kind = b"i" if isinstance(part, (int, np.integer)) else b"s"
@@ -43,22 +45,34 @@ def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
 
 def _generator(master: bytes, name: tuple[Name, ...], rng: Rng = "philox") -> np.random.Generator:
     if rng == "chacha":
-        return np.random.Generator(_chacha()(key=int.from_bytes(_derive(master, name, 32), "big"), rounds=20))
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(_derive(master, name, 16), "big")))
+        return np.random.Generator(
+            _chacha()(key=int.from_bytes(_derive(master, name, 32), "big"), rounds=20)
+        )
+    return np.random.Generator(
+        np.random.Philox(key=int.from_bytes(_derive(master, name, 16), "big"))
+    )
 
 
 def _chacha() -> Any:
     try:
         from randomgen import ChaCha
     except ImportError:
-        raise ArgumentError("noise_rng", "chacha", "needs the package randomgen: pip install 'sfumato[chacha]'") from None
+        raise ArgumentError(
+            "noise_rng", "chacha", "needs the package randomgen: pip install 'sfumato[chacha]'"
+        ) from None
     return ChaCha
 
 
 class SecretKey:
     """256 secret bits and the streams derived from them. Its repr shows nothing of them."""
 
-    def __init__(self, master: bytes, insecure: bool = False, prefix: tuple[Name, ...] = (), rng: Rng = "philox"):
+    def __init__(
+        self,
+        master: bytes,
+        insecure: bool = False,
+        prefix: tuple[Name, ...] = (),
+        rng: Rng = "philox",
+    ):
         self._master = master
         self.rng: Rng = rng
         self._prefix = prefix
@@ -70,15 +84,18 @@ class SecretKey:
 
     @classmethod
     def from_insecure_seed(cls, seed: int) -> "SecretKey":
-        """A key anyone can guess, for tests and benchmarks. It voids the guarantee; reports say so in red."""
+        """A key anyone can guess, for tests and benchmarks. It voids the guarantee; reports say so
+        in red."""
         return cls(hashlib.sha256(f"insecure {seed}".encode()).digest(), insecure=True)
 
     def at(self, *name: Name) -> "SecretKey":
-        """The same key, seen from under a name: `key.at("a").stream("b")` is `key.stream("a", "b")`."""
+        """The same key, seen from under a name: `key.at("a").stream("b")` is `key.stream("a",
+        "b")`."""
         return SecretKey(self._master, self.insecure, self._prefix + name, self.rng)
 
     def beside(self, name: Name) -> "SecretKey":
-        """The same key, seen from under another last name: `key.at("a").beside("b")` is `key.at("b")`."""
+        """The same key, seen from under another last name: `key.at("a").beside("b")` is
+        `key.at("b")`."""
         return SecretKey(self._master, self.insecure, (*self._prefix[:-1], name), self.rng)
 
     @property
@@ -87,7 +104,8 @@ class SecretKey:
         return self._prefix
 
     def using(self, rng: Rng) -> "SecretKey":
-        """The same secret, its streams drawn by another generator. Raises ArgumentError if that is not installed."""
+        """The same secret, its streams drawn by another generator. Raises ArgumentError if that is
+        not installed."""
         if rng == "chacha":
             _chacha()
         return SecretKey(self._master, self.insecure, self._prefix, rng)
@@ -97,7 +115,8 @@ class SecretKey:
         return _generator(self._master, self._prefix + name, self.rng)
 
     def mac(self, *parts: bytes | memoryview) -> str:
-        """A fingerprint of private data, the parts one after the other, that tells nothing to whoever lacks the key."""
+        """A fingerprint of private data, the parts one after the other, that tells nothing to
+        whoever lacks the key."""
         digest = hashlib.blake2b(key=self._master, digest_size=16, person=b"mac")
         for part in parts:
             digest.update(part)
@@ -110,7 +129,9 @@ class SecretKey:
 
     def save(self, path: Path) -> None:
         """Write the key to a new file readable by its owner only. Raises FileExistsError."""
-        write_new(path, ("insecure " if self.insecure else "secret ") + self._master.hex() + "\n", 0o600)
+        write_new(
+            path, ("insecure " if self.insecure else "secret ") + self._master.hex() + "\n", 0o600
+        )
 
     @classmethod
     def load(cls, path: Path) -> "SecretKey":
@@ -118,8 +139,10 @@ class SecretKey:
             kind, text = path.read_text().split()
             master = bytes.fromhex(text)
         except FileNotFoundError:
-            raise RunError(f"{path}: the key file is missing; without it the same noise cannot be drawn again, so "
-                           "this run cannot be resumed") from None
+            raise RunError(
+                f"{path}: the key file is missing; without it the same noise cannot be drawn again, so "
+                "this run cannot be resumed"
+            ) from None
         except ValueError:
             raise RunError(f"{path}: not a key file; this run cannot be resumed") from None
         if len(master) != 32 or kind not in ("secret", "insecure"):
@@ -131,7 +154,8 @@ class SecretKey:
 
 
 def destroy(path: Path) -> None:
-    """Overwrite and remove a key file. (File systems and SSDs may keep old blocks: keep runs on encrypted disks.)
+    """Overwrite and remove a key file. (File systems and SSDs may keep old blocks: keep runs on
+    encrypted disks.)
 
     It may be gone already, also because another process is at the same.
     """

@@ -1,12 +1,22 @@
 """Bytes on disk -> `Source`: labels, images, class names. No JAX here."""
 
 from sfumato.data.opening import describe, open
-from sfumato.data.registry import Published, names, published
+from sfumato.data.published import Published, names, published
 from sfumato.data.rows import describe_rows, open_rows
 from sfumato.data.source import DataInfo, Source, Splits, from_arrays
 from sfumato.data.split import ReadOptions
 
 __all__ = [
-    "DataInfo", "Published", "ReadOptions", "Source", "Splits", "describe", "describe_rows", "from_arrays", "names", "open",
-    "open_rows", "published",
+    "DataInfo",
+    "Published",
+    "ReadOptions",
+    "Source",
+    "Splits",
+    "describe",
+    "describe_rows",
+    "from_arrays",
+    "names",
+    "open",
+    "open_rows",
+    "published",
 ]

@@ -1,7 +1,9 @@
-"""CIFAR-10 and CIFAR-100 as distributed: the python and the binary version, in an archive or unpacked.
+"""CIFAR-10 and CIFAR-100 as distributed: the python and the binary version, in an archive or
+unpacked.
 
-Binary: per image one label byte (CIFAR-100: a coarse and a fine one), then 3072 bytes, the red, green, blue planes.
-Python: pickled dictionaries with `data` (n, 3072) in the same order, and `labels` or `fine_labels`.
+Binary: per image one label byte (CIFAR-100: a coarse and a fine one), then 3072 bytes, the red,
+green, blue planes. Python: pickled dictionaries with `data` (n, 3072) in the same order, and
+`labels` or `fine_labels`.
 """
 
 import io
@@ -19,7 +21,7 @@ from jaxtyping import UInt8
 from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import DataError
 from sfumato.data.pickles import PickledArray, read_batch
-from sfumato.data.registry import Published
+from sfumato.data.published import Published
 from sfumato.data.shelf import Arrays, Held
 
 PIXELS = 3 * 32 * 32
@@ -39,31 +41,51 @@ class _Form:
 
 _BATCHES = tuple(f"data_batch_{k}" for k in range(1, 6))
 _FORMS = {
-    ("cifar10", "binary"): _Form("cifar-10-batches-bin", "cifar-10-binary.tar.gz",
-                                 tuple(f"{batch}.bin" for batch in _BATCHES), ("test_batch.bin",), label_bytes=1),
-    ("cifar10", "python"): _Form("cifar-10-batches-py", "cifar-10-python.tar.gz",
-                                 _BATCHES, ("test_batch",), label_key="labels"),
-    ("cifar100", "binary"): _Form("cifar-100-binary", "cifar-100-binary.tar.gz",
-                                  ("train.bin",), ("test.bin",), label_bytes=2),
-    ("cifar100", "python"): _Form("cifar-100-python", "cifar-100-python.tar.gz",
-                                  ("train",), ("test",), label_key="fine_labels"),
+    ("cifar10", "binary"): _Form(
+        "cifar-10-batches-bin",
+        "cifar-10-binary.tar.gz",
+        tuple(f"{batch}.bin" for batch in _BATCHES),
+        ("test_batch.bin",),
+        label_bytes=1,
+    ),
+    ("cifar10", "python"): _Form(
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+        _BATCHES,
+        ("test_batch",),
+        label_key="labels",
+    ),
+    ("cifar100", "binary"): _Form(
+        "cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin",), ("test.bin",), label_bytes=2
+    ),
+    ("cifar100", "python"): _Form(
+        "cifar-100-python",
+        "cifar-100-python.tar.gz",
+        ("train",),
+        ("test",),
+        label_key="fine_labels",
+    ),
 }
 
 
 def find_folder(row: Published, place: Path, version: str) -> Held | None:
-    """The unpacked folder, in `place` or `place` itself; None where it is not. Raises DataError on damaged files."""
+    """The unpacked folder, in `place` or `place` itself; None where it is not. Raises DataError on
+    damaged files."""
     form = _FORMS[row.name, version]
     for folder in (place / form.folder, place):
         if (folder / form.train[0]).is_file():
             missing = [name for name in form.train + form.test if not (folder / name).is_file()]
             if missing:
-                raise DataError(f"{folder}: {', '.join(missing)} is missing; unpack {form.archive} here again")
+                raise DataError(
+                    f"{folder}: {', '.join(missing)} is missing; unpack {form.archive} here again"
+                )
             return _held(form, folder)
     return None
 
 
 def find_archive(row: Published, place: Path, version: str) -> Held | None:
-    """The .tar.gz in `place`, read in passing (nothing is unpacked); None where it is not. Raises DataError."""
+    """The .tar.gz in `place`, read in passing (nothing is unpacked); None where it is not. Raises
+    DataError."""
     form = _FORMS[row.name, version]
     path = place / form.archive
     return _held(form, path) if path.is_file() else None
@@ -90,24 +112,33 @@ def _read(form: _Form, path: Path) -> tuple[Arrays, Arrays]:
 
 
 def _join(parts: list[Arrays]) -> Arrays:
-    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+    return np.concatenate([images for images, _ in parts]), np.concatenate(
+        [labels for _, labels in parts]
+    )
 
 
 @contextmanager
 def _members(form: _Form, path: Path) -> Iterator[Iterator[tuple[str, io.BufferedIOBase, int]]]:
-    """The wanted files as (name, file, size), in the order they come; errors of the container become DataError."""
+    """The wanted files as (name, file, size), in the order they come; errors of the container
+    become DataError."""
     wanted = form.train + form.test
     try:
         if path.is_dir():
             yield _from_folder(path, wanted)
         else:
-            with tarfile.open(path, "r|gz") as archive:  # a stream: the archive is decompressed once
+            with tarfile.open(
+                path, "r|gz"
+            ) as archive:  # a stream: the archive is decompressed once
                 yield _from_archive(archive, wanted, most(path))
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); the file is damaged, fetch it again") from None
+        raise DataError(
+            f"{path}: cannot be read ({error}); the file is damaged, fetch it again"
+        ) from None
 
 
-def _from_folder(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[str, io.BufferedIOBase, int]]:
+def _from_folder(
+    path: Path, wanted: tuple[str, ...]
+) -> Iterator[tuple[str, io.BufferedIOBase, int]]:
     for name in wanted:
         with (path / name).open("rb") as file:
             yield name, file, (path / name).stat().st_size
@@ -138,8 +169,10 @@ def _count(form: _Form, file: io.BufferedIOBase, size: int, path: Path) -> int:
         return len(_batch(form, file, path)[1])
     record = form.label_bytes + PIXELS
     if size % record or size == 0:
-        raise DataError(f"{path}: {size} bytes are no whole number of {record}-byte images; the file is truncated, "
-                        "fetch it again")
+        raise DataError(
+            f"{path}: {size} bytes are no whole number of {record}-byte images; the file is truncated, "
+            "fetch it again"
+        )
     return size // record
 
 
@@ -160,11 +193,19 @@ def _decode(form: _Form, file: io.BufferedIOBase, path: Path) -> Arrays:
 def _batch(form: _Form, file: io.BufferedIOBase, path: Path) -> tuple[PickledArray, list[int]]:
     batch = read_batch(file, path)
     data, labels = batch.get("data"), batch.get(form.label_key)
-    if not isinstance(data, PickledArray) or not isinstance(labels, list) or set(map(type, labels)) != {int}:
-        raise DataError(f"{path}: has no 'data' with {form.label_key!r}; this is no batch of it, fetch it again")
+    if (
+        not isinstance(data, PickledArray)
+        or not isinstance(labels, list)
+        or set(map(type, labels)) != {int}
+    ):
+        raise DataError(
+            f"{path}: has no 'data' with {form.label_key!r}; this is no batch of it, fetch it again"
+        )
     if data.shape != (len(labels), PIXELS):
-        raise DataError(f"{path}: data of shape {data.shape} for {len(labels)} labels; the file is damaged, fetch it "
-                        "again")
+        raise DataError(
+            f"{path}: data of shape {data.shape} for {len(labels)} labels; the file is damaged, fetch it "
+            "again"
+        )
     return data, labels
 
 

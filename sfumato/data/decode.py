@@ -1,7 +1,7 @@
 """An image file -> pixels, through Pillow (imported only here and only when something is decoded).
 
-What a file may hold beyond plain 8-bit RGB: a rotation in its EXIF data, a palette, transparency, 16 bits per sample,
-CMYK. All become uint8, upright, opaque (over white), with 3 channels or 1.
+What a file may hold beyond plain 8-bit RGB: a rotation in its EXIF data, a palette, transparency,
+16 bits per sample, CMYK. All become uint8, upright, opaque (over white), with 3 channels or 1.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,8 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF orientations that exchange 
 
 
 def open_image(path: Path, formats: Sequence[str] = FORMATS) -> "Image":
-    """Open a file and read its header only. Pillow's limit on pixels (decompression bombs) stays in force."""
+    """Open a file and read its header only. Pillow's limit on pixels (decompression bombs) stays in
+    force."""
     from PIL import Image
 
     if not path.is_file():  # a pipe would block for ever, a device never end
@@ -36,7 +37,9 @@ def open_image(path: Path, formats: Sequence[str] = FORMATS) -> "Image":
         return Image.open(path, formats=[name for name in formats if name in Image.OPEN])
     except Image.DecompressionBombError:  # a mammogram is no attack
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise OSError(f"more than the {most:,} pixels that are decoded at most; store it smaller") from None
+        raise OSError(
+            f"more than the {most:,} pixels that are decoded at most; store it smaller"
+        ) from None
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -55,7 +58,7 @@ def decode(path: Path, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
     with open_image(path) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        return _to_array(_fit(_plain(image, options.grey), options.resize))
+        return _to_array(_fit(_plain(image, options.gray), options.resize))
 
 
 def decode_many(paths: Sequence[Path], options: ReadOptions) -> UInt8[np.ndarray, "b h w c"]:
@@ -64,13 +67,18 @@ def decode_many(paths: Sequence[Path], options: ReadOptions) -> UInt8[np.ndarray
         return np.stack(list(pool.map(lambda path: decode(path, options), paths)))
 
 
-def refit(images: Shaped[np.ndarray, "b h w c"], options: ReadOptions) -> Shaped[np.ndarray, "b h2 w2 c2"]:
-    """The same treatment (grey, resize) for images that are arrays already. Raises ArgumentError for floats."""
+def refit(
+    images: Shaped[np.ndarray, "b h w c"], options: ReadOptions
+) -> Shaped[np.ndarray, "b h2 w2 c2"]:
+    """The same treatment (gray, resize) for images that are arrays already. Raises ArgumentError
+    for floats."""
     from PIL import Image
 
     if images.dtype != np.uint8:
-        argument, value = ("resize", options.resize) if options.resize else ("grey", options.grey)
-        raise ArgumentError(argument, value, "the pixels are floats; store them as uint8, or treat them before")
+        argument, value = ("resize", options.resize) if options.resize else ("gray", options.gray)
+        raise ArgumentError(
+            argument, value, "the pixels are floats; store them as uint8, or treat them before"
+        )
     shape = fitted_shape(images.shape[1:], options)
     fitted = np.empty((len(images), *shape), np.uint8)
     for k, pixels in enumerate(images):
@@ -82,24 +90,25 @@ def refit(images: Shaped[np.ndarray, "b h w c"], options: ReadOptions) -> Shaped
 def fitted_shape(shape: Sequence[int], options: ReadOptions) -> tuple[int, int, int]:
     """(h, w, c) of an image of `shape` after `options`."""
     h, w, c = (int(size) for size in shape)
-    return options.resize or h, options.resize or w, 1 if options.grey else c
+    return options.resize or h, options.resize or w, 1 if options.gray else c
 
 
-def _plain(image: "Image", grey: bool) -> "Image":
+def _plain(image: "Image", gray: bool) -> "Image":
     """8 bits per sample, opaque, mode RGB or L."""
     from PIL import Image
 
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # 16-bit grey; 65535 = 257 * 255
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # 16-bit gray; 65535 = 257 * 255
         samples = np.asarray(image, np.float64) / 257
         image = Image.fromarray(np.rint(samples).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return image.convert("L" if grey else "RGB")
+    return image.convert("L" if gray else "RGB")
 
 
 def _fit(image: "Image", side: int | None) -> "Image":
-    """Shorter side -> `side` pixels, then the centre square. Pillow widens the bicubic kernel when it shrinks."""
+    """Shorter side -> `side` pixels, then the center square. Pillow widens the bicubic kernel when
+    it shrinks."""
     from PIL import Image
 
     if side is None:

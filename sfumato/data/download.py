@@ -10,27 +10,39 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sfumato.core.errors import DataError
-from sfumato.data.registry import RemoteFile
+from sfumato.data.published import RemoteFile
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
 CHUNK = 1 << 20
 
 
-def fetch(file: RemoteFile, base: str, folder: Path, progress: Progress | None = None, timeout: float = 20.0) -> Path:
-    """Download `base`/`file.name` into `folder` and return its path. `timeout` is per connection and per read.
+def fetch(
+    file: RemoteFile,
+    base: str,
+    folder: Path,
+    progress: Progress | None = None,
+    timeout: float = 20.0,
+) -> Path:
+    """Download `base`/`file.name` into `folder` and return its path. `timeout` is per connection
+    and per read.
 
-    The bytes go to a .part file, which becomes the file once its MD5 sum is right and is removed in every other case.
-    MD5 guards against damage in transit; it is the only sum that was published for these files. Raises DataError.
+    The bytes go to a .part file, which becomes the file once its MD5 sum is right and is removed in
+    every other case. MD5 guards against damage in transit; it is the only sum that was published
+    for these files. Raises DataError.
     """
     url = base.rstrip("/") + "/" + file.name
     if not url.startswith(("http://", "https://")):
-        raise DataError(f"{url}: only http:// and https:// addresses are fetched; correct SFUMATO_MIRROR")
+        raise DataError(
+            f"{url}: only http:// and https:// addresses are fetched; correct SFUMATO_MIRROR"
+        )
     part = folder / f".{file.name}.{os.getpid()}.part"
     try:
         found = _stream(url, part, file.name, progress, timeout)
         if found != file.md5:
-            raise DataError(f"{url}: what arrived has MD5 {found}, published is {file.md5}; it was removed; try again, "
-                            f"or put the right file into {folder}")
+            raise DataError(
+                f"{url}: what arrived has MD5 {found}, published is {file.md5}; it was removed; try again, "
+                f"or put the right file into {folder}"
+            )
         os.replace(part, folder / file.name)
     except urllib.error.HTTPError as error:
         raise DataError(f"{url}: the server answered {error.code} {error.reason}") from None
@@ -49,7 +61,9 @@ def _stream(url: str, part: Path, name: str, progress: Progress | None, timeout:
     request = urllib.request.Request(url, headers={"User-Agent": "sfumato"})
     with contextlib.ExitStack() as stack:
         reply = stack.enter_context(urllib.request.urlopen(request, timeout=timeout))
-        part.parent.mkdir(parents=True, exist_ok=True)  # only now: a failed request leaves no empty folder behind
+        part.parent.mkdir(
+            parents=True, exist_ok=True
+        )  # only now: a failed request leaves no empty folder behind
         out = stack.enter_context(part.open("wb"))
         length = reply.headers.get("Content-Length")
         total = int(length) if length and length.isdigit() else None

@@ -1,6 +1,7 @@
 """The IDX format of MNIST and Fashion-MNIST, plain or gzipped.
 
-Big-endian: two zero bytes, a type (8 = uint8), the number of dimensions d, then d 32-bit sizes, then the bytes.
+Big-endian: two zero bytes, a type (8 = uint8), the number of dimensions d, then d 32-bit sizes,
+then the bytes.
 """
 
 import gzip
@@ -14,7 +15,7 @@ from jaxtyping import UInt8
 
 from sfumato.core.archive import most
 from sfumato.core.errors import DataError
-from sfumato.data.registry import REGISTRY, Published
+from sfumato.data.published import REGISTRY, Published
 from sfumato.data.shelf import Arrays, Held
 
 UINT8 = 8
@@ -22,7 +23,8 @@ PARTS = {"train": "train", "test": "t10k"}
 
 
 def find_idx(row: Published, place: Path) -> Held | None:
-    """The four IDX files in `place`, or None where one of them is missing. Raises DataError on damaged ones."""
+    """The four IDX files in `place`, or None where one of them is missing. Raises DataError on
+    damaged ones."""
     keys = [(part, kind) for part in PARTS for kind in ("images", "labels")]
     paths = {(part, kind): _path(place, PARTS[part], kind) for part, kind in keys}
     files = {key: path for key, path in paths.items() if path is not None}
@@ -32,21 +34,28 @@ def find_idx(row: Published, place: Path) -> Held | None:
     for part in PARTS:
         (n, h, w), (n_labels,) = header(files[part, "images"], 3), header(files[part, "labels"], 1)
         if n != n_labels:
-            raise DataError(f"{files[part, 'images']}: {n} images, but {files[part, 'labels'].name} has {n_labels} "
-                            "labels; fetch both files again")
+            raise DataError(
+                f"{files[part, 'images']}: {n} images, but {files[part, 'labels'].name} has {n_labels} "
+                "labels; fetch both files again"
+            )
         if (h, w) != row.shape[:2]:
-            raise DataError(f"{files[part, 'images']}: images of {h}x{w}, but those of {row.name} are "
-                            f"{row.shape[0]}x{row.shape[1]}; fetch the file again")
+            raise DataError(
+                f"{files[part, 'images']}: images of {h}x{w}, but those of {row.name} are "
+                f"{row.shape[0]}x{row.shape[1]}; fetch the file again"
+            )
         counts[part] = n
 
     def read_part(part: str) -> Arrays:
         return read_idx(files[part, "images"], 3)[..., None], read_idx(files[part, "labels"], 1)
 
-    return Held(str(place), counts["train"], counts["test"], lambda: (read_part("train"), read_part("test")))
+    return Held(
+        str(place), counts["train"], counts["test"], lambda: (read_part("train"), read_part("test"))
+    )
 
 
 def header(path: Path, dimensions: int) -> tuple[int, ...]:
-    """The sizes an IDX file of uint8 announces. Raises DataError if it is not one of that many dimensions."""
+    """The sizes an IDX file of uint8 announces. Raises DataError if it is not one of that many
+    dimensions."""
     try:
         with _open(path) as file:
             return _header(file, path, dimensions)
@@ -66,8 +75,10 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
         raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from None
     if len(data) != expected or surplus:
         found = f"{len(data)} bytes" if not surplus else "more"
-        raise DataError(f"{path}: its header promises {expected} bytes of data and it holds {found}; the file is "
-                        "truncated or damaged, fetch it again")
+        raise DataError(
+            f"{path}: its header promises {expected} bytes of data and it holds {found}; the file is "
+            "truncated or damaged, fetch it again"
+        )
     return np.frombuffer(data, np.uint8).reshape(sizes)
 
 
@@ -78,14 +89,21 @@ def _open(path: Path) -> io.BufferedIOBase:
 def _header(file: io.BufferedIOBase, path: Path, dimensions: int) -> tuple[int, ...]:
     magic = file.read(4)
     if magic != bytes((0, 0, UINT8, dimensions)):
-        raise DataError(f"{path}: begins with 0x{magic.hex()}, an IDX file of {dimensions} dimensions with "
-                        f"0x{bytes((0, 0, UINT8, dimensions)).hex()}; this is another file, fetch it again")
+        raise DataError(
+            f"{path}: begins with 0x{magic.hex()}, an IDX file of {dimensions} dimensions with "
+            f"0x{bytes((0, 0, UINT8, dimensions)).hex()}; this is another file, fetch it again"
+        )
     raw = file.read(4 * dimensions)
     if len(raw) < 4 * dimensions:
         raise DataError(f"{path}: ends within its header; the file is truncated, fetch it again")
     sizes = tuple(int(size) for size in np.frombuffer(raw, ">u4"))
-    if math.prod(sizes) > (most(path) if path.suffix == ".gz" else path.stat().st_size) or 0 in sizes:
-        raise DataError(f"{path}: its header announces sizes {sizes}; the file is damaged, fetch it again")
+    if (
+        math.prod(sizes) > (most(path) if path.suffix == ".gz" else path.stat().st_size)
+        or 0 in sizes
+    ):
+        raise DataError(
+            f"{path}: its header announces sizes {sizes}; the file is damaged, fetch it again"
+        )
     return sizes
 
 
@@ -100,10 +118,13 @@ def _path(place: Path, prefix: str, kind: str) -> Path | None:
 
 
 def _is_another(row: Published, test_labels: Path) -> bool:
-    """MNIST and Fashion-MNIST use the same file names: do these labels begin like another data set's?"""
+    """MNIST and Fashion-MNIST use the same file names: do these labels begin like another data
+    set's?"""
     try:
         with _open(test_labels) as file:
             first = tuple(file.read(8 + 10)[8:])
     except (OSError, EOFError, zlib.error):
         return False  # reading the header will say what is wrong
-    return any(other.first_test_labels == first for other in REGISTRY.values() if other.name != row.name)
+    return any(
+        other.first_test_labels == first for other in REGISTRY.values() if other.name != row.name
+    )

@@ -1,7 +1,9 @@
-"""The packed form of CIFAR: `index.csv.gz` and a few large images, each a grid of 32 x 32 tiles, row by row.
+"""The packed form of CIFAR: `index.csv.gz` and a few large images, each a grid of 32 x 32 tiles,
+row by row.
 
-A row of the index names its mosaic (`file`, without ending) and the labels of one tile; the rows of one mosaic come in
-tile order. Mosaics whose name begins with "test" are the test split. WebP is lossless; AVIF may be lossy.
+A row of the index names its mosaic (`file`, without ending) and the labels of one tile; the rows of
+one mosaic come in tile order. Mosaics whose name begins with "test" are the test split. WebP is
+lossless; AVIF may be lossy.
 """
 
 import csv
@@ -16,7 +18,7 @@ from jaxtyping import UInt8
 from sfumato.core.archive import gunzipped
 from sfumato.core.errors import DataError
 from sfumato.data.decode import THREADS, open_image
-from sfumato.data.registry import Published
+from sfumato.data.published import Published
 from sfumato.data.shelf import Arrays, Held
 
 TILE = 32
@@ -25,7 +27,8 @@ LABEL_COLUMN = {"cifar10": "label", "cifar100": "fine"}
 
 
 def find_mosaic(row: Published, place: Path) -> Held | None:
-    """The packed data set in `place`, or None where there is none. Raises DataError on damaged or missing files."""
+    """The packed data set in `place`, or None where there is none. Raises DataError on damaged or
+    missing files."""
     index = place / "index.csv.gz"
     if not index.is_file():
         return None
@@ -36,7 +39,9 @@ def find_mosaic(row: Published, place: Path) -> Held | None:
     train = [name for name in labels if not name.startswith("test")]
     test = [name for name in labels if name.startswith("test")]
     if not train or not test:
-        raise DataError(f"{index}: names no {'training' if not train else 'test'} images; fetch it again")
+        raise DataError(
+            f"{index}: names no {'training' if not train else 'test'} images; fetch it again"
+        )
 
     def read_part(names: list[str]) -> Arrays:
         with ThreadPoolExecutor(THREADS) as pool:
@@ -69,7 +74,9 @@ def _mosaic_path(place: Path, name: str) -> Path:
         for ending in ENDINGS:
             if (place / (name + ending)).is_file():
                 return place / (name + ending)
-    raise DataError(f"{place / name}.webp: the index names it and it is missing; fetch it (or its .avif) again")
+    raise DataError(
+        f"{place / name}.webp: the index names it and it is missing; fetch it (or its .avif) again"
+    )
 
 
 def _read_mosaic(path: Path, n: int) -> UInt8[np.ndarray, "n 32 32 3"]:
@@ -81,7 +88,9 @@ def _read_mosaic(path: Path, n: int) -> UInt8[np.ndarray, "n 32 32 3"]:
         raise DataError(f"{path}: cannot be decoded ({error}){hint}; fetch it again") from None
     rows, columns = pixels.shape[0] // TILE, pixels.shape[1] // TILE
     if pixels.shape[:2] != (rows * TILE, columns * TILE) or rows * columns != n:
-        raise DataError(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} pixels do not hold the {n} tiles that the index "
-                        "lists; fetch both files again")
+        raise DataError(
+            f"{path}: {pixels.shape[1]}x{pixels.shape[0]} pixels do not hold the {n} tiles that the index "
+            "lists; fetch both files again"
+        )
     tiles = pixels.reshape(rows, TILE, columns, TILE, 3).swapaxes(1, 2)
     return np.ascontiguousarray(tiles).reshape(n, TILE, TILE, 3)

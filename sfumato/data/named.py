@@ -12,7 +12,7 @@ from sfumato.data.cifar import find_archive, find_folder
 from sfumato.data.download import Progress, fetch
 from sfumato.data.idx import find_idx
 from sfumato.data.mosaic import find_mosaic
-from sfumato.data.registry import Published, RemoteFile
+from sfumato.data.published import Published, RemoteFile
 from sfumato.data.shelf import Arrays, Held, Shelf, shelve
 
 MIRROR_VARIABLE, DATA_VARIABLE = "SFUMATO_MIRROR", "SFUMATO_DATA"
@@ -37,13 +37,20 @@ def default_data_dir() -> Path:
 
 
 def find_named(
-    row: Published, data_dir: Path | None, download: bool, mirror: str | None = None, progress: Progress | None = None
+    row: Published,
+    data_dir: Path | None,
+    download: bool,
+    mirror: str | None = None,
+    progress: Progress | None = None,
 ) -> Shelf:
-    """The named data set, from `data_dir` or the default one, or from the network if allowed. Raises DataError."""
+    """The named data set, from `data_dir` or the default one, or from the network if allowed.
+    Raises DataError."""
     if not row.layouts:
         return shelve(_digits(row), row.name, row.classes, row.shape)
     if data_dir is not None and data_dir.exists() and not data_dir.is_dir():
-        raise ArgumentError("data_dir", str(data_dir), "this is a file; give the directory that holds the data sets")
+        raise ArgumentError(
+            "data_dir", str(data_dir), "this is a file; give the directory that holds the data sets"
+        )
     held = _find(row, data_dir)
     if held is None:
         why = _download(row, data_dir, mirror, progress) if download else ""
@@ -68,8 +75,11 @@ def _find(row: Published, data_dir: Path | None) -> Held | None:
     return None
 
 
-def _download(row: Published, data_dir: Path | None, mirror: str | None, progress: Progress | None) -> str:
-    """Fetch what is missing; returns why it failed, or nothing. A mirror holds each data set under its name."""
+def _download(
+    row: Published, data_dir: Path | None, mirror: str | None, progress: Progress | None
+) -> str:
+    """Fetch what is missing; returns why it failed, or nothing. A mirror holds each data set under
+    its name."""
     mirror = mirror or os.environ.get(MIRROR_VARIABLE)
     base = f"{mirror.rstrip('/')}/{row.name}/" if mirror else row.address
     folder = _roots(data_dir)[0] / row.name
@@ -88,8 +98,10 @@ def _how_to_get(row: Published, roots: list[Path], why: str) -> str:
 
     failed = f"; the download failed: {why}" if why else ""
     others = f" (or {listed(row.alternatives)})" if row.alternatives else ""
-    return (f"data={row.name!r}: not found in {' or '.join(map(str, roots))}{failed}; put {listed(row.files)}{others} "
-            f"from {row.address} into {roots[0] / row.name}, or name another place with --data-dir")
+    return (
+        f"data={row.name!r}: not found in {' or '.join(map(str, roots))}{failed}; put {listed(row.files)}{others} "
+        f"from {row.address} into {roots[0] / row.name}, or name another place with --data-dir"
+    )
 
 
 def _digits(row: Published) -> Held:
@@ -99,6 +111,9 @@ def _digits(row: Published) -> Held:
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
-        return (np.rint(bunch.images * (255 / 16)).astype(np.uint8), bunch.target.astype(np.int32)), None
+        return (
+            np.rint(bunch.images * (255 / 16)).astype(np.uint8),
+            bunch.target.astype(np.int32),
+        ), None
 
     return Held(row.address, row.counts["train"], None, read)

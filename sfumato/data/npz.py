@@ -1,6 +1,8 @@
-"""A NumPy archive with `x_train`, `y_train` and perhaps `x_val`, `y_val`, `x_test`, `y_test` (other spellings: `keys.py`).
+"""A NumPy archive with `x_train`, `y_train` and perhaps `x_val`, `y_val`, `x_test`, `y_test` (other
+spellings: `keys.py`).
 
-Units of several images: an array with an entry for each image, `NAME_train` (or just `NAME`), perhaps `NAME_val`, `NAME_test`.
+Units of several images: an array with an entry for each image, `NAME_train` (or just `NAME`),
+perhaps `NAME_val`, `NAME_test`.
 """
 
 import math
@@ -11,7 +13,7 @@ import numpy as np
 
 from sfumato.core.archive import Archive
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
-from sfumato.data.keys import find_keys, key_of, one_column
+from sfumato.data.array_names import find_keys, key_of, one_column
 from sfumato.data.labels import encode_parts
 from sfumato.data.shelf import Arrays, Loaded, Shelf, positions
 from sfumato.data.source import from_arrays
@@ -26,24 +28,44 @@ def find_npz(path: Path) -> Shelf:
     shape = shapes["train"]
     for part, (n, *_) in shapes.items():
         if labels[part].shape[:1] != (n,):
-            raise DataError(f"{path}: {parts[part][1]} has shape {labels[part].shape} for {n} images in {parts[part][0]}; give "
-                            "one label per image")
+            raise DataError(
+                f"{path}: {parts[part][1]} has shape {labels[part].shape} for {n} images in {parts[part][0]}; give "
+                "one label per image"
+            )
         if shapes[part][1:] != shape[1:]:
-            raise DataError(f"{path}: images of {parts[part][0]} are {shapes[part][1:]}, those of {parts['train'][0]} "
-                            f"{shape[1:]}; store one size")
+            raise DataError(
+                f"{path}: images of {parts[part][0]} are {shapes[part][1:]}, those of {parts['train'][0]} "
+                f"{shape[1:]}; store one size"
+            )
     classes, numbers = encode_parts(labels, str(path), {part: y for part, (_, y) in parts.items()})
 
     def load() -> Loaded:
-        arrays: dict[str, Arrays] = {part: (read_member(path, x), numbers[part]) for part, (x, _) in parts.items()}
+        arrays: dict[str, Arrays] = {
+            part: (read_member(path, x), numbers[part]) for part, (x, _) in parts.items()
+        }
         try:
             sources = {part: from_arrays(*arrays[part], classes, path.stem, part) for part in parts}
         except SfumatoError as error:
             raise DataError(f"{path}: {error}") from None
-        return Loaded(sources["train"], positions(shape[0]), sources.get("test"), validation=sources.get("validation"))
+        return Loaded(
+            sources["train"],
+            positions(shape[0]),
+            sources.get("test"),
+            validation=sources.get("validation"),
+        )
 
     sizes = {part: n for part, (n, *_) in shapes.items()}
-    return Shelf(path.stem, str(path), classes, shape[1:], positions(shape[0]), sizes.get("test"), load,
-                 lambda name: _owners(path, name, sizes), sizes.get("validation"))  # fmt: skip
+    return Shelf(
+        path.stem,
+        str(path),
+        classes,
+        shape[1:],
+        positions(shape[0]),
+        sizes.get("test"),
+        load,
+        lambda name: _owners(path, name, sizes),
+        sizes.get("validation"),
+    )
 
 
 def _owners(path: Path, name: str, sizes: dict[str, int]) -> dict[str, list[str]]:
@@ -53,8 +75,15 @@ def _owners(path: Path, name: str, sizes: dict[str, int]) -> dict[str, list[str]
     if "train" not in keys and name in stored:
         keys["train"] = name
     if "train" not in keys:
-        raise ArgumentError("unit", name, f"{path} has no array {name}_train or {name} (found {', '.join(sorted(stored))})")
-    return {part: column(read_member(path, key), sizes[part], f"{path}: {key}") for part, key in keys.items()}
+        raise ArgumentError(
+            "unit",
+            name,
+            f"{path} has no array {name}_train or {name} (found {', '.join(sorted(stored))})",
+        )
+    return {
+        part: column(read_member(path, key), sizes[part], f"{path}: {key}")
+        for part, key in keys.items()
+    }
 
 
 def _stored(path: Path) -> set[str]:
@@ -62,7 +91,8 @@ def _stored(path: Path) -> set[str]:
 
 
 def read_images(path: Path) -> np.ndarray:
-    """Images without labels, (n, h, w, c): of a .npy, or x_test, X, images, x_train (the first there is) of a .npz.
+    """Images without labels, (n, h, w, c): of a .npy, or x_test, X, images, x_train (the first
+    there is) of a .npz.
 
     Raises DataError.
     """
@@ -72,17 +102,27 @@ def read_images(path: Path) -> np.ndarray:
         try:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # as in read_member
-            raise DataError(f"{path}: cannot be read ({_said(error)}); write it with numpy.save") from None
+            raise DataError(
+                f"{path}: cannot be read ({_said(error)}); write it with numpy.save"
+            ) from None
     else:
         stored = _stored(path)
         name = next((name for name in ("x_test", "X", "images", "x_train") if name in stored), None)
         if name is None:
-            raise DataError(f"{path}: has none of x_test, X, images, x_train (found {', '.join(sorted(stored)) or 'nothing'})")
+            raise DataError(
+                f"{path}: has none of x_test, X, images, x_train (found {', '.join(sorted(stored)) or 'nothing'})"
+            )
         images = read_member(path, name)
     images = images[..., None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or (images.dtype != np.uint8 and images.dtype.kind != "f"):
-        raise DataError(f"{path}: {images.dtype} {images.shape} are no images; give (n, h, w) or (n, h, w, c), uint8 or floats "
-                        "in [0, 1]")
+    if (
+        images.ndim != 4
+        or images.shape[3] not in (1, 3)
+        or (images.dtype != np.uint8 and images.dtype.kind != "f")
+    ):
+        raise DataError(
+            f"{path}: {images.dtype} {images.shape} are no images; give (n, h, w) or (n, h, w, c), uint8 or floats "
+            "in [0, 1]"
+        )
     return images
 
 
@@ -91,18 +131,28 @@ def members(path: Path) -> dict[str, int]:
     try:
         with Archive(path) as archive:
             return {name: archive.size(name) for name in archive.names}
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:  # the last: of another version of zip
-        raise DataError(f"{path}: cannot be read as .npz ({error}); write it with numpy.savez") from None
+    except (
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+    ) as error:  # the last: of another version of zip
+        raise DataError(
+            f"{path}: cannot be read as .npz ({error}); write it with numpy.savez"
+        ) from None
 
 
 def read_member(path: Path, key: str) -> np.ndarray:
-    """One array, whose header asks for no more memory than the archive holds bytes of it. Raises DataError."""
+    """One array, whose header asks for no more memory than the archive holds bytes of it. Raises
+    DataError."""
     try:
         _header(path, key)
         with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything
             return np.asarray(archive[key])
     except Exception as error:  # zip, each compression and NumPy have their own
-        raise DataError(f"{path}: {key} cannot be read ({_said(error)}); store plain numeric or string arrays") from None
+        raise DataError(
+            f"{path}: {key} cannot be read ({_said(error)}); store plain numeric or string arrays"
+        ) from None
 
 
 def _header(path: Path, key: str) -> tuple[int, ...]:
@@ -110,7 +160,11 @@ def _header(path: Path, key: str) -> tuple[int, ...]:
     name = f"{key}.npy"
     with zipfile.ZipFile(path) as archive, archive.open(name) as file:
         version = np.lib.format.read_magic(file)
-        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        reader = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
+        )
         shape, _, dtype = reader(file)
         bytes_left = archive.getinfo(name).file_size - file.tell()
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize != bytes_left:
@@ -127,10 +181,14 @@ def _image_shape(path: Path, key: str) -> tuple[int, int, int, int]:
     try:
         shape = _header(path, key)
     except Exception as error:  # as in read_member
-        raise DataError(f"{path}: {key} cannot be read ({_said(error)}); write it with numpy.savez") from None
+        raise DataError(
+            f"{path}: {key} cannot be read ({_said(error)}); write it with numpy.savez"
+        ) from None
     if len(shape) == 3:
         shape = (*shape, 1)
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
-        raise DataError(f"{path}: {key} has shape {shape}; give (n, h, w), or (n, h, w, c) with c = 1 or 3, n > 0")
+        raise DataError(
+            f"{path}: {key} has shape {shape}; give (n, h, w), or (n, h, w, c) with c = 1 or 3, n > 0"
+        )
     n, h, w, c = (int(size) for size in shape)
     return n, h, w, c

@@ -1,4 +1,5 @@
-"""A name or a path -> the data set. `open` reads it, `describe` only says what is publicly known of it."""
+"""A name or a path -> the data set. `open` reads it, `describe` only says what is publicly known of
+it."""
 
 import os
 from dataclasses import replace
@@ -12,7 +13,7 @@ from sfumato.data.download import Progress
 from sfumato.data.folder import find_folder
 from sfumato.data.named import find_named
 from sfumato.data.npz import find_npz
-from sfumato.data.registry import REGISTRY, names, published
+from sfumato.data.published import REGISTRY, names, published
 from sfumato.data.shelf import Loaded, Shelf
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions, check_fraction
@@ -35,9 +36,12 @@ def open(
     data_dir    where named data sets are looked for first, and downloaded to; then $SFUMATO_DATA or the user's cache
     validation  share of the training images split off for tuning, where the data set has no validation split of its own
     mirror      base address that replaces the official one ($SFUMATO_MIRROR too); data sets lie below it by name
-    Raises DataError where the data are missing, unreadable or unusable, ArgumentError for arguments out of range.
+    Raises DataError where the data are missing, unreadable or unusable, ArgumentError for arguments
+    out of range.
     """
-    return _shelf(name_or_path, data_dir, validation, options, download, mirror, progress).open(validation, options)
+    return _shelf(name_or_path, data_dir, validation, options, download, mirror, progress).open(
+        validation, options
+    )
 
 
 def describe(
@@ -48,11 +52,15 @@ def describe(
     options: ReadOptions = _DEFAULTS,
     download: bool = False,
 ) -> DataInfo:
-    """The public facts of what `open` would read with the same arguments. No image is decoded. Raises as `open` does.
+    """The public facts of what `open` would read with the same arguments. No image is decoded.
+    Raises as `open` does.
 
-    Its counts are those of `open`, except where files turn out unreadable and `skip_unreadable` leaves them out.
+    Its counts are those of `open`, except where files turn out unreadable and `skip_unreadable`
+    leaves them out.
     """
-    return _shelf(name_or_path, data_dir, validation, options, download).describe(validation, options)
+    return _shelf(name_or_path, data_dir, validation, options, download).describe(
+        validation, options
+    )
 
 
 def _shelf(
@@ -75,26 +83,38 @@ def _shelf(
     if path.suffix == ".npz" and path.is_file():
         return _fitted(find_npz(path), options)
     if path.is_file():
-        raise DataError(f"data={str(path)!r}: this is a file; give a folder with one sub-folder of images per class, "
-                        f"or a .npz file, or one of {', '.join(names())}")
+        raise DataError(
+            f"data={str(path)!r}: this is a file; give a folder with one sub-folder of images per class, "
+            f"or a .npz file, or one of {', '.join(names())}"
+        )
     looks_like_path = os.sep in str(name_or_path) or path.suffix
-    problem = "no such folder or file" if looks_like_path else "neither a named data set nor a folder or .npz file"
-    raise ArgumentError("data", str(name_or_path), f"{problem}; the named data sets are {', '.join(names())}")
+    problem = (
+        "no such folder or file"
+        if looks_like_path
+        else "neither a named data set nor a folder or .npz file"
+    )
+    raise ArgumentError(
+        "data", str(name_or_path), f"{problem}; the named data sets are {', '.join(names())}"
+    )
 
 
 def _fitted(shelf: Shelf, options: ReadOptions) -> Shelf:
-    """Resize and grey for images that are stored as arrays, done when they are read."""
+    """Resize and gray for images that are stored as arrays, done when they are read."""
     if shelf.shape is None or fitted_shape(shelf.shape, options) == shelf.shape:
         return shelf
     shape = fitted_shape(shelf.shape, options)
 
     def refitted(source: Source) -> Source:
         refit(source.raw([0]), options)  # fail now rather than in the middle of a run
-        return replace(source, shape=shape, read=lambda at: refit(source.read(np.asarray(at)), options))
+        return replace(
+            source, shape=shape, read=lambda at: refit(source.read(np.asarray(at)), options)
+        )
 
     def load() -> Loaded:
         loaded = shelf.load()
-        test, validation = (None if part is None else refitted(part) for part in (loaded.test, loaded.validation))
+        test, validation = (
+            None if part is None else refitted(part) for part in (loaded.test, loaded.validation)
+        )
         return replace(loaded, train=refitted(loaded.train), test=test, validation=validation)
 
     return replace(shelf, shape=shape, load=load)

@@ -1,8 +1,9 @@
 """Reading the pickles of the CIFAR python archives without running what they say.
 
-A pickle is a program: it may import any function and call it. This reader imports nothing. The few names that a
-pickled uint8 array needs lead to the inert stand-ins below; any other name is refused. The stand-ins only remember the
-shape and the bytes, so that asking for the number of images decodes none.
+A pickle is a program: it may import any function and call it. This reader imports nothing. The few
+names that a pickled uint8 array needs lead to the inert stand-ins below; any other name is refused.
+The stand-ins only remember the shape and the bytes, so that asking for the number of images decodes
+none.
 """
 
 import io
@@ -68,7 +69,8 @@ class _Unpickler(pickle.Unpickler):
         return _STAND_INS[module, name]
 
     def _encode(self, text: str, encoding: str = "latin1") -> bytes:
-        """How Python 3 writes bytes into an old pickle: as a call that encodes a string, each string once."""
+        """How Python 3 writes bytes into an old pickle: as a call that encodes a string, each
+        string once."""
         if encoding not in ("latin1", "latin-1"):
             raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
         self._left -= len(text)
@@ -78,27 +80,39 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _refuse_bomb(content: bytes) -> None:
-    """Refuse what costs memory or time beyond the file's size before it is unpickled: a memo with gaps is given memory for all
-    of them, and the hash of a nest of tuples (as a key) may take for ever.
+    """Refuse what costs memory or time beyond the file's size before it is unpickled: a memo with
+    gaps is given memory for all of them, and the hash of a nest of tuples (as a key) may take for
+    ever.
     """
     tuples = 0
     for place, (operation, argument, _) in enumerate(pickletools.genops(content)):
         tuples += operation.name.startswith("TUPLE")
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= int(argument or 0) <= place:
+        if (
+            operation.name in ("PUT", "BINPUT", "LONG_BINPUT")
+            and not 0 <= int(argument or 0) <= place
+        ):
             raise pickle.UnpicklingError("its memo has gaps")
     if tuples > _MOST_TUPLES:
         raise pickle.UnpicklingError(f"it has {tuples} tuples, of which an image batch needs few")
 
 
 def read_batch(file: io.BufferedIOBase, path: Path | str) -> dict[str, Any]:
-    """A pickled dictionary of plain values and `PickledArray`s, keys as text. Raises DataError for anything else."""
+    """A pickled dictionary of plain values and `PickledArray`s, keys as text. Raises DataError for
+    anything else."""
     try:
         content = file.read()
         _refuse_bomb(content)
         value = _Unpickler(content).load()
     except Exception as error:  # damaged opcodes surface as almost any exception
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise DataError(f"{path}: refused as a CIFAR batch ({said}); fetch the file again from its official address") from None
+        raise DataError(
+            f"{path}: refused as a CIFAR batch ({said}); fetch the file again from its official address"
+        ) from None
     if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a {type(value).__name__}, not the dictionary of a CIFAR batch; fetch it again")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): item for key, item in value.items()}
+        raise DataError(
+            f"{path}: holds a {type(value).__name__}, not the dictionary of a CIFAR batch; fetch it again"
+        )
+    return {
+        key.decode("latin1") if isinstance(key, bytes) else str(key): item
+        for key, item in value.items()
+    }

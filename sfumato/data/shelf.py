@@ -1,6 +1,7 @@
 """What every reader hands on: a data set that was found, listed, but not yet read.
 
-`describe` and `open` both split a `Shelf` by the same rule; only `open` calls `load`. So they cannot disagree.
+`describe` and `open` both split a `Shelf` by the same rule; only `open` calls `load`. So they
+cannot disagree.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +16,15 @@ from sfumato.data.units import check_on_one_side, check_told_apart
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
 Owners = Callable[[str], dict[str, list[str]]]
-"""`ReadOptions.unit` -> the unit of every training example ("train"), and the units of the data set's other parts ("test",
-"validation") as far as they are known. Raises ArgumentError, DataError.
+"""`ReadOptions.unit` -> the unit of every training example ("train"), and the units of the data
+set's other parts ("test", "validation") as far as they are known. Raises ArgumentError, DataError.
 """
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The data set as read; `names` are the training examples that remain after unreadable ones were left out."""
+    """The data set as read; `names` are the training examples that remain after unreadable ones
+    were left out."""
 
     train: Source
     names: tuple[str, ...]
@@ -44,15 +46,25 @@ class Shelf:
     load: Callable[[], Loaded]
     owners: Owners | None = None
     n_validation: int | None = None  # None: no validation split of its own
-    left_out: dict[str, int] = field(default_factory=dict)  # files that are not read, by their ending
-    named: bool = False  # `names` are the examples' own, so that they stay when other examples come or go
+    left_out: dict[str, int] = field(
+        default_factory=dict
+    )  # files that are not read, by their ending
+    named: bool = (
+        False  # `names` are the examples' own, so that they stay when other examples come or go
+    )
 
     def describe(self, validation: float, options: ReadOptions) -> DataInfo:
         units = self._units(options.unit)
-        sides = self._sides([units[name] for name in self.names] if units else self.names, validation, options)
+        sides = self._sides(
+            [units[name] for name in self.names] if units else self.names, validation, options
+        )
         own = {"validation": self.n_validation, "test": self.n_test}
-        counts = {side: len(indices) for side, indices in sides.items()} | {side: n for side, n in own.items() if n is not None}
-        found = DataInfo(self.name, self.path, self.classes, self.shape, counts, left_out=self.left_out)
+        counts = {side: len(indices) for side, indices in sides.items()} | {
+            side: n for side, n in own.items() if n is not None
+        }
+        found = DataInfo(
+            self.name, self.path, self.classes, self.shape, counts, left_out=self.left_out
+        )
         if not units or options.unit is None:
             chosen = len(sides) > 1 or options.share < 1
             return replace(found, by_position=chosen and not self.named)
@@ -63,7 +75,9 @@ class Shelf:
     def open(self, validation: float, options: ReadOptions) -> Splits:
         loaded = self.load()
         if len(set(loaded.train.labels.tolist())) < 2:
-            raise DataError(f"{self.path}: all training images are of one class; a classifier needs two or more")
+            raise DataError(
+                f"{self.path}: all training images are of one class; a classifier needs two or more"
+            )
         units = self._units(options.unit)
         owners = [units[name] for name in loaded.names] if units else None
         train = replace(loaded.train, owners=np.array(owners)) if owners else loaded.train
@@ -75,21 +89,32 @@ class Shelf:
         test = cut.get("test") if loaded.test is None else loaded.test
         return Splits(cut["train"], validation_part, test, loaded.skipped, self.left_out)
 
-    def _sides(self, names: Sequence[str], validation: float, options: ReadOptions) -> dict[str, np.ndarray]:
-        """As `partition` says; what the data set has itself is not split off. With a validation split of its own and no test
-        split, nobody is held out at all: all training examples are trained on, and the run is evaluated on the validation
-        examples.
+    def _sides(
+        self, names: Sequence[str], validation: float, options: ReadOptions
+    ) -> dict[str, np.ndarray]:
+        """As `partition` says; what the data set has itself is not split off. With a validation
+        split of its own and no test split, nobody is held out at all: all training examples are
+        trained on, and the run is evaluated on the validation examples.
         """
         has_validation = self.n_validation is not None
-        return partition(names, has_validation or self.n_test is not None, 0.0 if has_validation else validation, options)
+        return partition(
+            names,
+            has_validation or self.n_test is not None,
+            0.0 if has_validation else validation,
+            options,
+        )
 
     def _units(self, unit: str | None) -> dict[str, str]:
         """Name of an example -> its unit; empty if none are asked for."""
         if unit is None:
             return {}
         if self.owners is None:
-            raise ArgumentError("unit", unit, f"{self.name} does not say which images belong together; units are for folders, "
-                                ".npz files and files of feature rows")  # fmt: skip
+            raise ArgumentError(
+                "unit",
+                unit,
+                f"{self.name} does not say which images belong together; units are for folders, "
+                ".npz files and files of feature rows",
+            )
         found = self.owners(unit)
         check_told_apart(found["train"], unit, "training")
         for part in ("validation", "test"):
@@ -118,9 +143,13 @@ def shelve(held: Held, name: str, classes: tuple[str, ...], shape: tuple[int, in
     def load() -> Loaded:
         train, test = held.read()
         try:
-            sources = [from_arrays(*part, classes, name) for part in (train, test) if part is not None]
+            sources = [
+                from_arrays(*part, classes, name) for part in (train, test) if part is not None
+            ]
         except SfumatoError as error:
             raise DataError(f"{held.path}: {error}") from None
-        return Loaded(sources[0], positions(held.n_train), replace(sources[1], split="test") if test else None)
+        return Loaded(
+            sources[0], positions(held.n_train), replace(sources[1], split="test") if test else None
+        )
 
     return Shelf(name, held.path, classes, shape, positions(held.n_train), held.n_test, load)

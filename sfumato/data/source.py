@@ -1,6 +1,7 @@
-"""A `Source`: one split of labelled images, addressable by index, wherever the bytes lie.
+"""A `Source`: one split of labeled images, addressable by index, wherever the bytes lie.
 
-Shape letters: `n` images in the split, `b` images asked for, `h` `w` `c` height, width and channels of each.
+Shape letters: `n` images in the split, `b` images asked for, `h` `w` `c` height, width and channels
+of each.
 """
 
 import hashlib
@@ -29,24 +30,33 @@ class Source:
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]  # h, w, c of every image
     read: Read
-    rows: np.ndarray | None = None  # where the examples are rows of features: the matrix itself, perhaps mapped
-    owners: np.ndarray | None = None  # where units have several images: the name of the unit of each image (see `units.py`)
-    names: np.ndarray | None = None  # of each image, stable when others come or go; None: known by its position
+    rows: np.ndarray | None = (
+        None  # where the examples are rows of features: the matrix itself, perhaps mapped
+    )
+    owners: np.ndarray | None = (
+        None  # where units have several images: the name of the unit of each image (see `units.py`)
+    )
+    names: np.ndarray | None = (
+        None  # of each image, stable when others come or go; None: known by its position
+    )
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def examples(self) -> int:
-        """How many there are of what the guarantee is about: units, or images where each is its own."""
+        """How many there are of what the guarantee is about: units, or images where each is its
+        own."""
         return len(self) if self.owners is None else len(set(self.owners.tolist()))
 
     def raw(self, indices: Any) -> Shaped[np.ndarray, "b h w c"]:
-        """The images at `indices` (integers or a boolean mask), as stored. Raises ArgumentError outside the split."""
+        """The images at `indices` (integers or a boolean mask), as stored. Raises ArgumentError
+        outside the split."""
         return self.read(_as_indices(indices, len(self)))
 
     def images(self, indices: Any) -> Float32[np.ndarray, "b h w c"]:
-        """The images at `indices`: uint8 is divided by 255, floats pass as they are (NaN stays NaN)."""
+        """The images at `indices`: uint8 is divided by 255, floats pass as they are (NaN stays
+        NaN)."""
         raw = self.raw(indices)
         pixels = raw.astype(np.float32)
         return pixels / np.float32(255) if raw.dtype == np.uint8 else pixels
@@ -56,14 +66,26 @@ class Source:
         chosen, read = _as_indices(indices, len(self)), self.read
         if np.array_equal(chosen, np.arange(len(self))):
             return replace(self, split=split)
-        owners, names = (None if each is None else each[chosen] for each in (self.owners, self.names))
-        return Source(self.name, split, self.labels[chosen], self.class_names, self.shape, lambda at: read(chosen[at]),
-                      owners=owners, names=names)  # fmt: skip
+        owners, names = (
+            None if each is None else each[chosen] for each in (self.owners, self.names)
+        )
+        return Source(
+            self.name,
+            split,
+            self.labels[chosen],
+            self.class_names,
+            self.shape,
+            lambda at: read(chosen[at]),
+            owners=owners,
+            names=names,
+        )
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
-        """`mac` of a digest over everything a model could learn from: classes, labels, units, pixels, in this order.
+        """`mac` of a digest over everything a model could learn from: classes, labels, units,
+        pixels, in this order.
 
-        The digest itself is never shown: without a key, anyone who guesses the data could confirm the guess.
+        The digest itself is never shown: without a key, anyone who guesses the data could confirm
+        the guess.
         """
         digest = hashlib.sha256()
         _add_names(digest, self.class_names)
@@ -83,8 +105,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Splits:
-    """What `open` returns. `skipped` names the unreadable files that were left out, if that was asked for. `left_out` counts
-    the files that no image format is known for, by their ending.
+    """What `open` returns. `skipped` names the unreadable files that were left out, if that was
+    asked for. `left_out` counts the files that no image format is known for, by their ending.
     """
 
     train: Source
@@ -94,8 +116,8 @@ class Splits:
     left_out: dict[str, int] = field(default_factory=dict)
 
     def evaluated(self, validation: float) -> Source | None:
-        """What a run is evaluated on. validation: the share that was asked for. Where that is 0, the test images; if there are
-        none, the data set's own validation images.
+        """What a run is evaluated on. validation: the share that was asked for. Where that is 0,
+        the test images; if there are none, the data set's own validation images.
         """
         return self.validation if validation > 0 or self.test is None else self.test
 
@@ -111,12 +133,16 @@ class DataInfo:
     path: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int] | None  # None where the first file's header cannot be read
-    counts: dict[str, int]  # images: {"train": n, "validation": k, "test": m}; a split that is absent has no entry
+    counts: dict[
+        str, int
+    ]  # images: {"train": n, "validation": k, "test": m}; a split that is absent has no entry
     unit: str = "image"
     units: int | None = None  # of the training split, where units have several images
     images_per_unit: int | None = None  # how many of a unit's images are used at most
     by_position: bool = False  # who is held out, or used at all, goes by where an example stands
-    left_out: dict[str, int] = field(default_factory=dict)  # files that are not read, by their ending
+    left_out: dict[str, int] = field(
+        default_factory=dict
+    )  # files that are not read, by their ending
 
     @property
     def examples(self) -> int:
@@ -125,23 +151,31 @@ class DataInfo:
 
 
 def from_arrays(
-    images: Any, labels: Any, class_names: Sequence[str] | None = None, name: str = "arrays", split: str = "train"
+    images: Any,
+    labels: Any,
+    class_names: Sequence[str] | None = None,
+    name: str = "arrays",
+    split: str = "train",
 ) -> Source:
     """A source over arrays in memory.
 
     `images`: (n, h, w) or (n, h, w, c) with c = 1 or 3; uint8, or floats meant to lie in [0, 1].
-    `labels`: (n,) or (n, 1) whole numbers or strings; the classes are the sorted distinct ones. With `class_names`, numbers are
-    places in that list, and strings are among its names.
-    Raises DataError, ArgumentError.
+    `labels`: (n,) or (n, 1) whole numbers or strings; the classes are the sorted distinct ones.
+    With `class_names`, numbers are places in that list, and strings are among its names. Raises
+    DataError, ArgumentError.
     """
     pixels = _as_images(images)
     indices, names = _as_labels(labels, class_names)
     if len(indices) != len(pixels):
-        raise DataError(f"labels: {len(indices)} labels for {len(pixels)} images; give exactly one label per image")
+        raise DataError(
+            f"labels: {len(indices)} labels for {len(pixels)} images; give exactly one label per image"
+        )
     if len(pixels) == 0:
         raise DataError("images: there are none (n=0); give at least one image per class")
     if len(names) < 2:
-        raise DataError(f"labels: only one class ({names[0]!r}); a classifier needs images of two classes or more")
+        raise DataError(
+            f"labels: only one class ({names[0]!r}); a classifier needs images of two classes or more"
+        )
     h, w, c = (int(size) for size in pixels.shape[1:])
     return Source(name, split, indices, names, (h, w, c), lambda at: pixels[at])
 
@@ -157,9 +191,11 @@ def not_finite(rows: Shaped[np.ndarray, "n ..."]) -> Bool[np.ndarray, " n"]:
 
 def warn_if_not_finite(rows: Shaped[np.ndarray, "n ..."], what: str) -> None:
     """Before a prediction: nothing can be said of such rows."""
-    if spoilt := int(not_finite(rows).sum()):
-        warnings.warn(f"{spoilt} of {len(rows)} {what} hold NaN or infinity: what is predicted for them means nothing",
-                      stacklevel=4)  # fmt: skip
+    if spoiled := int(not_finite(rows).sum()):
+        warnings.warn(
+            f"{spoiled} of {len(rows)} {what} hold NaN or infinity: what is predicted for them means nothing",
+            stacklevel=4,
+        )
 
 
 def _add_names(digest: Any, names: Sequence[str]) -> None:
@@ -176,7 +212,9 @@ def _as_indices(indices: Any, n: int) -> np.ndarray:
     if at.size == 0:
         return np.zeros(0, np.int64)
     if at.ndim != 1 or at.dtype.kind not in "iu":
-        raise ArgumentError("indices", f"{at.dtype}{list(at.shape)}", f"give a list of integers, or a mask of {n}")
+        raise ArgumentError(
+            "indices", f"{at.dtype}{list(at.shape)}", f"give a list of integers, or a mask of {n}"
+        )
     if at.min() < 0 or at.max() >= n:
         wrong = int(at.min() if at.min() < 0 else at.max())
         raise ArgumentError("indices", wrong, f"this split has images 0 to {n - 1}")
@@ -188,7 +226,9 @@ def _as_images(images: Any) -> np.ndarray:
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
-        raise ArgumentError("images", f"shape {np.shape(images)}", "give (n, h, w), or (n, h, w, c) with c = 1 or 3")
+        raise ArgumentError(
+            "images", f"shape {np.shape(images)}", "give (n, h, w), or (n, h, w, c) with c = 1 or 3"
+        )
     check_pixels(pixels)
     return pixels
 
@@ -196,10 +236,14 @@ def _as_images(images: Any) -> np.ndarray:
 def check_pixels(pixels: np.ndarray) -> None:
     """Raises ArgumentError unless they are uint8, or floats that look like [0, 1]."""
     if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
-        raise ArgumentError("images", f"dtype {pixels.dtype}", "convert to uint8 (0 to 255) or to floats in [0, 1]")
+        raise ArgumentError(
+            "images", f"dtype {pixels.dtype}", "convert to uint8 (0 to 255) or to floats in [0, 1]"
+        )
     # A few wild pixels are one example's own affair.
     if pixels.dtype.kind == "f" and pixels.size and np.mean(pixels > 1.5) > 0.01:
-        raise ArgumentError("images", f"floats up to {np.nanmax(pixels):.4g}", "divide by 255, or give uint8")
+        raise ArgumentError(
+            "images", f"floats up to {np.nanmax(pixels):.4g}", "divide by 255, or give uint8"
+        )
 
 
 def scaled(pixels: np.ndarray) -> Float32[np.ndarray, "..."]:
@@ -208,7 +252,9 @@ def scaled(pixels: np.ndarray) -> Float32[np.ndarray, "..."]:
     return pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels.astype(np.float32)
 
 
-def _as_labels(labels: Any, class_names: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def _as_labels(
+    labels: Any, class_names: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
     if class_names is None:
         classes, indices = encode(labels)
         return indices, names_of(classes)
@@ -220,6 +266,9 @@ def _as_labels(labels: Any, class_names: Sequence[str] | None) -> tuple[np.ndarr
         return encode(given, classes=names, known="the class names")[1], names
     low, high = (int(given.min()), int(given.max())) if given.size else (0, 0)
     if low < 0 or high >= len(names):
-        raise ArgumentError("labels", low if low < 0 else high, f"class indices run from 0 to {len(names) - 1}; leave "
-                            "class_names out for other codes")  # fmt: skip
+        raise ArgumentError(
+            "labels",
+            low if low < 0 else high,
+            f"class indices run from 0 to {len(names) - 1}; leave class_names out for other codes",
+        )
     return given.astype(np.int32), names

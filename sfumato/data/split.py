@@ -1,16 +1,19 @@
 """Who is on which side of a split.
 
-Differential privacy compares neighbouring data sets: D, and D without one example. If the held-out examples were drawn
-from a shuffled list of all n, removing one example would reshuffle the rest; the training sets of D and D' would then
-differ in many examples and an (epsilon, delta) for one example would cover nothing. So each example decides alone:
+Differential privacy compares neighboring data sets: D, and D without one example. If the held-out
+examples were drawn from a shuffled list of all n, removing one example would reshuffle the rest;
+the training sets of D and D' would then differ in many examples and an (epsilon, delta) for one
+example would cover nothing. So each example decides alone:
 
     u(example) = H(seed, purpose, the example's own name) in [0, 1);   held out  <=>  u < fraction
 
-Then the side of an example depends on nothing but its name, and neighbours stay neighbours after the split. The price:
-the fraction is met only on average. A file's name is its path in the folder. An example of an array has no name but its
-position, so there a neighbour means "that position is empty", not "the later ones move up". `seed` is public.
+Then the side of an example depends on nothing but its name, and neighbors stay neighbors after the
+split. The price: the fraction is met only on average. A file's name is its path in the folder. An
+example of an array has no name but its position, so there a neighbor means "that position is
+empty", not "the later ones move up". `seed` is public.
 
-The purposes "test" and "validation" use independent hashes, so the one split says nothing about the other.
+The purposes "test" and "validation" use independent hashes, so the one split says nothing about the
+other.
 """
 
 import hashlib
@@ -27,8 +30,8 @@ from sfumato.core.errors import ArgumentError
 class ReadOptions:
     """How a data set is read.
 
-    resize           shorter side -> this many pixels (bicubic), then the centre square
-    grey             one channel instead of three
+    resize           shorter side -> this many pixels (bicubic), then the center square
+    gray             one channel instead of three
     skip_unreadable  leave unreadable files out (and name them) instead of stopping
     test_fraction    share held out as test where a data set has neither a test nor a validation split of its own
     share            share of the training images that is used at all
@@ -38,7 +41,7 @@ class ReadOptions:
     """
 
     resize: int | None = None
-    grey: bool = False
+    gray: bool = False
     skip_unreadable: bool = False
     test_fraction: float = 0.2
     share: float = 1.0
@@ -50,7 +53,11 @@ class ReadOptions:
             raise ArgumentError("resize", self.resize, "give a side of 1 to 4096 pixels")
         check_fraction("test_fraction", self.test_fraction)
         if not 0 < self.share <= 1:
-            raise ArgumentError("share", self.share, "give a share of the training images greater than 0 and at most 1")
+            raise ArgumentError(
+                "share",
+                self.share,
+                "give a share of the training images greater than 0 and at most 1",
+            )
 
 
 SPELLINGS = {
@@ -63,15 +70,21 @@ SPELLINGS = {
 
 def split_of(name: str) -> str | None:
     """The split that a folder or array of this name is taken for."""
-    return next((split for split, spellings in SPELLINGS.items() if name.casefold() in spellings), None)
+    return next(
+        (split for split, spellings in SPELLINGS.items() if name.casefold() in spellings), None
+    )
 
 
 def check_fraction(argument: str, value: float) -> None:
     if not 0 <= value < 1:  # also refuses NaN
-        raise ArgumentError(argument, value, "give a share of the examples: 0 (none) up to, but not including, 1")
+        raise ArgumentError(
+            argument, value, "give a share of the examples: 0 (none) up to, but not including, 1"
+        )
 
 
-def held_out(names: Iterable[str], fraction: float, seed: int, purpose: str) -> Bool[np.ndarray, " n"]:
+def held_out(
+    names: Iterable[str], fraction: float, seed: int, purpose: str
+) -> Bool[np.ndarray, " n"]:
     """True for every example that its name's hash puts on the held-out side."""
     prefix = hashlib.blake2b(f"sfumato split {seed} {purpose}\n".encode(), digest_size=8)
     # Half-open and exact: u = hash / 2^64 < fraction, decided in integers.
@@ -88,10 +101,12 @@ def held_out(names: Iterable[str], fraction: float, seed: int, purpose: str) -> 
 def partition(
     names: Sequence[str], has_test: bool, validation: float, options: ReadOptions
 ) -> dict[str, np.ndarray]:
-    """Indices into `names` of "train", and of "validation" and "test" where they are split off. Raises ArgumentError.
+    """Indices into `names` of "train", and of "validation" and "test" where they are split off.
+    Raises ArgumentError.
 
-    `names` are the examples of the training part, or the units that they belong to: images of one name stay together.
-    `has_test` says whether a part to evaluate on exists beside them, so that none need be held out.
+    `names` are the examples of the training part, or the units that they belong to: images of one
+    name stay together. `has_test` says whether a part to evaluate on exists beside them, so that
+    none need be held out.
     """
     is_test = held_out(names, 0.0 if has_test else options.test_fraction, options.seed, "test")
     is_validation = held_out(names, validation, options.seed, "validation") & ~is_test
@@ -103,9 +118,23 @@ def partition(
         sides["test"] = np.flatnonzero(is_test)
     for side, indices in sides.items():
         if len(indices) == 0:
-            given = {"validation": validation, "test_fraction": options.test_fraction, "share": options.share}
-            argument = "validation" if side == "validation" else "share" if options.share < 1 else "test_fraction"
+            given = {
+                "validation": validation,
+                "test_fraction": options.test_fraction,
+                "share": options.share,
+            }
+            argument = (
+                "validation"
+                if side == "validation"
+                else "share"
+                if options.share < 1
+                else "test_fraction"
+            )
             value = given[argument]
-            raise ArgumentError(argument, value, f"no image falls on the {side} side; {len(names)} images are too few "
-                                "for this share")
+            raise ArgumentError(
+                argument,
+                value,
+                f"no image falls on the {side} side; {len(names)} images are too few "
+                "for this share",
+            )
     return sides

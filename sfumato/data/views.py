@@ -1,8 +1,9 @@
-"""Augmented views: random shifts and mirror images, as in De et al. 2022, Sec. 3.2 (pad, crop, flip).
+"""Augmented views: random shifts and mirror images, as in De et al. 2022, Sec. 3.2 (pad, crop,
+flip).
 
-A view is a function of (seed, step, index of the example, number of the view) alone, so neither the size of a microbatch
-nor a resumed run changes it. The seed comes from the secret key (see `runs/jobs.py`): SplitMix64 (Steele et al. 2014)
-over the counter, vectorised.
+A view is a function of (seed, step, index of the example, number of the view) alone, so neither the
+size of a microbatch nor a resumed run changes it. The seed comes from the secret key (see
+`runs/jobs.py`): SplitMix64 (Steele et al. 2014) over the counter, vectorized.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from jaxtyping import Float32, Int64, UInt64
 
 @dataclass(frozen=True)
 class Views:
-    """`count` views per example, each shifted by up to `shift` pixels (mirrored at the border) and flipped half the time.
+    """`count` views per example, each shifted by up to `shift` pixels (mirrored at the border) and
+    flipped half the time.
 
     count=0 means the image itself, unchanged.
     """
@@ -58,7 +60,8 @@ def _words(seed: int, step: int, indices: np.ndarray, count: int) -> UInt64[np.n
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
-    """The SplitMix64 finaliser: a bijection of 64-bit words whose output bits all depend on all input bits."""
+    """The SplitMix64 finalizer: a bijection of 64-bit words whose output bits all depend on all
+    input bits."""
     with np.errstate(over="ignore"):
         z = z + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -14,11 +14,22 @@ from sfumato.noise.gaussian import Gaussian
 from sfumato.noise.lattice import LatticeGaussian
 from sfumato.privacy.events import Inner
 
-__all__ = ["NOISES", "BandedGaussian", "BandedStep", "Bound", "Gaussian", "LatticeGaussian", "Mechanism", "Promised"]
+__all__ = [
+    "NOISES",
+    "BandedGaussian",
+    "BandedStep",
+    "Bound",
+    "Gaussian",
+    "LatticeGaussian",
+    "Mechanism",
+    "Promised",
+]
+
 
 class Mechanism(Protocol):
-    """What adds noise, and the event that may be claimed for it. Noise is for a sum that it was bound to (`binding.py`), so no
-    two sums can be given the same; called, it does both: `release(bind(total, key))`.
+    """What adds noise, and the event that may be claimed for it. Noise is for a sum that it was
+    bound to (`binding.py`), so no two sums can be given the same; called, it does both:
+    `release(bind(total, key))`.
     """
 
     @property
@@ -34,9 +45,16 @@ Promised = Gaussian | BandedStep
 
 def _on_lattice(promised: Promised) -> LatticeGaussian:
     if not isinstance(promised, Gaussian):
-        raise ArgumentError("noise", "lattice", "correlated noise is not drawn on a lattice; take --noise gaussian or no bands")
+        raise ArgumentError(
+            "noise",
+            "lattice",
+            "correlated noise is not drawn on a lattice; take --noise gaussian or no bands",
+        )
     return LatticeGaussian(promised.multiplier)
 
 
-NOISES: dict[str, Callable[[Promised], Mechanism]] = {"gaussian": lambda promised: promised, "lattice": _on_lattice}
+NOISES: dict[str, Callable[[Promised], Mechanism]] = {
+    "gaussian": lambda promised: promised,
+    "lattice": _on_lattice,
+}
 """By the names of `--noise`: the mechanism that keeps what a procedure promises."""

@@ -1,29 +1,34 @@
-"""Correlated Gaussian noise: each step takes back a part of the noise that earlier steps added. For DP-SGD.
+"""Correlated Gaussian noise: each step takes back a part of the noise that earlier steps added. For
+DP-SGD.
 
-What counts in a run of gradient steps is not the noise of one step but the noise of their sum. Let z_0, z_1, ... be
-independent N(0, (sigma S)^2) and C a lower-triangular Toeplitz matrix with coefficients c_0 .. c_{b-1} ("bands") and
-c_0^2 + ... + c_{b-1}^2 = 1. Step t releases
+What counts in a run of gradient steps is not the noise of one step but the noise of their sum. Let
+z_0, z_1, ... be independent N(0, (sigma S)^2) and C a lower-triangular Toeplitz matrix with
+coefficients c_0 .. c_{b-1} ("bands") and c_0^2 + ... + c_{b-1}^2 = 1. Step t releases
 
     x_t + y_t        x_t the clipped sum,   C y = z,   so   y_t = (z_t - c_1 y_{t-1} - ... - c_{b-1} y_{t-b+1}) / c_0
 
-Privacy. All releases together are an invertible, causal linear map, C^-1, of C x + z: so they tell as much as that. An
-example that takes part in step s moves C x by the column s of C times its clipped gradient: by at most S in norm, in the rows
-s .. s+b-1 only. If its next turn is at least b steps later (`CyclicPoisson` with at least b groups), the rows of its turns do
-not meet. Every turn is then one Gaussian mechanism of sensitivity S and deviation sigma S, sampled with the probability with
-which the example takes part, and its turns compose as those of DP-SGD do, however later gradients depend on earlier releases.
-Choquette-Choo et al. 2023, "(Amplified) Banded Matrix Factorization" (arXiv 2306.08153, Thm. 4 and Alg. 2). So the event is
-that of independent noise on cyclic samples; with 1 band it is independent noise.
+Privacy. All releases together are an invertible, causal linear map, C^-1, of C x + z: so they tell
+as much as that. An example that takes part in step s moves C x by the column s of C times its
+clipped gradient: by at most S in norm, in the rows s .. s+b-1 only. If its next turn is at least b
+steps later (`CyclicPoisson` with at least b groups), the rows of its turns do not meet. Every turn
+is then one Gaussian mechanism of sensitivity S and deviation sigma S, sampled with the probability
+with which the example takes part, and its turns compose as those of DP-SGD do, however later
+gradients depend on earlier releases. Choquette-Choo et al. 2023, "(Amplified) Banded Matrix
+Factorization" (arXiv 2306.08153, Thm. 4 and Alg. 2). So the event is that of independent noise on
+cyclic samples; with 1 band it is independent noise.
 
-Coefficients. For prefix sums, the matrix A of ones, A = C^2 has c_k = binom(2 k, k) / 4^k, and C^-1 of it is near the best
-factor for the noise of every partial sum; cut to b bands and scaled it stays so (Kalinin & Lampert 2024, "Banded Square Root
-Matrix Factorization", arXiv 2405.13763, Sec. 3, momentum included). With momentum beta the sums of steps are A_beta =
-A (1 - beta L)^-1, L the shift by one, and the root is the product of both roots: c_k = sum_i r_{k-i} r_i beta^i.
+Coefficients. For prefix sums, the matrix A of ones, A = C^2 has c_k = binom(2 k, k) / 4^k, and C^-1
+of it is near the best factor for the noise of every partial sum; cut to b bands and scaled it stays
+so (Kalinin & Lampert 2024, "Banded Square Root Matrix Factorization", arXiv 2405.13763, Sec. 3,
+momentum included). With momentum beta the sums of steps are A_beta = A (1 - beta L)^-1, L the shift
+by one, and the root is the product of both roots: c_k = sum_i r_{k-i} r_i beta^i.
 
-Noise is bound to what it hides (`binding.py`), and the release of step t hides earlier noise beside its sum: two copies of a
-run that went apart in step s may well have the same sum in a later step t (that of an empty batch), but with the same z_t the
-difference of their releases would tell that of y_s, and this the sums of step s. So the seal of a step covers the seal of the
-step before it, and thereby all the past. The past noise is drawn again from the key and the seals of its sums; those travel
-with the state of the run.
+Noise is bound to what it hides (`binding.py`), and the release of step t hides earlier noise beside
+its sum: two copies of a run that went apart in step s may well have the same sum in a later step t
+(that of an empty batch), but with the same z_t the difference of their releases would tell that of
+y_s, and this the sums of step s. So the seal of a step covers the seal of the step before it, and
+thereby all the past. The past noise is drawn again from the key and the seals of its sums; those
+travel with the state of the run.
 """
 
 from collections.abc import Callable
@@ -44,7 +49,8 @@ from sfumato.privacy.events import BandedGaussianEvent
 
 
 def square_root_bands(bands: int, momentum: float = 0.0) -> Float[np.ndarray, " bands"]:
-    """c_0 .. c_{bands-1}, of norm 1. momentum: the optimiser's, from 0 to less than 1. Raises ArgumentError."""
+    """c_0 .. c_{bands-1}, of norm 1. momentum: the optimizer's, from 0 to less than 1. Raises
+    ArgumentError."""
     if not 0 <= momentum < 1:
         raise ArgumentError("momentum", momentum, "give a number from 0 to less than 1")
     k = np.arange(1, whole("bands", bands))
@@ -53,8 +59,11 @@ def square_root_bands(bands: int, momentum: float = 0.0) -> Float[np.ndarray, " 
     return product / np.linalg.norm(product)
 
 
-def error_of_sums(coefficients: Float[np.ndarray, " b"], steps: int, momentum: float = 0.0) -> float:
-    """How much of unit noise z is in the parameters: the deviation of A_beta C^-1 z per number, root mean square over steps.
+def error_of_sums(
+    coefficients: Float[np.ndarray, " b"], steps: int, momentum: float = 0.0
+) -> float:
+    """How much of unit noise z is in the parameters: the deviation of A_beta C^-1 z per number,
+    root mean square over steps.
 
     For `[1.0]`, independent noise without momentum, it is sqrt((steps + 1) / 2).
     """
@@ -62,12 +71,15 @@ def error_of_sums(coefficients: Float[np.ndarray, " b"], steps: int, momentum: f
 
     impulse = np.zeros(steps)
     impulse[0] = 1.0
-    response = lfilter([1.0], np.convolve(np.convolve(coefficients, [1.0, -1.0]), [1.0, -momentum]), impulse)
+    response = lfilter(
+        [1.0], np.convolve(np.convolve(coefficients, [1.0, -1.0]), [1.0, -momentum]), impulse
+    )
     return float(np.sqrt(np.mean(np.cumsum(response**2))))
 
 
 class Following(BoundedSum):
-    """A sum that follows others. seals: of the sums of all steps, a row each; those of the steps before this one are known."""
+    """A sum that follows others. seals: of the sums of all steps, a row each; those of the steps
+    before this one are known."""
 
     seals: UInt8[Array | np.ndarray, "steps 16"]
 
@@ -86,9 +98,9 @@ def value_of(released: PyTree) -> PyTree:
 
 @dataclass(eq=False)
 class BandedGaussian:
-    """The noise of a whole run, to be asked for step by step with `at`. Holds the last b - 1 steps' noise, which is as secret
-    as the key: whoever knows y_t knows x_t. It is never written down; after a crash it is drawn again from the key and the
-    seals.
+    """The noise of a whole run, to be asked for step by step with `at`. Holds the last b - 1 steps'
+    noise, which is as secret as the key: whoever knows y_t knows x_t. It is never written down;
+    after a crash it is drawn again from the key and the seals.
 
     multiplier: sigma. Raises ArgumentError.
     """
@@ -105,7 +117,11 @@ class BandedGaussian:
         positive("multiplier", self.multiplier)
         norm = float(np.linalg.norm(self.coefficients))
         if not (abs(norm - 1) < 1e-9 and self.coefficients[0] > 0):
-            raise ArgumentError("coefficients", self.coefficients, "give coefficients of norm 1, the first of them positive")
+            raise ArgumentError(
+                "coefficients",
+                self.coefficients,
+                "give coefficients of norm 1, the first of them positive",
+            )
 
     @property
     def event(self) -> BandedGaussianEvent:
@@ -116,11 +132,13 @@ class BandedGaussian:
         return np.zeros((steps, SEAL_BYTES), np.uint8)
 
     def at(self, step: int, name_of: Callable[[int], str]) -> "BandedStep":
-        """The mechanism of one step. name_of: step -> the name of its release, which its key is seen under."""
+        """The mechanism of one step. name_of: step -> the name of its release, which its key is
+        seen under."""
         return BandedStep(self, step, name_of)
 
     def unit_noise(self, step: int, bound: Bound, keys: list[SecretKey]) -> list[np.ndarray]:
-        """y_step for sigma S = 1, a float64 array per leaf of the sum. A function of the keys, whatever was asked for before.
+        """y_step for sigma S = 1, a float64 array per leaf of the sum. A function of the keys,
+        whatever was asked for before.
 
         keys: of the noise z of all steps up to this one.
         """
@@ -153,12 +171,21 @@ class BandedStep:
         """Raises ArgumentError for a sum that does not know those before it."""
         past = self._seals(total)
         coefficients = [float(c) for c in self.noise.coefficients]
-        return bind(total, key, "banded", self.noise.multiplier, *coefficients, past[-1] if past else "first")
+        return bind(
+            total,
+            key,
+            "banded",
+            self.noise.multiplier,
+            *coefficients,
+            past[-1] if past else "first",
+        )
 
     def release(self, bound: Bound) -> Sealed:
         """The released value, float32."""
         seals = [*self._seals(bound.total), bound.seal]
-        keys = [under(bound.release.beside(self.name_of(step)), seal) for step, seal in enumerate(seals)]
+        keys = [
+            under(bound.release.beside(self.name_of(step)), seal) for step, seal in enumerate(seals)
+        ]
         scale = self.noise.multiplier * bound.total.sensitivity.add_or_remove
         value = add(bound.total.value, self.noise.unit_noise(self.step, bound, keys), scale)
         return Sealed(value, np.frombuffer(bytes.fromhex(bound.seal), np.uint8))
@@ -169,5 +196,9 @@ class BandedStep:
     def _seals(self, total: BoundedSum) -> list[str]:
         """Of the steps before this one."""
         if not isinstance(total, Following):
-            raise ArgumentError("total", type(total).__name__, "correlated noise needs earlier sums' seals; give a Following")
+            raise ArgumentError(
+                "total",
+                type(total).__name__,
+                "correlated noise needs earlier sums' seals; give a Following",
+            )
         return [row.tobytes().hex() for row in np.asarray(total.seals)[: self.step]]

@@ -1,14 +1,18 @@
-"""Noise is bound to what it hides: its stream is PRF(key, release, seal of the sum), as in deterministic signatures (RFC 6979).
+"""Noise is bound to what it hides: its stream is PRF(key, release, seal of the sum), as in
+deterministic signatures (RFC 6979).
 
-Noise that were a function of (key, release) alone would be the same on two sums of one name, and their difference would be
-free of noise. Two such sums need no malice: copy the directory of a stopped run and go on with both copies on machines that
-round differently, restore a backup, upgrade, lose the file of the replay guard. So the noise depends on all that the released
-value does: the numbers of the sum with their names, shapes and types, its sensitivity, the mechanism and its scale. Then
+Noise that were a function of (key, release) alone would be the same on two sums of one name, and
+their difference would be free of noise. Two such sums need no malice: copy the directory of a
+stopped run and go on with both copies on machines that round differently, restore a backup,
+upgrade, lose the file of the replay guard. So the noise depends on all that the released value
+does: the numbers of the sum with their names, shapes and types, its sensitivity, the mechanism and
+its scale. Then
 
     the same sum     repeats the same release, to the bit, and tells nothing new;
     another sum      gets noise that is independent of the first, as it does from a fresh key.
 
-The seal is a keyed BLAKE2b: whoever lacks the key learns nothing from it, so it may be kept beside the run.
+The seal is a keyed BLAKE2b: whoever lacks the key learns nothing from it, so it may be kept beside
+the run.
 """
 
 import json
@@ -26,7 +30,8 @@ SEAL_BYTES = 16
 
 @dataclass(frozen=True)
 class Bound:
-    """A sum with the key of the noise that is its own. release: the key as seen from under the release's name."""
+    """A sum with the key of the noise that is its own. release: the key as seen from under the
+    release's name."""
 
     total: BoundedSum
     release: SecretKey
@@ -46,7 +51,10 @@ def under(release: SecretKey, seal: str) -> SecretKey:
 def bind(total: BoundedSum, release: SecretKey, how: str, *numbers: float | str) -> Bound:
     """how, numbers: the mechanism, and all that its noise depends on beside the sum."""
     leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(total.value)]
-    shapes = [[name, str(leaf.dtype), leaf.shape] for name, leaf in zip(leaf_names(total.value), leaves, strict=True)]
+    shapes = [
+        [name, str(leaf.dtype), leaf.shape]
+        for name, leaf in zip(leaf_names(total.value), leaves, strict=True)
+    ]
     # It tells how long each leaf is, so no two lists of parts are the same bytes.
     header = json.dumps([how, *numbers, total.sensitivity.add_or_remove, shapes]).encode()
     parts = [leaf.reshape(-1).view(np.uint8).data for leaf in leaves]

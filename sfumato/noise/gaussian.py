@@ -1,7 +1,8 @@
 """The Gaussian mechanism.
 
-Noise is drawn on the host from the secret key's streams, in float64, one stream per leaf: the same noise on every device
-and for any number of devices, and never a 32- or 64-bit seed. It waits for the sum, to which it is bound (`binding.py`).
+Noise is drawn on the host from the secret key's streams, in float64, one stream per leaf: the same
+noise on every device and for any number of devices, and never a 32- or 64-bit seed. It waits for
+the sum, to which it is bound (`binding.py`).
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from sfumato.privacy.events import GaussianEvent
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Adds N(0, (multiplier * sensitivity)^2) to every number of a BoundedSum (add-or-remove-one sensitivity)."""
+    """Adds N(0, (multiplier * sensitivity)^2) to every number of a BoundedSum (add-or-remove-one
+    sensitivity)."""
 
     multiplier: float
 
@@ -57,7 +59,10 @@ def unit_noise(value: PyTree, key: SecretKey) -> list[np.ndarray]:
 def add(value: PyTree, noise: list[np.ndarray], scale: float) -> PyTree:
     """value + scale * noise, summed in float64 and released in float32. noise: one array per leaf."""
     leaves, structure = jax.tree.flatten(value)
-    return jax.tree.unflatten(structure, [
-        jnp.asarray((np.asarray(leaf, np.float64) + scale * draw).astype(np.float32))
-        for leaf, draw in zip(leaves, noise, strict=True)
-    ])  # fmt: skip
+    return jax.tree.unflatten(
+        structure,
+        [
+            jnp.asarray((np.asarray(leaf, np.float64) + scale * draw).astype(np.float32))
+            for leaf, draw in zip(leaves, noise, strict=True)
+        ],
+    )

@@ -1,19 +1,23 @@
-"""Gaussian noise on a lattice: no release tells, by the pattern of its last bits, what it was added to.
+"""Gaussian noise on a lattice: no release tells, by the pattern of its last bits, what it was added
+to.
 
-A sum of floats plus a float of noise is one of few floats that this sum can reach, so bits that should be noise show whether a
-record is there (Mironov 2012; Jin et al. 2021). Here every release is a whole multiple of one public g, whatever the sum was:
+A sum of floats plus a float of noise is one of few floats that this sum can reach, so bits that
+should be noise show whether a record is there (Mironov 2012; Jin et al. 2021). Here every release
+is a whole multiple of one public g, whatever the sum was:
 
-    x = round(sum / g)      whole numbers; neighbours are apart by at most S / g + sqrt(d), as each of d roundings moves by 1/2
+    x = round(sum / g)      whole numbers; neighbors are apart by at most S / g + sqrt(d), as each of d roundings moves by 1/2
     y = x + k               k from the discrete Gaussian of deviation t = multiplier * (S / g + sqrt(d)) * (1 + SLACK)
     release = g y
 
-Why the accounting of the continuous Gaussian holds, subsampled or not. x + Z with Z ~ N(0, t^2) is the Gaussian mechanism
-itself, and rounding it is post-processing; as x is whole, round(x + Z) = x + round(Z). The probabilities of round(Z) and of
-the discrete Gaussian differ at k = t u by a factor of 1 + (u^2 - 1) / (24 t^2), which for t >= 2^30 and |u| <= 14 is within
-2^-57 of 1. The sampler (Canonne, Kamath & Steinke 2020, arXiv 2004.00010, Alg. 1 to 3, vectorised) draws every number from
-whole random bits and compares with probabilities correct to 63 bits; what is lost is again a factor, within 2^-52 of 1 for
-all |u| <= 14, and beyond that lies less than 2^-140. A factor of 1 + h on each of N numbers of a run moves epsilon by 2 N h;
-SLACK lowers it by SLACK * epsilon or more. So the promise holds for all N <= 2e10 epsilon: 2,000 steps of ten million numbers.
+Why the accounting of the continuous Gaussian holds, subsampled or not. x + Z with Z ~ N(0, t^2) is
+the Gaussian mechanism itself, and rounding it is post-processing; as x is whole, round(x + Z) = x +
+round(Z). The probabilities of round(Z) and of the discrete Gaussian differ at k = t u by a factor
+of 1 + (u^2 - 1) / (24 t^2), which for t >= 2^30 and |u| <= 14 is within 2^-57 of 1. The sampler
+(Canonne, Kamath & Steinke 2020, arXiv 2004.00010, Alg. 1 to 3, vectorized) draws every number from
+whole random bits and compares with probabilities correct to 63 bits; what is lost is again a
+factor, within 2^-52 of 1 for all |u| <= 14, and beyond that lies less than 2^-140. A factor of 1 +
+h on each of N numbers of a run moves epsilon by 2 N h; SLACK lowers it by SLACK * epsilon or more.
+So the promise holds for all N <= 2e10 epsilon: 2,000 steps of ten million numbers.
 """
 
 import math
@@ -33,7 +37,8 @@ from sfumato.noise.binding import Bound, bind
 from sfumato.privacy.events import GaussianEvent
 
 SLACK = 1e-5
-"""Noise is larger by this factor than the event says; it pays for everything that is not exact (see above)."""
+"""Noise is larger by this factor than the event says; it pays for everything that is not exact (see
+above)."""
 
 FINENESS = 30
 """The noise has a deviation of at least 2^FINENESS lattice steps."""
@@ -45,14 +50,19 @@ _INVERSE_E = np.exp(np.longdouble(-1))
 
 @dataclass(frozen=True)
 class LatticeGaussian:
-    """Adds Gaussian noise of `multiplier` times the sensitivity on a lattice; claims the event of the continuous Gaussian."""
+    """Adds Gaussian noise of `multiplier` times the sensitivity on a lattice; claims the event of
+    the continuous Gaussian."""
 
     multiplier: float
 
     def __post_init__(self) -> None:
         positive("multiplier", self.multiplier)
         if np.finfo(np.longdouble).nmant < _BITS:
-            raise ArgumentError("noise", "lattice", "needs long doubles of 64 bits or more, which this machine lacks")
+            raise ArgumentError(
+                "noise",
+                "lattice",
+                "needs long doubles of 64 bits or more, which this machine lacks",
+            )
 
     @property
     def event(self) -> GaussianEvent:
@@ -66,12 +76,18 @@ class LatticeGaussian:
         """The released value, float32."""
         total, key = bound.total, bound.key
         leaves, structure = jax.tree.flatten(total.value)
-        g, deviation = lattice(self.multiplier, total.sensitivity.add_or_remove, sum(leaf.size for leaf in leaves))
+        g, deviation = lattice(
+            self.multiplier, total.sensitivity.add_or_remove, sum(leaf.size for leaf in leaves)
+        )
         released = []
         for name, leaf in zip(leaf_names(total.value), leaves, strict=True):
-            noise = discrete_gaussian(key.stream("noise", name), deviation, leaf.size).reshape(leaf.shape)
+            noise = discrete_gaussian(key.stream("noise", name), deviation, leaf.size).reshape(
+                leaf.shape
+            )
             # Cutting off, like rounding, brings no two sums further apart.
-            whole = np.rint(np.asarray(leaf, np.float64) / g).clip(-_LARGEST, _LARGEST).astype(np.int64)
+            whole = (
+                np.rint(np.asarray(leaf, np.float64) / g).clip(-_LARGEST, _LARGEST).astype(np.int64)
+            )
             released.append(jnp.asarray(((whole + noise) * g).astype(np.float32)))
         return jax.tree.unflatten(structure, released)
 
@@ -80,13 +96,17 @@ class LatticeGaussian:
 
 
 def lattice(multiplier: float, sensitivity: float, d: int) -> tuple[float, float]:
-    """(g, deviation of the noise in steps of g) for d numbers. g is a power of two, so that dividing by it is exact."""
+    """(g, deviation of the noise in steps of g) for d numbers. g is a power of two, so that
+    dividing by it is exact."""
     g = 2.0 ** (math.floor(math.log2(multiplier * sensitivity)) - FINENESS)
     return g, multiplier * (sensitivity / g + math.sqrt(d)) * (1 + SLACK)
 
 
-def discrete_gaussian(stream: np.random.Generator, deviation: float, count: int) -> Int64[np.ndarray, " count"]:
-    """`count` whole numbers k with probability proportional to exp(-k^2 / (2 deviation^2)). deviation: 1 to 2^45."""
+def discrete_gaussian(
+    stream: np.random.Generator, deviation: float, count: int
+) -> Int64[np.ndarray, " count"]:
+    """`count` whole numbers k with probability proportional to exp(-k^2 / (2 deviation^2)).
+    deviation: 1 to 2^45."""
     t = math.floor(deviation) + 1
     square = np.longdouble(deviation) ** 2
     drawn, left = np.empty(count, np.int64), np.arange(count)
@@ -105,7 +125,8 @@ def discrete_gaussian(stream: np.random.Generator, deviation: float, count: int)
 
 
 def _happens(stream: np.random.Generator, gamma: np.ndarray) -> Bool[np.ndarray, " b"]:
-    """True with probability exp(-gamma), right to a factor of 1 + 2^-61 gamma however small it is: as a product."""
+    """True with probability exp(-gamma), right to a factor of 1 + 2^-61 gamma however small it is:
+    as a product."""
     whole = np.floor(gamma)
     happens = _coin(stream, np.exp(whole - gamma))
     while len(still := np.flatnonzero(happens & (whole > 0))):

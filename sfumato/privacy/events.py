@@ -1,9 +1,10 @@
 """Events: frozen facts about what one release does to privacy. Nothing here computes an epsilon.
 
-Whoever samples and whoever adds noise state the event they may claim; the ledger stores it; accountants compose it.
-Two data sets are neighbours when one has exactly one example more (add-or-remove-one), when one example of it contributes
-nothing (zero-out), or when one example of it is another (replace-one). An event is a fact about a mechanism, not about a
-relation: an accountant is told the relation and prices the same event accordingly (`privacy/relations.py`).
+Whoever samples and whoever adds noise state the event they may claim; the ledger stores it;
+accountants compose it. Two data sets are neighbors when one has exactly one example more
+(add-or-remove-one), when one example of it contributes nothing (zero-out), or when one example of
+it is another (replace-one). An event is a fact about a mechanism, not about a relation: an
+accountant is told the relation and prices the same event accordingly (`privacy/relations.py`).
 """
 
 from collections import Counter
@@ -17,7 +18,8 @@ from sfumato.core.errors import ArgumentError, LedgerError
 
 @dataclass(frozen=True, order=True)
 class GaussianEvent:
-    """A sum over all examples, each moving it by at most S in L2 norm, plus N(0, (noise_multiplier * S)^2) per number."""
+    """A sum over all examples, each moving it by at most S in L2 norm, plus N(0, (noise_multiplier
+    * S)^2) per number."""
 
     noise_multiplier: float
 
@@ -27,9 +29,11 @@ class GaussianEvent:
 
 @dataclass(frozen=True, order=True)
 class BandedGaussianEvent:
-    """A step of correlated noise (`noise/banded.py`): what one step adds shows, in part, for `bands` steps.
+    """A step of correlated noise (`noise/banded.py`): what one step adds shows, in part, for
+    `bands` steps.
 
-    It has a price only where no example takes part twice within `bands` steps: inside of a CyclicPoissonEvent.
+    It has a price only where no example takes part twice within `bands` steps: inside of a
+    CyclicPoissonEvent.
     """
 
     noise_multiplier: float
@@ -42,7 +46,8 @@ class BandedGaussianEvent:
 
 @dataclass(frozen=True, order=True)
 class PoissonSampledEvent:
-    """`event` applied to a random subset in which every example is, independently, with probability `rate`."""
+    """`event` applied to a random subset in which every example is, independently, with probability
+    `rate`."""
 
     rate: float
     event: GaussianEvent
@@ -54,14 +59,17 @@ class PoissonSampledEvent:
 
 @dataclass(frozen=True, order=True)
 class SelectedEvent:
-    """The best of K runs of `event`, and nothing of the others; K secret, from the logarithmic law of mean `mean`."""
+    """The best of K runs of `event`, and nothing of the others; K secret, from the logarithmic law
+    of mean `mean`."""
 
     event: GaussianEvent
     mean: float
 
     def __post_init__(self) -> None:
         if not (positive("mean", self.mean) > 1 and isinstance(self.event, GaussianEvent)):
-            raise ArgumentError("mean", self.mean, "give a mean number of runs greater than 1, of a GaussianEvent")
+            raise ArgumentError(
+                "mean", self.mean, "give a mean number of runs greater than 1, of a GaussianEvent"
+            )
 
 
 @dataclass(frozen=True, order=True)
@@ -82,7 +90,8 @@ class TruncatedPoissonEvent:
 
 @dataclass(frozen=True, order=True)
 class CyclicPoissonEvent:
-    """Examples stand in `cycle` fixed groups; `event` applied to a Poisson sample of group `phase` alone."""
+    """Examples stand in `cycle` fixed groups; `event` applied to a Poisson sample of group `phase`
+    alone."""
 
     rate: float
     cycle: int
@@ -96,8 +105,12 @@ class CyclicPoissonEvent:
         if not isinstance(self.event, BandedGaussianEvent):
             independent(self.event)
         elif self.event.bands > self.cycle:
-            raise ArgumentError("bands", self.event.bands, f"an example's turns come every {self.cycle} steps; give at most "
-                                "that many, or a longer cycle")  # fmt: skip
+            raise ArgumentError(
+                "bands",
+                self.event.bands,
+                f"an example's turns come every {self.cycle} steps; give at most "
+                "that many, or a longer cycle",
+            )
 
 
 @dataclass(frozen=True, order=True)
@@ -115,9 +128,12 @@ class FixedSizeEvent:
 
 
 def independent(event: object) -> GaussianEvent:
-    """The event itself. Raises ArgumentError for any other than a Gaussian one, which would be priced as if it were one."""
+    """The event itself. Raises ArgumentError for any other than a Gaussian one, which would be
+    priced as if it were one."""
     if not isinstance(event, GaussianEvent):
-        raise ArgumentError("event", event, "give a GaussianEvent; correlated noise needs a cyclic sampler")
+        raise ArgumentError(
+            "event", event, "give a GaussianEvent; correlated noise needs a cyclic sampler"
+        )
     return event
 
 
@@ -125,7 +141,12 @@ Inner = GaussianEvent | BandedGaussianEvent
 """What a mechanism claims for one step, before sampling."""
 
 Event = (
-    GaussianEvent | PoissonSampledEvent | SelectedEvent | TruncatedPoissonEvent | CyclicPoissonEvent | FixedSizeEvent
+    GaussianEvent
+    | PoissonSampledEvent
+    | SelectedEvent
+    | TruncatedPoissonEvent
+    | CyclicPoissonEvent
+    | FixedSizeEvent
 )
 Tally = Mapping[Event, int]
 """How often each event happened. Composition of these events does not depend on their order."""
@@ -147,10 +168,13 @@ def to_json(event: Event | Inner) -> dict[str, Any]:
 
 
 def from_json(value: Any) -> Event:
-    """The inverse of `to_json`. Raises LedgerError on anything else: an unknown event must never be counted as nothing."""
+    """The inverse of `to_json`. Raises LedgerError on anything else: an unknown event must never be
+    counted as nothing."""
     event = _from_json(value)
     if event is None or isinstance(event, BandedGaussianEvent):
-        raise LedgerError(f"event={value!r}: not an event this version can account for; use the version that wrote it")
+        raise LedgerError(
+            f"event={value!r}: not an event this version can account for; use the version that wrote it"
+        )
     return event
 
 
@@ -158,29 +182,48 @@ def _from_json(value: Any) -> Event | Inner | None:
     match value:
         case {"kind": "gaussian", "noise_multiplier": float() | int() as sigma, **rest} if not rest:
             return GaussianEvent(float(sigma))
-        case {"kind": "banded-gaussian", "noise_multiplier": float() | int() as sigma, "bands": bands, **rest} if not rest:
+        case {
+            "kind": "banded-gaussian",
+            "noise_multiplier": float() | int() as sigma,
+            "bands": bands,
+            **rest,
+        } if not rest:
             return BandedGaussianEvent(float(sigma), bands)
-        case {"kind": "poisson", "rate": float() | int() as rate, "event": inner, **rest} if not rest:
+        case {"kind": "poisson", "rate": float() | int() as rate, "event": inner, **rest} if (
+            not rest
+        ):
             event = _from_json(inner)
             if isinstance(event, GaussianEvent):
                 return PoissonSampledEvent(float(rate), event)
-        case {"kind": "selected", "mean": float() | int() as mean, "event": inner, **rest} if not rest:
+        case {"kind": "selected", "mean": float() | int() as mean, "event": inner, **rest} if (
+            not rest
+        ):
             event = _from_json(inner)
             if isinstance(event, GaussianEvent):
                 return SelectedEvent(event, float(mean))
-        case {"kind": "truncated-poisson" | "cyclic-poisson" | "fixed-size" as name, "event": inner, **rest}:
+        case {
+            "kind": "truncated-poisson" | "cyclic-poisson" | "fixed-size" as name,
+            "event": inner,
+            **rest,
+        }:
             event, made = _from_json(inner), next(made for made in _KINDS if _KINDS[made] == name)
             kinds = _numbers(made)
-            right = set(rest) == set(kinds) and all(type(rest[each]) in (int, kind) for each, kind in kinds.items())
-            fits = isinstance(event, GaussianEvent) or (isinstance(event, BandedGaussianEvent) and made is CyclicPoissonEvent)
+            right = set(rest) == set(kinds) and all(
+                type(rest[each]) in (int, kind) for each, kind in kinds.items()
+            )
+            fits = isinstance(event, GaussianEvent) or (
+                isinstance(event, BandedGaussianEvent) and made is CyclicPoissonEvent
+            )
             if fits and right:
                 return made(**{each: kind(rest[each]) for each, kind in kinds.items()}, event=event)
     return None
 
 
 _KINDS: dict[Any, str] = {
-    TruncatedPoissonEvent: "truncated-poisson", CyclicPoissonEvent: "cyclic-poisson", FixedSizeEvent: "fixed-size",
-}  # fmt: skip
+    TruncatedPoissonEvent: "truncated-poisson",
+    CyclicPoissonEvent: "cyclic-poisson",
+    FixedSizeEvent: "fixed-size",
+}
 
 
 def _numbers(event: Any) -> dict[str, Any]:
@@ -190,7 +233,9 @@ def _numbers(event: Any) -> dict[str, Any]:
 
 def noise_of(event: Event) -> float:
     """The noise multiplier of the Gaussian inside."""
-    return event.noise_multiplier if isinstance(event, GaussianEvent) else event.event.noise_multiplier
+    return (
+        event.noise_multiplier if isinstance(event, GaussianEvent) else event.event.noise_multiplier
+    )
 
 
 def bands_of(event: Event) -> int:
@@ -200,8 +245,8 @@ def bands_of(event: Event) -> int:
 
 
 def rate_of(event: Event) -> float | None:
-    """With what probability an example that may take part does; None for all examples. (A truncated sample holds it a little
-    less often.)
+    """With what probability an example that may take part does; None for all examples. (A truncated
+    sample holds it a little less often.)
     """
     match event:
         case PoissonSampledEvent(rate) | TruncatedPoissonEvent(rate) | CyclicPoissonEvent(rate):

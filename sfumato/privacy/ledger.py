@@ -1,12 +1,14 @@
 """The ledger: every release is written down, on disk, before it happens.
 
-An append-only file of JSON lines. Line 0 states the budget; each later line pays for one release. A line is flushed to the
-disk before `spend` returns, so whatever was released is in the ledger, and a crash can only leave a payment whose release
-never happened (over-counting). Each line holds the SHA-256 of the line before it and itself: editing or removing a line in
-the middle breaks the chain. (Cutting off the end does not; a checkpoint remembers how far the ledger had come.)
+An append-only file of JSON lines. Line 0 states the budget; each later line pays for one release. A
+line is flushed to the disk before `spend` returns, so whatever was released is in the ledger, and a
+crash can only leave a payment whose release never happened (over-counting). Each line holds the
+SHA-256 of the line before it and itself: editing or removing a line in the middle breaks the chain.
+(Cutting off the end does not; a checkpoint remembers how far the ledger had come.)
 
-A release is named by (key, name). `spend` refuses a name that was paid for, unless the caller says that it is a replay: the
-same sum once more has the same noise and releases nothing new, so nothing is written. That is how a run resumes.
+A release is named by (key, name). `spend` refuses a name that was paid for, unless the caller says
+that it is a replay: the same sum once more has the same noise and releases nothing new, so nothing
+is written. That is how a run resumes.
 """
 
 import fcntl
@@ -24,7 +26,15 @@ from typing import Any, NoReturn
 
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
-from sfumato.core.files import append, make_directory, parse_json, sync_directory, whole_lines, write_all, write_atomic
+from sfumato.core.files import (
+    append,
+    make_directory,
+    parse_json,
+    sync_directory,
+    whole_lines,
+    write_all,
+    write_atomic,
+)
 from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import Event, Tally
 
@@ -44,9 +54,10 @@ class Head:
 class Ledger:
     """Payments for releases, never more than the budget. Build with `create` or `open`.
 
-    epsilon_max, delta: the budget. tally: the events paid for so far. Usable as a context manager; holds a file lock.
-    There is one such object for a file: a copy would count by itself and spend the budget once more. So copies, such as those
-    that scikit-learn makes of an estimator's arguments, are the ledger itself, and pickling raises LedgerError.
+    epsilon_max, delta: the budget. tally: the events paid for so far. Usable as a context manager;
+    holds a file lock. There is one such object for a file: a copy would count by itself and spend
+    the budget once more. So copies, such as those that scikit-learn makes of an estimator's
+    arguments, are the ledger itself, and pickling raises LedgerError.
     """
 
     def __init__(self, path: Path, records: list[dict[str, Any]], handle: int | None):
@@ -64,18 +75,25 @@ class Ledger:
         self.tally: Counter[Event] = Counter()
         for record in records[1:]:
             self._count(record)
-        self._authorised: Counter[Event] = Counter(self.tally)
+        self._authorized: Counter[Event] = Counter(self.tally)
 
     # -- life cycle
 
     @classmethod
     def create(
-        cls, directory: Path | str, *, delta: float, epsilon_max: float, unit: str = "image", context: str = "",
+        cls,
+        directory: Path | str,
+        *,
+        delta: float,
+        epsilon_max: float,
+        unit: str = "image",
+        context: str = "",
         relation: relations.Relation = relations.ADD_OR_REMOVE,
-    ) -> "Ledger":  # fmt: skip
-        """Begin a ledger in `directory`. context: a hash of what it is for. Raises RunError if there is one already.
+    ) -> "Ledger":
+        """Begin a ledger in `directory`. context: a hash of what it is for. Raises RunError if
+        there is one already.
 
-        relation: what neighbouring data sets are; every epsilon of this ledger is meant for it.
+        relation: what neighboring data sets are; every epsilon of this ledger is meant for it.
         """
         choice("relation", relation, relations.RELATIONS)
         positive("epsilon_max", epsilon_max)
@@ -84,15 +102,25 @@ class Ledger:
         make_directory(path.parent)
         if delta >= 1:
             raise ArgumentError("delta", delta, "give a number below 1")
-        opening = {"kind": "open", "format": _FORMAT, "delta": delta, "epsilon_max": epsilon_max, "relation": relation,
-                   "unit": unit, "context": context, "time": _now()}
+        opening = {
+            "kind": "open",
+            "format": _FORMAT,
+            "delta": delta,
+            "epsilon_max": epsilon_max,
+            "relation": relation,
+            "unit": unit,
+            "context": context,
+            "time": _now(),
+        }
         # Written aside and linked into place: a ledger exists with its first line or not at all.
         aside = path.with_name(f".{FILE_NAME}.{os.getpid()}.tmp")
         write_atomic(aside, _canonical(_seal(opening, _NO_HASH)) + b"\n")
         try:
             os.link(aside, path)
         except FileExistsError:
-            raise RunError(f"{path}: a ledger exists here; open it, or choose another directory") from None
+            raise RunError(
+                f"{path}: a ledger exists here; open it, or choose another directory"
+            ) from None
         finally:
             aside.unlink()
         sync_directory(path.parent)
@@ -100,7 +128,8 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path | str) -> "Ledger":
-        """Continue a ledger (a file, or the directory that holds it). Raises LedgerError if it was edited."""
+        """Continue a ledger (a file, or the directory that holds it). Raises LedgerError if it was
+        edited."""
         path = _file(path)
         try:
             handle = os.open(path, os.O_RDWR | os.O_APPEND)
@@ -123,9 +152,13 @@ class Ledger:
     @classmethod
     @contextmanager
     def temporary(
-        cls, delta: float, epsilon_max: float, relation: relations.Relation = relations.ADD_OR_REMOVE
+        cls,
+        delta: float,
+        epsilon_max: float,
+        relation: relations.Relation = relations.ADD_OR_REMOVE,
     ) -> Iterator["Ledger"]:
-        """A ledger for as long as the `with` block runs, for computations whose payments nobody will look up."""
+        """A ledger for as long as the `with` block runs, for computations whose payments nobody
+        will look up."""
         about: Any = {"delta": delta, "epsilon_max": epsilon_max, "relation": relation}
         with tempfile.TemporaryDirectory() as directory, cls.create(directory, **about) as ledger:
             yield ledger
@@ -158,8 +191,10 @@ class Ledger:
         return self
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise LedgerError(f"{self.path}: a ledger is one open file and cannot be pickled; share it within one process "
-                          "(n_jobs=1), or give each process a ledger of its own, whose budgets add up")
+        raise LedgerError(
+            f"{self.path}: a ledger is one open file and cannot be pickled; share it within one process "
+            "(n_jobs=1), or give each process a ledger of its own, whose budgets add up"
+        )
 
     # -- spending
 
@@ -183,67 +218,95 @@ class Ledger:
     def paid(self, release: str, key: str) -> bool:
         return (key, release) in self._paid
 
-    def authorise(self, planned: Tally) -> None:
-        """Make sure that all of `planned` fits into what is left. Raises BudgetError; writes and spends nothing."""
+    def authorize(self, planned: Tally) -> None:
+        """Make sure that all of `planned` fits into what is left. Raises BudgetError; writes and
+        spends nothing."""
         total = self.tally + Counter(planned)
         self._require(total)
-        self._authorised = total
+        self._authorized = total
 
     def spend(
         self, event: Event, release: str | None = None, key: str | None = None, replay: bool = False
     ) -> None:
         """Pay for one release; call it BEFORE anything of the release leaves this process.
 
-        release, key: the release's name and the fingerprint of the key its noise comes from. A release that both were
-        paid for before is refused (LedgerError), unless `replay` says that it is the same release once more: then it is
-        free. Raises BudgetError (nothing is written) when the budget does not allow the event.
+        release, key: the release's name and the fingerprint of the key its noise comes from. A
+        release that both were paid for before is refused (LedgerError), unless `replay` says that
+        it is the same release once more: then it is free. Raises BudgetError (nothing is written)
+        when the budget does not allow the event.
         """
         if self._handle is None:
             raise LedgerError(f"{self.path}: opened for reading only; use Ledger.open to spend")
-        if release is not None and key is not None and (before := self._paid.get((key, release))) is not None:
+        if (
+            release is not None
+            and key is not None
+            and (before := self._paid.get((key, release))) is not None
+        ):
             if before != event:
-                raise LedgerError(f"{self.path}: release {release!r} was paid for as {before}, not as {event}")
+                raise LedgerError(
+                    f"{self.path}: release {release!r} was paid for as {before}, not as {event}"
+                )
             if not replay:
-                raise LedgerError(f"{self.path}: release {release!r} was made with this key before; its noise must not serve "
-                                  "twice: give another name or key, or replay=True if it is the same release once more")
+                raise LedgerError(
+                    f"{self.path}: release {release!r} was made with this key before; its noise must not serve "
+                    "twice: give another name or key, or replay=True if it is the same release once more"
+                )
             return
         total = Counter(self.tally)
         total[event] += 1
-        if total[event] > self._authorised[event]:
+        if total[event] > self._authorized[event]:
             self._require(total)
-            self._authorised = total
-        record = _seal({"kind": "spend", "release": release, "key": key, "event": events.to_json(event), "time": _now()},
-                       self._hashes[-1])
+            self._authorized = total
+        record = _seal(
+            {
+                "kind": "spend",
+                "release": release,
+                "key": key,
+                "event": events.to_json(event),
+                "time": _now(),
+            },
+            self._hashes[-1],
+        )
         self._append(self._handle, _canonical(record) + b"\n")
         self._hashes.append(record["hash"])
         self._count(record)
 
     def _append(self, handle: int, line: bytes) -> None:
-        """One line, on the disk when this returns. Raises LedgerError where it cannot be, or where nobody would read it."""
+        """One line, on the disk when this returns. Raises LedgerError where it cannot be, or where
+        nobody would read it."""
         self._require_place(handle)
         try:
             append(handle, line)
         except OSError as error:
-            raise LedgerError(f"{self.path}: could not be written ({error}); nothing was released") from error
+            raise LedgerError(
+                f"{self.path}: could not be written ({error}); nothing was released"
+            ) from error
         self._size += len(line)
         self._require_place(handle)
 
     def _require_place(self, handle: int) -> None:
-        """The open file is still the one that has the ledger's name (its other names do not count), and holds what we wrote."""
+        """The open file is still the one that has the ledger's name (its other names do not count),
+        and holds what we wrote."""
         try:
             there = os.stat(self._place)
         except OSError:
             there = None
         if there is None or not os.path.samestat(there, os.fstat(handle)):
-            raise LedgerError(f"{self.path}: was removed or replaced while it was in use; nothing was released: restore it")
+            raise LedgerError(
+                f"{self.path}: was removed or replaced while it was in use; nothing was released: restore it"
+            )
         if there.st_size != self._size:
-            raise LedgerError(f"{self.path}: was changed by another program while in use; nothing was released: restore it")
+            raise LedgerError(
+                f"{self.path}: was changed by another program while in use; nothing was released: restore it"
+            )
 
     def _require(self, total: Tally) -> None:
         needed = accountants.epsilon(total, self.delta, relation=self.relation)
         if not needed <= self.epsilon_max:  # written so that a NaN refuses
-            raise BudgetError(f"epsilon={needed:.6g}: the release would pass the ledger's epsilon_max={self.epsilon_max:g} at "
-                              f"delta={self.delta:g} ({self.epsilon():.6g} is spent); use fewer steps or more noise")
+            raise BudgetError(
+                f"epsilon={needed:.6g}: the release would pass the ledger's epsilon_max={self.epsilon_max:g} at "
+                f"delta={self.delta:g} ({self.epsilon():.6g} is spent); use fewer steps or more noise"
+            )
 
     def _count(self, record: dict[str, Any]) -> None:
         event = events.from_json(record["event"])
@@ -253,11 +316,16 @@ class Ledger:
 
 
 def relation_of(ledger: Any) -> relations.Relation:
-    """The relation of neighbourhood that an estimator's argument `ledger` means. Raises ArgumentError for what is none."""
+    """The relation of neighborhood that an estimator's argument `ledger` means. Raises
+    ArgumentError for what is none."""
     if ledger is None:
         return relations.ADD_OR_REMOVE
     if not isinstance(ledger, Ledger):
-        raise ArgumentError("ledger", ledger, "give an open ledger: Ledger.create(directory, ...) or Ledger.open(directory)")
+        raise ArgumentError(
+            "ledger",
+            ledger,
+            "give an open ledger: Ledger.create(directory, ...) or Ledger.open(directory)",
+        )
     return ledger.relation
 
 
@@ -274,10 +342,14 @@ def _lock(handle: int, path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise LedgerError(f"{path}: another process is using this ledger; wait for it to end") from None
+        raise LedgerError(
+            f"{path}: another process is using this ledger; wait for it to end"
+        ) from None
     except OSError as error:
-        raise LedgerError(f"{path}: this file system does not lock files ({error.strerror}), so two processes could spend at "
-                          "once; choose a local directory") from None
+        raise LedgerError(
+            f"{path}: this file system does not lock files ({error.strerror}), so two processes could spend at "
+            "once; choose a local directory"
+        ) from None
 
 
 def _digest(body: dict[str, Any], previous: str) -> str:
@@ -293,8 +365,8 @@ def _seal(body: dict[str, Any], previous: str) -> dict[str, Any]:
 
 
 def _parse(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The records and the length of the good part. Only an unterminated last line may be bad: it was torn by a crash. If it
-    lacks nothing but its newline it counts like any other.
+    """The records and the length of the good part. Only an unterminated last line may be bad: it
+    was torn by a crash. If it lacks nothing but its newline it counts like any other.
     """
     lines, good_bytes = whole_lines(content)
     records: list[dict[str, Any]] = []
@@ -302,8 +374,10 @@ def _parse(content: bytes, path: Path) -> tuple[list[dict[str, Any]], int]:
     for number, line in enumerate(lines):
         record = _parse_line(line, previous, number)
         if record is None:
-            raise LedgerError(f"{path}: line {number + 1} was edited or damaged (its hash does not match); the epsilon it "
-                              "states cannot be trusted: restore the file")
+            raise LedgerError(
+                f"{path}: line {number + 1} was edited or damaged (its hash does not match); the epsilon it "
+                "states cannot be trusted: restore the file"
+            )
         records.append(record)
         previous = record["hash"]
     if not records:
@@ -315,13 +389,23 @@ def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | Non
     try:
         record = parse_json(line)
         body = {name: value for name, value in record.items() if name != "hash"}
-        if record["hash"] != _digest(body, previous) or body["kind"] != ("open" if number == 0 else "spend"):
+        if record["hash"] != _digest(body, previous) or body["kind"] != (
+            "open" if number == 0 else "spend"
+        ):
             return None
-        if line != _canonical(record):  # the same values spelt otherwise, such as 1E-05: not what we wrote
+        if line != _canonical(
+            record
+        ):  # the same values spelt otherwise, such as 1E-05: not what we wrote
             return None
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
-    if number == 0 and (body["format"] != _FORMAT or body.get("relation", relations.ADD_OR_REMOVE) not in relations.RELATIONS):
-        raise ArgumentError("format", body["format"], f"this version reads ledgers of format {_FORMAT} "
-                            f"({', '.join(relations.RELATIONS)})")
+    if number == 0 and (
+        body["format"] != _FORMAT
+        or body.get("relation", relations.ADD_OR_REMOVE) not in relations.RELATIONS
+    ):
+        raise ArgumentError(
+            "format",
+            body["format"],
+            f"this version reads ledgers of format {_FORMAT} ({', '.join(relations.RELATIONS)})",
+        )
     return record

@@ -1,19 +1,23 @@
-"""Compositions of every kind of event under every relation of neighbourhood, through the released `dp-accounting`.
+"""Compositions of every kind of event under every relation of neighborhood, through the released
+`dp-accounting`.
 
 The multiplier of a Gaussian event is relative to C, the most that one example contributes.
 
-add-or-remove-one   the sums of neighbours differ by at most C
-zero-out            likewise; n is public. Every pair of neighbours is one of add-or-remove-one with an empty place kept, so the
-                    same numbers hold (and a sampler that needs n, such as one of fixed size, may be used)
+add-or-remove-one   the sums of neighbors differ by at most C
+zero-out            likewise; n is public. Every pair of neighbors is one of add-or-remove-one with an empty place kept, so the
+                    same numbers hold (and a sampler that needs n, such as one of fixed size, may be
+                    used)
 replace-one         the sums differ by up to 2 C: plain Gaussians count with half their multiplier. A Poisson sample holds the
-                    example or its replacement, so (1 - q) N(0) + q N(1) stands against (1 - q) N(0) + q N(-1)
+                    example or its replacement, so (1 - q) N(0) + q N(1) stands against (1 - q) N(0)
+                    + q N(-1)
 
-Truncated Poisson samples are accounted as the library does (arXiv 2508.15089): with the probability that truncation happens,
-one example may push another out of the batch, which moves the sum by 2 C. Cyclic samples: an example stands in one group and
-sees its group's releases only, so what counts is the busiest group (parallel composition), with correlated noise, too
-(`noise/banded.py`). Samples of fixed size are known
-under replace-one by their Rényi divergences (Wang et al. 2019, arXiv 1808.00087, Thm. 27), for sums that differ by 2 C;
-zero-out is the case in which the replacement contributes nothing.
+Truncated Poisson samples are accounted as the library does (arXiv 2508.15089): with the probability
+that truncation happens, one example may push another out of the batch, which moves the sum by 2 C.
+Cyclic samples: an example stands in one group and sees its group's releases only, so what counts is
+the busiest group (parallel composition), with correlated noise, too (`noise/banded.py`). Samples of
+fixed size are known under replace-one by their Rényi divergences (Wang et al. 2019, arXiv
+1808.00087, Thm. 27), for sums that differ by 2 C; zero-out is the case in which the replacement
+contributes nothing.
 """
 
 import logging
@@ -47,16 +51,20 @@ REPLACE_ONE: Relation = "replace-one"
 RELATIONS: tuple[Relation, ...] = (ADD_OR_REMOVE, ZERO_OUT, REPLACE_ONE)
 
 _RENYI_ONLY = (SelectedEvent, FixedSizeEvent)
-_ORDERS = [1 + k / 10 for k in range(1, 100)] + list(range(11, 64)) + [round(64 * 1.12**k) for k in range(45)]
+_ORDERS = (
+    [1 + k / 10 for k in range(1, 100)]
+    + list(range(11, 64))
+    + [round(64 * 1.12**k) for k in range(45)]
+)
 """Rényi orders: any set is valid, more of them are tighter; up to 9,000 for small epsilon."""
 
 PLD_INTERVAL = 1e-4
-"""Spacing of the discretised privacy loss, finer where one step's loss is small (`losses.py`); the library errs above the
-truth at any spacing (connect the dots)."""
+"""Spacing of the discretized privacy loss, finer where one step's loss is small (`losses.py`); the
+library errs above the truth at any spacing (connect the dots)."""
 
 _ROOT_TOLERANCE = 1e-10
-"""The library finds epsilon of one Gaussian by a root search to 1e-12; this much is added so that we err above."""
-
+"""The library finds epsilon of one Gaussian by a root search to 1e-12; this much is added so that
+we err above."""
 
 
 def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> float:
@@ -69,7 +77,8 @@ def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> 
 
 @dataclass(frozen=True)
 class Price:
-    """epsilon, and the accountant that found it: "exact", "PLD" or "Rényi". spacing: of the PLD's grid."""
+    """epsilon, and the accountant that found it: "exact", "PLD" or "Rényi". spacing: of the PLD's
+    grid."""
 
     epsilon: float
     accountant: str
@@ -77,7 +86,8 @@ class Price:
 
 
 def price(tally: Tally, delta: float, relation: Relation, interval: float = PLD_INTERVAL) -> Price:
-    """The smaller one of all the bounds that are known here. Raises ArgumentError as `epsilon` does."""
+    """The smaller one of all the bounds that are known here. Raises ArgumentError as `epsilon`
+    does."""
     mu, parts = simplified(tally)
     if not parts:
         return Price(_gaussian_epsilon(mu * distance(relation), delta) if mu > 0 else 0.0, "exact")
@@ -87,8 +97,11 @@ def price(tally: Tally, delta: float, relation: Relation, interval: float = PLD_
 
 
 @lru_cache(maxsize=4096)
-def _sampled_price(mu: float, parts: Parts, delta: float, relation: Relation, interval: float) -> Price:
-    """Privacy loss distributions are tighter but for tiny delta, very many steps and grids that had to be wide."""
+def _sampled_price(
+    mu: float, parts: Parts, delta: float, relation: Relation, interval: float
+) -> Price:
+    """Privacy loss distributions are tighter but for tiny delta, very many steps and grids that had
+    to be wide."""
     try:
         found = [Price(_renyi_epsilon(mu, parts, delta, relation), "Rényi")]
     except ArgumentError:  # no bound is known, as for truncated samples
@@ -101,35 +114,54 @@ def _sampled_price(mu: float, parts: Parts, delta: float, relation: Relation, in
     best = min(found, key=lambda each: each.epsilon)
     if not math.isfinite(best.epsilon):
         steps = sum(count for _, count in parts)
-        raise ArgumentError("delta", delta, f"too small to account for {steps:,} of these releases under {relation}: "
-                            f"rounding alone is {losses.ROUNDING * steps:.1g}; give more")
+        raise ArgumentError(
+            "delta",
+            delta,
+            f"too small to account for {steps:,} of these releases under {relation}: "
+            f"rounding alone is {losses.ROUNDING * steps:.1g}; give more",
+        )
     return best
 
 
-def _by_losses(mu: float, parts: Parts, delta: float, relation: Relation, interval: float) -> tuple[float, str, float]:
-    found, spacing = losses.epsilon(mu, parts, delta, relation, _neighbours(relation), interval)
+def _by_losses(
+    mu: float, parts: Parts, delta: float, relation: Relation, interval: float
+) -> tuple[float, str, float]:
+    found, spacing = losses.epsilon(mu, parts, delta, relation, _neighbors(relation), interval)
     return found, "PLD", spacing
 
 
-def delta(tally: Tally, at_epsilon: float, relation: Relation = ADD_OR_REMOVE, interval: float = PLD_INTERVAL) -> float:
-    """A delta such that the composition is (at_epsilon, delta)-DP. Raises ArgumentError for events known by Rényi only."""
+def delta(
+    tally: Tally,
+    at_epsilon: float,
+    relation: Relation = ADD_OR_REMOVE,
+    interval: float = PLD_INTERVAL,
+) -> float:
+    """A delta such that the composition is (at_epsilon, delta)-DP. Raises ArgumentError for events
+    known by Rényi only."""
     return float(_deltas(tally, [at_epsilon], relation, interval)[0])
 
 
 def _deltas(tally: Tally, epsilons: Sequence[float], relation: Relation, interval: float) -> Any:
     mu, parts = simplified(tally)
     if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
-        raise ArgumentError("event", parts[-1][0], "is known by Rényi divergences only; ask for epsilon")
-    return losses.deltas(mu, parts, epsilons, relation, _neighbours(relation), interval)
+        raise ArgumentError(
+            "event", parts[-1][0], "is known by Rényi divergences only; ask for epsilon"
+        )
+    return losses.deltas(mu, parts, epsilons, relation, _neighbors(relation), interval)
 
 
 def true_positive_rate(
-    tally: Tally, false_positive_rate: float, relation: Relation = ADD_OR_REMOVE, interval: float = PLD_INTERVAL
+    tally: Tally,
+    false_positive_rate: float,
+    relation: Relation = ADD_OR_REMOVE,
+    interval: float = PLD_INTERVAL,
 ) -> float:
-    """No attacker who errs on so many non-members recognises a larger share of members. Dong, Roth & Su 2019, Prop. 2.5.
+    """No attacker who errs on so many non-members recognizes a larger share of members. Dong, Roth
+    & Su 2019, Prop. 2.5.
 
-    For plain Gaussians, which are mu-GDP, it is exact: Phi(Phi^-1(f) + mu); else min over epsilon of delta(epsilon) +
-    e^epsilon f, over a grid. Raises ArgumentError for events known by Rényi divergences only.
+    For plain Gaussians, which are mu-GDP, it is exact: Phi(Phi^-1(f) + mu); else min over epsilon
+    of delta(epsilon) + e^epsilon f, over a grid. Raises ArgumentError for events known by Rényi
+    divergences only.
     """
     import numpy as np
     from scipy.stats import norm
@@ -143,10 +175,11 @@ def true_positive_rate(
 
 
 def renyi_epsilon(tally: Tally, delta: float, relation: Relation = ADD_OR_REMOVE) -> float:
-    """The same by Rényi differential privacy alone: larger, and found by other formulas, so a cross-check.
+    """The same by Rényi differential privacy alone: larger, and found by other formulas, so a
+    cross-check.
 
-    Raises ArgumentError for truncated samples, for Poisson samples under replace-one and for samples of fixed size under
-    add-or-remove-one: the library has no bound for them.
+    Raises ArgumentError for truncated samples, for Poisson samples under replace-one and for
+    samples of fixed size under add-or-remove-one: the library has no bound for them.
     """
     return _renyi_epsilon(*simplified(tally), delta, relation)
 
@@ -172,7 +205,8 @@ def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) ->
 def _smallest(value: Callable[[int], float], n: int) -> float:
     """The smallest of value(0) .. value(n - 1), which fall and then rise; any of them is a bound.
 
-    As function of the order a, epsilon is (a convex function + log 1 / delta) / (a - 1) but for small terms.
+    As function of the order a, epsilon is (a convex function + log 1 / delta) / (a - 1) but for
+    small terms.
     """
     low, high = 0, n - 1
     while high - low > 2:
@@ -186,11 +220,12 @@ def _smallest(value: Callable[[int], float], n: int) -> float:
 
 @lru_cache(maxsize=4096)
 def _divergences(event: Event, relation: Relation, orders: tuple[float, ...]) -> Any:
-    """Of one release: up to ten thousand terms an order, and a run asks for it at many numbers of steps."""
+    """Of one release: up to ten thousand terms an order, and a run asks for it at many numbers of
+    steps."""
     from dp_accounting import rdp
     from dp_accounting.privacy_accountant import UnsupportedEventError
 
-    accountant = rdp.RdpAccountant(orders, _neighbours(relation))
+    accountant = rdp.RdpAccountant(orders, _neighbors(relation))
     try:
         with without_warnings():
             accountant.compose(_renyi_event(event, relation))
@@ -212,7 +247,8 @@ def without_warnings() -> Iterator[None]:
 
 
 def simplified(tally: Tally) -> tuple[float, Parts]:
-    """mu of the plain Gaussians (at distance C), and all other events, sorted; cyclic ones as Poisson samples."""
+    """mu of the plain Gaussians (at distance C), and all other events, sorted; cyclic ones as
+    Poisson samples."""
     squares: list[float] = []
     rest: Counter[Event] = Counter()
     groups: dict[tuple[Any, ...], int] = {}
@@ -223,11 +259,17 @@ def simplified(tally: Tally) -> tuple[float, Parts]:
             case GaussianEvent(sigma) | PoissonSampledEvent(1.0, GaussianEvent(sigma)):
                 squares.append(count / sigma**2)
             case CyclicPoissonEvent(rate, cycle, _, inner):
-                key = (rate, cycle, inner)  # inner: correlated noise or not, the turns of one example do not overlap
+                key = (
+                    rate,
+                    cycle,
+                    inner,
+                )  # inner: correlated noise or not, the turns of one example do not overlap
                 groups[key] = max(groups.get(key, 0), count)  # the busiest group
             case FixedSizeEvent(size, n, GaussianEvent(sigma)) if size == n:
                 squares.append(count / sigma**2)
-            case PoissonSampledEvent() | TruncatedPoissonEvent() | FixedSizeEvent() | SelectedEvent():
+            case (
+                PoissonSampledEvent() | TruncatedPoissonEvent() | FixedSizeEvent() | SelectedEvent()
+            ):
                 rest[event] += count
             case _:
                 raise ArgumentError("event", event, "give an event from sfumato.privacy.events")
@@ -240,19 +282,23 @@ def simplified(tally: Tally) -> tuple[float, Parts]:
 
 
 def distance(relation: Relation) -> float:
-    """How far the sums of neighbours are apart, in units of C."""
+    """How far the sums of neighbors are apart, in units of C."""
     return 2.0 if relation == REPLACE_ONE else 1.0
 
 
-def _neighbours(relation: Relation) -> Any:
-    from dp_accounting.privacy_accountant import NeighboringRelation as Neighbours
+def _neighbors(relation: Relation) -> Any:
+    from dp_accounting.privacy_accountant import NeighboringRelation as Neighbors
 
-    return {ADD_OR_REMOVE: Neighbours.ADD_OR_REMOVE_ONE, ZERO_OUT: Neighbours.REPLACE_SPECIAL,
-            REPLACE_ONE: Neighbours.REPLACE_ONE}[relation]  # fmt: skip
+    return {
+        ADD_OR_REMOVE: Neighbors.ADD_OR_REMOVE_ONE,
+        ZERO_OUT: Neighbors.REPLACE_SPECIAL,
+        REPLACE_ONE: Neighbors.REPLACE_ONE,
+    }[relation]
 
 
 def _renyi_event(event: Event, relation: Relation) -> Any:
-    """The library's Rényi accountant takes noise relative to how far the sums of neighbours are apart."""
+    """The library's Rényi accountant takes noise relative to how far the sums of neighbors are
+    apart."""
     import dp_accounting as library
 
     sigma = (event if isinstance(event, GaussianEvent) else event.event).noise_multiplier

@@ -1,4 +1,5 @@
-"""What a computation will release, stated before it begins: for the plan, the budget and the report."""
+"""What a computation will release, stated before it begins: for the plan, the budget and the
+report."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -18,7 +19,8 @@ from sfumato.privacy.events import (
 
 @dataclass(frozen=True)
 class Release:
-    """A kind of release: how often, the event that the first of them is, and what it is, in words for the report.
+    """A kind of release: how often, the event that the first of them is, and what it is, in words
+    for the report.
 
     The others are the same event, but for those of a cyclic sample, which pass from group to group.
     """
@@ -37,8 +39,12 @@ class Release:
     @property
     def tally(self) -> Tally:
         """All of them. The groups of a cycle differ by one at most."""
-        turns = min(self.event.cycle, self.count) if isinstance(self.event, CyclicPoissonEvent) else 1
-        return events.tally(*((self.event_at(k), len(range(k, self.count, turns))) for k in range(turns)))
+        turns = (
+            min(self.event.cycle, self.count) if isinstance(self.event, CyclicPoissonEvent) else 1
+        )
+        return events.tally(
+            *((self.event_at(k), len(range(k, self.count, turns))) for k in range(turns))
+        )
 
     @property
     def noise_multiplier(self) -> float:
@@ -58,12 +64,16 @@ class Release:
 
     def to_json(self) -> dict[str, Any]:
         """With the numbers that people look for beside the event that they come from."""
-        shown = {name: getattr(self, name) for name in ("name", "count", "noise_multiplier", "rate", "selected", "what")}
+        shown = {
+            name: getattr(self, name)
+            for name in ("name", "count", "noise_multiplier", "rate", "selected", "what")
+        }
         return shown | {"event": events.to_json(self.event)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Release":
-        """The inverse of `to_json`. Older plans have no event: all they could have is told by the numbers."""
+        """The inverse of `to_json`. Older plans have no event: all they could have is told by the
+        numbers."""
         if "event" in value:
             event = events.from_json(value["event"])
         else:

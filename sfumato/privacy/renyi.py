@@ -1,5 +1,6 @@
-"""The accountant of the papers of 2022, Rényi differential privacy (Mironov 2017), at the library's own orders: for comparison
-with published numbers only. What this house promises is computed in `accountants.py`.
+"""The accountant of the papers of 2022, Rényi differential privacy (Mironov 2017), at the library's
+own orders: for comparison with published numbers only. What this house promises is computed in
+`accountants.py`.
 """
 
 from scipy.optimize import brentq
@@ -21,18 +22,25 @@ def epsilon(events: Tally, delta: float) -> float:
             case GaussianEvent(noise):
                 found = dp_accounting.GaussianDpEvent(noise)
             case PoissonSampledEvent(rate, GaussianEvent(noise)):
-                found = dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise))
+                found = dp_accounting.PoissonSampledDpEvent(
+                    rate, dp_accounting.GaussianDpEvent(noise)
+                )
             case _:
-                raise ArgumentError("event", event, "the papers' accountant is for Gaussian releases")
+                raise ArgumentError(
+                    "event", event, "the papers' accountant is for Gaussian releases"
+                )
         with without_warnings():
             accountant.compose(found, count)
     return float(accountant.get_epsilon(delta))
 
 
 def noise_multiplier(release: Release, target_epsilon: float, delta: float) -> float:
-    """The noise multiplier that this accountant would ask for, to 1e-4; its search begins at the release's own."""
+    """The noise multiplier that this accountant would ask for, to 1e-4; its search begins at the
+    release's own."""
 
     def excess(sigma: float) -> float:
         return epsilon(release.with_noise(sigma).tally, delta) - target_epsilon
 
-    return float(brentq(excess, release.noise_multiplier * 0.9, release.noise_multiplier * 2, xtol=1e-4))
+    return float(
+        brentq(excess, release.noise_multiplier * 0.9, release.noise_multiplier * 2, xtol=1e-4)
+    )

@@ -1,4 +1,5 @@
-"""A run directory -> the privacy statement in words, `report.html`, `model_card.md`. Nothing here imports JAX."""
+"""A run directory -> the privacy statement in words, `report.html`, `model_card.md`. Nothing here
+imports JAX."""
 
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts

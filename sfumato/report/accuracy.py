@@ -1,4 +1,5 @@
-"""What an evaluation says: the total, each class, the commonest mistakes, and what a guess would reach."""
+"""What an evaluation says: the total, each class, the commonest mistakes, and what a guess would
+reach."""
 
 from dataclasses import dataclass
 
@@ -37,8 +38,10 @@ def with_interval(score: Score, what: str) -> str:
     if score.value is None:
         return f"unknown (no {what}s)"
     low, high = score.interval
-    return (f"{words.percent(score.value)} (95{words.NBSP}% interval {100 * low:.1f} to {100 * high:.1f}, "
-            f"{words.plural(score.n, what)})")
+    return (
+        f"{words.percent(score.value)} (95{words.NBSP}% interval {100 * low:.1f} to {100 * high:.1f}, "
+        f"{words.plural(score.n, what)})"
+    )
 
 
 def accuracy_sentence(facts: RunFacts) -> str:
@@ -51,19 +54,25 @@ def guess_sentence(facts: RunFacts, evaluation: Evaluation) -> str:
     """What knowing nothing would reach."""
     sizes = [sum(row) for row in evaluation.confusion]
     largest = max(range(len(sizes)), key=sizes.__getitem__)
-    return (f"A guess among {words.plural(len(sizes), 'class')} is right {words.percent(1 / len(sizes))} of the time; "
-            f"always answering “{facts.classes[largest]}”, the commonest class of these {facts.shown}s, "
-            f"{words.percent(sizes[largest] / evaluation.n)}.")
+    return (
+        f"A guess among {words.plural(len(sizes), 'class')} is right {words.percent(1 / len(sizes))} of the time; "
+        f"always answering “{facts.classes[largest]}”, the commonest class of these {facts.shown}s, "
+        f"{words.percent(sizes[largest] / evaluation.n)}."
+    )
 
 
 def source_sentence(facts: RunFacts, evaluation: Evaluation) -> str:
     """Where the numbers come from, and what that means for them."""
     if evaluation.split == "validation":
-        return (f"These numbers come from validation {facts.shown}s ({evaluation.source}), not from a test set. Validation "
-                f"{facts.shown}s had no part in training and are not protected by the guarantee. Where settings were chosen by "
-                "them, the numbers are too kind.")
-    return (f"These numbers come from test {facts.shown}s ({evaluation.source}), which had no part in training and are not "
-            "protected by the guarantee.")
+        return (
+            f"These numbers come from validation {facts.shown}s ({evaluation.source}), not from a test set. Validation "
+            f"{facts.shown}s had no part in training and are not protected by the guarantee. Where settings were chosen by "
+            "them, the numbers are too kind."
+        )
+    return (
+        f"These numbers come from test {facts.shown}s ({evaluation.source}), which had no part in training and are not "
+        "protected by the guarantee."
+    )
 
 
 def class_rows(facts: RunFacts, evaluation: Evaluation) -> list[ClassRow]:
@@ -73,7 +82,9 @@ def class_rows(facts: RunFacts, evaluation: Evaluation) -> list[ClassRow]:
     for i, row in enumerate(confusion):
         wrong = max((j for j in range(len(names)) if j != i), key=row.__getitem__, default=i)
         mistaken_for = f"{names[wrong]} ({row[wrong]:,})" if wrong != i and row[wrong] else None
-        found.append(ClassRow(i, names[i], Score(row[i], sum(row)), Score(row[i], columns[i]), mistaken_for))
+        found.append(
+            ClassRow(i, names[i], Score(row[i], sum(row)), Score(row[i], columns[i]), mistaken_for)
+        )
     return found
 
 
@@ -81,5 +92,7 @@ def commonest_mistakes(facts: RunFacts, evaluation: Evaluation, most: int = 10) 
     names, k = facts.classes, len(facts.classes)
     pairs = [(i, j) for i in range(k) for j in range(k) if i != j and evaluation.confusion[i][j]]
     pairs.sort(key=lambda pair: -evaluation.confusion[pair[0]][pair[1]])
-    return [Mistake(names[i], names[j], evaluation.confusion[i][j], sum(evaluation.confusion[i]))
-            for i, j in pairs[:most]]
+    return [
+        Mistake(names[i], names[j], evaluation.confusion[i][j], sum(evaluation.confusion[i]))
+        for i, j in pairs[:most]
+    ]

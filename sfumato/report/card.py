@@ -21,7 +21,9 @@ def model_card(facts: RunFacts) -> str:
     lines = [f"# {markdown(plan.name)}: a differentially private image classifier", ""]
     for warning in warnings(facts):
         lines += [f"> **{markdown(warning)}**", ""]
-    names = ", ".join(markdown(name) for name in facts.classes[:50]) + (", …" if len(facts.classes) > 50 else "")
+    names = ", ".join(markdown(name) for name in facts.classes[:50]) + (
+        ", …" if len(facts.classes) > 50 else ""
+    )
     lines += [
         f"* Method: {markdown(plan.method)}, model {markdown(plan.model)}, {plan.parameters:,} parameters",
         f"* Classes ({len(facts.classes)}): {names}",
@@ -37,9 +39,13 @@ def model_card(facts: RunFacts) -> str:
         lines += [f"## {markdown(paragraph.title)}", "", markdown(paragraph.text), ""]
         lines += [f"* {markdown(item)}" for item in paragraph.items]
         lines += [""] if paragraph.items else []
-    versions = ", ".join(f"{markdown(name)} {markdown(version)}" for name, version in facts.result.versions.items())
+    versions = ", ".join(
+        f"{markdown(name)} {markdown(version)}" for name, version in facts.result.versions.items()
+    )
     return "\n".join([*lines, f"Made with {versions}.", ""])
 
 
 def _problems(facts: RunFacts) -> list[str]:
-    return [] if facts.evaluation is None else verdicts(facts.evaluation.confusion, facts.plan.classes)
+    return (
+        [] if facts.evaluation is None else verdicts(facts.evaluation.confusion, facts.plan.classes)
+    )

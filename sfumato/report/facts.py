@@ -1,4 +1,5 @@
-"""What a report may say about a run: the run directory's JSON files as frozen facts, checked against each other."""
+"""What a report may say about a run: the run directory's JSON files as frozen facts, checked
+against each other."""
 
 import base64
 import binascii
@@ -9,18 +10,25 @@ from typing import Any
 
 from sfumato.audit.result import FILE_NAME as AUDIT_FILE
 from sfumato.audit.result import Audit
+from sfumato.core import typed_json
 from sfumato.core.errors import RunError
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.risks import Risks, risks
-from sfumato.report import reading, words
+from sfumato.report import words
 
-BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+BIDI_CONTROLS = frozenset(
+    "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
+)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def printable(name: str) -> str:
-    """A name that cannot hide: control and direction-changing characters become a visible replacement character."""
-    shown = ("\ufffd" if unicodedata.category(c) in ("Cc", "Cs") or c in BIDI_CONTROLS else c for c in name)
+    """A name that cannot hide: control and direction-changing characters become a visible
+    replacement character."""
+    shown = (
+        "\ufffd" if unicodedata.category(c) in ("Cc", "Cs") or c in BIDI_CONTROLS else c
+        for c in name
+    )
     return "".join(shown) or "(empty)"
 
 
@@ -143,7 +151,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Everything a report may say. `classes` are fit to be shown; nothing else here has been cleaned."""
+    """Everything a report may say. `classes` are fit to be shown; nothing else here has been
+    cleaned."""
 
     run_dir: Path
     config: dict[str, Any]
@@ -155,40 +164,50 @@ class RunFacts:
     audit: Audit | None = None
     """What a report shows of it."""
     kept_back: tuple[str, ...] = ()
-    """Attacks whose results it does not show: they rest on private images, and nothing was paid for them."""
+    """Attacks whose results it does not show: they rest on private images, and nothing was paid for
+    them."""
     risks: Risks | None = None
     """Of the ledger's releases; None for a ledger that has none."""
 
     @classmethod
     def load(cls, run_dir: Path, with_audit: bool = False) -> "RunFacts":
-        """Read a run directory; of its audit what was measured on the private images only if that is asked for.
+        """Read a run directory; of its audit what was measured on the private images only if that
+        is asked for.
 
         Raises RunError, one line, where a file is missing, damaged or contradicts another.
         """
         run_dir = Path(run_dir)
         if not run_dir.is_dir():
-            raise RunError(f"{run_dir}: no such run directory; `sfumato train --out {run_dir}` makes one")
+            raise RunError(
+                f"{run_dir}: no such run directory; `sfumato train --out {run_dir}` makes one"
+            )
         facts = cls(
             run_dir=run_dir,
-            config=reading.read(dict[str, Any], run_dir / "config.json"),
-            plan=reading.read(Plan, run_dir / "plan.json"),
-            result=reading.read(Result, run_dir / "result.json"),
+            config=typed_json.read(dict[str, Any], run_dir / "config.json"),
+            plan=typed_json.read(Plan, run_dir / "plan.json"),
+            result=typed_json.read(Result, run_dir / "result.json"),
             evaluation=_optional(Evaluation, run_dir / "evaluation.json"),
-            metrics=reading.read_lines(Metric, run_dir / "metrics.jsonl"),
+            metrics=typed_json.read_lines(Metric, run_dir / "metrics.jsonl"),
             images=_optional(tuple[Shown, ...], run_dir / "images.json") or (),
             audit=_optional(Audit, run_dir / AUDIT_FILE),
         )
         for name, complaint in [*_contradictions(facts), *_ledger_faults(facts)]:
             raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")
         ledger = Ledger.read(run_dir)
-        facts = replace(facts, risks=risks(ledger.tally, ledger.relation, _ROUGHLY) if ledger.tally else None)
+        facts = replace(
+            facts, risks=risks(ledger.tally, ledger.relation, _ROUGHLY) if ledger.tally else None
+        )
         return facts if with_audit else facts.without_unpaid()
 
     def without_unpaid(self) -> "RunFacts":
         """Without what attacks measured on the private images."""
         if self.audit is None or not self.audit.unpaid:
             return self
-        return replace(self, audit=self.audit.paid() if self.audit.paid().results else None, kept_back=self.audit.unpaid)
+        return replace(
+            self,
+            audit=self.audit.paid() if self.audit.paid().results else None,
+            kept_back=self.audit.unpaid,
+        )
 
     @property
     def shown(self) -> str:
@@ -209,12 +228,15 @@ class RunFacts:
 
     @property
     def overspent(self) -> bool:
-        """More was spent than promised. The ledger refuses this; if it happened all the same, readers must know."""
-        return self.spent.epsilon > self.plan.epsilon * (1 + 1e-9) or self.spent.delta > self.plan.delta * (1 + 1e-9)
+        """More was spent than promised. The ledger refuses this; if it happened all the same,
+        readers must know."""
+        return self.spent.epsilon > self.plan.epsilon * (
+            1 + 1e-9
+        ) or self.spent.delta > self.plan.delta * (1 + 1e-9)
 
 
 def _optional(kind: Any, path: Path) -> Any:
-    return reading.read(kind, path) if path.exists() else None
+    return typed_json.read(kind, path) if path.exists() else None
 
 
 def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
@@ -223,13 +245,22 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
     if plan.n < 1 or len(plan.classes) < 1 or not plan.releases:
         found.append(("plan.json", "n, classes and releases must not be empty"))
     if plan.noise not in ("gaussian", "lattice") or plan.noise_rng not in ("philox", "chacha"):
-        found.append(("plan.json", f"noise={plan.noise!r} by {plan.noise_rng!r} is unknown to this version"))
+        found.append(
+            ("plan.json", f"noise={plan.noise!r} by {plan.noise_rng!r} is unknown to this version")
+        )
     if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
-        found.append(("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is no privacy guarantee"))
+        found.append(
+            ("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is no privacy guarantee")
+        )
     if spent.epsilon < 0 or not 0 <= spent.delta < 1 or spent.releases < 0:
-        found.append(("result.json", f"cannot have spent epsilon={spent.epsilon}, delta={spent.delta}"))
+        found.append(
+            ("result.json", f"cannot have spent epsilon={spent.epsilon}, delta={spent.delta}")
+        )
     if facts.evaluation is not None:
-        found += [("evaluation.json", text) for text in _evaluation_faults(facts.evaluation, len(plan.classes))]
+        found += [
+            ("evaluation.json", text)
+            for text in _evaluation_faults(facts.evaluation, len(plan.classes))
+        ]
     if not all(_is_png(image.png_base64) for image in facts.images):
         found.append(("images.json", "an image is not a base64 PNG"))
     return found
@@ -239,11 +270,22 @@ def _ledger_faults(facts: RunFacts) -> list[tuple[str, str]]:
     """Where the files claim other than the ledger shows; the ledger is recomputed, not believed."""
     ledger, spent = Ledger.read(facts.run_dir), facts.spent
     if ledger.relation != facts.plan.relation:
-        return [("plan.json", f"says {facts.plan.relation}, the ledger was kept for {ledger.relation}")]
+        return [
+            ("plan.json", f"says {facts.plan.relation}, the ledger was kept for {ledger.relation}")
+        ]
     found = ledger.epsilon()
-    if ledger.releases != spent.releases or abs(found - spent.epsilon) > 1e-6 * max(found, 1) or ledger.delta != spent.delta:
-        return [("result.json", f"says epsilon={spent.epsilon:.6g} at delta={spent.delta:g} in {spent.releases} releases, the "
-                                f"ledger epsilon={found:.6g} at delta={ledger.delta:g} in {ledger.releases}")]
+    if (
+        ledger.releases != spent.releases
+        or abs(found - spent.epsilon) > 1e-6 * max(found, 1)
+        or ledger.delta != spent.delta
+    ):
+        return [
+            (
+                "result.json",
+                f"says epsilon={spent.epsilon:.6g} at delta={spent.delta:g} in {spent.releases} releases, the "
+                f"ledger epsilon={found:.6g} at delta={ledger.delta:g} in {ledger.releases}",
+            )
+        ]
     return []
 
 
@@ -257,7 +299,9 @@ def _evaluation_faults(evaluation: Evaluation, classes: int) -> list[str]:
     if total != evaluation.n or total == 0:
         return [f"the confusion matrix counts {total} images, n says {evaluation.n}"]
     if abs(right / total - evaluation.accuracy) > 1e-4:
-        return [f"accuracy={evaluation.accuracy} is not that of the confusion matrix, {right / total:.6f}"]
+        return [
+            f"accuracy={evaluation.accuracy} is not that of the confusion matrix, {right / total:.6f}"
+        ]
     if evaluation.split not in ("test", "validation"):
         return [f"split={evaluation.split!r} is not test or validation"]
     return []

@@ -1,7 +1,8 @@
-"""The report's plots: SVG text to be placed inside HTML, in the colours of the page, light or dark.
+"""The report's plots: SVG text to be placed inside HTML, in the colors of the page, light or dark.
 
-Matplotlib writes fixed colours. We draw in five stand-in colours and turn each into a CSS variable afterwards, so one
-drawing serves both schemes. Text stays text (searchable, in the page's font). Nothing here touches pyplot's state.
+Matplotlib writes fixed colors. We draw in five stand-in colors and turn each into a CSS variable
+afterwards, so one drawing serves both schemes. Text stays text (searchable, in the page's font).
+Nothing here touches pyplot's state.
 """
 
 import io
@@ -22,13 +23,30 @@ if TYPE_CHECKING:
 INK, MUTED, ACCENT, ON_ACCENT, GRID = "#010101", "#020202", "#030303", "#040404", "#050505"
 VARIABLES = {INK: "ink", MUTED: "muted", ACCENT: "accent", ON_ACCENT: "on-accent", GRID: "grid"}
 WIDTH = 4.7  # inches; drawn narrow, so that the letters stay legible on a phone
-NAMED_CELLS, NUMBERED_CELLS = 40, 12  # up to so many classes, a confusion matrix shows names and counts
+NAMED_CELLS, NUMBERED_CELLS = (
+    40,
+    12,
+)  # up to so many classes, a confusion matrix shows names and counts
 MOST_ROWS = 30
 STYLE: Any = {
-    "svg.fonttype": "none", "font.size": 8.5, "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": GRID,
-    "xtick.color": MUTED, "ytick.color": MUTED, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.linewidth": 0.8,
-    "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False, "text.parse_math": False,
+    "svg.fonttype": "none",
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.8,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "text.parse_math": False,
 }
 
 
@@ -54,7 +72,9 @@ def _draw(name: str, height: float, paint: Callable[[Any], None], width: float =
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # glyphs that Matplotlib's font lacks; the browser has others
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # glyphs that Matplotlib's font lacks; the browser has others
         figure = Figure(figsize=(width, height), layout="constrained")
         paint(figure)
         buffer = io.StringIO()
@@ -64,14 +84,15 @@ def _draw(name: str, height: float, paint: Callable[[Any], None], width: float =
 
 
 def _for_page(svg: str, name: str) -> str:
-    """Cut to the <svg> element; make ids unique and colours variables, in tags only (text is escaped: `<` is a tag)."""
-    svg = svg[svg.index("<svg"):]
+    """Cut to the <svg> element; make ids unique and colors variables, in tags only (text is
+    escaped: `<` is a tag)."""
+    svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s(width|height)="[\d.]+pt"', "", svg, count=2)
 
     def tag(match: re.Match[str]) -> str:
         text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", match.group())
-        return re.sub("|".join(VARIABLES), lambda colour: f"var(--{VARIABLES[colour.group()]})", text)
+        return re.sub("|".join(VARIABLES), lambda color: f"var(--{VARIABLES[color.group()]})", text)
 
     svg = re.sub(r"<[^>]*>", tag, svg)
     return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
@@ -93,13 +114,23 @@ def privacy_curve(risks: Risks, epsilon: float, delta: float) -> Plot:
         axis = figure.subplots()
         axis.plot(*zip(*risks.curve, strict=True), color=ACCENT, linewidth=1.6)
         axis.plot([delta], [epsilon], color=ACCENT, marker="o", markersize=4, linestyle="none")
-        axis.set(xscale="log", xlabel="δ", ylabel="ε", ylim=(0, 1.12 * max(epsilon, *(each for _, each in risks.curve))))
+        axis.set(
+            xscale="log",
+            xlabel="δ",
+            ylabel="ε",
+            ylim=(0, 1.12 * max(epsilon, *(each for _, each in risks.curve))),
+        )
         axis.set_xticks(deltas, [words.power(each) for each in deltas])
         axis.minorticks_off()
 
-    told = "; ".join(f"ε = {words.epsilon(each)} at δ = {words.power(at)}" for at, each in risks.curve)
-    return Plot(_draw("privacy-curve", 1.7, paint), f"Line plot of ε over δ: {told}.",
-                f"The same releases hold every pair (ε, δ) on this line, not only the one that is promised (dot): {told}.")
+    told = "; ".join(
+        f"ε = {words.epsilon(each)} at δ = {words.power(at)}" for at, each in risks.curve
+    )
+    return Plot(
+        _draw("privacy-curve", 1.7, paint),
+        f"Line plot of ε over δ: {told}.",
+        f"The same releases hold every pair (ε, δ) on this line, not only the one that is promised (dot): {told}.",
+    )
 
 
 def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> Plot | None:
@@ -117,15 +148,31 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
         lower = panels[-1, 0]
         if scored:
             upper = panels[0, 0]
-            upper.plot(*zip(*scored, strict=True), color=ACCENT, linewidth=1.6, marker="o", markersize=2.6)
+            upper.plot(
+                *zip(*scored, strict=True), color=ACCENT, linewidth=1.6, marker="o", markersize=2.6
+            )
             upper.set_ylabel("accuracy")
             _percent_axis(upper.yaxis)
-        lower.plot([m.step for m in metrics], [m.epsilon for m in metrics], color=ACCENT, linewidth=1.6)
+        lower.plot(
+            [m.step for m in metrics], [m.epsilon for m in metrics], color=ACCENT, linewidth=1.6
+        )
         lower.axhline(promised, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        lower.annotate("promised", (0, promised), (2, -3), xycoords=("axes fraction", "data"),
-                       textcoords="offset points", va="top", color=MUTED, fontsize=7.5)
+        lower.annotate(
+            "promised",
+            (0, promised),
+            (2, -3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            va="top",
+            color=MUTED,
+            fontsize=7.5,
+        )
         lower.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        lower.set(xlabel="step", ylabel="ε spent", ylim=(0, 1.12 * max(promised, *(m.epsilon for m in metrics))))
+        lower.set(
+            xlabel="step",
+            ylabel="ε spent",
+            ylim=(0, 1.12 * max(promised, *(m.epsilon for m in metrics))),
+        )
 
     steps, last = f"{metrics[-1].step:,} steps", metrics[-1].epsilon
     alt = f"Line plot. Over {steps}, ε spent rises to {last:.3g}, where {promised:g} is promised."
@@ -144,28 +191,52 @@ def audit_plot(results: tuple[AuditResult, ...]) -> Plot:
         for row, each in enumerate(results):
             axes.barh(row, each.lower_bound, 0.6, color=INK if each.broken else ACCENT, linewidth=0)
             axes.plot([each.epsilon] * 2, [row - 0.42, row + 0.42], color=MUTED, linewidth=1.6)
-        axes.set_yticks(range(len(results)), [f"{each.attack}, {each.method}" for each in results], color=INK)
+        axes.set_yticks(
+            range(len(results)), [f"{each.attack}, {each.method}" for each in results], color=INK
+        )
         most = max(max(each.epsilon, each.lower_bound) for each in results)
-        axes.set(ylim=(len(results) - 0.4, -0.6), xlim=(0, 1.05 * most), xlabel="ε measured (bar) and claimed (line)")
+        axes.set(
+            ylim=(len(results) - 0.4, -0.6),
+            xlim=(0, 1.05 * most),
+            xlabel="ε measured (bar) and claimed (line)",
+        )
         axes.grid(visible=False, axis="y")
 
     alt = "Bar chart of empirical against claimed ε. " + " ".join(
-        f"{each.attack}, {each.method}: at least {each.lower_bound:.2f} of {each.epsilon:.2f} claimed." for each in results)
+        f"{each.attack}, {each.method}: at least {each.lower_bound:.2f} of {each.epsilon:.2f} claimed."
+        for each in results
+    )
     caption = "How much of the claimed ε each attack could demonstrate, with 95 % confidence. No bar may pass its line."
     return Plot(_draw("audit", 0.7 + 0.32 * len(results), paint), alt, caption)
 
 
 def class_plot(names: tuple[str, ...], scores: list[Score], what: str) -> Plot:
     """A dot and its interval per class, best first; of many classes the best and the worst."""
-    order = sorted((i for i in range(len(names)) if scores[i].n), key=lambda i: -scores[i].right / scores[i].n)
+    order = sorted(
+        (i for i in range(len(names)) if scores[i].n), key=lambda i: -scores[i].right / scores[i].n
+    )
     cut = len(order) > MOST_ROWS
-    shown = order[: MOST_ROWS // 2] + order[-(MOST_ROWS // 2):] if cut else order
+    shown = order[: MOST_ROWS // 2] + order[-(MOST_ROWS // 2) :] if cut else order
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
         for row, i in enumerate(shown):
-            axes.plot(scores[i].interval, (row, row), color=ACCENT, linewidth=1.6, alpha=0.45, solid_capstyle="round")
-            axes.plot([scores[i].right / scores[i].n], [row], "o", color=ACCENT, markersize=4.6, clip_on=False)
+            axes.plot(
+                scores[i].interval,
+                (row, row),
+                color=ACCENT,
+                linewidth=1.6,
+                alpha=0.45,
+                solid_capstyle="round",
+            )
+            axes.plot(
+                [scores[i].right / scores[i].n],
+                [row],
+                "o",
+                color=ACCENT,
+                markersize=4.6,
+                clip_on=False,
+            )
         if cut:
             axes.axhline(MOST_ROWS // 2 - 0.5, color=MUTED, linewidth=1, linestyle=(0, (1, 3)))
         _name_ticks(axes.yaxis, [names[i] for i in shown])
@@ -175,15 +246,29 @@ def class_plot(names: tuple[str, ...], scores: list[Score], what: str) -> Plot:
         _percent_axis(axes.xaxis)
 
     best, worst = order[0], order[-1]
-    alt = (f"Dot plot of accuracy per class. Best: {names[best]}, {100 * scores[best].right / scores[best].n:.1f} %; "
-           f"worst: {names[worst]}, {100 * scores[worst].right / scores[worst].n:.1f} %. The table below has all.")
-    some = f"The {MOST_ROWS // 2} best and the {MOST_ROWS // 2} worst classes: share" if cut else "Share"
-    caption = f"{some} of each class’s {what} that the model names correctly, with its 95 % interval."
+    alt = (
+        f"Dot plot of accuracy per class. Best: {names[best]}, {100 * scores[best].right / scores[best].n:.1f} %; "
+        f"worst: {names[worst]}, {100 * scores[worst].right / scores[worst].n:.1f} %. The table below has all."
+    )
+    some = (
+        f"The {MOST_ROWS // 2} best and the {MOST_ROWS // 2} worst classes: share"
+        if cut
+        else "Share"
+    )
+    caption = (
+        f"{some} of each class’s {what} that the model names correctly, with its 95 % interval."
+    )
     return Plot(_draw("classes", 0.45 + 0.185 * len(shown), paint), alt, caption)
 
 
 def _name_ticks(axis: Any, names: list[str], rotation: int = 0, size: float = 8.5) -> None:
-    axis.set_ticks(range(len(names)), [shorten(name) for name in names], rotation=rotation, color=INK, fontsize=size)
+    axis.set_ticks(
+        range(len(names)),
+        [shorten(name) for name in names],
+        rotation=rotation,
+        color=INK,
+        fontsize=size,
+    )
     for label in axis.get_ticklabels():
         label.set_parse_math(False)  # a class called "$x^2$" is that, and no formula
 
@@ -209,11 +294,15 @@ def confusion_plot(names: tuple[str, ...], evaluation: Evaluation, what: str) ->
         axes.grid(visible=False)
         axes.spines[["left", "bottom"]].set_visible(False)
 
-    alt = (f"Confusion matrix, {k} by {k}: of {evaluation.n:,} {what}, "
-           f"{sum(evaluation.confusion[i][i] for i in range(k)):,} lie on the diagonal (named correctly).")
+    alt = (
+        f"Confusion matrix, {k} by {k}: of {evaluation.n:,} {what}, "
+        f"{sum(evaluation.confusion[i][i] for i in range(k)):,} lie on the diagonal (named correctly)."
+    )
     counts = " Figures are counts." if k <= NUMBERED_CELLS else ""
-    caption = (f"Each row is one true class of the {what}, each column what the model called them; "
-               f"the darker or stronger a cell, the larger its share of the row.{counts}")
+    caption = (
+        f"Each row is one true class of the {what}, each column what the model called them; "
+        f"the darker or stronger a cell, the larger its share of the row.{counts}"
+    )
     return Plot(_draw("confusion", width, paint, width), alt, caption, width / WIDTH)
 
 
@@ -228,16 +317,30 @@ def _vector_cells(axes: "Axes", evaluation: Evaluation) -> None:
     k = len(evaluation.confusion)
     for i, row in enumerate(_shares(evaluation)):
         for j, share in enumerate(row):
-            axes.add_patch(Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, linewidth=0, facecolor=GRID, alpha=0.45))
+            axes.add_patch(
+                Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, linewidth=0, facecolor=GRID, alpha=0.45)
+            )
             if share > 0:
-                axes.add_patch(Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, linewidth=0, facecolor=ACCENT, alpha=share))
+                axes.add_patch(
+                    Rectangle(
+                        (j - 0.48, i - 0.48), 0.96, 0.96, linewidth=0, facecolor=ACCENT, alpha=share
+                    )
+                )
             if k <= NUMBERED_CELLS and share > 0:
-                axes.text(j, i, str(evaluation.confusion[i][j]), ha="center", va="center_baseline", fontsize=7.5,
-                          color=ON_ACCENT if share > 0.72 else INK)
+                axes.text(
+                    j,
+                    i,
+                    str(evaluation.confusion[i][j]),
+                    ha="center",
+                    va="center_baseline",
+                    fontsize=7.5,
+                    color=ON_ACCENT if share > 0.72 else INK,
+                )
 
 
 def _image_cells(axes: "Axes", evaluation: Evaluation) -> None:
-    """Ten thousand cells and more: one small picture, in a tone between light and dark, as opaque as the share."""
+    """Ten thousand cells and more: one small picture, in a tone between light and dark, as opaque
+    as the share."""
     import numpy as np
 
     picture = np.empty((len(evaluation.confusion), len(evaluation.confusion), 4))

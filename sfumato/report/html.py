@@ -1,4 +1,5 @@
-"""`report.html`: one file that needs nothing else, not even a network. Its own policy forbids scripts and loading."""
+"""`report.html`: one file that needs nothing else, not even a network. Its own policy forbids
+scripts and loading."""
 
 import re
 import shlex
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.files import write_atomic
-from sfumato.report import accuracy, audit, figures, noise, words
+from sfumato.report import accuracy, audit_section, figures, noise_limits, words
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts, printable
 from sfumato.report.statement import privacy_statement, warnings
@@ -18,9 +19,11 @@ LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "−0123456789")
 
 
 def write_report(run_dir: Path, with_audit: bool = False) -> Path:
-    """Write `report.html` and `model_card.md` into a run directory; returns the report's path. Raises RunError.
+    """Write `report.html` and `model_card.md` into a run directory; returns the report's path.
+    Raises RunError.
 
-    with_audit: the page also shows what attacks measured on the private images, which no ledger paid for.
+    with_audit: the page also shows what attacks measured on the private images, which no ledger
+    paid for.
     """
     facts = RunFacts.load(run_dir, with_audit)
     page, card = render(facts), model_card(facts.without_unpaid())
@@ -35,24 +38,35 @@ def render(facts: RunFacts) -> str:
     from markupsafe import Markup
 
     room = resources.files("sfumato.report")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters.update(
-        percent=words.percent, count=words.count, number=words.number, power=words.power, epsilon=words.epsilon,
-        printable=printable, svg=Markup, typeset=typeset,
-    )  # fmt: skip
+        percent=words.percent,
+        count=words.count,
+        number=words.number,
+        power=words.power,
+        epsilon=words.epsilon,
+        printable=printable,
+        svg=Markup,
+        typeset=typeset,
+    )
     template = environment.from_string(room.joinpath("template.html").read_text(encoding="utf-8"))
     css = Markup(room.joinpath("style.css").read_text(encoding="utf-8"))
     return template.render(css=css, **_page(facts), **_measured(facts))
 
 
 def typeset(text: str) -> Any:
-    """Our own sentences, escaped, with powers raised: 10⁻⁵ and e^ε as <sup>, which every font draws alike."""
+    """Our own sentences, escaped, with powers raised: 10⁻⁵ and e^ε as <sup>, which every font draws
+    alike."""
     from markupsafe import Markup, escape
 
     def raised(match: re.Match[str]) -> str:
         return f"<sup>{match.group().translate(LOWERED)}</sup>"
 
-    return Markup(re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", raised, str(escape(text))).replace("e^ε", "e<sup>ε</sup>"))
+    return Markup(
+        re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", raised, str(escape(text))).replace("e^ε", "e<sup>ε</sup>")
+    )
 
 
 def _page(facts: RunFacts) -> dict[str, Any]:
@@ -67,12 +81,17 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         # the banners say what the statement's first paragraph would
         "statement": [each for each in privacy_statement(facts) if each.title != "Read this first"],
         "settings": _settings(facts.config),
-        "timings": [(name, words.duration(s)) for name, s in facts.result.seconds.items() if s is not None],
-        "memory": None if facts.result.peak_memory_bytes is None else words.size(facts.result.peak_memory_bytes),
-        "audit": None if facts.audit is None else audit.section(facts.audit, facts.plan),
-        "noise": noise.name(facts.plan),
-        "privacy_curve": None if facts.risks is None or facts.insecure else figures.privacy_curve(
-            facts.risks, facts.spent.epsilon, facts.spent.delta),
+        "timings": [
+            (name, words.duration(s)) for name, s in facts.result.seconds.items() if s is not None
+        ],
+        "memory": None
+        if facts.result.peak_memory_bytes is None
+        else words.size(facts.result.peak_memory_bytes),
+        "audit": None if facts.audit is None else audit_section.section(facts.audit, facts.plan),
+        "noise": noise_limits.name(facts.plan),
+        "privacy_curve": None
+        if facts.risks is None or facts.insecure
+        else figures.privacy_curve(facts.risks, facts.spent.epsilon, facts.spent.delta),
         "recheck": f"sfumato account {shlex.quote(facts.run_dir.resolve().name + '/ledger.jsonl')}",
     }
 
@@ -104,7 +123,8 @@ def _measured(facts: RunFacts) -> dict[str, Any]:
 
 
 def _settings(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The configuration as text. Of a path only the last part: the rest is about a computer, maybe about a person."""
+    """The configuration as text. Of a path only the last part: the rest is about a computer, maybe
+    about a person."""
     shown = []
     for key, value in config.items():
         if value is None or isinstance(value, bool):

@@ -4,13 +4,17 @@ from dataclasses import dataclass
 
 
 def clopper_pearson(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The interval that covers the true proportion with probability at least `level`, whatever that proportion is.
+    """The interval that covers the true proportion with probability at least `level`, whatever that
+    proportion is.
 
-    The lower end is the p at which `right` or more successes in n have probability (1 - level) / 2, the upper end
-    the p at which `right` or fewer have; both are quantiles of Beta laws. Nothing seen (n = 0): anything is possible.
+    The lower end is the p at which `right` or more successes in n have probability (1 - level) / 2,
+    the upper end the p at which `right` or fewer have; both are quantiles of Beta laws. Nothing
+    seen (n = 0): anything is possible.
     """
     if not 0 <= right <= n or not 0 < level < 1:
-        raise ValueError(f"clopper_pearson({right}, {n}, {level}): needs 0 <= right <= n and 0 < level < 1")
+        raise ValueError(
+            f"clopper_pearson({right}, {n}, {level}): needs 0 <= right <= n and 0 < level < 1"
+        )
     if n == 0:
         return 0.0, 1.0
     from scipy.stats import beta

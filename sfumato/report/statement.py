@@ -1,10 +1,13 @@
-"""The privacy statement: what was promised, to whom, how it was kept and where it ends, for a data protection officer.
+"""The privacy statement: what was promised, to whom, how it was kept and where it ends, for a data
+protection officer.
 
-Every sentence is about this run. The bounds on an attacker follow from the definition alone: for every test, with
-false positive rate f and true positive rate t, an (ε, δ) guarantee between neighbouring data sets means
+Every sentence is about this run. The bounds on an attacker follow from the definition alone: for
+every test, with false positive rate f and true positive rate t, an (ε, δ) guarantee between
+neighboring data sets means
     t <= e^ε f + δ       and, with the two data sets exchanged,       1 - f <= e^ε (1 - t) + δ
-(Wasserman & Zhou 2010; Kairouz, Oh & Viswanath 2015). A composition of releases holds for every ε with a δ(ε) of its own; the
-smallest of these bounds is what its trade-off curve allows (Dong, Roth & Su 2019).
+(Wasserman & Zhou 2010; Kairouz, Oh & Viswanath 2015). A composition of releases holds for every ε
+with a δ(ε) of its own; the smallest of these bounds is what its trade-off curve allows (Dong, Roth
+& Su 2019).
 """
 
 import math
@@ -12,7 +15,7 @@ from dataclasses import dataclass
 
 from sfumato.core.checks import large_delta
 from sfumato.privacy.risks import FALSE_POSITIVE_RATES
-from sfumato.report import noise, words
+from sfumato.report import noise_limits, words
 from sfumato.report.facts import Release, RunFacts, printable
 
 AUDITS = "What attacks could measure"
@@ -46,45 +49,59 @@ def largest_true_positive_rate(epsilon: float, delta: float, false_positive_rate
 
 
 def attack_bounds(facts: RunFacts) -> tuple[AttackBound, ...]:
-    """From the whole curve of the releases where it is known, which is far less than what one (ε, δ) allows."""
+    """From the whole curve of the releases where it is known, which is far less than what one (ε,
+    δ) allows."""
     epsilon, delta = facts.spent.epsilon, facts.spent.delta
-    known = dict(facts.risks.recognised) if facts.risks is not None else {}
-    return tuple(AttackBound(f, min(largest_true_positive_rate(epsilon, delta, f), known.get(f, 1.0)))
-                 for f in FALSE_POSITIVE_RATES)  # fmt: skip
+    known = dict(facts.risks.recognized) if facts.risks is not None else {}
+    return tuple(
+        AttackBound(f, min(largest_true_positive_rate(epsilon, delta, f), known.get(f, 1.0)))
+        for f in FALSE_POSITIVE_RATES
+    )
 
 
 def group_guarantee(epsilon: float, delta: float, k: int) -> tuple[float, float]:
-    """(ε, δ) for k units at once: chaining the definition k times gives kε and δ (1 + e^ε + ... + e^(k-1)ε)."""
-    return k * epsilon, min(1.0, delta * sum(math.exp(min(i * epsilon, LARGE_EPSILON)) for i in range(k)))
+    """(ε, δ) for k units at once: chaining the definition k times gives kε and δ (1 + e^ε + ... +
+    e^(k-1)ε)."""
+    return k * epsilon, min(
+        1.0, delta * sum(math.exp(min(i * epsilon, LARGE_EPSILON)) for i in range(k))
+    )
 
 
 def warnings(facts: RunFacts) -> list[str]:
     """What a reader must know before anything else."""
     found = []
     if facts.insecure:
-        found.append("NOT PRIVATE: fixed noise seed. Anyone can compute the noise of this run and subtract it. "
-                     "Use it for tests, never for images that need protection.")
+        found.append(
+            "NOT PRIVATE: fixed noise seed. Anyone can compute the noise of this run and subtract it. "
+            "Use it for tests, never for images that need protection."
+        )
     if facts.overspent:
         spent, plan = facts.spent, facts.plan
-        found.append(f"More was spent (ε = {words.epsilon(spent.epsilon)}, δ = {words.power(spent.delta)}) than was "
-                     f"promised (ε = {words.number(plan.epsilon)}, δ = {words.power(plan.delta)}). "
-                     "Do not publish this model under its promise.")
+        found.append(
+            f"More was spent (ε = {words.epsilon(spent.epsilon)}, δ = {words.power(spent.delta)}) than was "
+            f"promised (ε = {words.number(plan.epsilon)}, δ = {words.power(plan.delta)}). "
+            "Do not publish this model under its promise."
+        )
     if problem := large_delta(facts.spent.delta, facts.plan.n):
         found.append(f"{problem[0].upper()}{problem[1:]}.")
     if not facts.spent.complete:
-        found.append("INCOMPLETE RUN: training has not finished. The figures below count what has been released so "
-                     "far. If it was stopped because of what it had shown, quote the promised ε, not the ε spent.")
+        found.append(
+            "INCOMPLETE RUN: training has not finished. The figures below count what has been released so "
+            "far. If it was stopped because of what it had shown, quote the promised ε, not the ε spent."
+        )
     return found
 
 
 def _promise(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
-    differ, _, _ = words.neighbours(plan.relation, plan.whole_unit)
+    differ, _, _ = words.neighbors(plan.relation, plan.whole_unit)
     factor = words.number(math.exp(min(spent.epsilon, LARGE_EPSILON)), 3, up=True)
     conditional = "would be" if facts.insecure else "is"
-    seen = ("of the model that was chosen and its training, but not of the fits that it was chosen from,"
-            if any(release.selected is not None for release in plan.releases) else
-            "of the training, all intermediate models included,")  # fmt: skip
+    seen = (
+        "of the model that was chosen and its training, but not of the fits that it was chosen from,"
+        if any(release.selected is not None for release in plan.releases)
+        else "of the training, all intermediate models included,"
+    )
     used, whose = "", f"anyone whose {plan.unit} it is that it was used"
     if plan.images_per_unit is not None:
         used = f", on at most {words.plural(plan.images_per_unit, 'image')} of each"
@@ -98,9 +115,13 @@ def _promise(facts: RunFacts) -> Paragraph:
         f"other, but for an added probability of at most δ. The smaller both are, the less it matters to {whose}."
     )
     if facts.audit is not None and facts.audit.unpaid:
-        text += (f" One part of this report is outside of the promise: what {_attacks(facts.audit.unpaid)} measured on the "
-                 f"private {plan.unit}s, in “{AUDITS}”, is exact, and nothing was paid for it. Do not pass this report on.")
-    title = "What would be promised if the noise were secret" if facts.insecure else "What is promised"
+        text += (
+            f" One part of this report is outside of the promise: what {_attacks(facts.audit.unpaid)} measured on the "
+            f"private {plan.unit}s, in “{AUDITS}”, is exact, and nothing was paid for it. Do not pass this report on."
+        )
+    title = (
+        "What would be promised if the noise were secret" if facts.insecure else "What is promised"
+    )
     return Paragraph(title, text)
 
 
@@ -110,27 +131,37 @@ def _attacks(names: tuple[str, ...]) -> str:
 
 def _attacker(facts: RunFacts) -> Paragraph:
     unit, title = facts.plan.unit, "What an attacker can find out"
-    asked = (f"which of two given {unit}s was used" if facts.plan.relation == "replace-one" else
-             f"whether one given {unit} was used")  # fmt: skip
+    asked = (
+        f"which of two given {unit}s was used"
+        if facts.plan.relation == "replace-one"
+        else f"whether one given {unit} was used"
+    )
     if facts.insecure:
-        return Paragraph(title, "Everything that the released values hold: the noise can be computed and subtracted, "
-                                "so no bound holds.")
+        return Paragraph(
+            title,
+            "Everything that the released values hold: the noise can be computed and subtracted, "
+            "so no bound holds.",
+        )
     items = tuple(
         f"An attacker who wrongly accuses {words.percent(bound.false_positive_rate)} of the {unit}s that were not used "
         f"detects at most {words.risk(bound.true_positive_rate)} of those that were."
         for bound in attack_bounds(facts)
     )
-    text = (f"The attacker of this bound knows every other training {unit}, the program, its settings and every value "
-            f"released, and asks only {asked}. The bound follows from {_source(facts)} and holds for "
-            f"every attack, also for those not yet invented; known attacks usually find less.")
+    text = (
+        f"The attacker of this bound knows every other training {unit}, the program, its settings and every value "
+        f"released, and asks only {asked}. The bound follows from {_source(facts)} and holds for "
+        f"every attack, also for those not yet invented; known attacks usually find less."
+    )
     if attack_bounds(facts)[-1].true_positive_rate > 0.5:
-        text += (" At an ε this large the bound alone rules out little; it still limits what each further use of the "
-                 "data adds.")
+        text += (
+            " At an ε this large the bound alone rules out little; it still limits what each further use of the "
+            "data adds."
+        )
     return Paragraph(title, text, items)
 
 
 def _source(facts: RunFacts) -> str:
-    if facts.risks is None or not facts.risks.recognised:
+    if facts.risks is None or not facts.risks.recognized:
         return "(ε, δ)"
     if facts.risks.mu is None:
         return "all releases together"
@@ -141,40 +172,63 @@ def _sampling(facts: RunFacts) -> str:
     plan = facts.plan
     size = words.count(plan.sampler.expected_batch_size)
     if plan.sampler.is_full_batch:
-        return (f"Every step uses all {words.count(plan.n)} {plan.unit}s (full batch; no privacy is claimed from "
-                "sampling).")
-    end = ", drawn from the same fixed seed." if facts.insecure else ", and who took part stays secret."
+        return (
+            f"Every step uses all {words.count(plan.n)} {plan.unit}s (full batch; no privacy is claimed from "
+            "sampling)."
+        )
+    end = (
+        ", drawn from the same fixed seed."
+        if facts.insecure
+        else ", and who took part stays secret."
+    )
     unit, sampler = plan.unit, plan.sampler
     coin = f"takes part independently with probability q = {words.number(sampler.rate)}"
     match sampler.kind:
         case "Poisson":
-            return f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected){end}"
+            return (
+                f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected){end}"
+            )
         case "truncated Poisson":
-            return (f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected; of more than "
-                    f"{words.count(sampler.maximum or 0)}, so many are kept at random, and what that costs is in ε){end}")
+            return (
+                f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected; of more than "
+                f"{words.count(sampler.maximum or 0)}, so many are kept at random, and what that costs is in ε){end}"
+            )
         case "cyclic Poisson":
-            return (f"The {unit}s stand in {words.count(sampler.cycle or 0)} fixed groups that take turns. In each step every "
-                    f"{unit} of one group {coin} (cyclic Poisson sampling, {size} {unit}s expected; ε counts the group that "
-                    f"had most turns){end}")
+            return (
+                f"The {unit}s stand in {words.count(sampler.cycle or 0)} fixed groups that take turns. In each step every "
+                f"{unit} of one group {coin} (cyclic Poisson sampling, {size} {unit}s expected; ε counts the group that "
+                f"had most turns){end}"
+            )
         case "fixed size":
-            return (f"In each step {size} of the {words.count(plan.n)} {unit}s take part, drawn at random without repetition "
-                    f"(a batch of fixed size){end}")
+            return (
+                f"In each step {size} of the {words.count(plan.n)} {unit}s take part, drawn at random without repetition "
+                f"(a batch of fixed size){end}"
+            )
     return f"Sampling: {sampler.kind}, rate {words.number(sampler.rate)}, {size} {unit}s expected."
 
 
 def describe_release(release: Release) -> str:
     sampled = "" if release.rate is None else f", sampling rate {words.number(release.rate)}"
-    what = release.what[:1].upper() + release.what[1:] + ("" if release.what.endswith((".", "!", "?")) else ".")
-    return (f"{release.name}: {words.plural(release.count, 'release')}, noise multiplier "
-            f"{words.number(release.noise_multiplier)}{sampled}. {what}")
+    what = (
+        release.what[:1].upper()
+        + release.what[1:]
+        + ("" if release.what.endswith((".", "!", "?")) else ".")
+    )
+    return (
+        f"{release.name}: {words.plural(release.count, 'release')}, noise multiplier "
+        f"{words.number(release.noise_multiplier)}{sampled}. {what}"
+    )
 
 
 def _method(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
-    generator = noise.GENERATORS[plan.noise_rng].name
-    origin = ("drawn from a fixed seed that anyone can know" if facts.insecure else
-              f"drawn by {generator} with a key from the operating system’s entropy, which is destroyed when training is "
-              "complete,")
+    generator = noise_limits.GENERATORS[plan.noise_rng].name
+    origin = (
+        "drawn from a fixed seed that anyone can know"
+        if facts.insecure
+        else f"drawn by {generator} with a key from the operating system’s entropy, which is destroyed when training is "
+        "complete,"
+    )
     once, averaged = "", ""
     if plan.images_per_unit is not None:
         once, averaged = f", once for all images of a {plan.unit}", ", averaged over their images"
@@ -184,12 +238,15 @@ def _method(facts: RunFacts) -> Paragraph:
         f"before anything else may use the sum. {words.plural(spent.releases, 'noisy value').capitalize()} "
         f"{'has' if spent.releases == 1 else 'have'} been released in this way, each written to the ledger before it "
         f"was made. What they cost together was computed by {plan.accountant}, for training sets that differ by "
-        f"{words.neighbours(plan.relation, plan.whole_unit)[1]}."
+        f"{words.neighbors(plan.relation, plan.whole_unit)[1]}."
     )
     if plan.features is not None:
         text += f" The {plan.unit}s entered as {words.count(plan.features)} features each{averaged}"
-        text += ", as they were given." if plan.model == "rows" else (
-            ", from a map that was not learned from them; computing it costs no privacy.")
+        text += (
+            ", as they were given."
+            if plan.model == "rows"
+            else (", from a map that was not learned from them; computing it costs no privacy.")
+        )
     title = "How it was computed" if facts.insecure else "How it was kept"
     return Paragraph(title, text, tuple(describe_release(release) for release in plan.releases))
 
@@ -197,7 +254,11 @@ def _method(facts: RunFacts) -> Paragraph:
 def _not_covered(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
     unit, (pair_epsilon, pair_delta) = plan.unit, group_guarantee(spent.epsilon, spent.delta, 2)
-    shown, same = (unit, "of one person") if plan.images_per_unit is None else ("image", "that are one in truth")
+    shown, same = (
+        (unit, "of one person")
+        if plan.images_per_unit is None
+        else ("image", "that are one in truth")
+    )
     items = (
         f"Test and validation {shown}s. Accuracy, the confusion matrix, the learning curve and any {shown} shown come "
         f"from them, without noise. The guarantee covers the {words.count(plan.n)} training {unit}s only.",
@@ -208,34 +269,61 @@ def _not_covered(facts: RunFacts) -> Paragraph:
         "What is true of people in general. If the model shows that an illness leaves a mark, it does so whether or "
         "not a given person took part.",
         "Side channels: running time, memory, the sizes of files, and whoever can read this computer.",
-        *([f"Audits. audit.json, beside this report, holds what {_attacks(facts.kept_back)} measured on the private {unit}s, "
-           "exactly and unpaid. It is for their owner alone, and left out here."] if facts.kept_back else []),
-        *noise.limits(plan),
+        *(
+            [
+                f"Audits. audit.json, beside this report, holds what {_attacks(facts.kept_back)} measured on the private {unit}s, "
+                "exactly and unpaid. It is for their owner alone, and left out here."
+            ]
+            if facts.kept_back
+            else []
+        ),
+        *noise_limits.limits(plan),
         *plan.not_covered,
     )
-    return Paragraph("What is not covered", "A guarantee is only as good as its borders. Not protected are:", items)
+    return Paragraph(
+        "What is not covered",
+        "A guarantee is only as good as its borders. Not protected are:",
+        items,
+    )
 
 
 def _public(facts: RunFacts) -> Paragraph:
     shape = facts.plan.shape
-    defaults = (f"the number of training {facts.plan.unit}s ({words.count(facts.plan.n)})",
-                f"the class names ({len(facts.plan.classes)})",
-                f"the number of features ({shape[-1]:,})" if facts.plan.model == "rows" else
-                f"the image size ({' × '.join(map(str, shape))})",
-                "the settings and the program")
+    defaults = (
+        f"the number of training {facts.plan.unit}s ({words.count(facts.plan.n)})",
+        f"the class names ({len(facts.plan.classes)})",
+        f"the number of features ({shape[-1]:,})"
+        if facts.plan.model == "rows"
+        else f"the image size ({' × '.join(map(str, shape))})",
+        "the settings and the program",
+    )
     covered = {"n", "class names", "image size", "image shape"}
     more = tuple(printable(fact) for fact in facts.plan.public_facts if fact.lower() not in covered)
-    return Paragraph("What counts as public", "These were used as they are, without noise, and may be known to all: "
-                     + "; ".join(defaults + more) + ".")
+    return Paragraph(
+        "What counts as public",
+        "These were used as they are, without noise, and may be known to all: "
+        + "; ".join(defaults + more)
+        + ".",
+    )
 
 
 def privacy_statement(facts: RunFacts) -> list[Paragraph]:
     """The statement. Where something is wrong with the run, it says so first."""
     alarm = [Paragraph("Read this first", " ".join(warnings(facts)))] if warnings(facts) else []
-    return [*alarm, _promise(facts), _attacker(facts), _method(facts), _not_covered(facts), _public(facts)]
+    return [
+        *alarm,
+        _promise(facts),
+        _attacker(facts),
+        _method(facts),
+        _not_covered(facts),
+        _public(facts),
+    ]
 
 
 def as_text(paragraphs: list[Paragraph]) -> str:
     """For a terminal or a text file."""
-    lines = ([each.title.upper(), each.text, *(f"  * {item}" for item in each.items)] for each in paragraphs)
+    lines = (
+        [each.title.upper(), each.text, *(f"  * {item}" for item in each.items)]
+        for each in paragraphs
+    )
     return "\n\n".join("\n".join(block) for block in lines) + "\n"

@@ -1,10 +1,12 @@
 """`sfumato audit`: a finished run's plan, replayed under attack.
 
-The run's own key is destroyed, so nothing of that run can be replayed; an audit trains anew, with the same plan (settings,
-sampler, clip, noise multipliers) and fresh keys. What it finds holds for the program as it runs on this machine.
+The run's own key is destroyed, so nothing of that run can be replayed; an audit trains anew, with
+the same plan (settings, sampler, clip, noise multipliers) and fresh keys. What it finds holds for
+the program as it runs on this machine.
 
-No ledger pays for an attack. Gradient canaries that train alone need no private image, so anybody may see what they find. All
-other attacks use the private images: they say so before they start, and what they find is kept out of the report (`UNPAID`).
+No ledger pays for an attack. Gradient canaries that train alone need no private image, so anybody
+may see what they find. All other attacks use the private images: they say so before they start, and
+what they find is kept out of the report (`UNPAID`).
 """
 
 import dataclasses
@@ -23,29 +25,30 @@ from sfumato.audit.blackbox import blackbox, hardest_label, pretrained
 from sfumato.audit.canaries import whitebox
 from sfumato.audit.lira import lira
 from sfumato.audit.one_run import one_run_audit, wrong_labels
-from sfumato.audit.replay import replay
+from sfumato.audit.replayed import replay
 from sfumato.audit.result import FILE_NAME, Audit, AuditResult, Claim
 from sfumato.clip import ClippedGrad
-from sfumato.core import files
+from sfumato.core import files, typed_json
 from sfumato.core.checks import choice, whole
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.keys import SecretKey, public_stream
 from sfumato.data.source import Source
-from sfumato.models import registry
-from sfumato.report import reading, write_report
+from sfumato.features import by_name
+from sfumato.plan.config import Log, TrainConfig
+from sfumato.plan.plan import Plan
+from sfumato.report import write_report
 from sfumato.runs import tune
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import Log, TrainConfig
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.jobs import build
-from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Progress, Quiet, make_progress
-from sfumato.runs.train import open_splits
+from sfumato.runs.training import open_splits
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import Procedure
 
 SIZES = {"whitebox": 10_000, "one-run": 200, "blackbox": 64, "lira": 16}
-"""What an attack takes if it is not told: gradient canaries or replays; images with wrong labels; models; shadow models."""
+"""What an attack takes if it is not told: gradient canaries or replays; images with wrong labels;
+models; shadow models."""
 
 UNPAID = {
     "whitebox": "lets private images train along with its canaries",
@@ -66,7 +69,8 @@ _PHYSICAL = 64
 
 @dataclass(frozen=True)
 class Subject:
-    """A finished run: what an attack needs of it. held_out: on which `sfumato tune` compared its fits."""
+    """A finished run: what an attack needs of it. held_out: on which `sfumato tune` compared its
+    fits."""
 
     plan: Plan
     train: Source
@@ -83,23 +87,29 @@ class Subject:
 
     def procedure(self, source: Source) -> Procedure:
         """The run's procedure on other training images."""
-        return build(self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet()).procedure
+        return build(
+            self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet()
+        ).procedure
 
     def retrain(self, source: Source) -> Classifier:
         """The final model of the run's plan on other training images."""
         if self.plan.choices:
             assert self.held_out is not None
             return tune.published(self.plan, source, self.held_out, self.fresh_key())
-        job = build(self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet())
+        job = build(
+            self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet()
+        )
         return job.classifier(run_alone(job.procedure, self.claim, self.fresh_key()))
 
     def fresh_key(self) -> SecretKey:
         return SecretKey(self.stream.bytes(32))
 
 
-def audit(path: Path, attack: str, size: int | None, images: int, seed: int | None, log: Log) -> Audit:
-    """Attack a finished run; audit.json and the report are written anew, the report without what rests on private images and
-    is not paid for. seed: None takes the system's entropy.
+def audit(
+    path: Path, attack: str, size: int | None, images: int, seed: int | None, log: Log
+) -> Audit:
+    """Attack a finished run; audit.json and the report are written anew, the report without what
+    rests on private images and is not paid for. seed: None takes the system's entropy.
 
     Raises ArgumentError, RunError (unfinished run, no model), DataError (the images are gone).
     """
@@ -111,20 +121,37 @@ def audit(path: Path, attack: str, size: int | None, images: int, seed: int | No
     config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
     plan = Plan.from_json(files.read_json(directory.file("plan.json")))
     if plan.choices and attack not in ("one-run", "lira"):
-        raise ArgumentError("attack", attack, "a run of `sfumato tune` shows nothing but its final model; use one-run or lira")
+        raise ArgumentError(
+            "attack",
+            attack,
+            "a run of `sfumato tune` shows nothing but its final model; use one-run or lira",
+        )
     splits = open_splits(config)
     if (splits.train.examples, splits.train.class_names) != (plan.n, plan.classes):
-        raise DataError(f"data={config.data.data!r}: no longer the {plan.n} images of this run's plan; restore them")
+        raise DataError(
+            f"data={config.data.data!r}: no longer the {plan.n} images of this run's plan; restore them"
+        )
     _refuse(plan, attack)
     if attack != "whitebox" or images > 0:
         _warn(attack)
     progress = make_progress(log)
     stream = np.random.default_rng(seed)
-    subject = Subject(plan, splits.train, splits.validation, splits.test, config.run.seed, stream, progress, directory.path)
+    subject = Subject(
+        plan,
+        splits.train,
+        splits.validation,
+        splits.test,
+        config.run.seed,
+        stream,
+        progress,
+        directory.path,
+    )
     attacks: dict[str, Callable[[Subject, int], list[AuditResult]]] = {
-        "whitebox": lambda subject, size: _whitebox(subject, size, images), "one-run": _one_run, "blackbox": _blackbox,
+        "whitebox": lambda subject, size: _whitebox(subject, size, images),
+        "one-run": _one_run,
+        "blackbox": _blackbox,
         "lira": _lira,
-    }  # fmt: skip
+    }
     try:
         results = attacks[attack](subject, size)
     finally:
@@ -137,13 +164,17 @@ def audit(path: Path, attack: str, size: int | None, images: int, seed: int | No
 
 def _warn(attack: str) -> None:
     """Before the attack, and whatever --log says."""
-    print(f"sfumato: NOT PAID FOR: this attack {UNPAID[attack]}. What it finds is outside of the run's epsilon: audit.json is "
-          "readable by you alone, and the report leaves it out", file=sys.stderr, flush=True)  # fmt: skip
+    print(
+        f"sfumato: NOT PAID FOR: this attack {UNPAID[attack]}. What it finds is outside of the run's epsilon: audit.json is "
+        "readable by you alone, and the report leaves it out",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def load(path: Path) -> Audit:
     """The audit of a run so far; an empty one if there was none."""
-    return reading.read(Audit, path / FILE_NAME) if (path / FILE_NAME).exists() else Audit(())
+    return typed_json.read(Audit, path / FILE_NAME) if (path / FILE_NAME).exists() else Audit(())
 
 
 def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
@@ -155,48 +186,88 @@ def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
         runs = -(-size // canaries)
         subject.progress.begin("canaries", runs, "runs")
         along = min(images, subject.train.examples)
-        found = whitebox(trainer, subject.claim, subject.stream, canaries=canaries, runs=runs, images=along,
-                         advance=subject.progress.advance)  # fmt: skip
+        found = whitebox(
+            trainer,
+            subject.claim,
+            subject.stream,
+            canaries=canaries,
+            runs=runs,
+            images=along,
+            advance=subject.progress.advance,
+        )
         return [replace(each, unpaid=along > 0) for each in found]
     _warn("replay")
     having = subject.procedure(_with_noise_image(subject.train))
     subject.progress.begin("replay", trainer.steps, "steps")
-    return replay(trainer, having, subject.claim, subject.stream, repeats=min(size, _REPLAYS), advance=subject.progress.advance)
+    return replay(
+        trainer,
+        having,
+        subject.claim,
+        subject.stream,
+        repeats=min(size, _REPLAYS),
+        advance=subject.progress.advance,
+    )
 
 
 def _with_noise_image(source: Source) -> Source:
     """One image of public noise more, of the first class."""
     image = public_stream(0, "audit").integers(0, 256, (1, *source.shape), np.uint8)
-    return _joined(source, source.raw(np.zeros(1, int)) if source.rows is not None else image, np.zeros(1, np.int32))
+    return _joined(
+        source,
+        source.raw(np.zeros(1, int)) if source.rows is not None else image,
+        np.zeros(1, np.int32),
+    )
 
 
 def _joined(source: Source, images: np.ndarray, labels: np.ndarray) -> Source:
     """The source and then these images, raw as it stores its own; each is a unit of its own."""
     n = len(source)
     sample = source.raw(np.zeros(1, int))
-    stored = images if images.dtype == sample.dtype else (images / np.float32(255)).astype(sample.dtype)
+    stored = (
+        images if images.dtype == sample.dtype else (images / np.float32(255)).astype(sample.dtype)
+    )
 
     def read(at: np.ndarray) -> np.ndarray:
         own = source.raw(np.minimum(at, n - 1))
         extra = stored[np.maximum(at - n, 0)]
         return np.where((at < n).reshape(-1, 1, 1, 1), own, extra)
 
-    rows = None if source.rows is None else np.concatenate([source.rows, stored[:, 0, 0, :].astype(source.rows.dtype)])
+    rows = (
+        None
+        if source.rows is None
+        else np.concatenate([source.rows, stored[:, 0, 0, :].astype(source.rows.dtype)])
+    )
     owners = source.owners
     if owners is not None:
         owners = np.concatenate([owners, [f"{_ADDED} {k}" for k in range(len(labels))]])
-    return dataclasses.replace(source, labels=np.concatenate([source.labels, labels]), read=read, rows=rows, owners=owners,
-                               names=None)  # fmt: skip
+    return dataclasses.replace(
+        source,
+        labels=np.concatenate([source.labels, labels]),
+        read=read,
+        rows=rows,
+        owners=owners,
+        names=None,
+    )
 
 
 def _refuse(plan: Plan, attack: str) -> None:
     """What an attack cannot be asked about, before its warning is printed."""
-    if attack in ("blackbox", "lira") and plan.images_per_unit is not None:  # they cut the data set between images
-        raise ArgumentError("attack", attack, f"asks about single images, and this run's unit is a {plan.unit} of "
-                            "several; use whitebox or one-run")  # fmt: skip
-    if attack == "blackbox" and (registry.is_features(plan.model) or plan.method != "dp-sgd"):
-        raise ArgumentError("attack", attack, f"needs a network trained by dp-sgd, not {plan.method} on {plan.model}; use "
-                            "whitebox or one-run")  # fmt: skip
+    if (
+        attack in ("blackbox", "lira") and plan.images_per_unit is not None
+    ):  # they cut the data set between images
+        raise ArgumentError(
+            "attack",
+            attack,
+            f"asks about single images, and this run's unit is a {plan.unit} of "
+            "several; use whitebox or one-run",
+        )
+    if attack == "blackbox" and (by_name.is_features(plan.model) or plan.method != "dp-sgd"):
+        raise ArgumentError(
+            "attack",
+            attack,
+            f"needs a network trained by dp-sgd, not {plan.method} on {plan.model}; use "
+            "whitebox or one-run",
+        )
 
 
 def _test(subject: Subject) -> Source:
@@ -214,7 +285,11 @@ def _one_run(subject: Subject, size: int) -> list[AuditResult]:
     done: list[int] = []
 
     def losses(included: Bool[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        model = subject.retrain(_joined(subject.train, raw[included], labels[included]) if included.any() else subject.train)
+        model = subject.retrain(
+            _joined(subject.train, raw[included], labels[included])
+            if included.any()
+            else subject.train
+        )
         done.append(1)
         subject.progress.advance(len(done))
         return -_log_odds(model.probabilities(pixels), labels)
@@ -229,20 +304,35 @@ def _log_odds(probabilities: np.ndarray, labels: np.ndarray) -> Float[np.ndarray
 
 
 def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
-    """One half of the training images (at most 1,000) is learnt without privacy first, another half are the records."""
+    """One half of the training images (at most 1,000) is learned without privacy first, another
+    half are the records."""
     n = min(len(subject.train) // 2, _RECORDS)
-    first, second = (subject.train.subset(np.arange(part * n, (part + 1) * n), "train") for part in (0, 1))
+    first, second = (
+        subject.train.subset(np.arange(part * n, (part + 1) * n), "train") for part in (0, 1)
+    )
     trainer = subject.procedure(second)
     others = subject.procedure(first)
-    assert isinstance(trainer, DPSGD) and isinstance(others, DPSGD) and isinstance(trainer.clipped, ClippedGrad)
+    assert (
+        isinstance(trainer, DPSGD)
+        and isinstance(others, DPSGD)
+        and isinstance(trainer.clipped, ClippedGrad)
+    )
     loss = trainer.clipped.loss_with(*trainer.constants)
     params = pretrained(loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
     trainer = replace(trainer, params=params, physical=min(trainer.physical, _PHYSICAL))
-    image = jax.tree.map(lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0])
+    image = jax.tree.map(
+        lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0]
+    )
     label = hardest_label(loss, params, image, len(subject.plan.classes))
     subject.progress.begin("black box", size, "models")
-    return blackbox(trainer, (image, np.int32(label)), subject.claim, subject.stream, models=size,
-                    advance=subject.progress.advance)  # fmt: skip
+    return blackbox(
+        trainer,
+        (image, np.int32(label)),
+        subject.claim,
+        subject.stream,
+        models=size,
+        advance=subject.progress.advance,
+    )
 
 
 def _lira(subject: Subject, size: int) -> list[AuditResult]:
@@ -253,11 +343,21 @@ def _lira(subject: Subject, size: int) -> list[AuditResult]:
     pixels = pool.images(np.arange(len(pool)))
 
     def shadow(inside: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        return _log_odds(subject.retrain(pool.subset(inside, "train")).probabilities(pixels), pool.labels)
+        return _log_odds(
+            subject.retrain(pool.subset(inside, "train")).probabilities(pixels), pool.labels
+        )
 
     audited = _log_odds(Classifier.load(subject.path).probabilities(pixels), pool.labels)
     subject.progress.begin("shadows", size, "models")
-    return lira(shadow, audited, members, subject.claim, subject.stream, shadows=size, advance=subject.progress.advance)
+    return lira(
+        shadow,
+        audited,
+        members,
+        subject.claim,
+        subject.stream,
+        shadows=size,
+        advance=subject.progress.advance,
+    )
 
 
 def summary(audit: Audit) -> str:
@@ -265,8 +365,10 @@ def summary(audit: Audit) -> str:
     lines = []
     for each in audit.results:
         verdict = "EXCEEDS THE CLAIM" if each.broken else "within the claim"
-        lines.append(f"{each.attack:<9} {each.method:<20} epsilon >= {each.lower_bound:.3f} (claimed {each.epsilon:.3f}, "
-                     f"{100 * each.confidence:.0f} %, {each.observations:,} guesses, {each.seconds:.0f} s): {verdict}")
+        lines.append(
+            f"{each.attack:<9} {each.method:<20} epsilon >= {each.lower_bound:.3f} (claimed {each.epsilon:.3f}, "
+            f"{100 * each.confidence:.0f} %, {each.observations:,} guesses, {each.seconds:.0f} s): {verdict}"
+        )
     return "\n".join(lines)
 
 

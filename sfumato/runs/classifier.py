@@ -1,7 +1,7 @@
 """The released classifier: two files that are enough to predict on another machine.
 
-model.safetensors holds every array (also the fixed filters), model.json the name of the structure, the classes, how to
-read an image, and the privacy statement in numbers.
+model.safetensors holds every array (also the fixed filters), model.json the name of the structure,
+the classes, how to read an image, and the privacy statement in numbers.
 """
 
 import math
@@ -23,9 +23,9 @@ from sfumato.data.npz import read_images
 from sfumato.data.rows import read_features
 from sfumato.data.source import scaled, warn_if_not_finite
 from sfumato.data.split import ReadOptions
-from sfumato.models import registry
-from sfumato.models.input import Input
-from sfumato.models.registry import GIVEN
+from sfumato.features import by_name
+from sfumato.features.by_name import GIVEN
+from sfumato.networks.input import Input
 from sfumato.privacy import fields
 
 _FORMAT = 1
@@ -37,8 +37,9 @@ _MOST_NUMBERS = 1 << 24
 
 @dataclass(frozen=True)
 class Spec:
-    """What model.json says of the structure. head: "whitened", "linear" or a `Sphere.kind` for a model on fixed features (which
-    a frozen network may compute), else None. input: how the network wants its image, if not as its architecture says.
+    """What model.json says of the structure. head: "whitened", "linear" or a `Sphere.kind` for a
+    model on fixed features (which a frozen network may compute), else None. input: how the network
+    wants its image, if not as its architecture says.
     """
 
     model: str
@@ -49,35 +50,46 @@ class Spec:
 
 
 class Classifier:
-    """Images -> class probabilities. Built by `of` from a trained model or by `load` from a run directory."""
+    """Images -> class probabilities. Built by `of` from a trained model or by `load` from a run
+    directory."""
 
     def __init__(self, spec: Spec, model: eqx.Module):
         self.spec = spec
         self.model = model
-        self._probabilities = eqx.filter_jit(lambda model, images: jax.nn.softmax(jax.vmap(model)(images)))
+        self._probabilities = eqx.filter_jit(
+            lambda model, images: jax.nn.softmax(jax.vmap(model)(images))
+        )
 
     @property
     def on_rows(self) -> bool:
         """Is it for feature rows that its user brings?"""
         return self.spec.model == GIVEN
 
-    def predict_proba(self, images: Shaped[np.ndarray, "b ..."]) -> Float32[np.ndarray, "b classes"]:
-        """images: b x h x w x c, uint8 or floats in [0, 1]; also b x h x w if c is 1, and b x d where the model takes rows.
+    def predict_proba(
+        self, images: Shaped[np.ndarray, "b ..."]
+    ) -> Float32[np.ndarray, "b classes"]:
+        """images: b x h x w x c, uint8 or floats in [0, 1]; also b x h x w if c is 1, and b x d
+        where the model takes rows.
 
         Raises ArgumentError for another shape or type. Warns of images that hold NaN or infinity.
         """
         return self.probabilities(self._checked(images))
 
-    def probabilities(self, images: Float[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b classes"]:
-        """As `predict_proba`, of images that come from a `Source`: pixels in [0, 1], but for a few wild ones. At most one
-        compilation for each of `_BLOCKS`, whatever b is: few images do not pay for many.
+    def probabilities(
+        self, images: Float[np.ndarray, "b h w c"]
+    ) -> Float32[np.ndarray, "b classes"]:
+        """As `predict_proba`, of images that come from a `Source`: pixels in [0, 1], but for a few
+        wild ones. At most one compilation for each of `_BLOCKS`, whatever b is: few images do not
+        pay for many.
         """
         size = next((block for block in _BLOCKS if len(images) <= 4 * block), _BLOCKS[-1])
         parts = []
         for start in range(0, len(images), size):
             part = np.asarray(images[start : start + size], np.float32)
             padding = [(0, size - len(part))] + [(0, 0)] * 3
-            parts.append(np.asarray(self._probabilities(self.model, np.pad(part, padding)))[: len(part)])
+            parts.append(
+                np.asarray(self._probabilities(self.model, np.pad(part, padding)))[: len(part)]
+            )
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
 
     def _checked(self, images: Any) -> Float32[np.ndarray, "b h w c"]:
@@ -88,7 +100,11 @@ class Classifier:
         if c == 1 and given.ndim == 3 and given.shape[1:] == (h, w):
             given = given[..., None]
         if given.shape[1:] != (h, w, c):
-            one = f"; of one {kind[:-1]} x give x[None]" if given.shape in ((h, w, c), (h, w) if c == 1 else (), (c,)) else ""
+            one = (
+                f"; of one {kind[:-1]} x give x[None]"
+                if given.shape in ((h, w, c), (h, w) if c == 1 else (), (c,))
+                else ""
+            )
             wanted = f"n x {c} features" if rows else f"n images of shape {(h, w, c)}"
             raise ArgumentError(kind, f"shape {given.shape}", f"this model needs {wanted}{one}")
         if not rows:
@@ -100,34 +116,46 @@ class Classifier:
 
     @property
     def reading(self) -> ReadOptions:
-        """How images of any size are made what this model takes: the centre square, where it takes squares."""
-        height, width, colours = self.spec.shape
-        return ReadOptions(resize=height if height == width else None, grey=colours == 1)
+        """How images of any size are made what this model takes: the center square, where it takes
+        squares."""
+        height, width, colors = self.spec.shape
+        return ReadOptions(resize=height if height == width else None, gray=colors == 1)
 
     def read(self, path: Path) -> Float[np.ndarray, "1 h w c"]:
-        """An image file as this model wants it: its number of channels and its size (resized and centre-cropped if not).
+        """An image file as this model wants it: its number of channels and its size (resized and
+        center-cropped if not).
 
         Raises DataError.
         """
         if not path.is_file():
-            problem = "a folder, not an image" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
+            problem = (
+                "a folder, not an image"
+                if path.is_dir()
+                else "not a regular file"
+                if path.exists()
+                else "no such file"
+            )
             raise DataError(f"images={str(path)!r}: {problem}")
         try:
             pixels = decode(path, self.reading)
         except SfumatoError:
             raise
         except Exception as error:  # Pillow raises many kinds
-            raise DataError(f"{path}: not a readable image ({' '.join(str(error).split())})") from error
+            raise DataError(
+                f"{path}: not a readable image ({' '.join(str(error).split())})"
+            ) from error
         return self.pixels(self._fitting(pixels[None], path))
 
     def table(self, path: Path) -> np.ndarray:
-        """All images of a .npy or .npz file, as stored; for a model of feature rows, all rows of a file or of a feature store's
-        test split. Raises DataError.
+        """All images of a .npy or .npz file, as stored; for a model of feature rows, all rows of a
+        file or of a feature store's test split. Raises DataError.
         """
         if self.on_rows:
             rows = read_features(path, "test")
             if rows.shape[1] != self.spec.shape[2]:
-                raise DataError(f"{path}: rows of {rows.shape[1]} features; this model needs {self.spec.shape[2]}")
+                raise DataError(
+                    f"{path}: rows of {rows.shape[1]} features; this model needs {self.spec.shape[2]}"
+                )
             return np.asarray(rows)[:, None, None, :]
         images = read_images(path)
         if images.shape[1:] != self.spec.shape and images.dtype == np.uint8:
@@ -135,10 +163,12 @@ class Classifier:
         return self._fitting(images, path)
 
     def _fitting(self, images: np.ndarray, path: Path) -> np.ndarray:
-        (height, width, colours), found = self.spec.shape, images.shape[1:]
+        (height, width, colors), found = self.spec.shape, images.shape[1:]
         if found != self.spec.shape:
-            raise DataError(f"{path}: {found[1]}x{found[0]} pixels of {found[2]} channels; this model needs "
-                            f"{width}x{height} of {colours}")
+            raise DataError(
+                f"{path}: {found[1]}x{found[0]} pixels of {found[2]} channels; this model needs "
+                f"{width}x{height} of {colors}"
+            )
         return images
 
     @staticmethod
@@ -159,9 +189,11 @@ class Classifier:
 
     @classmethod
     def load(cls, directory: Path | str) -> "Classifier":
-        """Raises RunError if there is no model, its files do not belong together, or this version computes otherwise.
+        """Raises RunError if there is no model, its files do not belong together, or this version
+        computes otherwise.
 
-        The last is found out by a probe, an image of public noise whose probabilities are stored with the model.
+        The last is found out by a probe, an image of public noise whose probabilities are stored
+        with the model.
         """
         from safetensors.numpy import load
 
@@ -171,18 +203,28 @@ class Classifier:
             arrays = load((directory / "model.safetensors").read_bytes())
             spec = _spec(facts)
             classifier = _built(spec, arrays, directory)
-            same = np.allclose(classifier.probabilities(classifier._probe())[0], np.asarray(facts["probe"], float), atol=1e-3)
+            same = np.allclose(
+                classifier.probabilities(classifier._probe())[0],
+                np.asarray(facts["probe"], float),
+                atol=1e-3,
+            )
         except FileNotFoundError as error:
-            raise RunError(f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
-                           f"complete? try `sfumato resume {directory}`") from None
+            raise RunError(
+                f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
+                f"complete? try `sfumato resume {directory}`"
+            ) from None
         except SfumatoError:
             raise
         except Exception as error:  # networks of shapes that cannot be fail in many ways
             said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise RunError(f"{directory}: the model files are damaged ({said}); restore them or train again") from error
+            raise RunError(
+                f"{directory}: the model files are damaged ({said}); restore them or train again"
+            ) from error
         if not same:
-            raise RunError(f"{directory}: this version of sfumato computes {spec.model} differently from the one that trained "
-                           "the model; predict with that version, or train again")
+            raise RunError(
+                f"{directory}: this version of sfumato computes {spec.model} differently from the one that trained "
+                "the model; predict with that version, or train again"
+            )
         return classifier
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -200,25 +242,39 @@ class Classifier:
 def _spec(facts: dict[str, Any]) -> Spec:
     """Raises ValueError, KeyError or TypeError; a shape may not ask for more memory than images do."""
     shape, classes, given = tuple(facts["shape"]), tuple(facts["classes"]), facts.get("input")
-    if len(shape) != 3 or not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) > _MOST_NUMBERS:
+    if (
+        len(shape) != 3
+        or not all(type(size) is int and size > 0 for size in shape)
+        or math.prod(shape) > _MOST_NUMBERS
+    ):
         raise ValueError(f"shape {shape}")
     if not all(isinstance(name, str) for name in classes):
         raise ValueError("names of classes that are no text")
-    return Spec(facts["model"], facts["head"], shape, classes, None if given is None else Input.from_json(given))
+    return Spec(
+        facts["model"],
+        facts["head"],
+        shape,
+        classes,
+        None if given is None else Input.from_json(given),
+    )
 
 
 def _built(spec: Spec, arrays: dict[str, np.ndarray], where: Path | str) -> Classifier:
-    skeleton = registry.skeleton(spec.model, spec.head, spec.shape, len(spec.classes), spec.input)
+    skeleton = by_name.skeleton(spec.model, spec.head, spec.shape, len(spec.classes), spec.input)
     return Classifier(spec, _fill(skeleton, arrays, where))
 
 
 def _fill(skeleton: eqx.Module, arrays: dict[str, np.ndarray], directory: Path | str) -> eqx.Module:
-    own, static = eqx.partition(skeleton, lambda leaf: isinstance(leaf, jax.Array | jax.ShapeDtypeStruct))
+    own, static = eqx.partition(
+        skeleton, lambda leaf: isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
+    )
     leaves, structure = jax.tree.flatten(own)
     for name, leaf in zip(leaf_names(own), leaves, strict=True):
         found = arrays.get(name)
         if found is None or found.shape != leaf.shape:
-            raise RunError(f"{directory}: {name} should have shape {leaf.shape}, the file has "
-                           f"{None if found is None else found.shape}; the model files do not belong together")
+            raise RunError(
+                f"{directory}: {name} should have shape {leaf.shape}, the file has "
+                f"{None if found is None else found.shape}; the model files do not belong together"
+            )
     filled = [jax.numpy.asarray(arrays[name]) for name in leaf_names(own)]
     return eqx.combine(jax.tree.unflatten(structure, filled), static)

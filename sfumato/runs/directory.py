@@ -7,7 +7,8 @@
     model.safetensors model.json   the released classifier
     evaluation.json result.json report.html model_card.md
 
-What may stand in them is the table of `privacy/fields.py`; `write` and `append_metric` refuse all else.
+What may stand in them is the table of `privacy/fields.py`; `write` and `append_metric` refuse all
+else.
 """
 
 import errno
@@ -64,19 +65,31 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: Path, key: SecretKey, config: dict[str, Any], plan: dict[str, Any], began: dict[str, Any]
+        cls,
+        path: Path,
+        key: SecretKey,
+        config: dict[str, Any],
+        plan: dict[str, Any],
+        began: dict[str, Any],
     ) -> "RunDirectory":
-        """Make the directory; it appears whole. began: what must be the same when the run is resumed.
+        """Make the directory; it appears whole. began: what must be the same when the run is
+        resumed.
 
         Raises RunError if something is there already.
         """
         refuse_existing(path)
-        for name, value in {"config.json": config, "plan.json": plan, f"work/{_BEGAN}": began}.items():
+        for name, value in {
+            "config.json": config,
+            "plan.json": plan,
+            f"work/{_BEGAN}": began,
+        }.items():
             fields.check(name, value, fields.is_selected(plan))
         try:
             make_directory(path.parent)
         except OSError as error:
-            raise RunError(f"out={str(path)!r}: cannot be created ({error.strerror}); choose another --out") from None
+            raise RunError(
+                f"out={str(path)!r}: cannot be created ({error.strerror}); choose another --out"
+            ) from None
         aside = cls(path.with_name(f".{path.name}.{os.getpid()}.new"))
         remove_directory(aside.path)
         try:
@@ -87,9 +100,13 @@ class RunDirectory:
             write_json(aside.file("plan.json"), plan)
             write_json(aside.work / _BEGAN, began)
             Ledger.create(
-                aside.path, delta=plan["delta"], epsilon_max=plan["epsilon"], relation=plan["relation"],
-                context=aside.context(), unit=words.unit(plan["unit"], plan.get("images_per_unit")),
-            ).close()  # fmt: skip
+                aside.path,
+                delta=plan["delta"],
+                epsilon_max=plan["epsilon"],
+                relation=plan["relation"],
+                context=aside.context(),
+                unit=words.unit(plan["unit"], plan.get("images_per_unit")),
+            ).close()
             _rename_new(aside.path, path)
         except BaseException:
             remove_directory(aside.path)
@@ -101,7 +118,9 @@ class RunDirectory:
         """Raises RunError if this is not a run directory."""
         path = Path(path)
         if not (path / "config.json").exists() or not (path / "plan.json").exists():
-            raise RunError(f"{path}: not a run directory (no config.json and plan.json); `sfumato train` makes one")
+            raise RunError(
+                f"{path}: not a run directory (no config.json and plan.json); `sfumato train` makes one"
+            )
         directory = cls(path)
         if directory.complete:
             directory.finish()  # it may have been killed while it tidied up
@@ -113,11 +132,17 @@ class RunDirectory:
         return self.file("result.json").exists()
 
     def context(self) -> str:
-        """A hash of what was asked and decided; the ledger's first line holds it, so a later change is noticed."""
+        """A hash of what was asked and decided; the ledger's first line holds it, so a later change
+        is noticed."""
         try:
-            parts = [json.dumps(read_json(self.file(name)), sort_keys=True) for name in ("config.json", "plan.json")]
+            parts = [
+                json.dumps(read_json(self.file(name)), sort_keys=True)
+                for name in ("config.json", "plan.json")
+            ]
         except ValueError as error:
-            raise RunError(f"{self.path}: config.json or plan.json is damaged ({error}); restore it") from None
+            raise RunError(
+                f"{self.path}: config.json or plan.json is damaged ({error}); restore it"
+            ) from None
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def began(self) -> dict[str, Any]:
@@ -125,12 +150,15 @@ class RunDirectory:
         try:
             found = read_json(self.work / _BEGAN)
         except (OSError, ValueError) as error:
-            raise RunError(f"{self.work / _BEGAN}: missing or damaged ({error}); this run cannot be resumed") from None
+            raise RunError(
+                f"{self.work / _BEGAN}: missing or damaged ({error}); this run cannot be resumed"
+            ) from None
         return found if isinstance(found, dict) else {}
 
     def finish(self) -> None:
-        """Destroy the key, then let others look (without the key nothing here is secret), then remove what only the running
-        run needed: the sign that this was done to its end. A second time nothing is touched.
+        """Destroy the key, then let others look (without the key nothing here is secret), then
+        remove what only the running run needed: the sign that this was done to its end. A second
+        time nothing is touched.
         """
         if self.key_file.exists() or self.work.exists():
             keys.destroy(self.key_file)
@@ -151,13 +179,15 @@ class RunDirectory:
         return fields.is_selected(read_json(self.file("plan.json")))
 
     def level_times(self) -> None:
-        """Date every file, and the directory, as the ledger, whose last line came before the work: to hide how long it took."""
+        """Date every file, and the directory, as the ledger, whose last line came before the work:
+        to hide how long it took."""
         paid = self.file(LEDGER).stat().st_mtime_ns
         for each in (*self.path.iterdir(), self.path):
             os.utime(each, ns=(paid, paid))
 
     def drop_metrics_after(self, step: int) -> None:
-        """Forget progress beyond the checkpoint that a run is resumed from, and a line torn by a crash."""
+        """Forget progress beyond the checkpoint that a run is resumed from, and a line torn by a
+        crash."""
         kept = []
         for line in self.metrics.read_bytes().splitlines() if self.metrics.exists() else []:
             try:
@@ -183,4 +213,6 @@ def refuse_existing(path: Path) -> None:
 
 
 def _taken(path: Path) -> RunError:
-    return RunError(f"out={str(path)!r}: exists already; choose another --out, or `sfumato resume {path}`")
+    return RunError(
+        f"out={str(path)!r}: exists already; choose another --out, or `sfumato resume {path}`"
+    )

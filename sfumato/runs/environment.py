@@ -1,4 +1,5 @@
-"""What the last bits of a sum depend on: versions, devices, the kind of processor. A run is resumed under the same only."""
+"""What the last bits of a sum depend on: versions, devices, the kind of processor. A run is resumed
+under the same only."""
 
 import importlib.metadata
 import platform
@@ -16,25 +17,30 @@ def environment() -> dict[str, str]:
     kinds = sorted({device.device_kind for device in jax.devices()})
     return {name: importlib.metadata.version(name) for name in PACKAGES} | {
         "decoder": f"Pillow {importlib.metadata.version('Pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}, "
-                   f"zlib {features.version('zlib')}, WebP {features.version('webp')}",
+        f"zlib {features.version('zlib')}, WebP {features.version('webp')}",
         "devices": f"{len(jax.devices())} x {', '.join(kinds)}",
         "processor": _processor(),
-    }  # fmt: skip
+    }
 
 
 def differences(began: Any, here: dict[str, str]) -> str:
     """Which facts differ, in words; nothing if none does. began: what a run has recorded."""
     if not isinstance(began, dict):
         return f"it began with {began}, here is {here}"
-    return "; ".join(f"{name}: it began with {began.get(name)}, here is {here.get(name)}"
-                     for name in sorted({*began, *here}) if began.get(name) != here.get(name))  # fmt: skip
+    return "; ".join(
+        f"{name}: it began with {began.get(name)}, here is {here.get(name)}"
+        for name in sorted({*began, *here})
+        if began.get(name) != here.get(name)
+    )
 
 
 def _processor() -> str:
     """Its kind: "x86_64, AMD EPYC 7R13 Processor", as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+        model = next(
+            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         model = platform.processor()
     return ", ".join(each for each in (platform.machine(), model) if each)

@@ -9,12 +9,12 @@ import numpy as np
 from sfumato.clip.microbatch import program_memory
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import Source
-from sfumato.features import CHUNK
+from sfumato.features.extraction import CHUNK
+from sfumato.plan.plan import Plan
+from sfumato.plan.unit_batches import grouped
 from sfumato.runs.jobs import build
-from sfumato.runs.plan import Plan
 from sfumato.runs.progress import Quiet
-from sfumato.runs.units import grouped
-from sfumato.sampling import FullBatch
+from sfumato.sampling.samplers import FullBatch
 from sfumato.solve.statistics import CHUNK as ROWS
 from sfumato.train.feed import physical_batches
 
@@ -50,29 +50,53 @@ def _features(plan: Plan) -> Estimate:
     job = build(plan.on(source.examples), source, None, 0, _key(), Quiet())
     per_image = (time.monotonic() - began) / len(source)
     rows_bytes = 4.0 * plan.features
-    # A step reads every row it samples once and multiplies it by the weights twice: bound by memory, 4 GB/s is modest.
+    # A step reads every row it samples once and multiplies it by the weights twice: bound by
+    # memory, 4 GB/s is modest.
     per_step = plan.sampler.expected_batch_size * rows_bytes / 4e9
-    fixed = _seconds(lambda: job.procedure.measure(job.procedure.start(), 0, _key())) * plan.n / ROWS
+    fixed = (
+        _seconds(lambda: job.procedure.measure(job.procedure.start(), 0, _key())) * plan.n / ROWS
+    )
     seconds = per_image * (images + plan.n_test) + per_step * job.procedure.steps + 2 * fixed + 15
-    return Estimate(seconds, _BASE_MEMORY + rows_bytes * (images + plan.n_test) * 1.15 + _head(plan))
+    return Estimate(
+        seconds, _BASE_MEMORY + rows_bytes * (images + plan.n_test) * 1.15 + _head(plan)
+    )
 
 
 def _head(plan: Plan) -> float:
-    """Bytes of what grows with the classes: the weights, with their sums, noise (in float64) and the optimiser's; the scores of
-    the rows that are looked at together; the scores of the test rows and their confusion; d x d matrices of those methods.
+    """Bytes of what grows with the classes: the weights, with their sums, noise (in float64) and
+    the optimizer's; the scores of the rows that are looked at together; the scores of the test rows
+    and their confusion; d x d matrices of those methods.
     """
     c, d = len(plan.classes), plan.parameters / len(plan.classes)
     together = getattr(plan.settings, "physical", ROWS)
-    matrices = d * d * (1 if plan.method not in ("ls", "newton") or not getattr(plan.settings, "per_class", False) else c + 1)
-    curved = 0.0 if plan.method in ("sgd", "adam", "lamb", "means", "dp-sgd") else 4.0 * 4 * matrices
-    return 4.0 * 8 * plan.parameters + 4.0 * 4 * together * c + 4.0 * plan.n_test * c + 8.0 * 2 * c * c + curved
+    matrices = (
+        d
+        * d
+        * (
+            1
+            if plan.method not in ("ls", "newton") or not getattr(plan.settings, "per_class", False)
+            else c + 1
+        )
+    )
+    curved = (
+        0.0 if plan.method in ("sgd", "adam", "lamb", "means", "dp-sgd") else 4.0 * 4 * matrices
+    )
+    return (
+        4.0 * 8 * plan.parameters
+        + 4.0 * 4 * together * c
+        + 4.0 * plan.n_test * c
+        + 8.0 * 2 * c * c
+        + curved
+    )
 
 
 def _network(plan: Plan) -> Estimate:
     settings, most = plan.settings, plan.images_per_unit or 1
     source = _random_images(plan, settings.physical * most)  # type: ignore[union-attr]
     everybody = FullBatch(plan.sampler.steps, source.examples)
-    job = build(replace(plan, n=source.examples, sampler=everybody), source, None, 0, _key(), Quiet())
+    job = build(
+        replace(plan, n=source.examples, sampler=everybody), source, None, 0, _key(), Quiet()
+    )
     state = job.procedure.start()
     per_part = _seconds(lambda: job.procedure.measure(state, 0, _key()))
     parts = plan.sampler.expected_batch_size / source.examples
@@ -90,7 +114,9 @@ def _step_memory(procedure: Any, state: dict[str, Any]) -> float:
         params, constants = arrays
         return procedure.clipped(params, examples, mask, *constants).value
 
-    batch = next(physical_batches(procedure.fetch, np.arange(procedure.physical), 0, procedure.physical))
+    batch = next(
+        physical_batches(procedure.fetch, np.arange(procedure.physical), 0, procedure.physical)
+    )
     arrays = ((state["params"], procedure.constants), *batch)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
     return float(program_memory(clipped_sum, shapes, procedure.physical))

@@ -1,4 +1,5 @@
-"""`sfumato evaluate`: a finished model on the held-out images of its own data set, or on other labelled images."""
+"""`sfumato evaluate`: a finished model on the held-out images of its own data set, or on other
+labeled images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,19 +10,19 @@ from sfumato import data
 from sfumato.core import files
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.source import Source
+from sfumato.plan.config import TrainConfig
 from sfumato.report import write_report
 from sfumato.report.intervals import clopper_pearson
 from sfumato.report.verdict import verdicts
-from sfumato.runs import train as runs
+from sfumato.runs import training as runs
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import TrainConfig
 from sfumato.runs.directory import RunDirectory
-from sfumato.train.evaluate import confusion
+from sfumato.train.evaluation import confusion
 
 
 def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) -> None:
-    """On the run's own data set the result also replaces the one in the run directory and its report. Other images need
-    nothing but the released model, model.json and model.safetensors.
+    """On the run's own data set the result also replaces the one in the run directory and its
+    report. Other images need nothing but the released model, model.json and model.safetensors.
     """
     if name is not None and not _is_own(path, name):
         classifier = Classifier.load(path)
@@ -29,7 +30,11 @@ def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) ->
         counts = confusion(classifier.probabilities, source)
     else:
         if name is None and not (path / "config.json").exists() and (path / "model.json").exists():
-            raise ArgumentError("data", None, f"{path} holds a released model and not its run; name labelled images by --data")
+            raise ArgumentError(
+                "data",
+                None,
+                f"{path} holds a released model and not its run; name labeled images by --data",
+            )
         directory = RunDirectory.open(path)
         classifier = Classifier.load(path)
         source = _own(directory, data_dir, split)
@@ -45,7 +50,9 @@ def _is_own(path: Path, name: str) -> bool:
     if not (path / "config.json").is_file():
         return False
     own = str(files.read_json(path / "config.json").get("data"))
-    return name == own or (name not in data.names() and str(Path(name).expanduser().resolve()) == own)
+    return name == own or (
+        name not in data.names() and str(Path(name).expanduser().resolve()) == own
+    )
 
 
 def _own(directory: RunDirectory, data_dir: Path | None, split: str) -> Source:
@@ -54,32 +61,48 @@ def _own(directory: RunDirectory, data_dir: Path | None, split: str) -> Source:
     splits = runs.open_splits(config)
     source = splits.test if split == "test" else splits.validation
     if source is None:
-        raise DataError(f"split={split!r}: {config.data.data} has no {split} images; give another --split or --data")
+        raise DataError(
+            f"split={split!r}: {config.data.data} has no {split} images; give another --split or --data"
+        )
     return source
 
 
 def _others(classifier: Classifier, name: str, data_dir: Path | None) -> tuple[Source, str]:
-    """(images, what they are). Nothing is held out: all of them are used, or the test part of a set that has one."""
+    """(images, what they are). Nothing is held out: all of them are used, or the test part of a set
+    that has one."""
     options = replace(classifier.reading, test_fraction=0.0)
-    splits = (data.open_rows(Path(name), 0.0, replace(options, resize=None, grey=False)) if classifier.on_rows else
-              data.open(name, data_dir=data_dir, options=options))  # fmt: skip
+    splits = (
+        data.open_rows(Path(name), 0.0, replace(options, resize=None, gray=False))
+        if classifier.on_rows
+        else data.open(name, data_dir=data_dir, options=options)
+    )
     shown = "rows" if classifier.on_rows else "images"
     if splits.test is not None:
-        return _relabelled(splits.test, classifier), f"{shown} of {splits.test.name}: its test part, not its training part"
-    return _relabelled(splits.train, classifier), f"{shown} of {splits.train.name}: all that are labelled"
+        return _relabeled(
+            splits.test, classifier
+        ), f"{shown} of {splits.test.name}: its test part, not its training part"
+    return _relabeled(
+        splits.train, classifier
+    ), f"{shown} of {splits.train.name}: all that are labeled"
 
 
-def _relabelled(source: Source, classifier: Classifier) -> Source:
+def _relabeled(source: Source, classifier: Classifier) -> Source:
     """With the model's numbers for its classes, of which some may be absent. Raises DataError."""
     classes, named = classifier.spec.classes, source.class_names
     unknown = [each for each in named if each not in classes]
     if unknown:
-        theirs, ours = (", ".join(each[:5]) + (", ..." if len(each) > 5 else "") for each in (named, classes))
-        raise DataError(f"data={source.name!r}: its classes ({theirs}) are not the model's ({ours}): {unknown[0]!r} is unknown;"
-                        " give images with these class names")
+        theirs, ours = (
+            ", ".join(each[:5]) + (", ..." if len(each) > 5 else "") for each in (named, classes)
+        )
+        raise DataError(
+            f"data={source.name!r}: its classes ({theirs}) are not the model's ({ours}): {unknown[0]!r} is unknown;"
+            " give images with these class names"
+        )
     if source.shape != classifier.spec.shape:
-        raise DataError(f"data={source.name!r}: images of shape {source.shape}; the model needs {classifier.spec.shape}; "
-                        "resize them")
+        raise DataError(
+            f"data={source.name!r}: images of shape {source.shape}; the model needs {classifier.spec.shape}; "
+            "resize them"
+        )
     numbers = np.array([classes.index(each) for each in named], np.int32)
     return replace(source, labels=numbers[source.labels], class_names=classes)
 
@@ -87,6 +110,8 @@ def _relabelled(source: Source, classifier: Classifier) -> Source:
 def _print(counts: np.ndarray, classes: tuple[str, ...], which: str) -> None:
     right, n = int(np.trace(counts)), int(counts.sum())
     low, high = clopper_pearson(right, n)
-    print(f"accuracy {100 * right / n:.2f} %   (95 % interval {100 * low:.2f} to {100 * high:.2f}; {n} {which})")
+    print(
+        f"accuracy {100 * right / n:.2f} %   (95 % interval {100 * low:.2f} to {100 * high:.2f}; {n} {which})"
+    )
     for problem in verdicts(counts.tolist(), classes):
         print(f"warning  {problem}")

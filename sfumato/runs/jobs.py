@@ -15,40 +15,41 @@ from sfumato.clip import clipped_grad
 from sfumato.core.keys import SecretKey, public_stream
 from sfumato.data.source import Source
 from sfumato.data.views import Views
-from sfumato.features import extract
-from sfumato.models import registry
-from sfumato.models.backbone import Backbone
-from sfumato.models.feature_map import Given
-from sfumato.models.heads import OnFeatures
-from sfumato.models.input import Input, Prepared
-from sfumato.models.layers import Linear
-from sfumato.models.trainable import finished, select
-from sfumato.runs import correlated
+from sfumato.features import by_name
+from sfumato.features.extraction import extract
+from sfumato.features.feature_map import Given
+from sfumato.features.heads import OnFeatures
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.input import Input, Prepared
+from sfumato.networks.layers.basic import Linear
+from sfumato.networks.trainable import finished, select
+from sfumato.plan import noise_bands
+from sfumato.plan.plan import Plan
+from sfumato.plan.public_features import sphere_for
+from sfumato.plan.public_weights import feature_map, prepared
+from sfumato.plan.unit_batches import examples, units_of
 from sfumato.runs.classifier import Classifier, Spec
-from sfumato.runs.plan import Plan
-from sfumato.runs.pretrained import feature_map, prepared
 from sfumato.runs.progress import Progress
-from sfumato.runs.public import sphere_for
-from sfumato.runs.units import examples, units_of
-from sfumato.solve.budget import LinearRecipe
+from sfumato.solve.covariance_settings import CovarianceSettings
 from sfumato.solve.fc import FIRST_GRADIENT, FeatureCovariance
+from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
-from sfumato.solve.recipe import Recipe
-from sfumato.solve.rows import Rows, scores_of
+from sfumato.solve.linear_settings import LinearSettings
 from sfumato.solve.statistics import softmax_gradient
 from sfumato.train.dpsgd import DPSGD
-from sfumato.train.evaluate import confusion, count
+from sfumato.train.evaluation import confusion, count
 from sfumato.train.loop import Procedure, State
-from sfumato.train.settings import SGDSettings
-from sfumato.train.units import unit_loss
+from sfumato.train.sgd_settings import SGDSettings
+from sfumato.train.unit_loss import unit_loss
 
 Confusion = Int64[np.ndarray, "c c"]
 
 
 @dataclass
 class Job:
-    """procedure: what `train.loop.run` runs. classifier: a state -> the image classifier it stands for. confusion: a
-    state -> counts on the evaluation images, None if there are none. learns_from: the first step that changes them.
+    """procedure: what `train.loop.run` runs. classifier: a state -> the image classifier it stands
+    for. confusion: a state -> counts on the evaluation images, None if there are none. learns_from:
+    the first step that changes them.
     """
 
     procedure: Procedure
@@ -58,7 +59,12 @@ class Job:
 
 
 def build(
-    plan: Plan, train: Source, held_out: Source | None, seed: int, key: SecretKey, progress: Progress
+    plan: Plan,
+    train: Source,
+    held_out: Source | None,
+    seed: int,
+    key: SecretKey,
+    progress: Progress,
 ) -> Job:
     """seed: public, for initial weights. key: the run's, for augmentation.
 
@@ -67,14 +73,17 @@ def build(
     if plan.features is None:
         return _on_images(plan, train, held_out, seed, key)
     features = feature_map(plan.model, plan.shape, plan.weights)
-    if isinstance(plan.settings, LinearRecipe):
+    if isinstance(plan.settings, LinearSettings):
         return _linear(plan, plan.settings, features, train, held_out, progress)
-    rows = [_rows(features, source, name, progress) for source, name in ((train, "features"), (held_out, "test features"))]
+    rows = [
+        _rows(features, source, name, progress)
+        for source, name in ((train, "features"), (held_out, "test features"))
+    ]
     assert rows[0] is not None
-    labelled = examples(train, plan.images_per_unit, rows[0])
-    if isinstance(plan.settings, Recipe):
-        return _covariance(plan, plan.settings, features, labelled, rows[1], held_out)
-    return _on_rows(plan, features, labelled, rows[1], held_out)
+    labeled = examples(train, plan.images_per_unit, rows[0])
+    if isinstance(plan.settings, CovarianceSettings):
+        return _covariance(plan, plan.settings, features, labeled, rows[1], held_out)
+    return _on_rows(plan, features, labeled, rows[1], held_out)
 
 
 def _rows(features: Any, source: Source | None, name: str, progress: Progress) -> np.ndarray | None:
@@ -84,33 +93,53 @@ def _rows(features: Any, source: Source | None, name: str, progress: Progress) -
     return extract(features, source, progress=progress.advance)
 
 
-Labelled = tuple[Float[np.ndarray, "n d"], np.ndarray]
+Labeled = tuple[Float[np.ndarray, "n d"], np.ndarray]
 
 
 def _covariance(
-    plan: Plan, recipe: Recipe, features: Any, train: Labelled, rows: np.ndarray | None, held_out: Source | None
+    plan: Plan,
+    recipe: CovarianceSettings,
+    features: Any,
+    train: Labeled,
+    rows: np.ndarray | None,
+    held_out: Source | None,
 ) -> Job:
-    procedure = FeatureCovariance(*train, len(plan.classes), features.groups, plan.mu, recipe, overwrite=True)
+    procedure = FeatureCovariance(
+        *train, len(plan.classes), features.groups, plan.mu, recipe, overwrite=True
+    )
     spec = spec_of(plan, "whitened")
     white: list[np.ndarray] = []
 
     def counts(state: State) -> Confusion:
         assert rows is not None and held_out is not None
-        if not white:  # mean and whitening are fixed by the time anything is learnt
+        if not white:  # mean and whitening are fixed by the time anything is learned
             white.append(procedure.transform(rows, state))
         return count(held_out.labels, white[0] @ np.asarray(state["weight"]))
 
-    return Job(procedure, lambda state: Classifier(spec, OnFeatures(features, procedure.head(state))),
-               None if rows is None else counts, learns_from=FIRST_GRADIENT)
+    return Job(
+        procedure,
+        lambda state: Classifier(spec, OnFeatures(features, procedure.head(state))),
+        None if rows is None else counts,
+        learns_from=FIRST_GRADIENT,
+    )
 
 
 def _linear(
-    plan: Plan, recipe: LinearRecipe, features: Any, train: Source, held_out: Source | None, progress: Progress
+    plan: Plan,
+    recipe: LinearSettings,
+    features: Any,
+    train: Source,
+    held_out: Source | None,
+    progress: Progress,
 ) -> Job:
-    """The rows of the training set are streamed from where they lie if they are given, else computed."""
+    """The rows of the training set are streamed from where they lie if they are given, else
+    computed."""
     matrix, shown = matrices(features, train, held_out, progress)
     matrix, labels = examples(train, plan.images_per_unit, matrix)
-    rows, sphere = Rows(matrix, labels, len(plan.classes)), sphere_for(plan.public, matrix.shape[1], plan.rooted)
+    rows, sphere = (
+        Rows(matrix, labels, len(plan.classes)),
+        sphere_for(plan.public, matrix.shape[1], plan.rooted),
+    )
     procedure = solver(rows, sphere, recipe, plan.releases)
     spec = spec_of(plan, sphere.kind)
 
@@ -118,8 +147,14 @@ def _linear(
         assert shown is not None and held_out is not None
         return count(held_out.labels, scores_of(procedure.classifier(cast(Any, state)), shown))
 
-    return Job(procedure, lambda state: Classifier(spec, OnFeatures(features, procedure.classifier(cast(Any, state)))),
-               None if shown is None else counts, learns_from=1)  # fmt: skip
+    return Job(
+        procedure,
+        lambda state: Classifier(
+            spec, OnFeatures(features, procedure.classifier(cast(Any, state)))
+        ),
+        None if shown is None else counts,
+        learns_from=1,
+    )
 
 
 def matrices(
@@ -131,19 +166,23 @@ def matrices(
         if source is None or not isinstance(features, Given):
             found.append(_rows(features, source, name, progress))
         else:
-            found.append(source.rows if source.rows is not None else source.raw(np.arange(len(source)))[:, 0, 0, :])
+            found.append(
+                source.rows
+                if source.rows is not None
+                else source.raw(np.arange(len(source)))[:, 0, 0, :]
+            )
     assert found[0] is not None
     return found[0], found[1]
 
 
 def _on_rows(
-    plan: Plan, features: Any, train: Labelled, rows: np.ndarray | None, held_out: Source | None
+    plan: Plan, features: Any, train: Labeled, rows: np.ndarray | None, held_out: Source | None
 ) -> Job:
     settings = _sgd(plan)
     matrix, labels = train
     procedure = DPSGD(
         params={"weight": jnp.zeros((matrix.shape[1], len(plan.classes)))},
-        clipped=softmax_gradient(settings.clip_norm, normalised=True),
+        clipped=softmax_gradient(settings.clip_norm, normalized=True),
         fetch=lambda indices, step: (matrix[indices], labels[indices]),
         **_common(plan, settings),
     )
@@ -160,15 +199,21 @@ def _on_rows(
     return Job(procedure, classifier, None if rows is None else counts)
 
 
-def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, secret: SecretKey) -> Job:
+def _on_images(
+    plan: Plan, train: Source, held_out: Source | None, seed: int, secret: SecretKey
+) -> Job:
     settings = _sgd(plan)
     network, own, mask = _network(plan, seed)
     params, static = eqx.partition(network, mask)
     frozen, static = eqx.partition(static, eqx.is_array)
-    # Views are told apart by position in the training set, so they must be secret: a public seed would give every later image
-    # other views once one image is removed, and neighbouring sums would differ in more than one term. Secret and independent,
-    # their law for the other images is the same with and without the removed one, and one term is all that differs.
-    shift, views_seed = max(1, min(plan.shape[:2]) // 8), int(secret.stream("views").integers(2**63))
+    # Views are told apart by position in the training set, so they must be secret: a public seed
+    # would give every later image other views once one image is removed, and neighboring sums would
+    # differ in more than one term. Secret and independent, their law for the other images is the
+    # same with and without the removed one, and one term is all that differs.
+    shift, views_seed = (
+        max(1, min(plan.shape[:2]) // 8),
+        int(secret.stream("views").integers(2**63)),
+    )
     views = Views(settings.views, shift, flip=plan.shape[2] == 3, seed=views_seed)
 
     def loss(params: PyTree, example: tuple[Array, Array], frozen: PyTree) -> Float[Array, ""]:
@@ -180,7 +225,9 @@ def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, se
     most = plan.images_per_unit
     procedure = DPSGD(
         params=params,
-        clipped=clipped_grad(loss if most is None else unit_loss(loss), settings.clip_norm, normalised=True),
+        clipped=clipped_grad(
+            loss if most is None else unit_loss(loss), settings.clip_norm, normalized=True
+        ),
         frozen=frozen,
         fetch=fetch if most is None else units_of(train, most).fetch(fetch),
         **_common(plan, settings),
@@ -198,14 +245,17 @@ def _on_images(plan: Plan, train: Source, held_out: Source | None, seed: int, se
 
 
 def loss_of(rest: PyTree, own: Input) -> Callable[[PyTree, tuple[Array, Array]], Float[Array, ""]]:
-    """(trained part, (views, label)) -> mean cross entropy over the views of one example (augmentation multiplicity: average,
-    then clip). rest: what the trained part lacks to be the network. own: what the network does to an image first.
+    """(trained part, (views, label)) -> mean cross entropy over the views of one example
+    (augmentation multiplicity: average, then clip). rest: what the trained part lacks to be the
+    network. own: what the network does to an image first.
     """
 
     def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
         images, label = example
         scores = jax.vmap(Prepared(eqx.combine(params, rest), own))(images)
-        return optax.softmax_cross_entropy_with_integer_labels(scores, jnp.broadcast_to(label, scores.shape[:1])).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(
+            scores, jnp.broadcast_to(label, scores.shape[:1])
+        ).mean()
 
     return loss
 
@@ -214,7 +264,7 @@ def _network(plan: Plan, seed: int) -> tuple[Backbone, Input, PyTree]:
     """(network, what it does to an image first, which leaves are trained)."""
     key = jax.random.key(int(public_stream(seed, "initial weights").integers(2**31)))
     if plan.weights is None:
-        start = registry.network(plan.model, plan.shape, len(plan.classes), key, plan.input)
+        start = by_name.network(plan.model, plan.shape, len(plan.classes), key, plan.input)
     else:
         start = prepared(plan.weights, len(plan.classes))
     network, mask = select(start.network, plan.trains or "all", key)
@@ -233,8 +283,8 @@ def _sgd(plan: Plan) -> SGDSettings:
 def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
     return {
         "sampler": plan.sampler,
-        "noise": correlated.noise(plan.releases[0], settings),
-        "optimiser": settings.transformation(),
+        "noise": noise_bands.noise(plan.releases[0], settings),
+        "optimizer": settings.transformation(),
         "physical": settings.physical,
         "ema_decay": settings.ema,
     }

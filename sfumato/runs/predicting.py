@@ -47,9 +47,10 @@ class Asked:
         return self._classifier.on_rows or any(_is_table(path) for path in self._given)
 
     def __iter__(self) -> Iterator[Answer]:
-        """Memory is bounded: so many files are decoded, answered and forgotten. Files are read by a few threads."""
-        height, width, colours = self._classifier.spec.shape
-        at_once = max(1, min(MOST_IMAGES, MOST_BYTES // (4 * height * width * colours)))
+        """Memory is bounded: so many files are decoded, answered and forgotten. Files are read by a
+        few threads."""
+        height, width, colors = self._classifier.spec.shape
+        at_once = max(1, min(MOST_IMAGES, MOST_BYTES // (4 * height * width * colors)))
         waiting: list[Path] = []
         for path in self._files():
             if not self._classifier.on_rows and not _is_table(path):
@@ -63,14 +64,17 @@ class Asked:
         yield from self._images(waiting)
 
     def _files(self) -> Iterator[Path]:
-        """Folders become the images below them, in order of their names; for a model of rows they are feature stores."""
+        """Folders become the images below them, in order of their names; for a model of rows they
+        are feature stores."""
         for path in self._given:
             if self._classifier.on_rows or not path.is_dir():
                 yield path
                 continue
             found = list(images_below(path))
             if not found:
-                self.failures.append((str(path), f"no images in this folder; they end in {', '.join(SUFFIXES)}"))
+                self.failures.append(
+                    (str(path), f"no images in this folder; they end in {', '.join(SUFFIXES)}")
+                )
             yield from found
 
     def _images(self, paths: list[Path]) -> Iterator[Answer]:
@@ -82,12 +86,21 @@ class Asked:
 
         with ThreadPoolExecutor(THREADS) as pool:
             read_ones = list(pool.map(read, paths))
-        good = [(path, pixels) for path, pixels in zip(paths, read_ones, strict=True) if isinstance(pixels, np.ndarray)]
-        self.failures += [(str(path), str(error)) for path, error in zip(paths, read_ones, strict=True)
-                          if isinstance(error, SfumatoError)]  # fmt: skip
+        good = [
+            (path, pixels)
+            for path, pixels in zip(paths, read_ones, strict=True)
+            if isinstance(pixels, np.ndarray)
+        ]
+        self.failures += [
+            (str(path), str(error))
+            for path, error in zip(paths, read_ones, strict=True)
+            if isinstance(error, SfumatoError)
+        ]
         if good:
             found = self._classifier.predict_proba(np.concatenate([pixels for _, pixels in good]))
-            yield from (Answer(str(path), None, row) for (path, _), row in zip(good, found, strict=True))
+            yield from (
+                Answer(str(path), None, row) for (path, _), row in zip(good, found, strict=True)
+            )
 
     def _table(self, path: Path, at_once: int) -> Iterator[Answer]:
         try:
@@ -102,11 +115,15 @@ class Asked:
 
 
 def images_below(folder: Path) -> Iterator[Path]:
-    """The image files in a folder and in those below it, in order of their names; what begins with a dot is left alone."""
+    """The image files in a folder and in those below it, in order of their names; what begins with
+    a dot is left alone."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in sorted(names)
-                    if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES)  # fmt: skip
+        yield from (
+            Path(place, name)
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+        )
 
 
 def _is_table(path: Path) -> bool:
@@ -114,11 +131,13 @@ def _is_table(path: Path) -> bool:
 
 
 def predict(path: Path, given: Sequence[Path], as_json: bool, out: Path | None) -> None:
-    """Answers on standard output, or in a table. What has no answer is named at the end, on standard error, and the exit code
-    is then 1; where nothing has one, DataError.
+    """Answers on standard output, or in a table. What has no answer is named at the end, on
+    standard error, and the exit code is then 1; where nothing has one, DataError.
     """
     if not given:
-        raise ArgumentError("images", [], "give at least one image file, folder or table (.npz, .npy)")
+        raise ArgumentError(
+            "images", [], "give at least one image file, folder or table (.npz, .npy)"
+        )
     if out is not None:
         _check(out, as_json)
     classifier = Classifier.load(path)
@@ -129,16 +148,25 @@ def predict(path: Path, given: Sequence[Path], as_json: bool, out: Path | None) 
             write(answer)
             answered += 1
         if not answered and asked.failures:
-            raise DataError(asked.failures[0][1] + (f"; nor can {len(asked.failures) - 1} more be read"
-                                                    if len(asked.failures) > 1 else ""))  # fmt: skip
+            raise DataError(
+                asked.failures[0][1]
+                + (
+                    f"; nor can {len(asked.failures) - 1} more be read"
+                    if len(asked.failures) > 1
+                    else ""
+                )
+            )
     if out is not None:
         print(f"predicted {answered:,} {'rows' if asked.tables else 'images'}, in {out}")
     if asked.failures:
         for _, why in asked.failures[:NAMED]:
             print(f"sfumato: no answer: {why}", file=sys.stderr)
         hidden = len(asked.failures) - NAMED
-        print(f"sfumato: {len(asked.failures)} of {answered + len(asked.failures)} have no answer"
-              + (f", {hidden} of them not named above" if hidden > 0 else ""), file=sys.stderr)  # fmt: skip
+        print(
+            f"sfumato: {len(asked.failures)} of {answered + len(asked.failures)} have no answer"
+            + (f", {hidden} of them not named above" if hidden > 0 else ""),
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 
@@ -146,7 +174,9 @@ def _check(out: Path, as_json: bool) -> None:
     if out.suffix.lower() != ".csv":
         raise ArgumentError("out", str(out), "give a name that ends in .csv")
     if as_json:
-        raise ArgumentError("json", as_json, "--out writes a table; leave out one of --json and --out")
+        raise ArgumentError(
+            "json", as_json, "--out writes a table; leave out one of --json and --out"
+        )
     if out.exists():
         raise ArgumentError("out", str(out), "exists already; choose another name, or remove it")
     if not out.absolute().parent.is_dir():
@@ -154,7 +184,9 @@ def _check(out: Path, as_json: bool) -> None:
 
 
 @contextmanager
-def _writer(out: Path | None, as_json: bool, classes: Sequence[str], tables: bool) -> Iterator[Callable[[Answer], None]]:
+def _writer(
+    out: Path | None, as_json: bool, classes: Sequence[str], tables: bool
+) -> Iterator[Callable[[Answer], None]]:
     """What takes an answer. A table gets its name when it is whole; until then it is NAME.part."""
     if out is None:
         yield _print_json(classes) if as_json else _print_line(classes)
@@ -168,8 +200,14 @@ def _writer(out: Path | None, as_json: bool, classes: Sequence[str], tables: boo
 
             def write(answer: Answer) -> None:
                 place = ["" if answer.row is None else answer.row] if tables else []
-                rows.writerow([answer.file, *place, classes[int(answer.probabilities.argmax())],
-                               *(f"{p:.6f}" for p in answer.probabilities)])  # fmt: skip
+                rows.writerow(
+                    [
+                        answer.file,
+                        *place,
+                        classes[int(answer.probabilities.argmax())],
+                        *(f"{p:.6f}" for p in answer.probabilities),
+                    ]
+                )
 
             yield write
         aside.replace(out)
@@ -179,9 +217,23 @@ def _writer(out: Path | None, as_json: bool, classes: Sequence[str], tables: boo
 
 def _print_json(classes: Sequence[str]) -> Callable[[Answer], None]:
     def write(answer: Answer) -> None:
-        place = {"image": answer.file} if answer.row is None else {"rows": answer.file, "row": answer.row}
-        probabilities = {name: round(float(p), 6) for name, p in zip(classes, answer.probabilities, strict=True)}
-        print(json.dumps({**place, "class": classes[int(answer.probabilities.argmax())], "probabilities": probabilities}))
+        place = (
+            {"image": answer.file}
+            if answer.row is None
+            else {"rows": answer.file, "row": answer.row}
+        )
+        probabilities = {
+            name: round(float(p), 6) for name, p in zip(classes, answer.probabilities, strict=True)
+        }
+        print(
+            json.dumps(
+                {
+                    **place,
+                    "class": classes[int(answer.probabilities.argmax())],
+                    "probabilities": probabilities,
+                }
+            )
+        )
 
     return write
 

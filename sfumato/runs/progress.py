@@ -16,7 +16,8 @@ class Progress(Protocol):
         """A new stage of `total` units (images or steps), of which `done` are done."""
 
     def advance(self, done: int, **facts: Any) -> None:
-        """`done` units of the stage are done by now; facts such as images (seen in all) and epsilon."""
+        """`done` units of the stage are done by now; facts such as images (seen in all) and
+        epsilon."""
 
     def say(self, text: str, **facts: Any) -> None:
         """Something worth knowing, in words and as facts."""
@@ -39,15 +40,30 @@ class JsonLines:
         self._last = self._began = 0.0
 
     def begin(self, stage: str, total: int, unit: str, done: int = 0) -> None:
-        self._stage, self._total, self._unit, self._began, self._last = stage, total, unit, time.monotonic(), 0.0
+        self._stage, self._total, self._unit, self._began, self._last = (
+            stage,
+            total,
+            unit,
+            time.monotonic(),
+            0.0,
+        )
         self._write({"event": "stage", "stage": stage, "total": total, "unit": unit})
 
     def advance(self, done: int, **facts: Any) -> None:
         now = time.monotonic()
         if now - self._last > 0.2 or done == self._total:
             self._last = now
-            self._write({"event": "progress", "stage": self._stage, "done": done, "total": self._total,
-                         "unit": self._unit, "seconds": round(now - self._began, 3), **facts})
+            self._write(
+                {
+                    "event": "progress",
+                    "stage": self._stage,
+                    "done": done,
+                    "total": self._total,
+                    "unit": self._unit,
+                    "seconds": round(now - self._began, 3),
+                    **facts,
+                }
+            )
 
     def say(self, text: str, **facts: Any) -> None:
         self._write({"event": "message", "text": text, **facts})
@@ -67,11 +83,13 @@ class Bars:
         from rich.progress import Progress as RichProgress
 
         self._bars = RichProgress(
-            TextColumn("{task.description:<13}"), BarColumn(12),
+            TextColumn("{task.description:<13}"),
+            BarColumn(12),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
-            TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
             console=Console(file=sys.stderr),
-        )  # fmt: skip
+        )
         self._task: Any = None
         self._began, self._before, self._unit = 0.0, 0, ""
 
@@ -104,7 +122,8 @@ def make_progress(kind: str) -> Progress:
 class EpsilonMeter:
     """epsilon after so many steps of a run, from above and cheaply enough to show at every step.
 
-    PLDs take up to a second, so a subsampled run is accounted at fifty points and each step shows the next point's value.
+    PLDs take up to a second, so a subsampled run is accounted at fifty points and each step shows
+    the next point's value.
     """
 
     POINTS = 50
@@ -120,7 +139,9 @@ class EpsilonMeter:
             counts: dict[Event, int] = {}
             for event in self._events[:at]:
                 counts[event] = counts.get(event, 0) + 1
-            self._known[at] = accountants.epsilon(counts, self._delta, _interval(counts), self._relation)
+            self._known[at] = accountants.epsilon(
+                counts, self._delta, _interval(counts), self._relation
+            )
         return self._known[at]
 
 

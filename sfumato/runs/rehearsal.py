@@ -1,5 +1,5 @@
-"""What a recipe would take at its full size, from published facts alone: nothing is downloaded, no image is needed, no
-parameter is drawn. `sfumato train --recipe NAME --dry-run`.
+"""What a recipe would take at its full size, from published facts alone: nothing is downloaded, no
+image is needed, no parameter is drawn. `sfumato train --recipe NAME --dry-run`.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,28 +10,30 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from sfumato.clip.plan import make_plan as clipping_plan
+from sfumato.clip.handling import make_plan as clipping_plan
 from sfumato.clip.trace import trace_loss
 from sfumato.core.checks import large_delta, positive
 from sfumato.data.source import DataInfo
-from sfumato.models import catalogue, registry, trainable
-from sfumato.models.cost import forward_cost, multiply_adds, outline, parameters
+from sfumato.features import by_name
+from sfumato.networks import catalog, trainable
+from sfumato.networks.image_cost import forward_cost, multiply_adds, outline, parameters
+from sfumato.plan import samplers
+from sfumato.plan.config import TrainConfig
+from sfumato.plan.plan import Plan, make_plan
+from sfumato.plan.public_weights import PublicWeights, input_of
+from sfumato.plan.recipes import Point, Recipe
 from sfumato.privacy import accountants, renyi
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE
 from sfumato.report import words
-from sfumato.runs import samplers
-from sfumato.runs.config import TrainConfig
 from sfumato.runs.jobs import loss_of
-from sfumato.runs.plan import Plan, make_plan
-from sfumato.runs.pretrained import PublicWeights, input_of
-from sfumato.runs.recipes import Point, Recipe
-from sfumato.train.settings import SGDSettings
+from sfumato.train.sgd_settings import SGDSettings
 
 FLOAT = 4
 """Bytes."""
 COPIES = {"sgd": 4, "momentum": 5, "adam": 6, "lamb": 6}
-"""Arrays as large as the trained parameters: these, their average, the sum of gradients, the noisy sum; and the optimiser's."""
+"""Arrays as large as the trained parameters: these, their average, the sum of gradients, the noisy
+sum; and the optimizer's."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ class Device:
 
 @dataclass(frozen=True)
 class Cost:
-    """forward: multiply-adds of one image. state: bytes of all parameters and their copies. tape: bytes of one view in a step,
-    activations and cotangents that are held until the sum. rows: bytes of all features, in the host's memory. total:
-    floating-point operations of the whole run, each multiply-add two.
+    """forward: multiply-adds of one image. state: bytes of all parameters and their copies. tape:
+    bytes of one view in a step, activations and cotangents that are held until the sum. rows: bytes
+    of all features, in the host's memory. total: floating-point operations of the whole run, each
+    multiply-add two.
     """
 
     parameters: int
@@ -62,33 +65,59 @@ class Cost:
 
 
 def rehearse(config: TrainConfig, recipe: Recipe, point: Point, device: Device) -> str:
-    """The report of the dry run. config: as `recipes.configured` makes it. Raises ArgumentError where settings do not fit."""
+    """The report of the dry run. config: as `recipes.configured` makes it. Raises ArgumentError
+    where settings do not fit."""
     facts = recipe.data
-    info = DataInfo(facts.name, "", tuple(map(str, range(facts.classes))), facts.shape, {"train": facts.n, "test": facts.test})
+    info = DataInfo(
+        facts.name,
+        "",
+        tuple(map(str, range(facts.classes))),
+        facts.shape,
+        {"train": facts.n, "test": facts.test},
+    )
     plan = make_plan(config, info, _public(recipe, config))
     cost = _of_features(plan) if plan.features else _of_network(plan)
     published = "not stated here" if point.accuracy is None else f"{point.accuracy:g} %"
-    lines = [("recipe", f"{recipe.name}: {recipe.title}"),
-             ("published", f"test accuracy {published} at epsilon {point.epsilon:g}, delta {recipe.published_delta:g}"),
-             ("source", f"{recipe.paper}; {recipe.source}")]  # fmt: skip
-    lines += [*_caveats(recipe), *_privacy(plan, recipe, point), *_sizes(plan, cost), *_hardware(plan, cost, device)]
+    lines = [
+        ("recipe", f"{recipe.name}: {recipe.title}"),
+        (
+            "published",
+            f"test accuracy {published} at epsilon {point.epsilon:g}, delta {recipe.published_delta:g}",
+        ),
+        ("source", f"{recipe.paper}; {recipe.source}"),
+    ]
+    lines += [
+        *_caveats(recipe),
+        *_privacy(plan, recipe, point),
+        *_sizes(plan, cost),
+        *_hardware(plan, cost, device),
+    ]
     return "\n".join(f"{name:<10} {text}" for name, text in lines)
 
 
 def _public(recipe: Recipe, config: TrainConfig) -> PublicWeights | None:
-    """Weights that nobody looks at: what is known of them is the architecture and what they were learnt from."""
+    """Weights that nobody looks at: what is known of them is the architecture and what they were
+    learned from."""
     if recipe.weights is None or config.method.weights is not None:
         return None
-    own = input_of(config.method.model, config.method.size, None) or catalogue.find(config.method.model).input
-    return PublicWeights(f"learnt from {recipe.weights}", "0" * 64, config.method.model, own)
+    own = (
+        input_of(config.method.model, config.method.size, None)
+        or catalog.find(config.method.model).input
+    )
+    return PublicWeights(f"learned from {recipe.weights}", "0" * 64, config.method.model, own)
 
 
 def _caveats(recipe: Recipe) -> list[tuple[str, str]]:
     found = []
     if recipe.weights is not None:
-        found.append(("weights", f"learnt from {recipe.weights}"))
+        found.append(("weights", f"learned from {recipe.weights}"))
     if recipe.recalled:
-        found.append(("caution", "from memory in part: see the comments in the recipe's file before you quote it"))
+        found.append(
+            (
+                "caution",
+                "from memory in part: see the comments in the recipe's file before you quote it",
+            )
+        )
     if recipe.assumed:
         found.append(("assumed", f"not the paper's: {', '.join(recipe.assumed)}"))
     return found
@@ -98,21 +127,46 @@ def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
     delta = plan.delta
     lines = [("sampler", f"n = {plan.n:,}, {samplers.describe(plan.sampler)}")]
     for each in plan.releases:
-        lines.append(("release", f"{each.count:,} x {each.name}, noise multiplier {each.noise_multiplier:.6g}"))
+        lines.append(
+            (
+                "release",
+                f"{each.count:,} x {each.name}, noise multiplier {each.noise_multiplier:.6g}",
+            )
+        )
     spends = f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}"
     if problem := large_delta(delta, plan.n):
         lines.append(("warning", problem))
-    if plan.relation != ADD_OR_REMOVE or not all(isinstance(each, GaussianEvent | PoissonSampledEvent) for each in plan.tally):
-        return [*lines, ("privacy", f"{spends}, {plan.relation}; the papers' accountant is for other releases")]
-    lines.append(("privacy", f"{spends}; {renyi.epsilon(plan.tally, delta):.4g} by Rényi, the papers' accountant"))
+    if plan.relation != ADD_OR_REMOVE or not all(
+        isinstance(each, GaussianEvent | PoissonSampledEvent) for each in plan.tally
+    ):
+        return [
+            *lines,
+            ("privacy", f"{spends}, {plan.relation}; the papers' accountant is for other releases"),
+        ]
+    lines.append(
+        (
+            "privacy",
+            f"{spends}; {renyi.epsilon(plan.tally, delta):.4g} by Rényi, the papers' accountant",
+        )
+    )
     if len(plan.releases) == 1:
         (release,) = plan.releases
-        lines.append(("noise", f"for epsilon {plan.epsilon:g}: {release.noise_multiplier:.4f} by {_exact(plan)}, "
-                               f"{renyi.noise_multiplier(release, plan.epsilon, delta):.4f} by Rényi"))  # fmt: skip
+        lines.append(
+            (
+                "noise",
+                f"for epsilon {plan.epsilon:g}: {release.noise_multiplier:.4f} by {_exact(plan)}, "
+                f"{renyi.noise_multiplier(release, plan.epsilon, delta):.4f} by Rényi",
+            )
+        )
         if point.noise_multiplier is not None:
             events, at = release.with_noise(point.noise_multiplier).tally, recipe.published_delta
             found = f"{accountants.epsilon(events, at):.3f} by {_exact(plan)}, {renyi.epsilon(events, at):.3f} by Rényi"
-            lines.append(("", f"the published {point.noise_multiplier:g} gives, at delta {at:g}, epsilon {found}"))
+            lines.append(
+                (
+                    "",
+                    f"the published {point.noise_multiplier:g} gives, at delta {at:g}, epsilon {found}",
+                )
+            )
     return lines
 
 
@@ -123,23 +177,30 @@ def _exact(plan: Plan) -> str:
 
 
 def _of_features(plan: Plan) -> Cost:
-    """Every image once through the frozen network; then steps over n rows of d features, of which a gradient takes two products
-    with the weights, and one matrix of second moments.
+    """Every image once through the frozen network; then steps over n rows of d features, of which a
+    gradient takes two products with the weights, and one matrix of second moments.
     """
     assert plan.features is not None and plan.input is not None
     shape = plan.input.shape(plan.shape)
-    network = outline(catalogue.find(plan.model), shape, len(plan.classes))
+    network = outline(catalog.find(plan.model), shape, len(plan.classes))
     size, forward = parameters(network), forward_cost(network, shape)
     steps = sum(each.count for each in plan.releases if each.name in ("gradient", "quadratic"))
     head = plan.n * plan.features * (2 * len(plan.classes) * steps + plan.features)
     images = plan.n + plan.n_test
-    return Cost(size, forward, FLOAT * size, 0.0, FLOAT * images * plan.features, 2.0 * (forward * images + head))
+    return Cost(
+        size,
+        forward,
+        FLOAT * size,
+        0.0,
+        FLOAT * images * plan.features,
+        2.0 * (forward * images + head),
+    )
 
 
 def _of_network(plan: Plan) -> Cost:
     settings = plan.settings
     assert isinstance(settings, SGDSettings)
-    own = plan.input or catalogue.find(plan.model).input
+    own = plan.input or catalog.find(plan.model).input
     trained, frozen, static = _parts(plan)
     views = max(1, settings.views)
     one = (jax.ShapeDtypeStruct((1, *plan.shape), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
@@ -153,15 +214,23 @@ def _of_network(plan: Plan) -> Cost:
     tape = sum(clipping.sizes(path).tape for path in clipping.sites)
     size, rest = parameters(trained), parameters(frozen)
     images = settings.steps * plan.sampler.expected_batch_size * views
-    return Cost(size + rest, multiply_adds(loss, trained, (frozen, one)), FLOAT * (rest + COPIES[settings.optimiser] * size),
-                FLOAT * tape, 0.0, 2.0 * step * images)  # fmt: skip
+    return Cost(
+        size + rest,
+        multiply_adds(loss, trained, (frozen, one)),
+        FLOAT * (rest + COPIES[settings.optimizer] * size),
+        FLOAT * tape,
+        0.0,
+        2.0 * step * images,
+    )
 
 
 def _parts(plan: Plan) -> tuple[PyTree, PyTree, PyTree]:
     """(trained, frozen, static), arrays as shapes."""
 
     def make(key: Any) -> tuple[PyTree, PyTree]:
-        network = registry.network(plan.model, plan.shape, len(plan.classes), key, plan.input).network
+        network = by_name.network(
+            plan.model, plan.shape, len(plan.classes), key, plan.input
+        ).network
         return eqx.partition(*trainable.select(network, plan.trains or "all", key))
 
     trained, rest = eqx.filter_eval_shape(make, jax.random.key(0))
@@ -170,27 +239,55 @@ def _parts(plan: Plan) -> tuple[PyTree, PyTree, PyTree]:
 
 
 def _sizes(plan: Plan, cost: Cost) -> list[tuple[str, str]]:
-    shape = (plan.input or catalogue.find(plan.model).input).shape(plan.shape)
+    shape = (plan.input or catalog.find(plan.model).input).shape(plan.shape)
     trained = plan.trains or ("head" if plan.features else "all")
-    settings = [f"{name} {value if isinstance(value, str) else format(value, 'g')}"
-                for name, value in asdict(plan.settings).items() if name != "physical"]  # fmt: skip
+    settings = [
+        f"{name} {value if isinstance(value, str) else format(value, 'g')}"
+        for name, value in asdict(plan.settings).items()
+        if name != "physical"
+    ]
     return [
-        ("network", f"{plan.model}, {'x'.join(map(str, shape))}: {cost.parameters:,} parameters, trained: {trained}, "
-                    f"{plan.parameters:,}" + (f", on {plan.features:,} features" if plan.features else "")),
+        (
+            "network",
+            f"{plan.model}, {'x'.join(map(str, shape))}: {cost.parameters:,} parameters, trained: {trained}, "
+            f"{plan.parameters:,}" + (f", on {plan.features:,} features" if plan.features else ""),
+        ),
         ("settings", ", ".join(settings)),
-        ("cost", f"{cost.forward / 1e9:.3g} G multiply-adds per image forward; {cost.total:.3g} operations in all"),
-    ]  # fmt: skip
+        (
+            "cost",
+            f"{cost.forward / 1e9:.3g} G multiply-adds per image forward; {cost.total:.3g} operations in all",
+        ),
+    ]
 
 
 def _hardware(plan: Plan, cost: Cost, device: Device) -> list[tuple[str, str]]:
     """What fits, and how long it takes at the rate that was stated."""
     duration = words.duration(cost.total / device.flops).replace(words.NBSP, " ")
-    time = ("time", f"{duration} at the {device.flops:.3g} operations per second that were stated (--device-flops)")
+    time = (
+        "time",
+        f"{duration} at the {device.flops:.3g} operations per second that were stated (--device-flops)",
+    )
     if plan.features:
-        return [("memory", f"{cost.state / 1e9:.3g} GB of parameters, {cost.rows / 1e9:.3g} GB of rows on the host"), time]
+        return [
+            (
+                "memory",
+                f"{cost.state / 1e9:.3g} GB of parameters, {cost.rows / 1e9:.3g} GB of rows on the host",
+            ),
+            time,
+        ]
     assert isinstance(plan.settings, SGDSettings)
     views = max(1, plan.settings.views)
     fits = int(max(0.0, device.memory * 1e9 - cost.state) // (cost.tape * views))
-    room = f"room for {fits:,} examples at once" if fits else "too little for one example; take fewer views or rematerialise"
+    room = (
+        f"room for {fits:,} examples at once"
+        if fits
+        else "too little for one example; take fewer views or rematerialize"
+    )
     each = f"{cost.tape * views / 1e6:.4g} MB per example, {views} view{'s' if views > 1 else ''}"
-    return [("memory", f"{cost.state / 1e9:.3g} GB of parameters and copies, {each}; {device.memory:g} GB: {room}"), time]
+    return [
+        (
+            "memory",
+            f"{cost.state / 1e9:.3g} GB of parameters and copies, {each}; {device.memory:g} GB: {room}",
+        ),
+        time,
+    ]

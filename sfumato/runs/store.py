@@ -1,4 +1,5 @@
-"""`sfumato features`: a fixed feature map over a data set, into a directory that any solver can stream.
+"""`sfumato features`: a fixed feature map over a data set, into a directory that any solver can
+stream.
 
     manifest.json                       what the rows are; digests once a split is complete
     SPLIT.features.npy SPLIT.labels.npy     memory-mapped matrix, class numbers; train, validation, test, as far as there are
@@ -6,8 +7,9 @@
     SPLIT.names.npy                     of a folder: the files' names, by which `sfumato fit --validation` holds out
     progress.json                       rows done, while there are more to do
 
-The matrix is as private as the images: whoever has a row can often draw the image. It is here because its owner asked for
-it; only the owner can read it (mode 0600, directory 0700), and the manifest says so.
+The matrix is as private as the images: whoever has a row can often draw the image. It is here
+because its owner asked for it; only the owner can read it (mode 0600, directory 0700), and the
+manifest says so.
 """
 
 import hashlib
@@ -28,35 +30,54 @@ from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.trees import leaf_names
 from sfumato.data.rows import FORMAT, MANIFEST, Store, digest, read_manifest
 from sfumato.data.source import Source
-from sfumato.features import CHUNK, extract
-from sfumato.models import registry
-from sfumato.models.feature_map import FeatureMap
-from sfumato.runs import pretrained
-from sfumato.runs.config import FeaturesConfig, MethodConfig
-from sfumato.runs.pretrained import PublicWeights
+from sfumato.features import by_name
+from sfumato.features.extraction import CHUNK, extract
+from sfumato.features.feature_map import FeatureMap
+from sfumato.plan import public_weights
+from sfumato.plan.config import FeaturesConfig, MethodConfig
+from sfumato.plan.public_weights import PublicWeights
 from sfumato.runs.progress import Progress, make_progress
 
-PRIVATE = ("These rows are as private as the images they were computed from: no noise was added; so are the names of "
-           "their files, which may lie beside them. Keep them where the images may be kept, "
-           "and delete them when they have served.")
+PRIVATE = (
+    "These rows are as private as the images they were computed from: no noise was added; so are the names of "
+    "their files, which may lie beside them. Keep them where the images may be kept, "
+    "and delete them when they have served."
+)
 _PROGRESS = "progress.json"
 _SAVE_SECONDS = 5.0
 
 
 def write_store(config: FeaturesConfig) -> Store:
-    """Compute what is still missing and return the manifest. Raises RunError if the directory holds something else."""
-    public = pretrained.find(MethodConfig(model=config.model, weights=config.weights, size=config.size))
+    """Compute what is still missing and return the manifest. Raises RunError if the directory holds
+    something else."""
+    public = public_weights.find(
+        MethodConfig(model=config.model, weights=config.weights, size=config.size)
+    )
     if public is None and config.model == "auto":
-        config = replace(config, model=registry.FEATURES[0])
-    if public is None and config.model not in registry.FEATURES:
-        raise ArgumentError("model", config.model, f"fixed features are {', '.join(registry.FEATURES)}; or give --weights")
+        config = replace(config, model=by_name.FEATURES[0])
+    if public is None and config.model not in by_name.FEATURES:
+        raise ArgumentError(
+            "model",
+            config.model,
+            f"fixed features are {', '.join(by_name.FEATURES)}; or give --weights",
+        )
     where = config.data
     where.check()
-    options = data.ReadOptions(resize=where.resize, grey=where.grey, skip_unreadable=where.skip_unreadable,
-                               test_fraction=where.test_fraction, share=where.share, unit=config.unit)  # fmt: skip
-    splits = data.open(where.data, data_dir=where.data_dir, validation=where.validation, options=options)
+    options = data.ReadOptions(
+        resize=where.resize,
+        gray=where.gray,
+        skip_unreadable=where.skip_unreadable,
+        test_fraction=where.test_fraction,
+        share=where.share,
+        unit=config.unit,
+    )
+    splits = data.open(
+        where.data, data_dir=where.data_dir, validation=where.validation, options=options
+    )
     others = {"validation": splits.validation, "test": splits.test}
-    sources = {"train": splits.train} | {split: source for split, source in others.items() if source is not None}
+    sources = {"train": splits.train} | {
+        split: source for split, source in others.items() if source is not None
+    }
     model = config.model if public is None else public.model
     planned, feature_map = _plan(config, model, sources, public)
     store = _begin(config.out, planned)
@@ -77,7 +98,10 @@ def hash_of(feature_map: FeatureMap, name: str) -> str:
     arrays = eqx.filter(feature_map, eqx.is_array)
     for leaf_name, leaf in zip(leaf_names(arrays), jax.tree.leaves(arrays), strict=True):
         array = np.asarray(leaf)
-        found.update(f"{leaf_name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        found.update(
+            f"{leaf_name} {array.dtype} {array.shape}".encode()
+            + np.ascontiguousarray(array).tobytes()
+        )
     return found.hexdigest()
 
 
@@ -85,18 +109,33 @@ def _plan(
     config: FeaturesConfig, model: str, sources: dict[str, Source], public: PublicWeights | None
 ) -> tuple[Store, FeatureMap]:
     train, where = sources["train"], config.data
-    preprocessing: dict[str, Any] = {"shape": list(train.shape), "resize": where.resize, "grey": where.grey,
-                     "validation": where.validation, "test_fraction": where.test_fraction,
-                                     "share": where.share}  # fmt: skip
+    preprocessing: dict[str, Any] = {
+        "shape": list(train.shape),
+        "resize": where.resize,
+        "gray": where.gray,
+        "validation": where.validation,
+        "test_fraction": where.test_fraction,
+        "share": where.share,
+    }
     if config.unit is not None:
         preprocessing |= {"unit": config.unit}
     if public is not None:
         preprocessing |= {"weights": public.sha256, "size": public.input.size}
-    feature_map = pretrained.feature_map(model, train.shape, public)
-    size = pretrained.feature_count(model, train.shape, public)
+    feature_map = public_weights.feature_map(model, train.shape, public)
+    size = public_weights.feature_count(model, train.shape, public)
     counts = {split: len(source) for split, source in sources.items()}
-    return Store(train.name, model, hash_of(feature_map, model), preprocessing, "image", train.class_names, size, config.dtype,
-                 counts, {}), feature_map  # fmt: skip
+    return Store(
+        train.name,
+        model,
+        hash_of(feature_map, model),
+        preprocessing,
+        "image",
+        train.class_names,
+        size,
+        config.dtype,
+        counts,
+        {},
+    ), feature_map
 
 
 def _begin(out: Path, planned: Store) -> Store:
@@ -110,8 +149,10 @@ def _begin(out: Path, planned: Store) -> Store:
     found = read_manifest(out)
     for name, wanted in asdict(planned).items():
         if name != "digests" and getattr(found, name) != wanted:
-            raise RunError(f"out={str(out)!r}: a feature store with {name}={getattr(found, name)!r}, not {wanted!r}; choose "
-                           "another --out")
+            raise RunError(
+                f"out={str(out)!r}: a feature store with {name}={getattr(found, name)!r}, not {wanted!r}; choose "
+                "another --out"
+            )
     return found
 
 
@@ -126,7 +167,9 @@ def _fill(
     shape, dtype = (len(source), store.features), np.dtype(store.dtype)
     done = _done(out, split, len(source)) if _holds(rows_file, shape, dtype) else 0
     _private(rows_file)
-    rows = np.lib.format.open_memmap(rows_file, "r+" if done else "w+", dtype, None if done else shape)
+    rows = np.lib.format.open_memmap(
+        rows_file, "r+" if done else "w+", dtype, None if done else shape
+    )
     _reserve(rows_file)
     saved = time.monotonic()
 
@@ -162,12 +205,17 @@ def _done(out: Path, split: str, n: int) -> int:
 
 
 def _holds(path: Path, shape: tuple[int, int], dtype: np.dtype) -> bool:
-    """Whether the file is a whole matrix of this shape: one that was cut short would be mapped with zeros at its end."""
+    """Whether the file is a whole matrix of this shape: one that was cut short would be mapped with
+    zeros at its end."""
     try:
         found = np.lib.format.open_memmap(path, "r")
     except Exception:  # none there, or damaged: the header is parsed as Python, which has its own
         return False
-    return found.shape == shape and found.dtype == dtype and path.stat().st_size == found.offset + found.nbytes
+    return (
+        found.shape == shape
+        and found.dtype == dtype
+        and path.stat().st_size == found.offset + found.nbytes
+    )
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -177,7 +225,8 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _reserve(path: Path) -> None:
-    """Take the whole file's room on the disk now: a disk that is full under a memory map kills the process. Raises OSError."""
+    """Take the whole file's room on the disk now: a disk that is full under a memory map kills the
+    process. Raises OSError."""
     with open(path, "r+b") as file:
         os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 

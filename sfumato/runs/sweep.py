@@ -1,7 +1,9 @@
-"""`sfumato sweep`: linear heads at several epsilons on the same features, as a curve, a table and JSON.
+"""`sfumato sweep`: linear heads at several epsilons on the same features, as a curve, a table and
+JSON.
 
-Every point is a private fit of its own, and all of them are paid for in one ledger: whoever publishes the curve has spent their
-composition, which is stated. The line without privacy is what its name says.
+Every point is a private fit of its own, and all of them are paid for in one ledger: whoever
+publishes the curve has spent their composition, which is stated. The line without privacy is what
+its name says.
 """
 
 from dataclasses import dataclass, replace
@@ -15,22 +17,22 @@ from sfumato.core.checks import choice, positive, whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source
-from sfumato.models.heads import Sphere
+from sfumato.features.heads import Sphere
+from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
+from sfumato.plan.plan import Plan, make_plan
+from sfumato.plan.public_features import sphere_for
+from sfumato.plan.public_weights import feature_map
 from sfumato.privacy import accountants, fields
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.report import curve
-from sfumato.runs.config import Log, PrivacyConfig, TrainConfig
 from sfumato.runs.directory import refuse_existing
 from sfumato.runs.jobs import matrices
-from sfumato.runs.plan import Plan, make_plan
-from sfumato.runs.pretrained import feature_map
 from sfumato.runs.progress import Progress, make_progress
-from sfumato.runs.public import sphere_for
-from sfumato.runs.train import open_splits
-from sfumato.solve.budget import METHODS, LinearRecipe
+from sfumato.runs.training import open_splits
+from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
-from sfumato.solve.rows import Rows, scores_of
+from sfumato.solve.linear_settings import METHODS, LinearSettings
 from sfumato.train.loop import run
 
 MOST_ROWS = 20_000
@@ -39,7 +41,8 @@ MOST_ROWS = 20_000
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """base: data and model as for `sfumato train` (model "rows" for given features). repeats: fits of every point."""
+    """base: data and model as for `sfumato train` (model "rows" for given features). repeats: fits
+    of every point."""
 
     base: TrainConfig
     epsilons: tuple[float, ...]
@@ -55,7 +58,9 @@ class SweepConfig:
             choice("method", method, METHODS)
         whole("repeats", self.repeats)
         if not self.epsilons or not self.methods:
-            raise ArgumentError("epsilon" if not self.epsilons else "method", (), "give at least one")
+            raise ArgumentError(
+                "epsilon" if not self.epsilons else "method", (), "give at least one"
+            )
 
 
 @dataclass(frozen=True)
@@ -69,28 +74,47 @@ class Table:
 
 
 def sweep(config: SweepConfig) -> str:
-    """Run all fits, write sweep.json, sweep.png, sweep.html and the ledger to `out`, and return the table."""
+    """Run all fits, write sweep.json, sweep.png, sweep.html and the ledger to `out`, and return the
+    table."""
     config.check()
     refuse_existing(config.out)
     splits = open_splits(config.base)
     held_out = splits.evaluated(config.base.data.validation)
     if held_out is None:
-        raise DataError(f"data={config.base.data.data!r}: no images to evaluate on; give --test-fraction or --validation")
+        raise DataError(
+            f"data={config.base.data.data!r}: no images to evaluate on; give --test-fraction or --validation"
+        )
     counts = {"train": len(splits.train), held_out.split: len(held_out)}
     info = DataInfo(splits.train.name, "", splits.train.class_names, splits.train.shape, counts)
-    plans = {(method, epsilon): _plan(config.base, info, method, epsilon)
-             for method in config.methods for epsilon in sorted(config.epsilons)}  # fmt: skip
+    plans = {
+        (method, epsilon): _plan(config.base, info, method, epsilon)
+        for method in config.methods
+        for epsilon in sorted(config.epsilons)
+    }
     progress = make_progress(config.log)
     try:
-        rows = _rows(plans[config.methods[0], min(config.epsilons)], splits.train, held_out, progress)
+        rows = _rows(
+            plans[config.methods[0], min(config.epsilons)], splits.train, held_out, progress
+        )
         found, ledger = _fits(config, plans, rows, progress)
     finally:
         progress.close()
-    return _write(config, found, _without_privacy(rows), ledger, f"{info.name}, {plans[next(iter(plans))].model}")
+    return _write(
+        config,
+        found,
+        _without_privacy(rows),
+        ledger,
+        f"{info.name}, {plans[next(iter(plans))].model}",
+    )
 
 
 def fit_once(
-    rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Release, ...], ledger: Ledger, key: SecretKey
+    rows: Rows,
+    sphere: Sphere,
+    recipe: LinearSettings,
+    releases: tuple[Release, ...],
+    ledger: Ledger,
+    key: SecretKey,
 ) -> Any:
     """A head. Every fit needs a key of its own."""
     procedure = solver(rows, sphere, recipe, releases)
@@ -104,14 +128,18 @@ def accuracy_of(head: Any, shown: np.ndarray, truth: np.ndarray) -> float:
 
 def _plan(base: TrainConfig, info: DataInfo, method: str, epsilon: float) -> Plan:
     privacy = PrivacyConfig(epsilon, base.privacy.delta)
-    return make_plan(replace(base, privacy=privacy, method=replace(base.method, method=method)), info)
+    return make_plan(
+        replace(base, privacy=privacy, method=replace(base.method, method=method)), info
+    )
 
 
 def _rows(plan: Plan, train: Source, held_out: Source, progress: Progress) -> Table:
     features = feature_map(plan.model, plan.shape, plan.weights)
     matrix, shown = matrices(features, train, held_out, progress)
     assert shown is not None
-    return Table(Rows(matrix, train.labels, len(plan.classes)), shown, held_out.labels, held_out.split)
+    return Table(
+        Rows(matrix, train.labels, len(plan.classes)), shown, held_out.labels, held_out.split
+    )
 
 
 Found = dict[str, list[tuple[float, list[float]]]]
@@ -128,12 +156,21 @@ def _fits(
     found: Found = {method: [] for method in config.methods}
     with Ledger.create(config.out, delta=delta, epsilon_max=total) as ledger:
         for (method, epsilon), plan in plans.items():
-            assert isinstance(plan.settings, LinearRecipe)
+            assert isinstance(plan.settings, LinearSettings)
             scores, sphere = [], sphere_for(plan.public, rows.train.features, plan.rooted)
             for _ in range(config.repeats):
-                head = fit_once(rows.train, sphere, plan.settings, plan.releases, ledger, SecretKey.from_entropy())
+                head = fit_once(
+                    rows.train,
+                    sphere,
+                    plan.settings,
+                    plan.releases,
+                    ledger,
+                    SecretKey.from_entropy(),
+                )
                 scores.append(accuracy_of(head, rows.shown, rows.truth))
-                progress.advance(sum(len(each) for points in found.values() for _, each in points) + len(scores))
+                progress.advance(
+                    sum(len(each) for points in found.values() for _, each in points) + len(scores)
+                )
             found[method].append((epsilon, scores))
         return found, {"epsilon": ledger.epsilon(), "delta": delta}
 
@@ -144,28 +181,44 @@ def _without_privacy(rows: Table) -> float:
     from sklearn.preprocessing import normalize
 
     chosen = np.linspace(0, len(rows.train) - 1, min(len(rows.train), MOST_ROWS)).astype(int)
-    train, labels = np.nan_to_num(rows.train.matrix[chosen].astype(np.float32)), rows.train.labels[chosen]
+    train, labels = (
+        np.nan_to_num(rows.train.matrix[chosen].astype(np.float32)),
+        rows.train.labels[chosen],
+    )
     mean = normalize(train).mean(0)
     model = LogisticRegression(C=30.0, max_iter=200).fit(normalize(normalize(train) - mean), labels)
     shown = normalize(normalize(np.nan_to_num(rows.shown.astype(np.float32))) - mean)
     return float(model.score(shown, rows.truth))
 
 
-def _write(config: SweepConfig, found: Found, without: float, spent: dict[str, float], title: str) -> str:
-    points = {method: [(epsilon, float(np.mean(scores)), float(np.ptp(scores)) / 2) for epsilon, scores in each]
-              for method, each in found.items()}  # fmt: skip
-    told = (f"{curve.table(points, without)}\n\nδ = {spent['delta']:g}; every point is a fit of its own. All of them together "
-            f"have spent ε = {spent['epsilon']:.4g}.\nThe accuracy without privacy has no guarantee: do not publish it if the "
-            "images are private.")
+def _write(
+    config: SweepConfig, found: Found, without: float, spent: dict[str, float], title: str
+) -> str:
+    points = {
+        method: [
+            (epsilon, float(np.mean(scores)), float(np.ptp(scores)) / 2) for epsilon, scores in each
+        ]
+        for method, each in found.items()
+    }
+    told = (
+        f"{curve.table(points, without)}\n\nδ = {spent['delta']:g}; every point is a fit of its own. All of them together "
+        f"have spent ε = {spent['epsilon']:.4g}.\nThe accuracy without privacy has no guarantee: do not publish it if the "
+        "images are private."
+    )
     picture = curve.draw(points, without, title)
     written = {
-
-        "spent": spent, "without_privacy": without,
-        "points": [{"method": method, "epsilon": epsilon, "accuracies": scores}
-                   for method, each in found.items() for epsilon, scores in each],
-    }  # fmt: skip
+        "spent": spent,
+        "without_privacy": without,
+        "points": [
+            {"method": method, "epsilon": epsilon, "accuracies": scores}
+            for method, each in found.items()
+            for epsilon, scores in each
+        ],
+    }
     fields.check("sweep.json", written)
-    files.write_atomic(config.out / "sweep.png", picture, mode=0o600)  # the line without privacy is for the owner alone
+    files.write_atomic(
+        config.out / "sweep.png", picture, mode=0o600
+    )  # the line without privacy is for the owner alone
     files.write_atomic(config.out / "sweep.html", curve.page(picture, told, title), mode=0o600)
     files.write_json(config.out / "sweep.json", written, mode=0o600)
     return told

@@ -1,8 +1,10 @@
-"""`sfumato tune`: the best of a random number of linear heads with random settings, at the price of the choice.
+"""`sfumato tune`: the best of a random number of linear heads with random settings, at the price of
+the choice.
 
-docs/features.md has the bound. What it asks of this file: K is drawn from the logarithmic law with the secret key; every
-fit has the same Gaussian budget and its own noise; the score depends on the training rows through the fit alone (held-out
-rows are not covered by the guarantee); and nothing but the winner leaves the process. So a stopped `tune` is not resumed.
+docs/features.md has the bound. What it asks of this file: K is drawn from the logarithmic law with
+the secret key; every fit has the same Gaussian budget and its own noise; the score depends on the
+training rows through the fit alone (held-out rows are not covered by the guarantee); and nothing
+but the winner leaves the process. So a stopped `tune` is not resumed.
 """
 
 import math
@@ -17,30 +19,39 @@ from sfumato.core.checks import choice, default_delta, positive
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import Source, Splits
-from sfumato.models.heads import OnFeatures, Sphere, SphereLinear
+from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
+from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
+from sfumato.plan.plan import BEST_OF, Plan, make_plan
+from sfumato.plan.public_features import sphere_for
+from sfumato.plan.public_weights import feature_map
 from sfumato.privacy import calibration
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release
 from sfumato.report import write_report
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.config import Log, PrivacyConfig, TrainConfig
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import matrices, spec_of
-from sfumato.runs.plan import BEST_OF, Plan, make_plan
-from sfumato.runs.pretrained import feature_map
 from sfumato.runs.progress import Progress, Quiet, make_progress
-from sfumato.runs.public import sphere_for
 from sfumato.runs.sweep import fit_once
-from sfumato.runs.train import counted, describe, open_splits, save_model, say_skipped, write_evaluation, write_result
-from sfumato.solve.budget import METHODS, LinearRecipe, linear_rule
-from sfumato.solve.rows import Rows, scores_of
-from sfumato.train.evaluate import accuracy, count
+from sfumato.runs.training import (
+    counted,
+    describe,
+    open_splits,
+    save_model,
+    say_skipped,
+    write_evaluation,
+    write_result,
+)
+from sfumato.solve.labeled_rows import Rows, scores_of
+from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule
+from sfumato.train.evaluation import accuracy, count
 
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """base: data, model, epsilon and delta; its validation share scores the fits. fits: their mean number."""
+    """base: data, model, epsilon and delta; its validation share scores the fits. fits: their mean
+    number."""
 
     base: TrainConfig
     methods: tuple[str, ...]
@@ -52,14 +63,21 @@ class TuneConfig:
         for method in self.methods:
             choice("method", method, METHODS)
         if not 1 < positive("fits", self.fits) <= 1000:
-            raise ArgumentError("fits", self.fits, "give a mean number of fits greater than 1 and at most 1000")
+            raise ArgumentError(
+                "fits", self.fits, "give a mean number of fits greater than 1 and at most 1000"
+            )
         if not self.base.data.validation > 0:
-            raise ArgumentError("validation", self.base.data.validation, "give a share to score the fits on, such as 0.1")
+            raise ArgumentError(
+                "validation",
+                self.base.data.validation,
+                "give a share to score the fits on, such as 0.1",
+            )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Features: of the training images, and of those that fits are compared on, whose labels are `truth`."""
+    """Features: of the training images, and of those that fits are compared on, whose labels are
+    `truth`."""
 
     rows: Rows
     sphere: Sphere
@@ -72,19 +90,26 @@ class Winner:
     """The best head, its recipe, and its confusion matrix on the held-out rows."""
 
     head: SphereLinear
-    recipe: LinearRecipe
+    recipe: LinearSettings
     confusion: np.ndarray
 
 
 def tune(config: TuneConfig) -> str:
-    """Leave a run directory like that of `sfumato fit`, with tune.json (the winner's settings) beside; return what to tell."""
+    """Leave a run directory like that of `sfumato fit`, with tune.json (the winner's settings)
+    beside; return what to tell."""
     config.check()
     refuse_existing(config.out)
     splits = open_splits(config.base)
     if splits.validation is None or not len(splits.validation):
-        raise DataError(f"data={config.base.data.data!r}: nobody is held out; give a larger --validation")
+        raise DataError(
+            f"data={config.base.data.data!r}: nobody is held out; give a larger --validation"
+        )
     plan, key = _plan(config, splits), SecretKey.from_entropy()
-    asked = config.base.to_json() | {"method": ",".join(config.methods), "out": str(config.out), "log": config.log}
+    asked = config.base.to_json() | {
+        "method": ",".join(config.methods),
+        "out": str(config.out),
+        "log": config.log,
+    }
     directory = RunDirectory.create(config.out, key, asked, plan.to_json(), {})
     progress = make_progress(config.log)
     try:
@@ -97,59 +122,89 @@ def tune(config: TuneConfig) -> str:
     report = write_report(directory.path)
     directory.level_times()
     recipe, held_out = winner.recipe, len(splits.validation)
-    return (f"chosen    {recipe.method}, learning rate {recipe.learning_rate:.4g}, ridge {recipe.ridge:.4g}, {recipe.steps} "
-            f"steps\n"
-            f"accuracy  {100 * accuracy(winner.confusion):.2f} % of {held_out:,} held-out rows (chosen on them, so a little "
-            f"flattering)\n"
-            f"privacy   epsilon {spent:.6g}, delta {plan.delta:g}, the choice among about {config.fits:g} fits included\n"
-            f"report    {report}\nmodel     {directory.file('model.safetensors')}")
+    return (
+        f"chosen    {recipe.method}, learning rate {recipe.learning_rate:.4g}, ridge {recipe.ridge:.4g}, {recipe.steps} "
+        f"steps\n"
+        f"accuracy  {100 * accuracy(winner.confusion):.2f} % of {held_out:,} held-out rows (chosen on them, so a little "
+        f"flattering)\n"
+        f"privacy   epsilon {spent:.6g}, delta {plan.delta:g}, the choice among about {config.fits:g} fits included\n"
+        f"report    {report}\nmodel     {directory.file('model.safetensors')}"
+    )
 
 
 def _plan(config: TuneConfig, splits: Splits) -> Plan:
     """One release: the choice. settings: those of the rule, around which the fits' own are drawn."""
     method = replace(config.base.method, method=config.methods[0])
-    privacy = PrivacyConfig(config.base.privacy.epsilon, config.base.privacy.delta)  # the fits' noise is the default one
-    plan = make_plan(replace(config.base, method=method, privacy=privacy), counted(describe(config.base), splits))
-    sigma = calibration.noise_multiplier(
-        lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1}, plan.epsilon, plan.delta, plan.relation
+    privacy = PrivacyConfig(
+        config.base.privacy.epsilon, config.base.privacy.delta
+    )  # the fits' noise is the default one
+    plan = make_plan(
+        replace(config.base, method=method, privacy=privacy), counted(describe(config.base), splits)
     )
-    what = (f"the best of a random number of fits, {config.fits:g} on average, each with random settings and as private as one "
-            "Gaussian release with this noise. The other fits, their settings and their number stay secret, and the cost of "
-            "choosing among them is included")  # fmt: skip
-    return replace(plan, method=BEST_OF + ", ".join(config.methods), mu=1 / sigma,
-                   releases=(Release("choice", 1, SelectedEvent(GaussianEvent(sigma), config.fits), what),))  # fmt: skip
+    sigma = calibration.noise_multiplier(
+        lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1},
+        plan.epsilon,
+        plan.delta,
+        plan.relation,
+    )
+    what = (
+        f"the best of a random number of fits, {config.fits:g} on average, each with random settings and as private as one "
+        "Gaussian release with this noise. The other fits, their settings and their number stay secret, and the cost of "
+        "choosing among them is included"
+    )
+    return replace(
+        plan,
+        method=BEST_OF + ", ".join(config.methods),
+        mu=1 / sigma,
+        releases=(Release("choice", 1, SelectedEvent(GaussianEvent(sigma), config.fits), what),),
+    )
 
 
 def _run(
-    directory: RunDirectory, config: TuneConfig, plan: Plan, splits: Splits, key: SecretKey, ledger: Ledger,
+    directory: RunDirectory,
+    config: TuneConfig,
+    plan: Plan,
+    splits: Splits,
+    key: SecretKey,
+    ledger: Ledger,
     progress: Progress,
-) -> Winner:  # fmt: skip
+) -> Winner:
     held_out = splits.validation
     assert held_out is not None
     features = feature_map(plan.model, plan.shape, plan.weights)
     say_skipped(splits, progress)
     table = _table(plan, features, splits.train, held_out, progress)
-    ledger.spend(plan.releases[0].event, "tune", key.fingerprint)  # before the first fit looks at the rows
+    ledger.spend(
+        plan.releases[0].event, "tune", key.fingerprint
+    )  # before the first fit looks at the rows
     winner = best_of(table, plan, key)
     evaluation = write_evaluation(directory, held_out, winner.confusion)
-    directory.append_metric({"step": 1, "epsilon": ledger.epsilon(), "accuracy": evaluation["accuracy"]})
+    directory.append_metric(
+        {"step": 1, "epsilon": ledger.epsilon(), "accuracy": evaluation["accuracy"]}
+    )
     save_model(directory, _classifier(plan, features, winner), plan, ledger)
     directory.write("tune.json", {"recipe": asdict(winner.recipe), "fits_on_average": config.fits})
-    write_result(directory, ledger, {})  # time and memory would tell how many fits there were: `privacy/fields.py` refuses them
+    write_result(
+        directory, ledger, {}
+    )  # time and memory would tell how many fits there were: `privacy/fields.py` refuses them
     return winner
 
 
 def published(plan: Plan, train: Source, held_out: Source, key: SecretKey) -> Classifier:
     """What a run of this plan would publish if these were its training images; for audits."""
     features = feature_map(plan.model, plan.shape, plan.weights)
-    return _classifier(plan, features, best_of(_table(plan, features, train, held_out, Quiet()), plan, key))
+    return _classifier(
+        plan, features, best_of(_table(plan, features, train, held_out, Quiet()), plan, key)
+    )
 
 
 def _table(plan: Plan, features: Any, train: Source, held_out: Source, progress: Progress) -> Table:
     matrix, shown = matrices(features, train, held_out, progress)
     assert shown is not None
     rows = Rows(matrix, train.labels, len(plan.classes))
-    return Table(rows, sphere_for(plan.public, matrix.shape[1], plan.rooted), shown, held_out.labels)
+    return Table(
+        rows, sphere_for(plan.public, matrix.shape[1], plan.rooted), shown, held_out.labels
+    )
 
 
 def _classifier(plan: Plan, features: Any, winner: Winner) -> Classifier:
@@ -163,7 +218,14 @@ def best_of(table: Table, plan: Plan, key: SecretKey) -> Winner:
     for fit in range(number_of_fits(chosen.mean, stream)):
         recipe = random_recipe(plan.choices, table.rows, table.sphere, plan.mu, stream)
         with Ledger.temporary(default_delta(len(table.rows)), 1e6) as aside:
-            head: Any = fit_once(table.rows, table.sphere, recipe, recipe.releases(plan.mu), aside, key.at("fit", fit))
+            head: Any = fit_once(
+                table.rows,
+                table.sphere,
+                recipe,
+                recipe.releases(plan.mu),
+                aside,
+                key.at("fit", fit),
+            )
         found = Winner(head, recipe, count(table.truth, scores_of(head, table.shown)))
         if best is None or accuracy(found.confusion) > accuracy(best.confusion):
             best = found
@@ -172,16 +234,20 @@ def best_of(table: Table, plan: Plan, key: SecretKey) -> Winner:
 
 
 def number_of_fits(mean: float, stream: np.random.Generator) -> int:
-    """K from the logarithmic law: P(k) proportional to (1 - gamma)^k / k, of mean (1 / gamma - 1) / ln(1 / gamma)."""
+    """K from the logarithmic law: P(k) proportional to (1 - gamma)^k / k, of mean (1 / gamma - 1) /
+    ln(1 / gamma)."""
     log_gamma = brentq(lambda x: (math.exp(-x) - 1) / -x - mean, -30.0, -1e-9)
     return int(stream.logseries(-math.expm1(log_gamma)))
 
 
 def random_recipe(
     methods: tuple[str, ...], rows: Rows, sphere: Sphere, mu: float, stream: np.random.Generator
-) -> LinearRecipe:
-    """The rule's recipe of a random method, its learning rate and ridge up to four times larger or smaller."""
+) -> LinearSettings:
+    """The rule's recipe of a random method, its learning rate and ridge up to four times larger or
+    smaller."""
     method = methods[int(stream.integers(len(methods)))]
     found = linear_rule(method, len(rows), sphere.size, rows.classes, mu)
     factors = 4.0 ** stream.uniform(-1, 1, 2)
-    return replace(found, learning_rate=found.learning_rate * factors[0], ridge=found.ridge * factors[1])
+    return replace(
+        found, learning_rate=found.learning_rate * factors[0], ridge=found.ridge * factors[1]
+    )

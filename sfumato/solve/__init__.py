@@ -1,1 +1,2 @@
-"""Private solvers on fixed features: each is a procedure, a sequence of releases for `sfumato.train.loop.run`."""
+"""Private solvers on fixed features: each is a procedure, a sequence of releases for
+`sfumato.train.loop.run`."""

@@ -1,21 +1,26 @@
-"""DP-FC in blocks: centre by a private mean, whiten by private second moments, then noisy full-batch gradient descent.
+"""DP-FC in blocks: center by a private mean, whiten by private second moments, then noisy
+full-batch gradient descent.
 
-After Mehta et al. 2022 (arXiv 2211.13403), Alg. 3, with these differences: the d x d covariance is released as its
-diagonal blocks, one K x K matrix per group and spatial frequency (noise energy K^2 per block instead of d^2), its
-inverse power acts on the *features* before the softmax instead of on the gradient, and all is accounted exactly as one
-Gaussian: of mu^2, the total budget, the mean takes the share a_m, the moments a_0 and the T gradient steps the rest,
+After Mehta et al. 2022 (arXiv 2211.13403), Alg. 3, with these differences: the d x d covariance is
+released as its diagonal blocks, one K x K matrix per group and spatial frequency (noise energy K^2
+per block instead of d^2), its inverse power acts on the *features* before the softmax instead of on
+the gradient, and all is accounted exactly as one Gaussian: of mu^2, the total budget, the mean
+takes the share a_m, the moments a_0 and the T gradient steps the rest,
 
     1 / s_m^2 = a_m mu^2,    1 / s_0^2 = a_0 mu^2,    T / s^2 = (1 - a_m - a_0) mu^2.
 
-Step 0 releases the sum of the rows (sensitivity 1). Its n-th part is subtracted and each group brought back to norm
-sqrt(weight): what all images share would otherwise fill most of the norm that clipping grants to an example.
+Step 0 releases the sum of the rows (sensitivity 1). Its n-th part is subtracted and each group
+brought back to norm sqrt(weight): what all images share would otherwise fill most of the norm that
+clipping grants to an example.
 
-Step 1 releases M = sum_i blocks(x_i x_i^T) + noise. With eigenvalues l and eigenvectors V of a noisy block, noise of
-deviation s alone would have eigenvalues up to about s sqrt(2 K) (semicircle law, off-diagonal variance s^2 / 2), so l is
-floored at a fraction of that, the features are multiplied by V l^(-p) V^T and the whole row is brought back to norm 1.
+Step 1 releases M = sum_i blocks(x_i x_i^T) + noise. With eigenvalues l and eigenvectors V of a
+noisy block, noise of deviation s alone would have eigenvalues up to about s sqrt(2 K) (semicircle
+law, off-diagonal variance s^2 / 2), so l is floored at a fraction of that, the features are
+multiplied by V l^(-p) V^T and the whole row is brought back to norm 1.
 
-Steps 2 .. T + 1 release the clipped softmax gradient on those features (sensitivity C); each is divided by n, which is
-public, its mean over classes removed (it is zero without noise), and applied with heavy-ball momentum from W = 0.
+Steps 2 .. T + 1 release the clipped softmax gradient on those features (sensitivity C); each is
+divided by n, which is public, its mean over classes removed (it is zero without noise), and applied
+with heavy-ball momentum from W = 0.
 """
 
 import math
@@ -31,12 +36,12 @@ from jaxtyping import Array, Float, Int, PyTree
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.models.feature_map import Group
-from sfumato.models.heads import Centring, WhitenedLinear, Whitening
-from sfumato.models.layers import Linear
+from sfumato.features.feature_map import Group
+from sfumato.features.heads import Centering, WhitenedLinear, Whitening
+from sfumato.networks.layers.basic import Linear
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event
-from sfumato.solve.recipe import Recipe
+from sfumato.solve.covariance_settings import CovarianceSettings
 from sfumato.solve.statistics import chunks, row_sum, second_moments, softmax_gradient
 from sfumato.solve.symmetric import unpack
 
@@ -56,7 +61,7 @@ class FeatureCovariance:
     classes: int
     groups: Sequence[Group]
     mu: float
-    recipe: Recipe
+    recipe: CovarianceSettings
     overwrite: bool = False
     name: str = "dp-fc"
 
@@ -80,8 +85,12 @@ class FeatureCovariance:
     def start(self) -> dict[str, Any]:
         head = WhitenedLinear.zeros(self.groups, self.classes)
         zeros = head.linear.weight
-        return {"mean": head.centring.mean, "matrices": head.whitening.matrices,
-                "weight": zeros, "velocity": zeros}  # fmt: skip
+        return {
+            "mean": head.centering.mean,
+            "matrices": head.whitening.matrices,
+            "weight": zeros,
+            "velocity": zeros,
+        }
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
         rows = self._rows_at(min(step, FIRST_GRADIENT), state)
@@ -95,51 +104,75 @@ class FeatureCovariance:
         if step == MEAN:
             return {**state, "mean": released / len(self.rows)}
         if step == MOMENTS:
-            noise = self.mechanism(MOMENTS).multiplier * math.sqrt(sum(group.weight**2 for group in self.groups))
-            unpacked = [unpack(packed, group.channels) for packed, group in zip(released, self.groups, strict=True)]
-            return {**state, "matrices": [whitening_matrices(moments, noise, self.recipe) for moments in unpacked]}
+            noise = self.mechanism(MOMENTS).multiplier * math.sqrt(
+                sum(group.weight**2 for group in self.groups)
+            )
+            unpacked = [
+                unpack(packed, group.channels)
+                for packed, group in zip(released, self.groups, strict=True)
+            ]
+            return {
+                **state,
+                "matrices": [
+                    whitening_matrices(moments, noise, self.recipe) for moments in unpacked
+                ],
+            }
         return {**state, **self._descend(state["weight"], state["velocity"], released)}
 
     def head(self, state: dict[str, Any]) -> WhitenedLinear:
         """The classifier of features that this state has reached."""
         linear = Linear(state["weight"], jnp.zeros(self.classes))
-        return WhitenedLinear(self._centring(state), self._whitening(state), linear)
+        return WhitenedLinear(self._centering(state), self._whitening(state), linear)
 
-    def transform(self, rows: Float[np.ndarray, "n d"], state: dict[str, Any]) -> Float[np.ndarray, "n d"]:
+    def transform(
+        self, rows: Float[np.ndarray, "n d"], state: dict[str, Any]
+    ) -> Float[np.ndarray, "n d"]:
         """Other rows as the gradient steps see theirs; in place."""
-        return apply(self._whitening(state), apply(self._centring(state), rows, rows), rows)
+        return apply(self._whitening(state), apply(self._centering(state), rows, rows), rows)
 
-    def _centring(self, state: dict[str, Any]) -> Centring:
-        return Centring(state["mean"], tuple(self.groups))
+    def _centering(self, state: dict[str, Any]) -> Centering:
+        return Centering(state["mean"], tuple(self.groups))
 
     def _whitening(self, state: dict[str, Any]) -> Whitening:
         return Whitening(state["matrices"], tuple(self.groups))
 
     def _rows_at(self, stage: int, state: dict[str, Any]) -> Float[np.ndarray, "n d"]:
-        """The rows as given (MEAN), centred (MOMENTS) or whitened; a resumed run goes through several stages at once."""
+        """The rows as given (MEAN), centered (MOMENTS) or whitened; a resumed run goes through
+        several stages at once."""
         if stage < self._stage:  # run a second time
             if self.overwrite:
-                raise ArgumentError("overwrite", True, "the rows were transformed in place; make a new procedure from new ones")
+                raise ArgumentError(
+                    "overwrite",
+                    True,
+                    "the rows were transformed in place; make a new procedure from new ones",
+                )
             self._transformed, self._stage = self.rows, MEAN
         while self._stage < stage:
             if self._transformed is self.rows and not self.overwrite:
                 self._transformed = np.empty_like(self.rows)
             source = self.rows if self._stage == MEAN else self._transformed
-            module = self._centring(state) if self._stage == MEAN else self._whitening(state)
+            module = self._centering(state) if self._stage == MEAN else self._whitening(state)
             apply(module, source, self._transformed)
             self._stage += 1
         return self._transformed
 
-    def _gradient_sum(self, rows: Float[np.ndarray, "n d"], weight: Float[Array, "d c"]) -> BoundedSum:
+    def _gradient_sum(
+        self, rows: Float[np.ndarray, "n d"], weight: Float[Array, "d c"]
+    ) -> BoundedSum:
         total = np.zeros(weight.shape)
         for where, part, mask in chunks(rows):
             labels = np.zeros(len(mask), np.int32)
             labels[mask] = self.labels[where]
-            total += np.asarray(self._gradient({"weight": weight}, (part, labels), mask).value["weight"])
+            total += np.asarray(
+                self._gradient({"weight": weight}, (part, labels), mask).value["weight"]
+            )
         return BoundedSum(total, Sensitivity.of_contribution(self.recipe.clip_norm))
 
     def _descent(
-        self, weight: Float[Array, "d c"], velocity: Float[Array, "d c"], released: Float[Array, "d c"]
+        self,
+        weight: Float[Array, "d c"],
+        velocity: Float[Array, "d c"],
+        released: Float[Array, "d c"],
     ) -> dict[str, Array]:
         """One heavy-ball step."""
         gradient = (released - released.mean(1, keepdims=True)) / len(self.rows)
@@ -147,19 +180,24 @@ class FeatureCovariance:
         return {"weight": weight - self.recipe.learning_rate * velocity, "velocity": velocity}
 
 
-def whitening_matrices(noisy: Float[Array, "f k k"], noise: float, recipe: Recipe) -> Float[Array, "f k k"]:
-    """V max(l, floor)^(-p) V^T for every frequency; the scale does not matter, rows are normalised afterwards.
+def whitening_matrices(
+    noisy: Float[Array, "f k k"], noise: float, recipe: CovarianceSettings
+) -> Float[Array, "f k k"]:
+    """V max(l, floor)^(-p) V^T for every frequency; the scale does not matter, rows are normalized
+    afterwards.
 
     By LAPACK on the host: it runs once, and is faster there than compiled.
     """
     floor = recipe.floor * noise * math.sqrt(2 * noisy.shape[-1])
     values, vectors = np.linalg.eigh(np.asarray(noisy))
     powers = np.maximum(values, floor) ** -recipe.power
-    return jnp.asarray(np.einsum("fij,fj,fkj->fik", vectors, powers, vectors, optimize=True), jnp.float32)
+    return jnp.asarray(
+        np.einsum("fij,fj,fkj->fik", vectors, powers, vectors, optimize=True), jnp.float32
+    )
 
 
 def apply(
-    module: Centring | Whitening, rows: Float[np.ndarray, "n d"], target: Float[np.ndarray, "n d"]
+    module: Centering | Whitening, rows: Float[np.ndarray, "n d"], target: Float[np.ndarray, "n d"]
 ) -> Float[np.ndarray, "n d"]:
     """Fill `target` (which may be `rows`) with the module's value for every row and return it."""
     for where, part, mask in chunks(rows):
@@ -168,5 +206,5 @@ def apply(
 
 
 @jax.jit
-def _apply(module: Centring | Whitening, rows: Float[Array, "b d"]) -> Float[Array, "b d"]:
+def _apply(module: Centering | Whitening, rows: Float[Array, "b d"]) -> Float[Array, "b d"]:
     return jax.vmap(module)(rows)

@@ -1,18 +1,22 @@
-"""Private linear classifiers of feature rows: least squares, Newton, feature covariance, class means, first-order heads.
+"""Private linear classifiers of feature rows: least squares, Newton, feature covariance, class
+means, first-order heads.
 
-After Mehta et al. 2022 (arXiv 2211.13403, Alg. 1 to 3), with their releases joined (solve/quadratic.py), features centred by a
-private mean and brought to norm 1 before everything else, eigenvalues cleaned of the noise they carry
-(solve/spectrum.py), and the ridge set by the known noise of the gradient, so that nothing is left to tune.
+After Mehta et al. 2022 (arXiv 2211.13403, Alg. 1 to 3), with their releases joined
+(solve/quadratic.py), features centered by a private mean and brought to norm 1 before everything
+else, eigenvalues cleaned of the noise they carry (solve/spectrum.py), and the ridge set by the
+known noise of the gradient, so that nothing is left to tune.
 
-All of them start with the release of the mean. Then, with G the curvature at W = 0 (the Gram matrix) and g a gradient,
+All of them start with the release of the mean. Then, with G the curvature at W = 0 (the Gram
+matrix) and g a gradient,
 
     ls       one release of (G, g):                   W = -L (G + ridge)^-1 g     (or a matrix per class, see mixed_moments)
     newton   T releases of (H, g) at the current W:   W <- W - r (H + ridge)^-1 g
     fc       one release of (G, g), T - 1 of g:       W <- W - r (G + ridge)^-1 g
     means    one release of the label sums:           W = the class means
-    sgd, adam, lamb   T releases of g:                W <- optimiser(W, g / n), from W = 0 (Mehta et al. 2022, arXiv 2205.02973)
+    sgd, adam, lamb   T releases of g:                W <- optimizer(W, g / n), from W = 0 (Mehta et al. 2022, arXiv 2205.02973)
 
-Least squares is the first Newton step: at W = 0 the softmax loss has Hessian G / L and gradient minus the label sums.
+Least squares is the first Newton step: at W = 0 the softmax loss has Hessian G / L and gradient
+minus the label sums.
 """
 
 import math
@@ -26,27 +30,33 @@ from jaxtyping import Array, Float, PyTree
 
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.checks import choice
-from sfumato.models.heads import Sphere, SphereLinear
-from sfumato.models.layers import Linear
+from sfumato.features.heads import Sphere, SphereLinear
+from sfumato.networks.layers.basic import Linear
 from sfumato.privacy.releases import Release
-from sfumato.solve.budget import FIRST_ORDER, METHODS, LinearRecipe
+from sfumato.solve.labeled_rows import Rows, mean_of, mean_sum
+from sfumato.solve.linear_settings import FIRST_ORDER, METHODS, LinearSettings
 from sfumato.solve.quadratic import Balance, Kind, gradient, least_clip, moment_scales, quadratic
-from sfumato.solve.rows import Rows, mean_of, mean_sum
 from sfumato.solve.sequence import Stage, Stages, State
 from sfumato.solve.spectrum import Spectrum
 from sfumato.solve.symmetric import unpack_host
 
 CLASS_MIX = 0.1
-"""Weight of a class's own second moments against those of all rows, where least squares uses both."""
+"""Weight of a class's own second moments against those of all rows, where least squares uses both.
+"""
 
 FLAT = 90.0
-"""Effective rank from which on the ridge of fc is that of the rule; with fewer directions it is smaller."""
+"""Effective rank from which on the ridge of fc is that of the rule; with fewer directions it is
+smaller."""
 
 
-def solver(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Release, ...]) -> Stages:
-    """The procedure that makes `releases` (from `budget.releases_for`). sphere: the public part of the row map.
+def solver(
+    rows: Rows, sphere: Sphere, recipe: LinearSettings, releases: tuple[Release, ...]
+) -> Stages:
+    """The procedure that makes `releases` (from `budget.releases_for`). sphere: the public part of
+    the row map.
 
-    Its state: mean, weight and, for ls and fc, the inverse of the ridged Gram matrix, else the optimiser's own.
+    Its state: mean, weight and, for ls and fc, the inverse of the ridged Gram matrix, else the
+    optimizer's own.
     """
     choice("method", recipe.method, METHODS)
     problem = _Problem(rows, sphere, recipe)
@@ -58,7 +68,9 @@ def solver(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Rel
         later = [problem.first_order]
     else:
         later = [problem.first, problem.descent]
-    stages = tuple(make(release) for make, release in zip([problem.mean, *later], releases, strict=False))
+    stages = tuple(
+        make(release) for make, release in zip([problem.mean, *later], releases, strict=False)
+    )
     return Stages(f"dp-{recipe.method}", len(rows), problem.start(), stages, problem.classifier)
 
 
@@ -66,17 +78,20 @@ def solver(rows: Rows, sphere: Sphere, recipe: LinearRecipe, releases: tuple[Rel
 class _Problem:
     rows: Rows
     sphere: Sphere
-    recipe: LinearRecipe
+    recipe: LinearSettings
 
     def start(self) -> State:
-        state: State = {"mean": self.sphere.mean, "weight": jnp.zeros((self.sphere.size, self.rows.classes))}
+        state: State = {
+            "mean": self.sphere.mean,
+            "weight": jnp.zeros((self.sphere.size, self.rows.classes)),
+        }
         if self.recipe.method in ("ls", "fc"):
             state["inverse"] = jnp.eye(self.sphere.size)
         if self.recipe.method in FIRST_ORDER:
-            state["optimiser"] = self.optimiser().init(state["weight"])
+            state["optimizer"] = self.optimizer().init(state["weight"])
         return state
 
-    def optimiser(self) -> optax.GradientTransformation:
+    def optimizer(self) -> optax.GradientTransformation:
         rate, momentum = self.recipe.learning_rate, self.recipe.momentum
         match self.recipe.method:
             case "adam":
@@ -85,28 +100,39 @@ class _Problem:
                 return optax.lamb(rate, b1=momentum)
         return optax.sgd(rate, momentum or None)
 
-    def centred(self, state: State) -> Sphere:
+    def centered(self, state: State) -> Sphere:
         return Sphere(self.sphere.shift, self.sphere.projection, state["mean"], self.sphere.rooted)
 
     def classifier(self, state: State) -> SphereLinear:
-        return SphereLinear(self.centred(state), Linear(state["weight"], jnp.zeros(self.rows.classes)))
+        return SphereLinear(
+            self.centered(state), Linear(state["weight"], jnp.zeros(self.rows.classes))
+        )
 
     def mean(self, release: Release) -> Stage:
-        return Stage(release, lambda state, indices: mean_sum(self.rows, self.sphere),
-                     lambda state, released: {**state, "mean": mean_of(released, len(self.rows))})  # fmt: skip
+        return Stage(
+            release,
+            lambda state, indices: mean_sum(self.rows, self.sphere),
+            lambda state, released: {**state, "mean": mean_of(released, len(self.rows))},
+        )
 
     def first(self, release: Release) -> Stage:
         """(G, g) at W = 0."""
-        share = self.recipe.curvature_share / (self.recipe.curvature_share + self.recipe.gradient_share / self.recipe.steps)
+        share = self.recipe.curvature_share / (
+            self.recipe.curvature_share + self.recipe.gradient_share / self.recipe.steps
+        )
         balance = Balance(share, least_clip(self.rows.classes))
         kind: Kind = "moments" if self.recipe.per_class else "shared"
 
         def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
-            return quadratic(self.rows, self.centred(state), state["weight"], balance, kind)
+            return quadratic(self.rows, self.centered(state), state["weight"], balance, kind)
 
         def absorb(state: State, released: PyTree) -> State:
             inverses, slope = self._solved(released, balance, release.noise_multiplier)
-            return {**state, "inverse": inverses[0], "weight": -self.recipe.learning_rate * steps_of(inverses, slope)}
+            return {
+                **state,
+                "inverse": inverses[0],
+                "weight": -self.recipe.learning_rate * steps_of(inverses, slope),
+            }
 
         return Stage(release, measure, absorb)
 
@@ -122,7 +148,7 @@ class _Problem:
         kind: Kind = "hessians" if self.recipe.per_class else "shared"
 
         def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
-            return quadratic(self.rows, self.centred(state), state["weight"], balance, kind)
+            return quadratic(self.rows, self.centered(state), state["weight"], balance, kind)
 
         def absorb(state: State, released: PyTree) -> State:
             step = steps_of(*self._solved(released, balance, release.noise_multiplier))
@@ -131,64 +157,92 @@ class _Problem:
         return Stage(release, measure, absorb)
 
     def class_means(self, release: Release) -> Stage:
-        """The label sums are minus the gradient at W = 0. W points from the mean of all to the mean of each class."""
+        """The label sums are minus the gradient at W = 0. W points from the mean of all to the mean
+        of each class."""
         bound, share = least_clip(self.rows.classes), len(self.rows) / self.rows.classes
-        return Stage(release, lambda state, indices: gradient(self.rows, self.centred(state), state["weight"], bound),
-                     lambda state, released: {**state, "weight": -project(released) / share})  # fmt: skip
+        return Stage(
+            release,
+            lambda state, indices: gradient(
+                self.rows, self.centered(state), state["weight"], bound
+            ),
+            lambda state, released: {**state, "weight": -project(released) / share},
+        )
 
     def first_order(self, release: Release) -> Stage:
-        optimiser, expected = self.optimiser(), len(self.rows) * self.recipe.sampling
+        optimizer, expected = self.optimizer(), len(self.rows) * self.recipe.sampling
 
         def absorb(state: State, released: PyTree) -> State:
-            updates, inner = optimiser.update(project(released) / expected, state["optimiser"], state["weight"])
-            return {**state, "weight": optax.apply_updates(state["weight"], updates), "optimiser": inner}
+            updates, inner = optimizer.update(
+                project(released) / expected, state["optimizer"], state["weight"]
+            )
+            return {
+                **state,
+                "weight": optax.apply_updates(state["weight"], updates),
+                "optimizer": inner,
+            }
 
         return Stage(release, self._gradient, absorb)
 
     def _gradient(self, state: State, indices: np.ndarray | None) -> BoundedSum:
-        return gradient(self.rows, self.centred(state), state["weight"], self.recipe.clip_norm, indices)
+        return gradient(
+            self.rows, self.centered(state), state["weight"], self.recipe.clip_norm, indices
+        )
 
     def _solved(
         self, released: PyTree, balance: Balance, noise: float
     ) -> tuple[list[Float[Array, "d d"]], Float[Array, "d c"]]:
-        """Inverses of the released curvature matrices (one, or one per class), ridge included, and the released gradient."""
-        matrices = unpack_host(np.asarray(released["curvature"]) / np.float32(balance.alpha), self.sphere.size)
+        """Inverses of the released curvature matrices (one, or one per class), ridge included, and
+        the released gradient."""
+        matrices = unpack_host(
+            np.asarray(released["curvature"]) / np.float32(balance.alpha), self.sphere.size
+        )
         deviation = noise / balance.alpha
         if len(matrices) > self.rows.classes:
             matrices, deviation = mixed_moments(matrices, deviation)
         spectra = [Spectrum.of(each, deviation) for each in matrices]
         factor = self.recipe.ridge * (flatness(spectra[0]) if self.recipe.method == "fc" else 1)
         ridge = noise_ridge(noise / balance.beta, self.sphere.size, self.rows.classes, factor)
-        return [each.inverse(ridge) for each in spectra], project(released["gradient"] / balance.beta)
+        return [each.inverse(ridge) for each in spectra], project(
+            released["gradient"] / balance.beta
+        )
 
 
-def steps_of(inverses: Sequence[Float[Array, "d d"]], slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
+def steps_of(
+    inverses: Sequence[Float[Array, "d d"]], slope: Float[Array, "d c"]
+) -> Float[Array, "d c"]:
     """Every class's slope by its own inverse, or all by the same."""
     columns = [slope] if len(inverses) == 1 else slope.T
-    return jnp.column_stack([inverse @ column for inverse, column in zip(inverses, columns, strict=True)])
+    return jnp.column_stack(
+        [inverse @ column for inverse, column in zip(inverses, columns, strict=True)]
+    )
 
 
 def mixed_moments(
     matrices: Float[np.ndarray, "m d d"], noise: float
 ) -> tuple[Float[np.ndarray, "c d d"], float]:
-    """Released moments of all rows and of each class (see `quadratic.py`) -> for every class A_c + alpha G, scaled so that it
-    is G where the classes are alike; and the deviation of its noise. Mehta et al. 2022, Alg. 1, with alpha = (1 - MIX) / L MIX.
+    """Released moments of all rows and of each class (see `quadratic.py`) -> for every class A_c +
+    alpha G, scaled so that it is G where the classes are alike; and the deviation of its noise.
+    Mehta et al. 2022, Alg. 1, with alpha = (1 - MIX) / L MIX.
     """
     classes = len(matrices) - 1
-    common, own = np.array([1 - CLASS_MIX, CLASS_MIX * classes], np.float32) / moment_scales(classes)[:2]
+    common, own = (
+        np.array([1 - CLASS_MIX, CLASS_MIX * classes], np.float32) / moment_scales(classes)[:2]
+    )
     return common * matrices[:1] + own * matrices[1:], noise * math.hypot(common, own)
 
 
 def noise_ridge(noise: float, d: int, classes: int, factor: float) -> float:
-    """`factor` times the largest singular value of the gradient's noise, a d x L matrix of deviation `noise`; at least 1, the
-    weight of one example. Where the data say less than that, the ridge keeps the weights small.
+    """`factor` times the largest singular value of the gradient's noise, a d x L matrix of
+    deviation `noise`; at least 1, the weight of one example. Where the data say less than that, the
+    ridge keeps the weights small.
     """
     return factor * noise * (math.sqrt(d) + math.sqrt(classes)) + 1
 
 
 def flatness(spectrum: Spectrum) -> float:
-    """The root of effective rank / FLAT, between 1/4 and 1: a few strong directions, as in scattering features, hide classes in
-    the weak ones, which a large ridge would leave unlearnt; where all are alike, those of noise would be learnt instead.
+    """The root of effective rank / FLAT, between 1/4 and 1: a few strong directions, as in
+    scattering features, hide classes in the weak ones, which a large ridge would leave unlearned;
+    where all are alike, those of noise would be learned instead.
 
     It comes from what was released, so it costs nothing.
     """
@@ -201,7 +255,8 @@ def project(slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
 
 
 def class_counts(rows: Rows, release: Release) -> Stages:
-    """A procedure of one release: how many examples (weights added up) each class has. Its state: counts.
+    """A procedure of one release: how many examples (weights added up) each class has. Its state:
+    counts.
 
     An example adds its weight to one count, and nothing where its row is not finite: sensitivity 1.
     """
@@ -215,4 +270,10 @@ def class_counts(rows: Rows, release: Release) -> Stages:
     stage = Stage(release, measure, lambda state, released: {"counts": released})
     plain = Sphere.plain(rows.features)
     nothing = SphereLinear(plain, Linear.zeros(plain.size, rows.classes))
-    return Stages("class-counts", len(rows), {"counts": jnp.zeros(rows.classes)}, (stage,), lambda state: nothing)
+    return Stages(
+        "class-counts",
+        len(rows),
+        {"counts": jnp.zeros(rows.classes)},
+        (stage,),
+        lambda state: nothing,
+    )

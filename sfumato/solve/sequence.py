@@ -1,4 +1,5 @@
-"""A procedure as a list of stages, for solvers that are little more than: measure this, digest that."""
+"""A procedure as a list of stages, for solvers that are little more than: measure this, digest
+that."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ from jaxtyping import PyTree
 from sfumato.clip import BoundedSum
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.models.heads import SphereLinear
+from sfumato.features.heads import SphereLinear
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
-from sfumato.sampling import Poisson
+from sfumato.sampling.samplers import Poisson
 
 State = dict[str, Any]
 
@@ -23,7 +24,8 @@ State = dict[str, Any]
 class Stage:
     """One kind of release, made `release.count` times in a row.
 
-    measure: (state, indices) -> sum over the examples at `indices`, all of them for None. absorb: (state, released) -> state.
+    measure: (state, indices) -> sum over the examples at `indices`, all of them for None. absorb:
+    (state, released) -> state.
     """
 
     release: Release
@@ -33,7 +35,8 @@ class Stage:
 
 @dataclass
 class Stages:
-    """The procedure: stage after stage. n: rows. initial: the state at the start. classifier: state -> classifier of rows."""
+    """The procedure: stage after stage. n: rows. initial: the state at the start. classifier: state
+    -> classifier of rows."""
 
     name: str
     n: int
@@ -62,7 +65,9 @@ class Stages:
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
         stage, _ = self._at(step)
         rate = stage.release.rate
-        return stage.measure(state, None if rate is None else Poisson(rate, self.steps, self.n).indices(key, step))
+        return stage.measure(
+            state, None if rate is None else Poisson(rate, self.steps, self.n).indices(key, step)
+        )
 
     def absorb(self, state: State, step: int, released: PyTree) -> State:
         return self._at(step)[0].absorb(state, released)

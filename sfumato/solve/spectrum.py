@@ -1,14 +1,17 @@
-"""What is known of a symmetric matrix released with noise: its eigenvalues, cleaned, and inverses of it.
+"""What is known of a symmetric matrix released with noise: its eigenvalues, cleaned, and inverses
+of it.
 
-A packed release with noise s on every number (`solve/symmetric.py`) is A + E with E symmetric, s on the diagonal and
-s / sqrt(2) off it. For large d the eigenvalues of E fill a semicircle of radius s sqrt(2 d), they push those of A apart and
-make many of them negative. No eigenvectors but those of A + E are known, so the best that can be done is to change the
-eigenvalues: the estimate V diag(xi) V^T with the least expected squared error has
+A packed release with noise s on every number (`solve/symmetric.py`) is A + E with E symmetric, s on
+the diagonal and s / sqrt(2) off it. For large d the eigenvalues of E fill a semicircle of radius s
+sqrt(2 d), they push those of A apart and make many of them negative. No eigenvectors but those of A
++ E are known, so the best that can be done is to change the eigenvalues: the estimate V diag(xi)
+V^T with the least expected squared error has
 
     xi(l) = l - d s^2 h(l),     h(l) = (1 / d) sum_j (l - l_j) / ((l - l_j)^2 + eta^2),
 
-which needs nothing but the observed l_j (Bun, Allez, Bouchaud & Potters 2016, arXiv 1502.06736, Sec. 4.2, for noise of variance
-sigma^2 = d s^2 / 2). What remains below zero is set to zero: A is a sum of squares.
+which needs nothing but the observed l_j (Bun, Allez, Bouchaud & Potters 2016, arXiv 1502.06736,
+Sec. 4.2, for noise of variance sigma^2 = d s^2 / 2). What remains below zero is set to zero: A is a
+sum of squares.
 """
 
 import math
@@ -25,10 +28,11 @@ def noise_edge(d: int, noise: float) -> float:
 
 
 def cleaned(values: Float[np.ndarray, " d"], noise: float) -> Float[np.ndarray, " d"]:
-    """xi for the eigenvalues `values` of a d x d release with noise s; in the same order, not negative, not growing where
-    `values` do not.
+    """xi for the eigenvalues `values` of a d x d release with noise s; in the same order, not
+    negative, not growing where `values` do not.
 
-    eta is the size of the noise's own gaps times sqrt(d), as the theory asks (eta >> gap, eta << edge).
+    eta is the size of the noise's own gaps times sqrt(d), as the theory asks (eta >> gap, eta <<
+    edge).
     """
     d = len(values)
     if noise <= 0:

@@ -1,20 +1,26 @@
-"""Sums over feature rows whose sensitivity can be proven, computed in chunks: memory O(statistic + chunk) at any n.
+"""Sums over feature rows whose sensitivity can be proven, computed in chunks: memory O(statistic +
+chunk) at any n.
 
-Sums over a chunk are float32, sums of chunks float64: rounding that depends on the other examples is not part of the
-proofs below, and this keeps it some 1e-6 of a contribution instead of growing with n.
+Sums over a chunk are float32, sums of chunks float64: rounding that depends on the other examples
+is not part of the proofs below, and this keeps it some 1e-6 of a contribution instead of growing
+with n.
 
 Sum of rows. A row has norm at most 1, so the sum has sensitivity 1.
 
-Second moments. Let x be a row made of groups with |x_g|^2 <= w_g, and x_b, b in g, the blocks of group g (one per
-frequency). One example adds the matrices x_b x_b^T to the statistic. The squared distance it causes is
+Second moments. Let x be a row made of groups with |x_g|^2 <= w_g, and x_b, b in g, the blocks of
+group g (one per frequency). One example adds the matrices x_b x_b^T to the statistic. The squared
+distance it causes is
 
-    sum_b |x_b x_b^T|_F^2 = sum_b |x_b|^4 <= sum_g (sum_{b in g} |x_b|^2)^2 = sum_g |x_g|^4 <= sum_g w_g^2,
+    sum_b |x_b x_b^T|_F^2 = sum_b |x_b|^4 <= sum_g (sum_{b in g} |x_b|^2)^2 = sum_g |x_g|^4 <= sum_g
+    w_g^2,
 
-so all blocks of all groups together have L2 sensitivity sqrt(sum_g w_g^2) <= 1 under add-or-remove-one, not that each.
+so all blocks of all groups together have L2 sensitivity sqrt(sum_g w_g^2) <= 1 under
+add-or-remove-one, not that each.
 
-Softmax gradient. For weights W (d x c) and label y the loss gradient of one example is x (p - e_y)^T with
-p = softmax(W^T x), a matrix of rank one: its Frobenius norm is |x| |p - e_y|, so per-example clipping needs two vector
-norms and no per-example gradient. Clipped at C the sum has sensitivity C.
+Softmax gradient. For weights W (d x c) and label y the loss gradient of one example is x (p -
+e_y)^T with p = softmax(W^T x), a matrix of rank one: its Frobenius norm is |x| |p - e_y|, so
+per-example clipping needs two vector norms and no per-example gradient. Clipped at C the sum has
+sensitivity C.
 """
 
 import math
@@ -28,17 +34,20 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.clip.engine import check_clip_norm
-from sfumato.clip.materialise import EXACT, clip_factors
-from sfumato.features import bounded
-from sfumato.models.feature_map import Group
-from sfumato.models.heads import blocks
+from sfumato.clip.materialize import EXACT, clip_factors
+from sfumato.features.extraction import bounded
+from sfumato.features.feature_map import Group
+from sfumato.features.heads import blocks
 from sfumato.solve.symmetric import pack, packed_size
 
 CHUNK = 2048
 
 
-def chunks(rows: Float[np.ndarray, "n d"], size: int = CHUNK) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """(where, rows, mask) of one fixed length; the last chunk is padded with masked zeros, so code compiles once."""
+def chunks(
+    rows: Float[np.ndarray, "n d"], size: int = CHUNK
+) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    """(where, rows, mask) of one fixed length; the last chunk is padded with masked zeros, so code
+    compiles once."""
     for start in range(0, len(rows), size):
         stop = min(start + size, len(rows))
         part = rows[start:stop]
@@ -63,7 +72,8 @@ def _row_sum(rows: Float[Array, "b d"], mask: Bool[Array, " b"]) -> Float[Array,
 def second_moments(rows: Float[np.ndarray, "n d"], groups: Sequence[Group]) -> BoundedSum:
     """Per group, the packed second moments of its blocks (frequencies x packed_size(channels)).
 
-    A group longer than sqrt(weight) is scaled down to it. Sensitivity sqrt(sum of weight^2), for all of them together.
+    A group longer than sqrt(weight) is scaled down to it. Sensitivity sqrt(sum of weight^2), for
+    all of them together.
     """
     total = [np.zeros((group.frequencies, packed_size(group.channels))) for group in groups]
     for _, part, mask in chunks(rows):
@@ -74,21 +84,31 @@ def second_moments(rows: Float[np.ndarray, "n d"], groups: Sequence[Group]) -> B
 
 
 @partial(jax.jit, static_argnums=2)
-def _moments(rows: Float[Array, "b d"], mask: Bool[Array, " b"], groups: tuple[Group, ...]) -> list[Float[Array, "_ _"]]:
+def _moments(
+    rows: Float[Array, "b d"], mask: Bool[Array, " b"], groups: tuple[Group, ...]
+) -> list[Float[Array, "_ _"]]:
     def safe(row: Float[Array, " d"], member: Bool[Array, ""]) -> list[Float[Array, "_ _"]]:
         cut = zip(blocks(jnp.where(member, row, 0.0), groups), groups, strict=True)
-        return [bounded(block.ravel() / group.weight**0.5).reshape(block.shape) * group.weight**0.5 for block, group in cut]
+        return [
+            bounded(block.ravel() / group.weight**0.5).reshape(block.shape) * group.weight**0.5
+            for block, group in cut
+        ]
 
-    return [pack(jnp.einsum("bfk,bfl->fkl", block, block, precision=EXACT)) for block in jax.vmap(safe)(rows, mask)]
+    return [
+        pack(jnp.einsum("bfk,bfl->fkl", block, block, precision=EXACT))
+        for block in jax.vmap(safe)(rows, mask)
+    ]
 
 
-def softmax_gradient(clip_norm: float, normalised: bool = False) -> Callable[..., BoundedSum]:
-    """`(params, (rows, labels), mask) -> BoundedSum`, equal to clipping the softmax cross entropy by any other method.
+def softmax_gradient(clip_norm: float, normalized: bool = False) -> Callable[..., BoundedSum]:
+    """`(params, (rows, labels), mask) -> BoundedSum`, equal to clipping the softmax cross entropy
+    by any other method.
 
-    params: {"weight": d x c}. rows that are not finite contribute nothing. normalised: as for `clipped_grad`.
+    params: {"weight": d x c}. rows that are not finite contribute nothing. normalized: as for
+    `clipped_grad`.
     """
     check_clip_norm(clip_norm)
-    sensitivity = Sensitivity.of_contribution(1.0 if normalised else clip_norm)
+    sensitivity = Sensitivity.of_contribution(1.0 if normalized else clip_norm)
 
     def clipped(
         params: dict[str, Float[Array, "d c"]],
@@ -99,10 +119,14 @@ def softmax_gradient(clip_norm: float, normalised: bool = False) -> Callable[...
         length = jnp.sum(rows * rows, axis=1)
         finite = jnp.isfinite(length)
         rows = jnp.where(finite[:, None], rows, 0.0)
-        error = jax.nn.softmax(rows @ params["weight"]) - jax.nn.one_hot(labels, params["weight"].shape[1])
+        error = jax.nn.softmax(rows @ params["weight"]) - jax.nn.one_hot(
+            labels, params["weight"].shape[1]
+        )
         factors = clip_factors(length * jnp.sum(error * error, axis=1), mask & finite, clip_norm)
-        scale = factors / clip_norm if normalised else factors
-        weighted = jnp.where(factors[:, None] > 0, error * scale[:, None], 0.0)  # scores that overflow make NaN errors
+        scale = factors / clip_norm if normalized else factors
+        weighted = jnp.where(
+            factors[:, None] > 0, error * scale[:, None], 0.0
+        )  # scores that overflow make NaN errors
         return BoundedSum({"weight": jnp.matmul(rows.T, weighted, precision=EXACT)}, sensitivity)
 
     return clipped

@@ -1,9 +1,10 @@
 """Symmetric matrices as vectors, without changing distances.
 
-pack(A) lists the diagonal and the upper triangle, the latter times sqrt(2). Then |pack(A)|_2 = |A|_Frobenius, so a bound
-on the Frobenius norm of one example's matrix is the L2 sensitivity of the packed sum, and independent noise of standard
-deviation s on the packed numbers is a symmetric noise matrix with s on the diagonal and s / sqrt(2) off it: half the
-noise energy of perturbing every entry.
+pack(A) lists the diagonal and the upper triangle, the latter times sqrt(2). Then |pack(A)|_2 =
+|A|_Frobenius, so a bound on the Frobenius norm of one example's matrix is the L2 sensitivity of the
+packed sum, and independent noise of standard deviation s on the packed numbers is a symmetric noise
+matrix with s on the diagonal and s / sqrt(2) off it: half the noise energy of perturbing every
+entry.
 """
 
 import jax.numpy as jnp

@@ -1,7 +1,8 @@
-"""Checkpoints: one safetensors file and one JSON file in a directory that appears all at once. No pickle.
+"""Checkpoints: one safetensors file and one JSON file in a directory that appears all at once. No
+pickle.
 
-A checkpoint knows how far the ledger had come when it was taken; resuming against a ledger that is shorter or different
-is refused, since that ledger would under-count.
+A checkpoint knows how far the ledger had come when it was taken; resuming against a ledger that is
+shorter or different is refused, since that ledger would under-count.
 """
 
 import hashlib
@@ -15,24 +16,37 @@ import numpy as np
 from jaxtyping import PyTree
 
 from sfumato.core.errors import RunError
-from sfumato.core.files import make_directory, read_json, remove_directory, sync_directory, write_atomic, write_json
+from sfumato.core.files import (
+    make_directory,
+    read_json,
+    remove_directory,
+    sync_directory,
+    write_atomic,
+    write_json,
+)
 from sfumato.core.trees import leaf_names
 
 _ARRAYS, _FACTS, _CHECKSUM = "state.safetensors", "facts.json", "sha256"
 
 
 def save(directory: Path, state: PyTree, facts: dict[str, Any]) -> None:
-    """Replace the checkpoint in `directory` by (state, facts); `load` finds the old one or the new one, never a mixture."""
+    """Replace the checkpoint in `directory` by (state, facts); `load` finds the old one or the new
+    one, never a mixture."""
     from safetensors.numpy import save as encode
 
     aside, old = _beside(directory, "new"), _beside(directory, "old")
     remove_directory(aside)
     make_directory(aside)
-    arrays = {name: np.asarray(leaf) for name, leaf in zip(leaf_names(state), jax.tree.leaves(state), strict=True)}
+    arrays = {
+        name: np.asarray(leaf)
+        for name, leaf in zip(leaf_names(state), jax.tree.leaves(state), strict=True)
+    }
     content = encode(arrays)
     write_atomic(aside / _ARRAYS, content)
     write_json(aside / _FACTS, {**facts, _CHECKSUM: _checksum(content, facts)})
-    if directory.exists():  # a directory cannot be renamed over another: for a moment only `old` holds a checkpoint
+    if (
+        directory.exists()
+    ):  # a directory cannot be renamed over another: for a moment only `old` holds a checkpoint
         remove_directory(old)
         directory.rename(old)
     aside.rename(directory)
@@ -50,7 +64,8 @@ def _beside(directory: Path, suffix: str) -> Path:
 
 
 def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
-    """The newest whole checkpoint, its arrays in the structure of `like`; None if there is none yet.
+    """The newest whole checkpoint, its arrays in the structure of `like`; None if there is none
+    yet.
 
     Raises RunError if the checkpoint is damaged or has other shapes.
     """
@@ -67,7 +82,9 @@ def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
             raise ValueError("its checksum does not match")
         arrays = decode(content)
     except (OSError, ValueError, AttributeError, TypeError, SafetensorError) as error:
-        raise RunError(f"{directory}: the checkpoint is damaged ({error}); delete it to repeat this run's steps") from error
+        raise RunError(
+            f"{directory}: the checkpoint is damaged ({error}); delete it to repeat this run's steps"
+        ) from error
     return _restore(arrays, like, directory), facts
 
 
@@ -77,6 +94,8 @@ def _restore(arrays: dict[str, np.ndarray], like: PyTree, directory: Path) -> Py
     for name, leaf in zip(names, leaves, strict=True):
         found = arrays.get(name)
         if found is None or found.shape != jnp.shape(leaf) or found.dtype != jnp.result_type(leaf):
-            raise RunError(f"{directory}: {name} should have shape {jnp.shape(leaf)}, the checkpoint has "
-                           f"{None if found is None else found.shape}; was the configuration changed?")
+            raise RunError(
+                f"{directory}: {name} should have shape {jnp.shape(leaf)}, the checkpoint has "
+                f"{None if found is None else found.shape}; was the configuration changed?"
+            )
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in names])

@@ -1,11 +1,13 @@
-"""DP-SGD as a procedure. Abadi et al. 2016, Alg. 1, with De et al. 2022: normalised clipping, views, parameter averaging.
+"""DP-SGD as a procedure. Abadi et al. 2016, Alg. 1, with De et al. 2022: normalized clipping,
+views, parameter averaging.
 
     release_t = sum over the sampled examples of clip(g_i) + N(0, (sigma * S)^2)
-    params   <- optimiser(params, release_t / B)          B = expected batch size, a public constant
+    params   <- optimizer(params, release_t / B)          B = expected batch size, a public constant
     ema      <- mu_t ema + (1 - mu_t) params              mu_t = min(mu, (1 + t) / (10 + t))
 
-A batch is processed in physical batches of one fixed shape, the last one padded and masked, so XLA compiles the gradient
-once per run whatever sizes the sampler draws; a batch of nobody is a legal step that releases noise alone.
+A batch is processed in physical batches of one fixed shape, the last one padded and masked, so XLA
+compiles the gradient once per run whatever sizes the sampler draws; a batch of nobody is a legal
+step that releases noise alone.
 """
 
 from collections.abc import Callable
@@ -25,7 +27,7 @@ from sfumato.core.keys import SecretKey
 from sfumato.noise import BandedGaussian, Gaussian, Promised
 from sfumato.noise.banded import Following, Sealed, value_of
 from sfumato.privacy.events import Event
-from sfumato.sampling import Sampler
+from sfumato.sampling.samplers import Sampler
 from sfumato.train.feed import Fetch, physical_batches
 from sfumato.train.loop import release_name
 
@@ -35,19 +37,20 @@ Sum = Callable[..., BoundedSum]
 
 @dataclass
 class DPSGD:
-    """params: the trained tree at step 0. clipped: (params, examples, mask) -> BoundedSum, such as `clipped_grad(...)`.
+    """params: the trained tree at step 0. clipped: (params, examples, mask) -> BoundedSum, such as
+    `clipped_grad(...)`.
 
-    fetch: (indices, step) -> the tree of examples, a function of its arguments only. physical: examples on the device at
-    once. ema_decay: mu above; 0 turns averaging off. The state is a dict of params, ema, optimiser state and, for correlated
-    noise, the seals of the sums so far.
-    frozen: arrays that `clipped` takes as a fourth argument and the loss as a third (see `ClippedGrad`).
+    fetch: (indices, step) -> the tree of examples, a function of its arguments only. physical:
+    examples on the device at once. ema_decay: mu above; 0 turns averaging off. The state is a dict
+    of params, ema, optimizer state and, for correlated noise, the seals of the sums so far. frozen:
+    arrays that `clipped` takes as a fourth argument and the loss as a third (see `ClippedGrad`).
     """
 
     params: PyTree
     clipped: ClippedGrad | Sum
     sampler: Sampler
     noise: Gaussian | BandedGaussian
-    optimiser: optax.GradientTransformation
+    optimizer: optax.GradientTransformation
     fetch: Fetch
     physical: int = 256
     ema_decay: float = 0.0
@@ -57,7 +60,9 @@ class DPSGD:
     def __post_init__(self) -> None:
         clipped = self.clipped
 
-        def add(total: PyTree, params: PyTree, examples: PyTree, mask: jax.Array, *frozen: PyTree) -> BoundedSum:
+        def add(
+            total: PyTree, params: PyTree, examples: PyTree, mask: jax.Array, *frozen: PyTree
+        ) -> BoundedSum:
             part = clipped(params, examples, mask, *frozen)
             return BoundedSum(jax.tree.map(jnp.add, total, part.value), part.sensitivity)
 
@@ -76,34 +81,53 @@ class DPSGD:
 
     def start(self) -> dict[str, Any]:
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
-        state = {"params": params, "ema": params, "optimiser": self.optimiser.init(params)}
+        state = {"params": params, "ema": params, "optimizer": self.optimizer.init(params)}
         if isinstance(self.noise, BandedGaussian):
             state["seals"] = jnp.asarray(self.noise.no_seals(self.steps))
         return state
 
     def rehearse(self, state: dict[str, Any]) -> None:
-        """Raise ArgumentError for an optimiser that cannot work with released gradients alone, and for a physical batch whose
-        program does not fit into the memory. Nothing is computed; the program is compiled, as it would be in the first step.
+        """Raise ArgumentError for an optimizer that cannot work with released gradients alone, and
+        for a physical batch whose program does not fit into the memory. Nothing is computed; the
+        program is compiled, as it would be in the first step.
         """
         params = state["params"]
         try:
             after = jax.eval_shape(self._absorb, state, np.float32(0), params)["params"]
             shapes = [jax.tree.map(jnp.shape, tree) for tree in (params, after)]
-        except Exception as error:  # each optimiser has its own
+        except Exception as error:  # each optimizer has its own
             said = " ".join(str(error).split())[:200]
-            raise ArgumentError("optimiser", type(self.optimiser).__name__, f"cannot be run on released gradients ({said}); "
-                                "take one that needs nothing else, such as optax.sgd or optax.adam") from None
+            raise ArgumentError(
+                "optimizer",
+                type(self.optimizer).__name__,
+                f"cannot be run on released gradients ({said}); "
+                "take one that needs nothing else, such as optax.sgd or optax.adam",
+            ) from None
         if shapes[0] != shapes[1]:
-            raise ArgumentError("optimiser", type(self.optimiser).__name__, "changes the shapes of parameters; take another")
+            raise ArgumentError(
+                "optimizer",
+                type(self.optimizer).__name__,
+                "changes the shapes of parameters; take another",
+            )
         examples, mask = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical))
-        found: Any = self._add.lower(params, params, examples, mask, *self.constants).compile().memory_analysis()
+        found: Any = (
+            self._add.lower(params, params, examples, mask, *self.constants)
+            .compile()
+            .memory_analysis()
+        )
         if found is None:  # not every device tells
             return
-        needed = found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+        needed = (
+            found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+        )
         free = free_memory()
         if needed > free:
-            raise ArgumentError("physical", self.physical, f"a batch of so many examples needs {needed / 1e9:.1f} GB of the "
-                                f"{free / 1e9:.1f} GB that are free; take fewer at once")  # fmt: skip
+            raise ArgumentError(
+                "physical",
+                self.physical,
+                f"a batch of so many examples needs {needed / 1e9:.1f} GB of the "
+                f"{free / 1e9:.1f} GB that are free; take fewer at once",
+            )
 
     def event(self, step: int) -> Event:
         return self.sampler.event(self.noise.event, step)
@@ -132,19 +156,26 @@ class DPSGD:
         return self._update(state, np.float32(step), released)
 
     def _absorb(self, state: dict[str, Any], step: jax.Array, released: PyTree) -> dict[str, Any]:
-        gradient = jax.tree.map(lambda leaf: leaf / self.sampler.expected_batch_size, value_of(released))
-        updates, optimiser = self.optimiser.update(gradient, state["optimiser"], state["params"])
+        gradient = jax.tree.map(
+            lambda leaf: leaf / self.sampler.expected_batch_size, value_of(released)
+        )
+        updates, optimizer = self.optimizer.update(gradient, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         decay = jnp.minimum(self.ema_decay, (1 + step) / (10 + step))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["ema"], params)
-        following = {"params": params, "ema": ema, "optimiser": optimiser}
+        following = {"params": params, "ema": ema, "optimizer": optimizer}
         if isinstance(released, Sealed):
             following["seals"] = state["seals"].at[step.astype(jnp.int32)].set(released.seal)
         return following
 
     def _claimed(self, params: PyTree) -> Sensitivity:
-        """The sensitivity of a sum over nobody: found from the shapes of one example, without computing anything."""
+        """The sensitivity of a sum over nobody: found from the shapes of one example, without
+        computing anything."""
         if self._sensitivity is None:
-            examples, mask = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical))
-            self._sensitivity = jax.eval_shape(self._add, params, params, examples, mask, *self.constants).sensitivity
+            examples, mask = next(
+                physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical)
+            )
+            self._sensitivity = jax.eval_shape(
+                self._add, params, params, examples, mask, *self.constants
+            ).sensitivity
         return self._sensitivity

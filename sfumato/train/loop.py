@@ -1,5 +1,6 @@
-"""The one loop. Every private computation in this house, DP-SGD or a solver on features, is a sequence of releases, and
-they all pass through these lines in this order: pay, measure, add noise, absorb.
+"""The one loop. Every private computation in this house, DP-SGD or a solver on features, is a
+sequence of releases, and they all pass through these lines in this order: pay, measure, add noise,
+absorb.
 """
 
 from collections import Counter
@@ -14,14 +15,15 @@ from sfumato.core.keys import SecretKey
 from sfumato.noise import NOISES, Mechanism, Promised
 from sfumato.privacy.events import Event, Tally
 from sfumato.privacy.ledger import Ledger
-from sfumato.train.witness import Witness
+from sfumato.train.replay_guard import ReplayGuard
 
 State = PyTree
 
 
 @runtime_checkable
 class Procedure(Protocol):
-    """A private computation as a sequence of releases, one per step. Only `measure` sees private data."""
+    """A private computation as a sequence of releases, one per step. Only `measure` sees private
+    data."""
 
     name: str
 
@@ -49,7 +51,8 @@ class Rehearsed(Protocol):
     """A procedure that can tell beforehand whether a step would fail."""
 
     def rehearse(self, state: State) -> None:
-        """Raise ArgumentError for what would fail after it was paid for. Shapes are all it looks at."""
+        """Raise ArgumentError for what would fail after it was paid for. Shapes are all it looks
+        at."""
 
 
 def run(
@@ -59,53 +62,64 @@ def run(
     *,
     state: State | None = None,
     first: int = 0,
-    witness: Witness | None = None,
+    replay_guard: ReplayGuard | None = None,
     after_step: Callable[[int, State], None] = lambda done, state: None,
     noise: Callable[[Promised], Mechanism] = NOISES["gaussian"],
 ) -> State:
-    """Run the procedure from step `first` (with the state it had then) to its end and return the last state.
+    """Run the procedure from step `first` (with the state it had then) to its end and return the
+    last state.
 
-    after_step(steps done, state): for checkpoints and progress. Raises BudgetError before the first step if the ledger
-    does not allow all of them, and ArgumentError where a step cannot be run (see `Rehearsed`).
+    after_step(steps done, state): for checkpoints and progress. Raises BudgetError before the first
+    step if the ledger does not allow all of them, and ArgumentError where a step cannot be run (see
+    `Rehearsed`).
 
     noise: what is promised -> the mechanism that keeps the promise, one of `noise.NOISES`.
 
-    witness: for a computation that was stopped and goes on, from its beginning. Running a step again with the same key, state
-    and data repeats its release exactly, so the ledger does not charge it again; the witness makes sure that it is the same.
-    Without a witness, or with one that does not know what was released, a procedure whose name and key have paid before is
-    refused (LedgerError): another sum would be a second release (with noise of its own) for one payment.
+    replay guard: for a computation that was stopped and goes on, from its beginning. Running a step
+    again with the same key, state and data repeats its release exactly, so the ledger does not
+    charge it again; the replay guard makes sure that it is the same. Without a replay guard, or
+    with one that does not know what was released, a procedure whose name and key have paid before
+    is refused (LedgerError): another sum would be a second release (with noise of its own) for one
+    payment.
     """
     remaining = unpaid(procedure, ledger, key)
-    if witness is None and sum(remaining.values()) < procedure.steps:
-        raise LedgerError(f"{ledger.path}: procedure {procedure.name!r} has made releases with this key before; give it "
-                          "another key or name, or the witness it began with if this is the same computation on the same data")
-    if witness is not None:
-        _refuse_forgotten(procedure, ledger, key, first, witness)
-    ledger.authorise(remaining)
+    if replay_guard is None and sum(remaining.values()) < procedure.steps:
+        raise LedgerError(
+            f"{ledger.path}: procedure {procedure.name!r} has made releases with this key before; give it "
+            "another key or name, or the replay guard it began with if this is the same computation on the same data"
+        )
+    if replay_guard is not None:
+        _refuse_forgotten(procedure, ledger, key, first, replay_guard)
+    ledger.authorize(remaining)
     state = procedure.start() if state is None else state
     if isinstance(procedure, Rehearsed) and first < procedure.steps:
         procedure.rehearse(state)
     for step in range(first, procedure.steps):
         name = release_name(procedure, step)
         mechanism = noise(procedure.mechanism(step))
-        ledger.spend(procedure.event(step), name, key.fingerprint, replay=witness is not None)
+        ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)
         total = procedure.measure(state, step, key.at(procedure.name))
         bound = mechanism.bind(total, key.at(name))
-        if witness is not None:
-            witness.check(name, bound.seal)
+        if replay_guard is not None:
+            replay_guard.check(name, bound.seal)
         released = mechanism.release(bound)
         state = procedure.absorb(state, step, released)
         after_step(step + 1, state)
     return state
 
 
-def _refuse_forgotten(procedure: Procedure, ledger: Ledger, key: SecretKey, first: int, witness: Witness) -> None:
-    """What is paid for was released, and its sum is remembered; but for the last payment, after which a crash may have come."""
+def _refuse_forgotten(
+    procedure: Procedure, ledger: Ledger, key: SecretKey, first: int, replay_guard: ReplayGuard
+) -> None:
+    """What is paid for was released, and its sum is remembered; but for the last payment, after
+    which a crash may have come."""
     names = [release_name(procedure, step) for step in range(first, procedure.steps)]
     paid = [name for name in names if ledger.paid(name, key.fingerprint)]
-    if forgotten := [name for name in paid[:-1] if not witness.knows(name)]:
-        raise LedgerError(f"{witness.path}: lacks release {forgotten[0]!r}, which was paid for, so nobody could tell whether "
-                          "repeating it is the same release: restore the file or start a new run")
+    if forgotten := [name for name in paid[:-1] if not replay_guard.knows(name)]:
+        raise LedgerError(
+            f"{replay_guard.path}: lacks release {forgotten[0]!r}, which was paid for, so nobody could tell whether "
+            "repeating it is the same release: restore the file or start a new run"
+        )
 
 
 def release_name(procedure: Procedure, step: int) -> str:

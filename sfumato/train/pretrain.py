@@ -1,10 +1,13 @@
-"""Ordinary training on PUBLIC images: no clipping, no noise, no privacy. The weights may give every image away.
+"""Ordinary training on PUBLIC images: no clipping, no noise, no privacy. The weights may give every
+image away.
 
     for every epoch: shuffle, cut into batches
-        for every batch: one augmented view per image -> mean cross entropy -> gradient -> SGD with momentum
+        for every batch: one augmented view per image -> mean cross entropy -> gradient -> SGD with
+        momentum
 
-The learning rate falls along half a cosine (Loshchilov & Hutter 2017) after one epoch of warm-up (Goyal et al. 2017). Order
-and views are functions of (seed, epoch), so training continues from a checkpoint as if it had not been stopped.
+The learning rate falls along half a cosine (Loshchilov & Hutter 2017) after one epoch of warm-up
+(Goyal et al. 2017). Order and views are functions of (seed, epoch), so training continues from a
+checkpoint as if it had not been stopped.
 """
 
 from collections.abc import Callable
@@ -23,15 +26,16 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import public_stream
 from sfumato.data.source import Source
 from sfumato.data.views import Views
-from sfumato.models.input import Prepared
+from sfumato.networks.input import Prepared
 
 State = dict[str, Any]
-"""params, optimiser: what a checkpoint holds."""
+"""params, optimizer: what a checkpoint holds."""
 
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """batch, learning_rate, momentum, weight_decay: of Zagoruyko & Komodakis 2016, Sec. 3, unless given."""
+    """batch, learning_rate, momentum, weight_decay: of Zagoruyko & Komodakis 2016, Sec. 3, unless
+    given."""
 
     epochs: int
     batch: int = 128
@@ -49,39 +53,51 @@ class PretrainSettings:
         fraction("weight_decay", self.weight_decay)
         whole("seed", self.seed, at_least=0)
 
-    def optimiser(self, steps_per_epoch: int) -> optax.GradientTransformation:
+    def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
         """Decay acts on kernels and matrices only, not on biases and norms."""
-        schedule = optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, steps_per_epoch if self.epochs > 1 else 0,
-                                                      self.epochs * steps_per_epoch)  # fmt: skip
-        decay = optax.add_decayed_weights(self.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params))
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0,
+            self.learning_rate,
+            steps_per_epoch if self.epochs > 1 else 0,
+            self.epochs * steps_per_epoch,
+        )
+        decay = optax.add_decayed_weights(
+            self.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+        )
         return optax.chain(decay, optax.sgd(schedule, self.momentum, nesterov=True))
 
 
 class Pretraining:
-    """A network, public images and settings. Raises ArgumentError for a batch larger than the source."""
+    """A network, public images and settings. Raises ArgumentError for a batch larger than the
+    source."""
 
     def __init__(self, network: Prepared, source: Source, settings: PretrainSettings):
         settings.check()
         if settings.batch > len(source):
-            raise ArgumentError("batch", settings.batch, f"there are only {len(source)} training images; give fewer")
+            raise ArgumentError(
+                "batch", settings.batch, f"there are only {len(source)} training images; give fewer"
+            )
         self.source, self.settings = source, settings
         self.steps_per_epoch = len(source) // settings.batch
         self._params, self._static = eqx.partition(network, eqx.is_inexact_array)
-        self._optimiser = settings.optimiser(self.steps_per_epoch)
+        self._optimizer = settings.optimizer(self.steps_per_epoch)
         self._step = jax.jit(self._learn, donate_argnums=0)
 
     def start(self) -> State:
-        return {"params": self._params, "optimiser": self._optimiser.init(self._params)}
+        return {"params": self._params, "optimizer": self._optimizer.init(self._params)}
 
     def network(self, state: State) -> Prepared:
         return eqx.combine(state["params"], self._static)
 
-    def epoch(self, state: State, number: int, after_step: Callable[[int], None] = lambda done: None) -> State:
-        """The state after one pass over the images (but for the last few, fewer than a batch). `state` is used up."""
+    def epoch(
+        self, state: State, number: int, after_step: Callable[[int], None] = lambda done: None
+    ) -> State:
+        """The state after one pass over the images (but for the last few, fewer than a batch).
+        `state` is used up."""
         stream = public_stream(self.settings.seed, f"pretraining/{number}")
         order, batch = stream.permutation(len(self.source)), self.settings.batch
-        side, colours = min(self.source.shape[:2]), self.source.shape[2]
-        views = Views(1, max(1, side // 8), flip=colours == 3, seed=int(stream.integers(2**63)))
+        side, colors = min(self.source.shape[:2]), self.source.shape[2]
+        views = Views(1, max(1, side // 8), flip=colors == 3, seed=int(stream.integers(2**63)))
         for step in range(self.steps_per_epoch):
             chosen = order[step * batch : (step + 1) * batch]
             images = views(self.source.images(chosen), chosen, step)[:, 0]
@@ -89,16 +105,22 @@ class Pretraining:
             after_step(step + 1)
         return state
 
-    def _learn(self, state: State, images: Float[Array, "b h w c"], labels: Int[Array, " b"]) -> State:
+    def _learn(
+        self, state: State, images: Float[Array, "b h w c"], labels: Int[Array, " b"]
+    ) -> State:
         def loss(params: PyTree) -> Float[Array, ""]:
             scores = jax.vmap(eqx.combine(params, self._static))(images)
             return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
-        updates, optimiser = self._optimiser.update(jax.grad(loss)(state["params"]), state["optimiser"], state["params"])
-        return {"params": optax.apply_updates(state["params"], updates), "optimiser": optimiser}
+        updates, optimizer = self._optimizer.update(
+            jax.grad(loss)(state["params"]), state["optimizer"], state["params"]
+        )
+        return {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer}
 
 
-def predictor(network: Prepared) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[np.ndarray, "b classes"]]:
+def predictor(
+    network: Prepared,
+) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[np.ndarray, "b classes"]]:
     """Images -> class probabilities, compiled once for each size of batch."""
     compiled = eqx.filter_jit(lambda network, images: jax.nn.softmax(jax.vmap(network)(images)))
     return lambda images: np.asarray(compiled(network, jnp.asarray(images)))

@@ -1,12 +1,13 @@
-"""What timm's and transformers' configuration files say of a network: its name, how it wants its image, its classes."""
+"""What timm's and transformers' configuration files say of a network: its name, how it wants its
+image, its classes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sfumato.core.errors import WeightsError
-from sfumato.models import catalogue
-from sfumato.models.input import Input
+from sfumato.networks import catalog
+from sfumato.networks.input import Input
 
 Config = Mapping[str, Any]
 Method = Literal["bilinear", "bicubic"]
@@ -14,8 +15,9 @@ Method = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class Facts:
-    """architecture: a name of the catalogue, or the file's own where that has none; None where the file says nothing.
-    input: None where it says nothing. classes: their names, () where it does not say.
+    """architecture: a name of the catalog, or the file's own where that has none; None where the
+    file says nothing. input: None where it says nothing. classes: their names, () where it does not
+    say.
     """
 
     architecture: str | None = None
@@ -27,15 +29,21 @@ def read_config(config: Config, preprocessor: Config) -> Facts:
     """config.json and preprocessor_config.json, either of which may be empty. Raises WeightsError."""
     try:
         if "model_type" in config:
-            return Facts(_transformers_name(config), _transformers_input(config, preprocessor), _transformers_classes(config))
+            return Facts(
+                _transformers_name(config),
+                _transformers_input(config, preprocessor),
+                _transformers_classes(config),
+            )
         if "architecture" in config:
             return _timm(config)
         return Facts(None, _transformers_input(config, preprocessor) if preprocessor else None)
     except WeightsError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError) as error:
-        raise WeightsError(f"the configuration beside the weights is damaged ({type(error).__name__}: {error}); fetch it "
-                           "again, or remove it and name the model") from None
+        raise WeightsError(
+            f"the configuration beside the weights is damaged ({type(error).__name__}: {error}); fetch it "
+            "again, or remove it and name the model"
+        ) from None
 
 
 # -- timm
@@ -48,11 +56,15 @@ def _timm(config: Config) -> Facts:
     architecture = str(config["architecture"]).split(".")[0]
     if "input_size" not in given:
         return Facts(architecture, None, names)
-    colours, height, width = given["input_size"]
+    colors, height, width = given["input_size"]
     if height != width:
         raise ValueError(f"images of {height} x {width}; square ones are expected")
     method: Method = "bilinear" if given.get("interpolation") == "bilinear" else "bicubic"
-    return Facts(architecture, Input(int(height), _numbers(given["mean"]), _numbers(given["std"]), method, int(colours)), names)
+    return Facts(
+        architecture,
+        Input(int(height), _numbers(given["mean"]), _numbers(given["std"]), method, int(colors)),
+        names,
+    )
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
@@ -61,39 +73,66 @@ def _numbers(values: Any) -> tuple[float, ...]:
 
 # -- transformers
 
-_VIT_SIZES = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1280, 32): "huge",
-              (1408, 40): "giant"}  # fmt: skip
-_RESNET_DEPTHS = {("basic", (2, 2, 2, 2)): 18, ("basic", (3, 4, 6, 3)): 34, ("bottleneck", (3, 4, 6, 3)): 50,
-                  ("bottleneck", (3, 4, 23, 3)): 101, ("bottleneck", (3, 8, 36, 3)): 152}  # fmt: skip
+_VIT_SIZES = {
+    (192, 12): "tiny",
+    (384, 12): "small",
+    (768, 12): "base",
+    (1024, 24): "large",
+    (1280, 32): "huge",
+    (1408, 40): "giant",
+}
+_RESNET_DEPTHS = {
+    ("basic", (2, 2, 2, 2)): 18,
+    ("basic", (3, 4, 6, 3)): 34,
+    ("bottleneck", (3, 4, 6, 3)): 50,
+    ("bottleneck", (3, 4, 23, 3)): 101,
+    ("bottleneck", (3, 8, 36, 3)): 152,
+}
 _BILINEAR = 2
 """Pillow's number of the method."""
 
 
 def _transformers_name(config: Config) -> str:
-    """The catalogue's name for what transformers describes by numbers. Raises WeightsError for kinds of networks it lacks."""
+    """The catalog's name for what transformers describes by numbers. Raises WeightsError for kinds
+    of networks it lacks."""
     kind = config["model_type"]
     if kind == "vit":
         size = _VIT_SIZES.get((config.get("hidden_size", 768), config.get("num_hidden_layers", 12)))
         begins = f"vit_{size}_patch{config.get('patch_size', 16)}_"
         exact = f"{begins}{config.get('image_size', 224)}"
-        others = [name for name in catalogue.architectures() if name.startswith(begins)]
+        others = [name for name in catalog.architectures() if name.startswith(begins)]
         return exact if exact in others or not others else min(others, key=len)
     if kind == "resnet":
         depths = tuple(config.get("depths", (3, 4, 6, 3)))
         return f"resnet{_RESNET_DEPTHS.get((config.get('layer_type', 'bottleneck'), depths))}"
-    raise WeightsError(f"model_type={kind!r}: of transformers' networks, vit and resnet are read; take timm's weights of the "
-                       "same network")
+    raise WeightsError(
+        f"model_type={kind!r}: of transformers' networks, vit and resnet are read; take timm's weights of the "
+        "same network"
+    )
 
 
 def _transformers_input(config: Config, preprocessor: Config) -> Input | None:
-    """transformers normalises unless told otherwise; without preprocessor_config.json nothing is known."""
+    """transformers normalizes unless told otherwise; without preprocessor_config.json nothing is
+    known."""
     if not preprocessor:
         return None
-    size = _side(preprocessor.get("crop_size")) or _side(preprocessor.get("size")) or config.get("image_size")
+    size = (
+        _side(preprocessor.get("crop_size"))
+        or _side(preprocessor.get("size"))
+        or config.get("image_size")
+    )
     plain = preprocessor.get("do_normalize") is False
-    mean, std = ((0.0,), (1.0,)) if plain else (_numbers(preprocessor["image_mean"]), _numbers(preprocessor["image_std"]))
-    method: Method = "bilinear" if preprocessor.get("resample", _BILINEAR) == _BILINEAR else "bicubic"
-    return Input(None if size is None else int(size), mean, std, method, int(config.get("num_channels", 3)))
+    mean, std = (
+        ((0.0,), (1.0,))
+        if plain
+        else (_numbers(preprocessor["image_mean"]), _numbers(preprocessor["image_std"]))
+    )
+    method: Method = (
+        "bilinear" if preprocessor.get("resample", _BILINEAR) == _BILINEAR else "bicubic"
+    )
+    return Input(
+        None if size is None else int(size), mean, std, method, int(config.get("num_channels", 3))
+    )
 
 
 def _side(size: Any) -> int | None:

@@ -1,4 +1,5 @@
-"""Entries of layers that many families share. ours, theirs: the layer's name in our tree and in a PyTorch state dict."""
+"""Entries of layers that many families share. ours, theirs: the layer's name in our tree and in a
+PyTorch state dict."""
 
 from collections.abc import Iterator
 
@@ -30,7 +31,9 @@ def norm(ours: str, theirs: str) -> Iterator[Entry]:
     yield Entry(f"{ours}/shift", (f"{theirs}.bias",), same)
 
 
-def folded_conv(ours: str, conv: str, batch_norm: str, epsilon: float = TORCH_EPSILON) -> Iterator[Entry]:
+def folded_conv(
+    ours: str, conv: str, batch_norm: str, epsilon: float = TORCH_EPSILON
+) -> Iterator[Entry]:
     """`AffineConv` of a convolution without bias and the BatchNorm after it."""
     scale, shift, mean, variance = _batch_norm(batch_norm)
     yield Entry(f"{ours}/kernel", (f"{conv}.weight", scale, variance), folded_kernel(epsilon))
@@ -40,7 +43,11 @@ def folded_conv(ours: str, conv: str, batch_norm: str, epsilon: float = TORCH_EP
 def folded_norm(ours: str, batch_norm: str, epsilon: float = TORCH_EPSILON) -> Iterator[Entry]:
     """`Affine` of a BatchNorm."""
     scale, shift, mean, variance = _batch_norm(batch_norm)
-    yield Entry(f"{ours}/scale", (scale, variance), lambda weight, var: weight / np.sqrt(var.astype(np.float64) + epsilon))
+    yield Entry(
+        f"{ours}/scale",
+        (scale, variance),
+        lambda weight, var: weight / np.sqrt(var.astype(np.float64) + epsilon),
+    )
     yield Entry(f"{ours}/shift", (scale, shift, mean, variance), folded_bias(epsilon))
 
 

@@ -1,4 +1,5 @@
-"""Weight files -> named arrays. Nothing in a file is run, and no size it states is believed before it is checked."""
+"""Weight files -> named arrays. Nothing in a file is run, and no size it states is believed before
+it is checked."""
 
 import hashlib
 import io
@@ -22,7 +23,8 @@ _SAFE_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "B
 
 @dataclass(frozen=True)
 class RawWeights:
-    """arrays: by the file's own names, half precision as float32. metadata: of a safetensors file. sha256: of the file."""
+    """arrays: by the file's own names, half precision as float32. metadata: of a safetensors file.
+    sha256: of the file."""
 
     arrays: dict[str, np.ndarray]
     metadata: dict[str, str]
@@ -32,22 +34,28 @@ class RawWeights:
 def read(path: Path | str, sha256: str | None = None) -> RawWeights:
     """The arrays of a .safetensors or .npz file or of a PyTorch state dict (.pth, .pt, .bin).
 
-    sha256: the digest that the file must have. Raises WeightsError for a file that is missing, damaged, unsafe or not the
-    one of that digest.
+    sha256: the digest that the file must have. Raises WeightsError for a file that is missing,
+    damaged, unsafe or not the one of that digest.
     """
     path = Path(path)
     readers: dict[str, Callable[[Path], tuple[dict[str, np.ndarray], dict[str, str]]]] = {
-        ".safetensors": _read_safetensors, ".npz": lambda path: (_read_npz(path), {})}  # fmt: skip
+        ".safetensors": _read_safetensors,
+        ".npz": lambda path: (_read_npz(path), {}),
+    }
     readers |= dict.fromkeys(TORCH_SUFFIXES, lambda path: (read_torch(path), {}))
     if path.suffix not in readers:
-        raise WeightsError(f"{path}: not a kind of weights file; give one that ends in {', '.join(SUFFIXES)}")
+        raise WeightsError(
+            f"{path}: not a kind of weights file; give one that ends in {', '.join(SUFFIXES)}"
+        )
     try:
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     if sha256 not in (None, found):
-        raise WeightsError(f"{path}: its SHA-256 is {found}, not {sha256}: the file is damaged or another one; fetch it again")
+        raise WeightsError(
+            f"{path}: its SHA-256 is {found}, not {sha256}: the file is damaged or another one; fetch it again"
+        )
     arrays, metadata = readers[path.suffix](path)
     if not arrays:
         raise WeightsError(f"{path}: holds no arrays; fetch it again")
@@ -68,7 +76,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
             kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118  no mapping
             for name, kind in kinds.items():
                 if kind not in _SAFE_DTYPES:
-                    raise WeightsError(f"{path}: {name} is of type {kind}; convert it to float32, bfloat16 or float16")
+                    raise WeightsError(
+                        f"{path}: {name} is of type {kind}; convert it to float32, bfloat16 or float16"
+                    )
             return {name: file.get_tensor(name) for name in kinds}, file.metadata() or {}
     except (SafetensorError, OSError, ValueError, MemoryError) as error:
         if isinstance(error, WeightsError):
@@ -80,18 +90,32 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with Archive(path) as archive:
             return {name.removesuffix(".npy"): _npy(archive.read(name)) for name in archive.names}
-    except (OSError, EOFError, ValueError, TypeError, RuntimeError, NotImplementedError, MemoryError, zipfile.BadZipFile,
-            zlib.error) as error:  # fmt: skip
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+        NotImplementedError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise _damaged(path, error) from None
 
 
 def _npy(content: bytes) -> np.ndarray:
-    """One array of numbers. Its header's shape must be what the bytes fill; an array of objects would be a pickle."""
+    """One array of numbers. Its header's shape must be what the bytes fill; an array of objects
+    would be a pickle."""
     file = io.BytesIO(content)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"a .npy of version {version}, which plain numbers do not need")
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     shape, by_column, dtype = header(file)
     if dtype == np.dtype("V2"):  # how NumPy writes bfloat16
         dtype = _bfloat16()
@@ -99,7 +123,9 @@ def _npy(content: bytes) -> np.ndarray:
         raise ValueError(f"it holds an array of type {dtype}, not of numbers")
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
         raise ValueError(f"an array of shape {shape} does not have the bytes for it")
-    return np.frombuffer(content, dtype, offset=file.tell()).reshape(shape, order="F" if by_column else "C")
+    return np.frombuffer(content, dtype, offset=file.tell()).reshape(
+        shape, order="F" if by_column else "C"
+    )
 
 
 def _bfloat16() -> np.dtype:
@@ -110,4 +136,6 @@ def _bfloat16() -> np.dtype:
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
     said = " ".join(str(error).split())[:200]
-    return WeightsError(f"{path}: damaged, or not what its name says ({type(error).__name__}: {said}); fetch it again")
+    return WeightsError(
+        f"{path}: damaged, or not what its name says ({type(error).__name__}: {said}); fetch it again"
+    )

@@ -1,15 +1,16 @@
-"""Vision transformers as the first releases have them (Dosovitskiy et al. 2021, Steiner et al. 2022): Flax names, .npz.
+"""Vision transformers as the first releases have them (Dosovitskiy et al. 2021, Steiner et al.
+2022): Flax names, .npz.
 
-Those releases were trained with the tanh approximation of GELU; here it is exact, as in timm and transformers, which is what
-published accuracies of their conversions hold for.
+Those releases were trained with the tanh approximation of GELU; here it is exact, as in timm and
+transformers, which is what published accuracies of their conversions hold for.
 """
 
 from collections.abc import Iterable
 
 import numpy as np
 
-from sfumato.models.backbone import Backbone
-from sfumato.models.vit import VisionTransformer
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.vit import VisionTransformer
 from sfumato.weights.layout import Entry, same
 from sfumato.weights.transformer_parts import Parts, flat, joined, layers, positions
 

@@ -1,4 +1,5 @@
-"""MobileNetV2 from TensorFlow with its norms folded: `features.K.{expand,depthwise,project}.{weight,bias}`, `classifier`."""
+"""MobileNetV2 from TensorFlow with its norms folded:
+`features.K.{expand,depthwise,project}.{weight,bias}`, `classifier`."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -6,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from sfumato.core.errors import WeightsError
-from sfumato.models.backbone import Backbone
-from sfumato.models.convolutions import Padding
-from sfumato.models.mobilenet import MobileNetV2
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.layers.convolutions import Padding
+from sfumato.networks.mobilenet import MobileNetV2
 from sfumato.weights.layout import Entry, depthwise, kernel, pointwise, same, transposed
 
 
 def layout(network: Backbone) -> Iterable[Entry]:
-    """Every leaf of a MobileNetV2. Filling raises WeightsError if the network does not pad as TensorFlow does."""
+    """Every leaf of a MobileNetV2. Filling raises WeightsError if the network does not pad as
+    TensorFlow does."""
     assert isinstance(network, MobileNetV2)
     yield from _layer("stem", "kernel", "features.0", padded_as(network, "SAME", kernel))
     for number, block in enumerate(network.blocks):
@@ -30,18 +32,25 @@ def unused(name: str) -> bool:
     return False
 
 
-def _layer(ours: str, leaf: str, theirs: str, convert: Callable[..., np.ndarray]) -> Iterable[Entry]:
+def _layer(
+    ours: str, leaf: str, theirs: str, convert: Callable[..., np.ndarray]
+) -> Iterable[Entry]:
     yield Entry(f"{ours}/{leaf}", (f"{theirs}.weight",), convert)
     yield Entry(f"{ours}/bias", (f"{theirs}.bias",), same)
 
 
-def padded_as(network: MobileNetV2, padding: Padding, convert: Callable[..., Any]) -> Callable[..., Any]:
-    """convert, or a refusal when it is called: the other padding fits all shapes, and costs nine points of accuracy."""
+def padded_as(
+    network: MobileNetV2, padding: Padding, convert: Callable[..., Any]
+) -> Callable[..., Any]:
+    """convert, or a refusal when it is called: the other padding fits all shapes, and costs nine
+    points of accuracy."""
     if network.stem.padding == padding:
         return convert
     right = "tf_mobilenetv2_100" if padding == "SAME" else "mobilenetv2_100"
 
     def refuse(*arrays: np.ndarray) -> np.ndarray:
-        raise WeightsError(f"weights do not fit: they were trained with {padding} padding; choose the model {right}")
+        raise WeightsError(
+            f"weights do not fit: they were trained with {padding} padding; choose the model {right}"
+        )
 
     return refuse

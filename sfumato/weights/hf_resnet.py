@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sfumato.models.resnet import ResNet
+from sfumato.networks.resnet import ResNet
 from sfumato.weights.entries import counts_batches, linear, places
 from sfumato.weights.layout import Entry
 from sfumato.weights.timm_resnet import normed_conv
@@ -19,6 +19,10 @@ def layout(network: ResNet) -> Iterable[Entry]:
         if block.skip is not None:
             layers["skip"] = block.skip, "shortcut"
         for ours, (conv, name) in layers.items():
-            yield from normed_conv(conv, f"blocks/{number}/{ours}", f"{theirs}.{name}.convolution",
-                                   f"{theirs}.{name}.normalization")  # fmt: skip
+            yield from normed_conv(
+                conv,
+                f"blocks/{number}/{ours}",
+                f"{theirs}.{name}.convolution",
+                f"{theirs}.{name}.normalization",
+            )
     yield from linear("head", "classifier.1")

@@ -2,10 +2,18 @@
 
 from collections.abc import Iterable
 
-from sfumato.models.backbone import Backbone
-from sfumato.models.vit import VisionTransformer
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.vit import VisionTransformer
 from sfumato.weights.layout import Entry, same, transposed
-from sfumato.weights.transformer_parts import Parts, beside, flat, joined, layers, patches, positions
+from sfumato.weights.transformer_parts import (
+    Parts,
+    beside,
+    flat,
+    joined,
+    layers,
+    patches,
+    positions,
+)
 
 
 def layout(network: Backbone) -> Iterable[Entry]:

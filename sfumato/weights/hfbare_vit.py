@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sfumato.models.backbone import Backbone
+from sfumato.networks.backbone import Backbone
 from sfumato.weights import hf_vit
 from sfumato.weights.hf_vit import unused
 from sfumato.weights.layout import Entry

@@ -1,7 +1,8 @@
 """How the arrays of a file become the leaves of a network.
 
-A layout says, for one family and one convention of names, which of the file's arrays make each of our leaves, and how:
-turned from OIHW to HWIO, several stacked for a scan over layers, a BatchNorm folded into the convolution before it.
+A layout says, for one family and one convention of names, which of the file's arrays make each of
+our leaves, and how: turned from OIHW to HWIO, several stacked for a scan over layers, a BatchNorm
+folded into the convolution before it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +16,7 @@ import numpy as np
 
 from sfumato.core.errors import WeightsError
 from sfumato.core.trees import leaf_names
-from sfumato.models.backbone import Backbone
+from sfumato.networks.backbone import Backbone
 
 Arrays = Mapping[str, np.ndarray]
 _SHOWN = 5
@@ -24,8 +25,8 @@ _STATISTICS = ("running_mean", "running_var")
 
 @dataclass(frozen=True)
 class Entry:
-    """ours: a leaf's name, as `core.trees.leaf_names` has it. theirs: the file's arrays it is made of, in the order in which
-    `convert` takes them.
+    """ours: a leaf's name, as `core.trees.leaf_names` has it. theirs: the file's arrays it is made
+    of, in the order in which `convert` takes them.
     """
 
     ours: str
@@ -34,31 +35,44 @@ class Entry:
 
 
 Layout = Callable[[Any], Iterable[Entry]]
-"""The entries for all leaves of a network (Backbone) of the layout's family, head included. May leave out names that hold no
-parameter (such as num_batches_tracked); `unused` of `fill` are those.
+"""The entries for all leaves of a network (Backbone) of the layout's family, head included. May
+leave out names that hold no parameter (such as num_batches_tracked); `unused` of `fill` are those.
 """
 
 
 def is_parameter(leaf: Any) -> bool:
     """An array of floating-point numbers, or the description of one (jax.ShapeDtypeStruct)."""
-    return eqx.is_inexact_array(leaf) or (isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jnp.inexact))
+    return eqx.is_inexact_array(leaf) or (
+        isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    )
 
 
 def outlined(network: Backbone) -> Backbone:
-    """The parameters of a network, which may be described by `jax.ShapeDtypeStruct`s only; None for all else."""
+    """The parameters of a network, which may be described by `jax.ShapeDtypeStruct`s only; None for
+    all else."""
     return eqx.filter(network, is_parameter)
 
 
-def fill(network: Backbone, arrays: Arrays, layout: Layout, unused: Callable[[str], bool], keep_head: bool) -> Backbone:
-    """The network with the file's arrays in it. keep_head=False leaves the network's own head and ignores the file's.
+def fill(
+    network: Backbone,
+    arrays: Arrays,
+    layout: Layout,
+    unused: Callable[[str], bool],
+    keep_head: bool,
+) -> Backbone:
+    """The network with the file's arrays in it. keep_head=False leaves the network's own head and
+    ignores the file's.
 
-    The network may be abstract (`eqx.filter_eval_shape`), so that no random weights are drawn to be thrown away. Raises
-    WeightsError, with their names, for arrays that are missing, left over, of another shape or not finite.
+    The network may be abstract (`eqx.filter_eval_shape`), so that no random weights are drawn to be
+    thrown away. Raises WeightsError, with their names, for arrays that are missing, left over, of
+    another shape or not finite.
     """
     own, static = eqx.partition(network, is_parameter)
     found = _converted(own, arrays, layout(network), unused, keep_head)
     named = zip(leaf_names(own), jax.tree.leaves(own), strict=True)
-    filled = [jnp.asarray(found[name], leaf.dtype) if name in found else leaf for name, leaf in named]
+    filled = [
+        jnp.asarray(found[name], leaf.dtype) if name in found else leaf for name, leaf in named
+    ]
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(own), filled), static)
 
 
@@ -73,7 +87,11 @@ def fits(network: Backbone, arrays: Arrays, layout: Layout, unused: Callable[[st
 
 
 def _converted(
-    own: Backbone, arrays: Arrays, layout: Iterable[Entry], unused: Callable[[str], bool], keep_head: bool
+    own: Backbone,
+    arrays: Arrays,
+    layout: Iterable[Entry],
+    unused: Callable[[str], bool],
+    keep_head: bool,
 ) -> dict[str, np.ndarray]:
     """Our leaf -> its array, for all leaves (but the head's)."""
     leaves = dict(zip(leaf_names(own), jax.tree.leaves(own), strict=True))
@@ -81,14 +99,21 @@ def _converted(
     used = {name for entry in entries.values() for name in entry.theirs}
     heads = set() if keep_head else {name for name in leaves if name.startswith("head/")}
     wanted = {ours: entry for ours, entry in entries.items() if ours not in heads}
-    missing = sorted({name for entry in wanted.values() for name in entry.theirs if name not in arrays})
+    missing = sorted(
+        {name for entry in wanted.values() for name in entry.theirs if name not in arrays}
+    )
     left_over = sorted(name for name in arrays if name not in used and not unused(name))
     if any(name.endswith(_STATISTICS) for name in left_over):
-        raise WeightsError(f"weights do not fit: they have BatchNorm statistics ({_listed(left_over)}), for which the network "
-                           "has no place; choose a model that folds them (such as resnet50), or other weights")
+        raise WeightsError(
+            f"weights do not fit: they have BatchNorm statistics ({_listed(left_over)}), for which the network "
+            "has no place; choose a model that folds them (such as resnet50), or other weights"
+        )
     _refuse("the file lacks", missing)
     _refuse("the network has no place for", left_over)
-    _refuse("nothing in the file makes", [name for name in leaves if name not in entries and name not in heads])
+    _refuse(
+        "nothing in the file makes",
+        [name for name in leaves if name not in entries and name not in heads],
+    )
     found, wrong = {}, []
     for ours, entry in wanted.items():
         given = [arrays[name] for name in entry.theirs]
@@ -96,7 +121,11 @@ def _converted(
             found[ours] = np.asarray(entry.convert(*given))
         except WeightsError:
             raise
-        except (ValueError, TypeError, IndexError):  # of another number of dimensions than the conversion's
+        except (
+            ValueError,
+            TypeError,
+            IndexError,
+        ):  # of another number of dimensions than the conversion's
             wrong.append(f"{entry.theirs[0]} {given[0].shape} for {ours} {leaves[ours].shape}")
             continue
         if found[ours].shape != leaves[ours].shape:
@@ -108,7 +137,9 @@ def _converted(
 
 def _refuse(problem: str, names: list[str]) -> None:
     if names:
-        raise WeightsError(f"weights do not fit: {problem} {_listed(names)}; choose the model they were made for")
+        raise WeightsError(
+            f"weights do not fit: {problem} {_listed(names)}; choose the model they were made for"
+        )
 
 
 def _listed(names: list[str]) -> str:
@@ -148,8 +179,11 @@ def stacked(convert: Callable[[np.ndarray], np.ndarray]) -> Callable[..., np.nda
     return lambda *layers: np.stack([convert(each) for each in layers])
 
 
-def folded_kernel(epsilon: float, convert: Callable[[np.ndarray], np.ndarray] = kernel) -> Callable[..., np.ndarray]:
-    """(kernel OIHW, BatchNorm's weight, variance) -> the kernel of convolution and norm together, in float64, converted."""
+def folded_kernel(
+    epsilon: float, convert: Callable[[np.ndarray], np.ndarray] = kernel
+) -> Callable[..., np.ndarray]:
+    """(kernel OIHW, BatchNorm's weight, variance) -> the kernel of convolution and norm together,
+    in float64, converted."""
 
     def fold(array: np.ndarray, scale: np.ndarray, variance: np.ndarray) -> np.ndarray:
         factor = scale / np.sqrt(variance.astype(np.float64) + epsilon)
@@ -161,7 +195,11 @@ def folded_kernel(epsilon: float, convert: Callable[[np.ndarray], np.ndarray] = 
 def folded_bias(epsilon: float) -> Callable[..., np.ndarray]:
     """(BatchNorm's weight, bias, mean, variance) -> the bias of convolution and norm together."""
 
-    def fold(scale: np.ndarray, shift: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
-        return shift - mean.astype(np.float64) * scale / np.sqrt(variance.astype(np.float64) + epsilon)
+    def fold(
+        scale: np.ndarray, shift: np.ndarray, mean: np.ndarray, variance: np.ndarray
+    ) -> np.ndarray:
+        return shift - mean.astype(np.float64) * scale / np.sqrt(
+            variance.astype(np.float64) + epsilon
+        )
 
     return fold

@@ -11,13 +11,13 @@ import numpy as np
 
 from sfumato.core.checks import choice, whole
 from sfumato.core.errors import ArgumentError, WeightsError
-from sfumato.models import catalogue
-from sfumato.models.architecture import Architecture, Shape
-from sfumato.models.backbone import Backbone
-from sfumato.models.cost import outline
-from sfumato.models.counted import COUNTED, counted_for
-from sfumato.models.input import Input, Prepared
-from sfumato.models.layers import Linear
+from sfumato.networks import catalog
+from sfumato.networks.architecture import Architecture, Shape
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.counted import COUNTED, counted_for
+from sfumato.networks.image_cost import outline
+from sfumato.networks.input import Input, Prepared
+from sfumato.networks.layers.basic import Linear
 from sfumato.weights import files, own, places
 from sfumato.weights.configs import read_config
 from sfumato.weights.layout import Arrays, fill, fits
@@ -30,7 +30,8 @@ LAYOUTS = {
     "resnetv2": ("timm_resnetv2",),
     "vit": ("timm_vit", "hf_vit", "hfbare_vit", "flax_vit"),
 }
-"""Family of networks -> modules of `sfumato.weights` with `layout` and `unused`; `own` serves every family."""
+"""Family of networks -> modules of `sfumato.weights` with `layout` and `unused`; `own` serves every
+family."""
 
 _ANY_SIZE = 32
 _MOST_CLASSES = 22_000
@@ -39,9 +40,9 @@ _MOST_CLASSES = 22_000
 
 @dataclass(frozen=True)
 class Weights:
-    """arrays: by the file's own names, with the head. architecture: whose they are. input: how the network wants its image.
-    classes: the names of the head's outputs, as far as the configuration says them. source: what the user named. sha256: of
-    the file.
+    """arrays: by the file's own names, with the head. architecture: whose they are. input: how the
+    network wants its image. classes: the names of the head's outputs, as far as the configuration
+    says them. source: what the user named. sha256: of the file.
     """
 
     arrays: dict[str, np.ndarray]
@@ -52,57 +53,78 @@ class Weights:
     sha256: str
 
     def into(self, network: Backbone, head: str = "keep") -> Backbone:
-        """The network (which may be abstract) with these weights. head: "keep" theirs, or "new": leave the network's own.
+        """The network (which may be abstract) with these weights. head: "keep" theirs, or "new":
+        leave the network's own.
 
-        Raises WeightsError, naming what is missing, left over or of another shape, and the model that would fit.
+        Raises WeightsError, naming what is missing, left over or of another shape, and the model
+        that would fit.
         """
         choice("head", head, ("keep", "new"))
         expected = self._outline(1)
         if type(network) is not type(expected):
-            raise WeightsError(f"{self.source}: weights of {self.architecture} do not fit a {type(network).__name__}; choose "
-                               f"model={self.architecture!r}")
+            raise WeightsError(
+                f"{self.source}: weights of {self.architecture} do not fit a {type(network).__name__}; choose "
+                f"model={self.architecture!r}"
+            )
         layout = _best_layout(self._family, network, self.arrays)
         theirs, ours = _outputs(layout, network, self.arrays), network.head.bias.shape[0]
         if head == "keep" and theirs != ours:
             self.into(network, "new")  # whatever else is wrong is said first
-            problem = f"its head has {theirs} outputs, the network's {ours}" if theirs else "the file has no head"
-            raise WeightsError(f"{self.source}: {problem}; take a new head (head='new', or a number of classes)")
+            problem = (
+                f"its head has {theirs} outputs, the network's {ours}"
+                if theirs
+                else "the file has no head"
+            )
+            raise WeightsError(
+                f"{self.source}: {problem}; take a new head (head='new', or a number of classes)"
+            )
         try:
             return fill(network, self.arrays, layout.layout, layout.unused, head == "keep")
         except WeightsError as error:
-            related = any(name in self.arrays for entry in layout.layout(network) for name in entry.theirs)
+            related = any(
+                name in self.arrays for entry in layout.layout(network) for name in entry.theirs
+            )
             suggestion = _suggestion(self.arrays, self._family if related else None)
             raise WeightsError(f"{self.source}: {error}{suggestion}") from None
 
     def prepared(self, classes: int | None = None, size: int | None = None) -> Prepared:
-        """The network behind its input. classes: of a new head of zeros; None keeps the weights' own head. size: another
-        side of the image than the weights', in pixels. Raises ArgumentError, WeightsError.
+        """The network behind its input. classes: of a new head of zeros; None keeps the weights'
+        own head. size: another side of the image than the weights', in pixels. Raises
+        ArgumentError, WeightsError.
         """
         given = self.input if size is None else replace(self.input, size=whole("size", size))
         if classes is None:
             network = self._outline(1, given)
-            outputs = _outputs(_best_layout(self._family, network, self.arrays), network, self.arrays)
+            outputs = _outputs(
+                _best_layout(self._family, network, self.arrays), network, self.arrays
+            )
             return Prepared(self.into(self._outline(outputs or 1, given), "keep"), given)
         network = self._outline(whole("classes", classes), given)
-        network = eqx.tree_at(lambda network: network.head, network, Linear.zeros(network.size, classes))
+        network = eqx.tree_at(
+            lambda network: network.head, network, Linear.zeros(network.size, classes)
+        )
         return Prepared(self.into(network, "new"), given)
 
     @property
     def _family(self) -> str:
-        return catalogue.find(self.architecture).family
+        return catalog.find(self.architecture).family
 
     def _outline(self, classes: int, given: Input | None = None) -> Backbone:
-        return outline(catalogue.find(self.architecture), _shape(given or self.input), classes)
+        return outline(catalog.find(self.architecture), _shape(given or self.input), classes)
 
 
-def load(name_or_path: str | Path, model: str | None = None, cache_dir: Path | None = None) -> Weights:
-    """Public weights from a file (.safetensors, .npz, .pth, .pt, .bin), from a directory as the hub lays it out, or from the
-    hub by OWNER/NAME, which is downloaded to the hub's cache (`cache_dir`) when there is a network and it is not there yet.
+def load(
+    name_or_path: str | Path, model: str | None = None, cache_dir: Path | None = None
+) -> Weights:
+    """Public weights from a file (.safetensors, .npz, .pth, .pt, .bin), from a directory as the hub
+    lays it out, or from the hub by OWNER/NAME, which is downloaded to the hub's cache (`cache_dir`)
+    when there is a network and it is not there yet.
 
-    model: the architecture, for files that do not say. Behind the name, @sha256:DIGEST has only that file accepted; so has
-    a FILE.sha256 beside it. Raises ArgumentError for an unknown model, and WeightsError.
+    model: the architecture, for files that do not say. Behind the name, @sha256:DIGEST has only
+    that file accepted; so has a FILE.sha256 beside it. Raises ArgumentError for an unknown model,
+    and WeightsError.
     """
-    wanted = None if model is None else catalogue.find(model)
+    wanted = None if model is None else catalog.find(model)
     place = places.find(str(name_or_path), None if cache_dir is None else Path(cache_dir))
     raw = files.read(place.file, place.sha256)
     try:
@@ -111,35 +133,53 @@ def load(name_or_path: str | Path, model: str | None = None, cache_dir: Path | N
         raise WeightsError(f"{place.source}: {error}") from None
     architecture = wanted or _known(facts.architecture or place.file.name.split(".")[0])
     if architecture is None:
-        why = f"made for {facts.architecture!r}, which is not here" if facts.architecture else "the file does not say its model"
-        raise WeightsError(f"{place.source}: {why}; name one of `sfumato models` (model=...){_suggestion(raw.arrays)}")
+        why = (
+            f"made for {facts.architecture!r}, which is not here"
+            if facts.architecture
+            else "the file does not say its model"
+        )
+        raise WeightsError(
+            f"{place.source}: {why}; name one of `sfumato models` (model=...){_suggestion(raw.arrays)}"
+        )
     if wanted and (said := _known(facts.architecture)) and said.name != wanted.name:
-        raise WeightsError(f"{place.source}: made for {said.name}, not for {wanted.name}; choose that model, or none")
-    return Weights(raw.arrays, architecture.name, facts.input or architecture.input, facts.classes, place.source, raw.sha256)
+        raise WeightsError(
+            f"{place.source}: made for {said.name}, not for {wanted.name}; choose that model, or none"
+        )
+    return Weights(
+        raw.arrays,
+        architecture.name,
+        facts.input or architecture.input,
+        facts.classes,
+        place.source,
+        raw.sha256,
+    )
 
 
 def pretrained(
-    name_or_path: str | Path, classes: int | None = None, size: int | None = None, model: str | None = None,
+    name_or_path: str | Path,
+    classes: int | None = None,
+    size: int | None = None,
+    model: str | None = None,
     cache_dir: Path | None = None,
-) -> Prepared:  # fmt: skip
+) -> Prepared:
     """A network with public weights, behind its input: image, pixels in [0, 1] -> class scores.
 
-    classes: of a new head of zeros; None keeps the weights' own. size: another side of the image than the weights', in pixels
-    (position embeddings are interpolated). The rest as for `load`.
+    classes: of a new head of zeros; None keeps the weights' own. size: another side of the image
+    than the weights', in pixels (position embeddings are interpolated). The rest as for `load`.
     """
     return load(name_or_path, model, cache_dir).prepared(classes, size)
 
 
 def _known(name: str | None) -> Architecture | None:
     try:
-        return None if name is None else catalogue.find(name)
+        return None if name is None else catalog.find(name)
     except ArgumentError:
         return None
 
 
 def _shape(given: Input) -> Shape:
     """Of the image; where the weights do not say, the network is taken to be for any size."""
-    return given.size or _ANY_SIZE, given.size or _ANY_SIZE, given.colours or 3
+    return given.size or _ANY_SIZE, given.size or _ANY_SIZE, given.colors or 3
 
 
 # -- layouts
@@ -150,7 +190,8 @@ def _layouts(family: str) -> Iterable[ModuleType]:
 
 
 def _best_layout(family: str, network: Backbone, arrays: Arrays) -> ModuleType:
-    """The one of whose names the most are in the file, and of those the one with the fewest that are not."""
+    """The one of whose names the most are in the file, and of those the one with the fewest that
+    are not."""
 
     def match(module: ModuleType) -> tuple[int, int]:
         names = {name for entry in module.layout(network) for name in entry.theirs}
@@ -169,16 +210,21 @@ def _outputs(module: ModuleType, network: Backbone, arrays: Arrays) -> int:
 
 
 def _suggestion(arrays: Arrays, family: str | None = None) -> str:
-    """"; they fit ...": the networks of the catalogue (of one family) whose names and shapes are those of the file."""
+    """ "; they fit ...": the networks of the catalog (of one family) whose names and shapes are
+    those of the file."""
     numbers = sum(array.size for array in arrays.values())
-    fitting = [each.name for each in catalogue.architectures().values()
-               if family in (None, each.family) and _may_fit(each, numbers) and _fits(each, arrays)]  # fmt: skip
+    fitting = [
+        each.name
+        for each in catalog.architectures().values()
+        if family in (None, each.family) and _may_fit(each, numbers) and _fits(each, arrays)
+    ]
     return f"; they fit {', '.join(fitting)}" if fitting else ""
 
 
 def _may_fit(architecture: Architecture, numbers: int) -> bool:
-    """Could a file of so many numbers hold it? Position embeddings of another grid, statistics to be folded and a head of many
-    classes are allowed for. Spares building most networks, which takes long.
+    """Could a file of so many numbers hold it? Position embeddings of another grid, statistics to
+    be folded and a head of many classes are allowed for. Spares building most networks, which takes
+    long.
     """
     counted = COUNTED.get(architecture.name)
     if counted is None:
@@ -190,4 +236,6 @@ def _may_fit(architecture: Architecture, numbers: int) -> bool:
 
 def _fits(architecture: Architecture, arrays: Arrays) -> bool:
     network = outline(architecture, _shape(architecture.input), 1)
-    return any(fits(network, arrays, each.layout, each.unused) for each in _layouts(architecture.family))
+    return any(
+        fits(network, arrays, each.layout, each.unused) for each in _layouts(architecture.family)
+    )

@@ -1,7 +1,9 @@
-"""Our own weights file: safetensors with the names of our leaves, and all that is needed to build the network again.
+"""Our own weights file: safetensors with the names of our leaves, and all that is needed to build
+the network again.
 
-Metadata: format, architecture, input (JSON), classes (JSON), digest. The digest is of names, shapes and numbers; it tells a
-damaged file from a whole one (whoever changes a file on purpose can change it, too: pin the SHA-256 of the file for that).
+Metadata: format, architecture, input (JSON), classes (JSON), digest. The digest is of names, shapes
+and numbers; it tells a damaged file from a whole one (whoever changes a file on purpose can change
+it, too: pin the SHA-256 of the file for that).
 """
 
 import hashlib
@@ -17,10 +19,10 @@ import numpy as np
 from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.core.files import parse_json, write_atomic
 from sfumato.core.trees import leaf_names
-from sfumato.models import catalogue
-from sfumato.models.architecture import Shape
-from sfumato.models.backbone import Backbone
-from sfumato.models.input import Input, Prepared
+from sfumato.networks import catalog
+from sfumato.networks.architecture import Shape
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.input import Input, Prepared
 from sfumato.weights.configs import Facts
 from sfumato.weights.files import RawWeights
 from sfumato.weights.layout import Entry, outlined, same
@@ -29,47 +31,72 @@ _FORMAT = "sfumato-weights-1"
 
 
 def save(
-    path: Path | str, prepared: Prepared, architecture: str, classes: Sequence[str] = (), shape: Shape | None = None
+    path: Path | str,
+    prepared: Prepared,
+    architecture: str,
+    classes: Sequence[str] = (),
+    shape: Shape | None = None,
 ) -> None:
     """Write a network, its head included, to a .safetensors file that `sfumato.weights.load` reads.
 
-    classes: the names of the head's outputs. shape: of the (square) images it was trained on, needed where its input does
-    not say size and colours. Raises ArgumentError.
+    classes: the names of the head's outputs. shape: of the (square) images it was trained on,
+    needed where its input does not say size and colors. Raises ArgumentError.
     """
     from safetensors.numpy import save as encode
 
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ArgumentError("path", str(path), "give a name that ends in .safetensors")
-    catalogue.find(architecture)
+    catalog.find(architecture)
     if classes and len(classes) != len(prepared.network.head.bias):
-        raise ArgumentError("classes", len(classes), f"the head has {len(prepared.network.head.bias)} outputs; name each")
+        raise ArgumentError(
+            "classes",
+            len(classes),
+            f"the head has {len(prepared.network.head.bias)} outputs; name each",
+        )
     own = eqx.filter(prepared.network.joined(), eqx.is_inexact_array)
-    arrays = {name: np.asarray(leaf) for name, leaf in zip(leaf_names(own), jax.tree.leaves(own), strict=True)}
-    metadata = {"format": _FORMAT, "architecture": architecture, "classes": json.dumps(list(classes)),
-                "input": json.dumps(asdict(_complete(prepared.input, shape))), "digest": _digest(arrays)}  # fmt: skip
+    arrays = {
+        name: np.asarray(leaf)
+        for name, leaf in zip(leaf_names(own), jax.tree.leaves(own), strict=True)
+    }
+    metadata = {
+        "format": _FORMAT,
+        "architecture": architecture,
+        "classes": json.dumps(list(classes)),
+        "input": json.dumps(asdict(_complete(prepared.input, shape))),
+        "digest": _digest(arrays),
+    }
     write_atomic(path, encode(arrays, metadata))
 
 
 def _complete(given: Input, shape: Shape | None) -> Input:
-    """With size and colours, on which the network's structure may depend."""
-    if None not in (given.size, given.colours):
+    """With size and colors, on which the network's structure may depend."""
+    if None not in (given.size, given.colors):
         return given
     if shape is None or shape[0] != shape[1]:
-        raise ArgumentError("shape", shape, "give (side, side, colours) of the images; the network's input does not say them")
-    return replace(given, size=given.size or shape[0], colours=given.colours or shape[2])
+        raise ArgumentError(
+            "shape",
+            shape,
+            "give (side, side, colors) of the images; the network's input does not say them",
+        )
+    return replace(given, size=given.size or shape[0], colors=given.colors or shape[2])
 
 
 def facts(raw: RawWeights) -> Facts | None:
-    """What the file says of itself; None if it is no file of ours. Raises WeightsError if it is damaged."""
+    """What the file says of itself; None if it is no file of ours. Raises WeightsError if it is
+    damaged."""
     if raw.metadata.get("format") != _FORMAT:
         return None
     if raw.metadata.get("digest") != _digest(raw.arrays):
-        raise WeightsError("its numbers are not those that were saved (digest); fetch or write it again")
+        raise WeightsError(
+            "its numbers are not those that were saved (digest); fetch or write it again"
+        )
     try:
         given = parse_json(raw.metadata["input"])
         given |= {"mean": tuple(given["mean"]), "std": tuple(given["std"])}
-        return Facts(raw.metadata["architecture"], Input(**given), tuple(parse_json(raw.metadata["classes"])))
+        return Facts(
+            raw.metadata["architecture"], Input(**given), tuple(parse_json(raw.metadata["classes"]))
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"its metadata is damaged ({error}); fetch or write it again") from None
 
@@ -87,11 +114,14 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 def layout(network: Backbone) -> Iterable[Entry]:
     """Every leaf under its own name; position embeddings of another grid are resized."""
-    return [Entry(name, (name,), _resized(network) if name == "positions" else same) for name in leaf_names(outlined(network))]
+    return [
+        Entry(name, (name,), _resized(network) if name == "positions" else same)
+        for name in leaf_names(outlined(network))
+    ]
 
 
 def _resized(network: Backbone) -> Callable[[np.ndarray], np.ndarray]:
-    from sfumato.models.vit import VisionTransformer
+    from sfumato.networks.vit import VisionTransformer
     from sfumato.weights.transformer_parts import positions
 
     assert isinstance(network, VisionTransformer)

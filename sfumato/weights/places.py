@@ -17,7 +17,8 @@ _PREFIXES = ("hf-hub:", "hf_hub:")
 
 @dataclass(frozen=True)
 class Place:
-    """source: what the user named. config, preprocessor: as the hub's files of these names, empty if there are none."""
+    """source: what the user named. config, preprocessor: as the hub's files of these names, empty
+    if there are none."""
 
     source: str
     file: Path
@@ -27,23 +28,34 @@ class Place:
 
 
 def find(name_or_path: str, cache_dir: Path | None = None) -> Place:
-    """A file, a directory as the hub lays it out, or OWNER/NAME on the hub (hf-hub:OWNER/NAME where a directory has that
-    name); each with @sha256:DIGEST behind it if it must be one certain file. Raises WeightsError.
+    """A file, a directory as the hub lays it out, or OWNER/NAME on the hub (hf-hub:OWNER/NAME where
+    a directory has that name); each with @sha256:DIGEST behind it if it must be one certain file.
+    Raises WeightsError.
     """
     name, _, pin = name_or_path.partition(_PIN)
     if _PIN in name_or_path and not re.fullmatch("[0-9a-f]{64}", pin):
-        raise WeightsError(f"weights={name_or_path!r}: after {_PIN} come 64 hexadecimal digits, as `sha256sum` prints them")
+        raise WeightsError(
+            f"weights={name_or_path!r}: after {_PIN} come 64 hexadecimal digits, as `sha256sum` prints them"
+        )
     prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
     path = Path(name).expanduser()
     if prefix or not path.exists():
         repository = name.removeprefix(prefix)
         if not hub.is_repository(repository) or (not prefix and path.suffix in SUFFIXES):
-            raise WeightsError(f"weights={name!r}: no such file or directory; give a path, or OWNER/NAME on the hub, such as "
-                               "timm/vit_base_patch16_224.augreg_in21k")
+            raise WeightsError(
+                f"weights={name!r}: no such file or directory; give a path, or OWNER/NAME on the hub, such as "
+                "timm/vit_base_patch16_224.augreg_in21k"
+            )
         path = hub.download(repository, cache_dir)
     file = _weights_in(path) if path.is_dir() else path
     config = _json(file.with_suffix(".json")) or _json(file.parent / hub.CONFIGS[0])
-    return Place(name, file, config, _json(file.parent / hub.CONFIGS[1]), pin or _digest_beside(file) or _digest_in_cache(file))
+    return Place(
+        name,
+        file,
+        config,
+        _json(file.parent / hub.CONFIGS[1]),
+        pin or _digest_beside(file) or _digest_in_cache(file),
+    )
 
 
 def _weights_in(directory: Path) -> Path:
@@ -52,8 +64,10 @@ def _weights_in(directory: Path) -> Path:
     named = [directory / name for name in hub.WEIGHTS if directory / name in there]
     if not named and len(there) != 1:
         found = ", ".join(path.name for path in there[:5]) or "none"
-        raise WeightsError(f"{directory}: expected {' or '.join(hub.WEIGHTS)}, or one weights file (found: {found}); name the "
-                           "file itself")
+        raise WeightsError(
+            f"{directory}: expected {' or '.join(hub.WEIGHTS)}, or one weights file (found: {found}); name the "
+            "file itself"
+        )
     return (named or there)[0]
 
 
@@ -67,7 +81,9 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: cannot be read as JSON ({error}); fetch it again") from None
     if not isinstance(content, dict):
-        raise WeightsError(f"{path}: holds a {type(content).__name__}, not the settings of a model; fetch it again")
+        raise WeightsError(
+            f"{path}: holds a {type(content).__name__}, not the settings of a model; fetch it again"
+        )
     return content
 
 
@@ -79,11 +95,17 @@ def _digest_beside(file: Path) -> str | None:
     with open(beside, errors="replace") as lines:
         found = re.match("[0-9a-f]{64}(?![0-9a-f])", lines.read(64 + 1))
     if found is None:
-        raise WeightsError(f"{beside}: does not begin with 64 hexadecimal digits; write it with `sha256sum {file.name}`")
+        raise WeightsError(
+            f"{beside}: does not begin with 64 hexadecimal digits; write it with `sha256sum {file.name}`"
+        )
     return found[0]
 
 
 def _digest_in_cache(file: Path) -> str | None:
     """The hub's cache names large files by their SHA-256."""
     blob = file.resolve()
-    return blob.name if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name) else None
+    return (
+        blob.name
+        if blob.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", blob.name)
+        else None
+    )

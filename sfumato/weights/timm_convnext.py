@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from sfumato.models.backbone import Backbone
-from sfumato.models.convnext import Block, ConvNeXt
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.convnext import Block, ConvNeXt
 from sfumato.weights.layout import Entry, depthwise, same, transposed
 from sfumato.weights.transformer_parts import patches
 
@@ -24,7 +24,9 @@ def layout(network: Backbone) -> Iterable[Entry]:
         else:
             stage, index = stage + 1, 0
             yield from _pair(f"{ours}/norm", "scale", f"stages.{stage}.downsample.0", same)
-            yield from _pair(f"{ours}/patches/dense", "weight", f"stages.{stage}.downsample.1", patches)
+            yield from _pair(
+                f"{ours}/patches/dense", "weight", f"stages.{stage}.downsample.1", patches
+            )
     yield from _pair("norm", "scale", "head.norm", same)
     yield from _pair("head", "weight", "head.fc", transposed)
 
@@ -41,7 +43,9 @@ def _block(ours: str, theirs: str) -> Iterable[Entry]:
     yield Entry(f"{ours}/scale", (f"{theirs}.gamma",), same)
 
 
-def _pair(ours: str, leaf: str, theirs: str, convert: Callable[[np.ndarray], np.ndarray]) -> Iterable[Entry]:
+def _pair(
+    ours: str, leaf: str, theirs: str, convert: Callable[[np.ndarray], np.ndarray]
+) -> Iterable[Entry]:
     """A layer's weight, which is our leaf `leaf`, and its bias."""
     yield Entry(f"{ours}/{leaf}", (f"{theirs}.weight",), convert)
     yield Entry(f"{ours}/{'shift' if leaf == 'scale' else 'bias'}", (f"{theirs}.bias",), same)

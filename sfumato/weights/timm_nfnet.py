@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from sfumato.models.nfnet import NormFreeNet
+from sfumato.networks.nfnet import NormFreeNet
 from sfumato.weights.entries import linear, places, pointwise
 from sfumato.weights.layout import Entry, kernel, same
 
@@ -19,7 +19,11 @@ def layout(network: NormFreeNet) -> Iterable[Entry]:
     for number, (stage, index) in enumerate(places(network.plan.depths)):
         ours, theirs = f"blocks/{number}", f"stages.{stage}.{index}"
         block = network.blocks[number]
-        names = ("conv1", "conv2", "conv2b", "conv3") if network.plan.extra else ("conv1", "conv2", "conv3")
+        names = (
+            ("conv1", "conv2", "conv2b", "conv3")
+            if network.plan.extra
+            else ("conv1", "conv2", "conv3")
+        )
         for i, name in enumerate(names):
             yield from _conv(f"{ours}/convs/{i}", f"{theirs}.{name}")
         if block.excite is not None:

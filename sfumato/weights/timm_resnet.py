@@ -1,8 +1,9 @@
-"""timm's resnet18 to resnet101 and their GroupNorm siblings (and torchvision's, whose names timm kept)."""
+"""timm's resnet18 to resnet101 and their GroupNorm siblings (and torchvision's, whose names timm
+kept)."""
 
 from collections.abc import Iterable, Iterator
 
-from sfumato.models.resnet import AffineConv, NormedConv, ResNet
+from sfumato.networks.resnet import AffineConv, NormedConv, ResNet
 from sfumato.weights.entries import bare_conv, counts_batches, folded_conv, linear, norm, places
 from sfumato.weights.layout import Entry
 
@@ -15,9 +16,13 @@ def layout(network: ResNet) -> Iterable[Entry]:
         ours, theirs = f"blocks/{number}", f"layer{stage + 1}.{index}"
         block = network.blocks[number]
         for i, conv in enumerate(block.convs):
-            yield from normed_conv(conv, f"{ours}/convs/{i}", f"{theirs}.conv{i + 1}", f"{theirs}.bn{i + 1}")
+            yield from normed_conv(
+                conv, f"{ours}/convs/{i}", f"{theirs}.conv{i + 1}", f"{theirs}.bn{i + 1}"
+            )
         if block.skip is not None:
-            yield from normed_conv(block.skip, f"{ours}/skip", f"{theirs}.downsample.0", f"{theirs}.downsample.1")
+            yield from normed_conv(
+                block.skip, f"{ours}/skip", f"{theirs}.downsample.0", f"{theirs}.downsample.1"
+            )
     yield from linear("head", "fc")
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from sfumato.models.layers import Affine
-from sfumato.models.resnetv2 import ResNetV2
+from sfumato.networks.layers.basic import Affine
+from sfumato.networks.resnetv2 import ResNetV2
 from sfumato.weights.entries import bare_conv, counts_batches, folded_norm, norm, places, pointwise
 from sfumato.weights.layout import Entry
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from sfumato.models.backbone import Backbone
-from sfumato.models.vit import VisionTransformer
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.vit import VisionTransformer
 from sfumato.weights.layout import Entry, same, transposed
 from sfumato.weights.transformer_parts import flat, layers, patches, positions
 

@@ -1,10 +1,11 @@
 """Reading PyTorch's files without PyTorch, and without running what they say.
 
-`torch.save` writes a zip archive: a pickle, PREFIX/data.pkl, and the raw numbers of every storage, PREFIX/data/KEY. A
-pickle is a program that may call any function. This reader is not Python's: it interprets the opcodes that make
-dictionaries of tensors, and no other; of functions it knows the five kinds of names that a state dict needs, which lead to
-what is written here. Tensors stay descriptions (storage, offset, shape, strides) until the state dict has been
-found, so the state of an optimiser beside it is never read.
+`torch.save` writes a zip archive: a pickle, PREFIX/data.pkl, and the raw numbers of every storage,
+PREFIX/data/KEY. A pickle is a program that may call any function. This reader is not Python's: it
+interprets the opcodes that make dictionaries of tensors, and no other; of functions it knows the
+five kinds of names that a state dict needs, which lead to what is written here. Tensors stay
+descriptions (storage, offset, shape, strides) until the state dict has been found, so the state of
+an optimizer beside it is never read.
 """
 
 import pickletools
@@ -30,11 +31,17 @@ _DEEPEST = 4
 _LARGEST_PICKLE = 1 << 22
 """That of a large public model is a tenth of this."""
 _DTYPES = {
-    "FloatStorage": np.dtype("<f4"), "DoubleStorage": np.dtype("<f8"), "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype(jnp.bfloat16), "LongStorage": np.dtype("<i8"), "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"), "CharStorage": np.dtype("i1"), "ByteStorage": np.dtype("u1"),
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(jnp.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
-}  # fmt: skip
+}
 
 
 class Refused(ValueError):
@@ -79,29 +86,51 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
             return _arrays(archive)
     except Refused as error:
         raise WeightsError(f"{path}: refused: {error}") from None
-    except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, NotImplementedError,
-            MemoryError, OverflowError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RuntimeError,
+        NotImplementedError,
+        MemoryError,
+        OverflowError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         said = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: damaged, or no PyTorch file ({type(error).__name__}: {said}); fetch it again") from None
+        raise WeightsError(
+            f"{path}: damaged, or no PyTorch file ({type(error).__name__}: {said}); fetch it again"
+        ) from None
 
 
 def _no_zip(path: Path) -> str:
     with open(path, "rb") as file:
         first = file.read(1)
     if first == b"\x80":
-        return ("a bare pickle, as PyTorch wrote before version 1.6, which only running it could read; write it anew with "
-                "torch.save(torch.load(file, weights_only=True), new_file), or convert it to safetensors")
+        return (
+            "a bare pickle, as PyTorch wrote before version 1.6, which only running it could read; write it anew with "
+            "torch.save(torch.load(file, weights_only=True), new_file), or convert it to safetensors"
+        )
     return "no PyTorch file (not a zip archive), or its end is missing; fetch it again"
 
 
 def _arrays(archive: Archive) -> dict[str, np.ndarray]:
-    pickles = [name for name in archive.names if name.count("/") == 1 and name.endswith("/data.pkl")]
+    pickles = [
+        name for name in archive.names if name.count("/") == 1 and name.endswith("/data.pkl")
+    ]
     if len(pickles) != 1:
-        raise Refused("a zip archive without PyTorch's data.pkl; write it with torch.save(model.state_dict(), file)")
+        raise Refused(
+            "a zip archive without PyTorch's data.pkl; write it with torch.save(model.state_dict(), file)"
+        )
     folder = pickles[0].removesuffix("data.pkl")
     if archive.size(pickles[0]) > _LARGEST_PICKLE:
-        raise Refused(f"its pickle has {archive.size(pickles[0]):,} bytes, far more than a state dict's; save the state dict "
-                      "alone, or convert it to safetensors")  # fmt: skip
+        raise Refused(
+            f"its pickle has {archive.size(pickles[0]):,} bytes, far more than a state dict's; save the state dict "
+            "alone, or convert it to safetensors"
+        )
     if folder + "byteorder" in archive.names and archive.read(folder + "byteorder") != b"little":
         raise Refused("its numbers are big-endian; convert it to safetensors where it was written")
     tensors = _state_dict(_interpret(archive.read(pickles[0])))
@@ -113,7 +142,9 @@ def _arrays(archive: Archive) -> dict[str, np.ndarray]:
     def content(storage: _Storage) -> bytes:
         found = archive.read(f"{folder}data/{storage.key}")
         if len(found) != storage.count * storage.dtype.itemsize:
-            raise ValueError(f"storage {storage.key} has {len(found)} bytes for {storage.count} numbers")
+            raise ValueError(
+                f"storage {storage.key} has {len(found)} bytes for {storage.count} numbers"
+            )
         return found
 
     return {name: _array(tensor, content) for name, tensor in tensors.items()}
@@ -125,19 +156,26 @@ def _array(tensor: _Tensor, content: Callable[[_Storage], bytes]) -> np.ndarray:
     if tensor.count == 0:
         return np.zeros(tensor.shape, dtype)
     strides = [dtype.itemsize * stride for stride in tensor.strides]
-    return np.ndarray(tensor.shape, dtype, content(tensor.storage), dtype.itemsize * tensor.offset, strides)
+    return np.ndarray(
+        tensor.shape, dtype, content(tensor.storage), dtype.itemsize * tensor.offset, strides
+    )
 
 
 def _state_dict(value: Any) -> dict[str, _Tensor]:
-    """The innermost dictionary of tensors, without a prefix common to all names. What is no tensor in it is left out."""
+    """The innermost dictionary of tensors, without a prefix common to all names. What is no tensor
+    in it is left out."""
     for _ in range(_DEEPEST):
         if not isinstance(value, dict) or any(isinstance(item, _Tensor) for item in value.values()):
             break
         value = next((value[key] for key in _WRAPPERS if isinstance(value.get(key), dict)), None)
     items = value.items() if isinstance(value, dict) else ()
-    tensors = {key: item for key, item in items if isinstance(key, str) and isinstance(item, _Tensor)}
+    tensors = {
+        key: item for key, item in items if isinstance(key, str) and isinstance(item, _Tensor)
+    }
     if not tensors:
-        raise Refused("holds no state dict (names with tensors); write it with torch.save(model.state_dict(), file)")
+        raise Refused(
+            "holds no state dict (names with tensors); write it with torch.save(model.state_dict(), file)"
+        )
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
@@ -153,16 +191,25 @@ def _ordered_dict() -> dict[Any, Any]:
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
     """torch._utils._rebuild_tensor_v2, whose last arguments concern gradients."""
-    if not isinstance(storage, _Storage) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+    if (
+        not isinstance(storage, _Storage)
+        or not isinstance(shape, tuple)
+        or not isinstance(strides, tuple)
+    ):
         raise Refused("a tensor without storage, shape or strides")
-    if any(type(number) is not int or not 0 <= number < 1 << 62 for number in (offset, *shape, *strides)):
+    if any(
+        type(number) is not int or not 0 <= number < 1 << 62
+        for number in (offset, *shape, *strides)
+    ):
         raise Refused("a tensor whose offset, shape or strides are no whole numbers of at least 0")
     tensor = _Tensor(storage, offset, shape, strides)
     if len(shape) != len(strides) or len(shape) > 32:
         raise Refused("a tensor whose shape and strides do not belong together")
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if tensor.count and (last >= storage.count or tensor.count > storage.count):
-        raise Refused(f"a tensor of shape {shape} that reaches beyond its storage of {storage.count} numbers")
+        raise Refused(
+            f"a tensor of shape {shape} that reaches beyond its storage of {storage.count} numbers"
+        )
     return tensor
 
 
@@ -183,8 +230,10 @@ def _named(module: Any, name: Any) -> Any:
     if module == "torch" and name in _DTYPES:
         return _DTYPES[name]
     wanted = " ".join(f"{module}.{name}".split())[:100]
-    raise Refused(f"a pickle with code: it asks for {wanted}, which no state dict needs and which would be run; write it with "
-                  "torch.save(model.state_dict(), file), or convert it to safetensors")
+    raise Refused(
+        f"a pickle with code: it asks for {wanted}, which no state dict needs and which would be run; write it with "
+        "torch.save(model.state_dict(), file), or convert it to safetensors"
+    )
 
 
 def _persistent(identity: Any) -> _Storage:
@@ -204,7 +253,8 @@ _MARK = object()
 
 
 def _interpret(code: bytes) -> Any:
-    """What a pickle describes. Memory is in proportion to its length: nothing is copied, and no size it states is believed."""
+    """What a pickle describes. Memory is in proportion to its length: nothing is copied, and no
+    size it states is believed."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
 
@@ -265,7 +315,9 @@ def _interpret(code: bytes) -> Any:
             case "STOP":
                 return stack.pop()
             case name:
-                raise Refused(f"its pickle has the opcode {name}, which no state dict needs; convert it to safetensors")
+                raise Refused(
+                    f"its pickle has the opcode {name}, which no state dict needs; convert it to safetensors"
+                )
     raise ValueError("its pickle has no end")
 
 

@@ -1,4 +1,5 @@
-"""What the layouts of vision transformers share: stacked layers, patches, position embeddings of another grid."""
+"""What the layouts of vision transformers share: stacked layers, patches, position embeddings of
+another grid."""
 
 from collections.abc import Callable, Iterable, Mapping
 from math import isqrt
@@ -8,11 +9,12 @@ import jax
 import numpy as np
 
 from sfumato.core.errors import WeightsError
-from sfumato.models.vit import VisionTransformer, length
+from sfumato.networks.vit import VisionTransformer, length
 from sfumato.weights.layout import Entry
 
 Parts = Mapping[str, tuple[tuple[str, ...], Callable[..., np.ndarray]]]
-"""A leaf of one layer -> (the names of the arrays it is made of, {} for the layer's number; how)."""
+"""A leaf of one layer -> (the names of the arrays it is made of, {} for the layer's number; how).
+"""
 
 
 def layers(network: VisionTransformer, parts: Parts) -> Iterable[Entry]:
@@ -28,7 +30,9 @@ def layers(network: VisionTransformer, parts: Parts) -> Iterable[Entry]:
 
 def _per_layer(convert: Callable[..., np.ndarray], count: int) -> Callable[..., np.ndarray]:
     """`count` arrays for each layer -> one array with a leading axis of layers."""
-    return lambda *arrays: np.stack([convert(*arrays[at : at + count]) for at in range(0, len(arrays), count)])
+    return lambda *arrays: np.stack(
+        [convert(*arrays[at : at + count]) for at in range(0, len(arrays), count)]
+    )
 
 
 def patches(kernel: np.ndarray) -> np.ndarray:
@@ -50,9 +54,11 @@ def joined(*vectors: np.ndarray) -> np.ndarray:
 
 
 def positions(network: VisionTransformer) -> Callable[..., Any]:
-    """(1, t, d) -> (t, d) for the network's grid: of another number of patches, resized (bicubic, antialiased).
+    """(1, t, d) -> (t, d) for the network's grid: of another number of patches, resized (bicubic,
+    antialiased).
 
-    The class token's own is kept. Raises WeightsError where the file's positions are no square grid.
+    The class token's own is kept. Raises WeightsError where the file's positions are no square
+    grid.
     """
     kept, grid = 0 if network.token is None else 1, network.grid
 
@@ -61,10 +67,14 @@ def positions(network: VisionTransformer) -> Callable[..., Any]:
         if len(moved) != grid[0] * grid[1]:
             side = isqrt(len(moved))
             if side * side != len(moved):
-                raise WeightsError(f"weights do not fit: {len(moved)} position embeddings are no square grid to resize to "
-                                   f"{grid[0]} x {grid[1]}; choose the model they were made for")  # fmt: skip
+                raise WeightsError(
+                    f"weights do not fit: {len(moved)} position embeddings are no square grid to resize to "
+                    f"{grid[0]} x {grid[1]}; choose the model they were made for"
+                )
             square = np.asarray(moved, np.float32).reshape(side, side, -1)
-            moved = np.asarray(jax.image.resize(square, (*grid, square.shape[2]), "cubic")).reshape(-1, square.shape[2])
+            moved = np.asarray(jax.image.resize(square, (*grid, square.shape[2]), "cubic")).reshape(
+                -1, square.shape[2]
+            )
         return np.concatenate([own, moved])
 
     return convert

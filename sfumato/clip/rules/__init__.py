@@ -1,4 +1,5 @@
-"""How the gradient of a weight is made of an activation and a cotangent, one file per kind of equation."""
+"""How the gradient of a weight is made of an activation and a cotangent, one file per kind of
+equation."""
 
 from collections.abc import Sequence
 
@@ -14,7 +15,8 @@ RULES: tuple[type[Rule], ...] = (DotRule, ConvRule, GatherRule)
 
 
 def rule_for(eqn: JaxprEqn, from_params: Sequence[bool]) -> Rule | None:
-    """The rule for an equation that reads data, or None; from_params: which of its operands come from parameters alone."""
+    """The rule for an equation that reads data, or None; from_params: which of its operands come
+    from parameters alone."""
     numbers = [aval(atom).dtype for atom in (*eqn.invars, *eqn.outvars)]
     real = [jnp.issubdtype(dtype, jnp.floating) for dtype in numbers]
     if not all(real) and not (eqn.primitive is GATHER and real == [True, False, True]):

@@ -1,19 +1,23 @@
 """What every rule offers, and the arithmetic they share.
 
-Notation, for one site and example i: the weight is S blocks of a D x P matrix, the site is used at T positions, and with
-activations a_i (S x T x D) and cotangents g_i (S x T x P) of the loss at the site's output the gradient of block s is
+Notation, for one site and example i: the weight is S blocks of a D x P matrix, the site is used at
+T positions, and with activations a_i (S x T x D) and cotangents g_i (S x T x P) of the loss at the
+site's output the gradient of block s is
 
     V_is = sum_t a_ist g_ist^T.
 
-Three things are wanted: V_i itself ("outer"), its squared norm without forming it ("gram", Goodfellow 2015; Li et al. 2021)
+Three things are wanted: V_i itself ("outer"), its squared norm without forming it ("gram",
+Goodfellow 2015; Li et al. 2021)
 
     |V_i|^2 = sum_s sum_tu (a_ist . a_isu)(g_ist . g_isu),
 
-and the weighted sum over examples sum_i c_i V_i without forming any V_i: one matrix product over all examples and positions.
+and the weighted sum over examples sum_i c_i V_i without forming any V_i: one matrix product over
+all examples and positions.
 
-Rounding. V_i may be small against M_i = sum_st |a_ist| |g_ist|, by cancellation over positions, and an example can be made so
-that it is. Products in float32 err by some u M_i (in norm; u = 2^-24), so what is computed here and what is summed there may
-differ by more than any relative slack. Therefore norms come with M_i, and clipping uses an upper bound (`clip/norms.py`).
+Rounding. V_i may be small against M_i = sum_st |a_ist| |g_ist|, by cancellation over positions, and
+an example can be made so that it is. Products in float32 err by some u M_i (in norm; u = 2^-24), so
+what is computed here and what is summed there may differ by more than any relative slack. Therefore
+norms come with M_i, and clipping uses an upper bound (`clip/norms.py`).
 """
 
 import abc
@@ -44,7 +48,8 @@ class Sizes:
 
     @property
     def gram_is_cheaper(self) -> bool:
-        """In memory, two Gram matrices of T^2 numbers against a gradient of D P; in time, T^2 (D + P) products against TDP."""
+        """In memory, two Gram matrices of T^2 numbers against a gradient of D P; in time, T^2 (D +
+        P) products against TDP."""
         t, d, p = self.positions, self.inputs, self.outputs
         return 2 * t * t <= d * p and t * (d + p) <= d * p
 
@@ -52,8 +57,9 @@ class Sizes:
 class Rule(abc.ABC):
     """A kind of equation in which a weight meets data.
 
-    Records and cotangents have shape (*loops, examples, *own): `loops` are the lengths of the enclosing scans, outermost
-    first, and `varies` says which of them have a weight per iteration. Weights have shape (*varying loops, *own).
+    Records and cotangents have shape (*loops, examples, *own): `loops` are the lengths of the
+    enclosing scans, outermost first, and `varies` says which of them have a weight per iteration.
+    Weights have shape (*varying loops, *own).
     """
 
     name: str
@@ -72,7 +78,9 @@ class Rule(abc.ABC):
     def sizes(self, loops: Sequence[int], varies: Sequence[bool]) -> Sizes: ...
 
     @abc.abstractmethod
-    def outer(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b ..."]:
+    def outer(
+        self, record: Array, cotangent: Array, varies: Sequence[bool]
+    ) -> Float[Array, "b ..."]:
         """V_i for every example, shaped like the weight, float32."""
 
     @abc.abstractmethod
@@ -90,7 +98,9 @@ class Rule(abc.ABC):
         """sum_i factors_i V_i; examples of factor 0 count nothing, whatever they hold."""
 
 
-def matrices_outer(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, "b s d p"]:
+def matrices_outer(
+    a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]
+) -> Float[Array, "b s d p"]:
     return product("sbtd,sbtp->bsdp", a, g)
 
 
@@ -113,7 +123,9 @@ def matrices_weighted(
 
     if a.shape[0] == 1:
         return block((a[0], g[0]))[None]
-    if jax.default_backend() == "cpu":  # one product with a batch axis would first copy all of a, transposed
+    if (
+        jax.default_backend() == "cpu"
+    ):  # one product with a batch axis would first copy all of a, transposed
         return lax.map(block, (a, g))
     return jax.vmap(block)((a, g))
 
@@ -129,14 +141,18 @@ def kept(array: Array, factors: Float[Array, " b"]) -> Array:
 
 
 def product(spec: str, x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
-    """An einsum summed in float32. Factors of half precision stay halves: their products are exact in float32."""
+    """An einsum summed in float32. Factors of half precision stay halves: their products are exact
+    in float32."""
     if x.dtype != y.dtype or x.dtype.itemsize > 2:
         x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     return jnp.einsum(spec, x, y, precision=EXACT, preferred_element_type=jnp.float32)
 
 
-def exact_product(spec: str, x: Float[Array, "..."], y: Float32[Array, "..."]) -> Float[Array, "..."]:
-    """An einsum with a float32 factor y. Against bfloat16 x, accelerators get y in three bfloat16 parts of 8 bits each."""
+def exact_product(
+    spec: str, x: Float[Array, "..."], y: Float32[Array, "..."]
+) -> Float[Array, "..."]:
+    """An einsum with a float32 factor y. Against bfloat16 x, accelerators get y in three bfloat16
+    parts of 8 bits each."""
     if x.dtype != jnp.bfloat16 or jax.default_backend() == "cpu":
         return product(spec, x.astype(jnp.float32), y)
     total, rest = jnp.zeros(()), y
@@ -147,20 +163,32 @@ def exact_product(spec: str, x: Float[Array, "..."], y: Float32[Array, "..."]) -
 
 
 def per_example(function: Callable[..., PyTree], *batched: PyTree) -> PyTree:
-    """`vmap`, but one example after the other on a CPU, where big batched products of small matrices are slow and large."""
-    if jax.default_backend() == "cpu" and not any(J.on_mesh(each) for each in jax.tree.leaves(batched)):
+    """`vmap`, but one example after the other on a CPU, where big batched products of small
+    matrices are slow and large."""
+    if jax.default_backend() == "cpu" and not any(
+        J.on_mesh(each) for each in jax.tree.leaves(batched)
+    ):
         return lax.map(lambda each: function(*each), batched)
     return jax.vmap(function)(*batched)
 
 
 def loops_apart(
-    array: Array, varies: Sequence[bool], blocks: Sequence[int], positions: Sequence[int], last: Sequence[int]
+    array: Array,
+    varies: Sequence[bool],
+    blocks: Sequence[int],
+    positions: Sequence[int],
+    last: Sequence[int],
 ) -> Array:
-    """(*loops, b, *own) -> (S, b, T, *last): own axes named by their place among the own ones; loops join S or T."""
+    """(*loops, b, *own) -> (S, b, T, *last): own axes named by their place among the own ones;
+    loops join S or T."""
     examples = len(varies)
     first = 1 + examples
-    across = [depth for depth, varying in enumerate(varies) if varying] + [first + axis for axis in blocks]
-    along = [depth for depth, varying in enumerate(varies) if not varying] + [first + axis for axis in positions]
+    across = [depth for depth, varying in enumerate(varies) if varying] + [
+        first + axis for axis in blocks
+    ]
+    along = [depth for depth, varying in enumerate(varies) if not varying] + [
+        first + axis for axis in positions
+    ]
     s, t = (int(np.prod([array.shape[axis] for axis in axes])) for axes in (across, along))
     moved = jnp.transpose(array, [*across, examples, *along, *(first + axis for axis in last)])
     return moved.reshape(s, array.shape[examples], t, *moved.shape[1 + len(across) + len(along) :])

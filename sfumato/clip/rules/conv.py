@@ -1,10 +1,13 @@
-"""conv_general_dilated: any stride, padding, dilation, layout and number of feature groups, in any number of dimensions.
+"""conv_general_dilated: any stride, padding, dilation, layout and number of feature groups, in any
+number of dimensions.
 
-A convolution is a dot product of patches: for kernel offset k, output position t and feature group f,
+A convolution is a dot product of patches: for kernel offset k, output position t and feature group
+f,
 
     y[t, f, :] = sum_k x[t * stride + k * dilation, f, :] w[k, f].
 
-With the patches of one offset side by side, D is (offsets x inputs of a group), P the outputs of a group, S the groups.
+With the patches of one offset side by side, D is (offsets x inputs of a group), P the outputs of a
+group, S the groups.
 """
 
 import itertools
@@ -36,8 +39,8 @@ from sfumato.clip.rules.base import (
 
 @dataclass(frozen=True)
 class ConvRule(Rule):
-    """w_shape, a_shape, g_shape: of one example and iteration; the specs name the axes as lax does: (batch or outputs,
-    features or inputs, *space).
+    """w_shape, a_shape, g_shape: of one example and iteration; the specs name the axes as lax does:
+    (batch or outputs, features or inputs, *space).
     """
 
     w_shape: tuple[int, ...]
@@ -54,12 +57,24 @@ class ConvRule(Rule):
 
     @classmethod
     def match(cls, eqn: JaxprEqn, from_params: list[bool]) -> "ConvRule | None":
-        if eqn.primitive is not CONV or from_params != [False, True] or eqn.params["batch_group_count"] > 1:
+        if (
+            eqn.primitive is not CONV
+            or from_params != [False, True]
+            or eqn.params["batch_group_count"] > 1
+        ):
             return None
         given = eqn.params
-        return cls(aval(eqn.invars[1]).shape, aval(eqn.invars[0]).shape, aval(eqn.outvars[0]).shape,
-                   given["dimension_numbers"], tuple(given["window_strides"]), tuple(map(tuple, given["padding"])),
-                   tuple(given["lhs_dilation"]), tuple(given["rhs_dilation"]), given["feature_group_count"])
+        return cls(
+            aval(eqn.invars[1]).shape,
+            aval(eqn.invars[0]).shape,
+            aval(eqn.outvars[0]).shape,
+            given["dimension_numbers"],
+            tuple(given["window_strides"]),
+            tuple(map(tuple, given["padding"])),
+            tuple(given["lhs_dilation"]),
+            tuple(given["rhs_dilation"]),
+            given["feature_group_count"],
+        )
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -68,7 +83,9 @@ class ConvRule(Rule):
     @property
     def group_sizes(self) -> tuple[int, int]:
         """Inputs and outputs of one feature group."""
-        return self.w_shape[self.numbers.rhs_spec[1]], self.w_shape[self.numbers.rhs_spec[0]] // self.groups
+        return self.w_shape[self.numbers.rhs_spec[1]], self.w_shape[
+            self.numbers.rhs_spec[0]
+        ] // self.groups
 
     def record(self, operands: Sequence[Array]) -> Array:
         return operands[0]
@@ -78,22 +95,39 @@ class ConvRule(Rule):
         inputs, outputs = self.group_sizes
         positions = int(np.prod(self.g_shape)) // (outputs * self.groups)
         tape = across * along * int(np.prod(self.a_shape) + np.prod(self.g_shape))
-        return Sizes(across * self.groups, along * positions, int(np.prod(self.kernel)) * inputs, outputs, tape)
+        return Sizes(
+            across * self.groups,
+            along * positions,
+            int(np.prod(self.kernel)) * inputs,
+            outputs,
+            tape,
+        )
 
-    def outer(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b ..."]:
+    def outer(
+        self, record: Array, cotangent: Array, varies: Sequence[bool]
+    ) -> Float[Array, "b ..."]:
         a, g, loops = self._matrices(record, cotangent, varies)
         return self._as_weight(matrices_outer(a, g), loops)
 
     def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         def one(record: Array, cotangent: Array) -> Float[Array, ""]:
-            a, g, _ = self._matrices(jnp.expand_dims(record, len(varies)), jnp.expand_dims(cotangent, len(varies)), varies)
+            a, g, _ = self._matrices(
+                jnp.expand_dims(record, len(varies)),
+                jnp.expand_dims(cotangent, len(varies)),
+                varies,
+            )
             return matrices_gram(a, g)[0]
 
-        return per_example(one, *(jnp.moveaxis(array, len(varies), 0) for array in (record, cotangent)))  # patches are large
+        return per_example(
+            one, *(jnp.moveaxis(array, len(varies), 0) for array in (record, cotangent))
+        )  # patches are large
 
     def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         """The length of a patch is the square root of a window's sum, so no patch is formed."""
-        (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
+        (n, features, *space), (gn, gfeatures, *gspace) = (
+            self.numbers.lhs_spec,
+            self.numbers.out_spec,
+        )
         inputs, outputs = self.group_sizes
         a = loops_apart(record, varies, (), (n,), (*space, features)).astype(jnp.float32)
         g = loops_apart(cotangent, varies, (), (gn,), (*gspace, gfeatures)).astype(jnp.float32)
@@ -106,13 +140,20 @@ class ConvRule(Rule):
         self, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
     ) -> Float[Array, "..."]:
         if not varies:
-            # The barrier keeps masks out of the transposed copies that the convolution makes: they would take much longer.
-            return self._weighted_at_once(*lax.optimization_barrier((kept(record, factors), weigh(cotangent, factors))))
+            # The barrier keeps masks out of the transposed copies that the convolution makes: they
+            # would take much longer.
+            return self._weighted_at_once(
+                *lax.optimization_barrier((kept(record, factors), weigh(cotangent, factors)))
+            )
         a, g, loops = self._matrices(record, cotangent, varies)
         return self._as_weight(matrices_weighted(a, g, factors)[None], loops)[0]
 
-    def _weighted_at_once(self, record: Float[Array, "b ..."], cotangent: Float[Array, "b ..."]) -> Float[Array, "..."]:
-        """As the weight gradient of one convolution over all examples: outside of loops there is nothing faster."""
+    def _weighted_at_once(
+        self, record: Float[Array, "b ..."], cotangent: Float[Array, "b ..."]
+    ) -> Float[Array, "..."]:
+        """As the weight gradient of one convolution over all examples: outside of loops there is
+        nothing faster."""
+
         def together(array: Array, spec: Sequence[int]) -> Array:
             """The examples' axis next to the convolution's own batch axis, then merged with it."""
             moved = jnp.moveaxis(array, 0, spec[0])
@@ -120,15 +161,26 @@ class ConvRule(Rule):
 
         a = together(record.astype(jnp.float32), self.numbers.lhs_spec)
         forward = lambda w: lax.conv_general_dilated(  # noqa: E731
-            a, w, self.strides, self.padding, self.lhs_dilation, self.rhs_dilation, self.numbers,
-            feature_group_count=self.groups, precision=EXACT,
-        )  # fmt: skip
+            a,
+            w,
+            self.strides,
+            self.padding,
+            self.lhs_dilation,
+            self.rhs_dilation,
+            self.numbers,
+            feature_group_count=self.groups,
+            precision=EXACT,
+        )
         back = jax.linear_transpose(forward, jax.ShapeDtypeStruct(self.w_shape, jnp.float32))
         return back(together(cotangent, self.numbers.out_spec))[0]
 
     def patch_sums(self, record: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
-        """The sum over each patch, in the layout of the output: for every feature the one of its group."""
-        (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
+        """The sum over each patch, in the layout of the output: for every feature the one of its
+        group."""
+        (n, features, *space), (gn, gfeatures, *gspace) = (
+            self.numbers.lhs_spec,
+            self.numbers.out_spec,
+        )
         a = loops_apart(record, (), (), (n,), (*space, features)).astype(jnp.float32)
         sums = sum(self._offsets(jnp.sum(a.reshape(*a.shape[:-1], self.groups, -1), -1)))
         each = jnp.repeat(sums, self.group_sizes[1], -1)[0]  # examples, images, *space, features
@@ -140,14 +192,22 @@ class ConvRule(Rule):
     def _matrices(
         self, record: Array, cotangent: Array, varies: Sequence[bool]
     ) -> tuple[Float[Array, "s b t d"], Float[Array, "s b t p"], tuple[int, ...]]:
-        """Patches and cotangents in the notation of rules/base.py, and the lengths of the varying loops."""
-        (n, features, *space), (gn, gfeatures, *gspace) = self.numbers.lhs_spec, self.numbers.out_spec
+        """Patches and cotangents in the notation of rules/base.py, and the lengths of the varying
+        loops."""
+        (n, features, *space), (gn, gfeatures, *gspace) = (
+            self.numbers.lhs_spec,
+            self.numbers.out_spec,
+        )
         inputs, outputs = self.group_sizes
         a = loops_apart(record, varies, (), (n,), (*space, features))
         g = loops_apart(cotangent, varies, (), (gn,), (*gspace, gfeatures))
         s, b = a.shape[:2]
-        patches = jnp.stack([each.reshape(s, b, -1, self.groups, inputs) for each in self._offsets(a)], -2)
-        patches = jnp.moveaxis(patches, 3, 1)  # blocks, groups, examples, positions, offsets, inputs
+        patches = jnp.stack(
+            [each.reshape(s, b, -1, self.groups, inputs) for each in self._offsets(a)], -2
+        )
+        patches = jnp.moveaxis(
+            patches, 3, 1
+        )  # blocks, groups, examples, positions, offsets, inputs
         g = jnp.moveaxis(g.reshape(s, b, -1, self.groups, outputs), 3, 1)
         a, g = (x.reshape(s * self.groups, b, x.shape[3], -1) for x in (patches, g))
         return a, g, varying_loops(record, varies)
@@ -155,22 +215,34 @@ class ConvRule(Rule):
     def _offsets(self, a: Float[Array, "s b n *space c"]) -> list[Float[Array, "s b n *out c"]]:
         """What the kernel sees at each of its offsets, at all output positions."""
         none = (0, 0, 0)
-        pads = [(low, high, dilation - 1) for (low, high), dilation in zip(self.padding, self.lhs_dilation, strict=True)]
+        pads = [
+            (low, high, dilation - 1)
+            for (low, high), dilation in zip(self.padding, self.lhs_dilation, strict=True)
+        ]
         padded = lax.pad(a, jnp.zeros((), a.dtype), [none, none, none, *pads, none])
         out = [self.g_shape[axis] for axis in self.numbers.out_spec[2:]]
         slices = []
         for offset in itertools.product(*map(range, self.kernel)):
             start = [k * dilation for k, dilation in zip(offset, self.rhs_dilation, strict=True)]
-            stop = [low + (count - 1) * stride + 1 for low, count, stride in zip(start, out, self.strides, strict=True)]
+            stop = [
+                low + (count - 1) * stride + 1
+                for low, count, stride in zip(start, out, self.strides, strict=True)
+            ]
             limits = (*a.shape[:3], *stop, a.shape[-1])
-            slices.append(lax.slice(padded, (0, 0, 0, *start, 0), limits, (1, 1, 1, *self.strides, 1)))
+            slices.append(
+                lax.slice(padded, (0, 0, 0, *start, 0), limits, (1, 1, 1, *self.strides, 1))
+            )
         return slices
 
-    def _as_weight(self, blocks: Float[Array, "b s d p"], loops: tuple[int, ...]) -> Float[Array, "b ..."]:
+    def _as_weight(
+        self, blocks: Float[Array, "b s d p"], loops: tuple[int, ...]
+    ) -> Float[Array, "b ..."]:
         inputs, outputs = self.group_sizes
         b, space = blocks.shape[0], len(self.kernel)
         apart = blocks.reshape(b, int(np.prod(loops)), self.groups, *self.kernel, inputs, outputs)
-        apart = jnp.moveaxis(apart, 2, -2).reshape(b, *loops, *self.kernel, inputs, self.groups * outputs)
+        apart = jnp.moveaxis(apart, 2, -2).reshape(
+            b, *loops, *self.kernel, inputs, self.groups * outputs
+        )
         first, spec = 1 + len(loops), self.numbers.rhs_spec
         order = [0] * len(spec)  # own axis -> its place in (*kernel, inputs, outputs)
         for place, axis in enumerate((*spec[2:], spec[1], spec[0])):

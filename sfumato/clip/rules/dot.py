@@ -1,4 +1,5 @@
-"""dot_general: dense layers, batched and multi-operand einsums; also the arithmetic of convolutions, once in patches."""
+"""dot_general: dense layers, batched and multi-operand einsums; also the arithmetic of
+convolutions, once in patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ from sfumato.clip.rules.base import (
     matrices_outer,
     matrices_weighted,
     varying_loops,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
 class DotRule(Rule):
-    """operand: which of the two is the weight. Axes are places among the own axes of weight (w), data (a) and output (g):
-    `batch` run along both, `contract` are summed, `free` are the rest. w_shape, a_shape: of one example, one iteration.
+    """operand: which of the two is the weight. Axes are places among the own axes of weight (w),
+    data (a) and output (g): `batch` run along both, `contract` are summed, `free` are the rest.
+    w_shape, a_shape: of one example, one iteration.
     """
 
     operand: int
@@ -43,16 +45,31 @@ class DotRule(Rule):
         operand = from_params.index(True)
         contract, batch = eqn.params["dimension_numbers"]
         other = 1 - operand
-        return cls(operand, aval(eqn.invars[operand]).shape, aval(eqn.invars[other]).shape, tuple(batch[operand]),
-                   tuple(contract[operand]), tuple(batch[other]), tuple(contract[other]))
+        return cls(
+            operand,
+            aval(eqn.invars[operand]).shape,
+            aval(eqn.invars[other]).shape,
+            tuple(batch[operand]),
+            tuple(contract[operand]),
+            tuple(batch[other]),
+            tuple(contract[other]),
+        )
 
     @property
     def w_free(self) -> list[int]:
-        return [axis for axis in range(len(self.w_shape)) if axis not in (*self.w_batch, *self.w_contract)]
+        return [
+            axis
+            for axis in range(len(self.w_shape))
+            if axis not in (*self.w_batch, *self.w_contract)
+        ]
 
     @property
     def a_free(self) -> list[int]:
-        return [axis for axis in range(len(self.a_shape)) if axis not in (*self.a_batch, *self.a_contract)]
+        return [
+            axis
+            for axis in range(len(self.a_shape))
+            if axis not in (*self.a_batch, *self.a_contract)
+        ]
 
     def record(self, operands: Sequence[Array]) -> Array:
         return operands[1 - self.operand]
@@ -60,11 +77,16 @@ class DotRule(Rule):
     def sizes(self, loops: Sequence[int], varies: Sequence[bool]) -> Sizes:
         w, a = np.array(self.w_shape, int), np.array(self.a_shape, int)
         across, along = loop_sizes(loops, varies)
-        sizes = [int(np.prod(part)) for part in (w[[*self.w_batch]], a[self.a_free], w[[*self.w_contract]], w[self.w_free])]
+        sizes = [
+            int(np.prod(part))
+            for part in (w[[*self.w_batch]], a[self.a_free], w[[*self.w_contract]], w[self.w_free])
+        ]
         tape = across * along * sizes[0] * sizes[1] * (sizes[2] + sizes[3])
         return Sizes(across * sizes[0], along * sizes[1], sizes[2], sizes[3], tape)
 
-    def outer(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b ..."]:
+    def outer(
+        self, record: Array, cotangent: Array, varies: Sequence[bool]
+    ) -> Float[Array, "b ..."]:
         a, g, loops = self._matrices(record, cotangent, varies)
         return self._as_weight(matrices_outer(a, g), loops)
 
@@ -94,10 +116,18 @@ class DotRule(Rule):
         g = loops_apart(cotangent, varies, batch, positions, outputs)
         loops = varying_loops(record, varies)
         size = lambda axes: int(np.prod([self.w_shape[axis] for axis in axes]))  # noqa: E731
-        return a.reshape(*a.shape[:3], size(self.w_contract)), g.reshape(*g.shape[:3], size(self.w_free)), loops
+        return (
+            a.reshape(*a.shape[:3], size(self.w_contract)),
+            g.reshape(*g.shape[:3], size(self.w_free)),
+            loops,
+        )
 
-    def _as_weight(self, blocks: Float[Array, "b s d p"], loops: tuple[int, ...]) -> Float[Array, "b ..."]:
+    def _as_weight(
+        self, blocks: Float[Array, "b s d p"], loops: tuple[int, ...]
+    ) -> Float[Array, "b ..."]:
         order = [*self.w_batch, *self.w_contract, *self.w_free]
         apart = blocks.reshape(blocks.shape[0], *loops, *(self.w_shape[axis] for axis in order))
         first = 1 + len(loops)
-        return jnp.transpose(apart, [*range(first), *(first + int(place) for place in np.argsort(order))])
+        return jnp.transpose(
+            apart, [*range(first), *(first + int(place) for place in np.argsort(order))]
+        )

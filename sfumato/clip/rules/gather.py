@@ -1,4 +1,5 @@
-"""gather: rows of an embedding table. V_i has g_it added into row k_it; two positions meet only where their rows are equal."""
+"""gather: rows of an embedding table. V_i has g_it added into row k_it; two positions meet only
+where their rows are equal."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,15 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from sfumato.clip._jax import GATHER, JaxprEqn, aval
-from sfumato.clip.rules.base import Rule, Sizes, loop_sizes, loops_apart, product, varying_loops, weigh
+from sfumato.clip.rules.base import (
+    Rule,
+    Sizes,
+    loop_sizes,
+    loops_apart,
+    product,
+    varying_loops,
+    weigh,
+)
 
 
 @dataclass(frozen=True)
@@ -28,9 +37,18 @@ class GatherRule(Rule):
     def match(cls, eqn: JaxprEqn, from_params: list[bool]) -> "GatherRule | None":
         if eqn.primitive is not GATHER or from_params != [True, False]:
             return None
-        numbers, w, i = eqn.params["dimension_numbers"], aval(eqn.invars[0]).shape, aval(eqn.invars[1]).shape
-        rows = (numbers.collapsed_slice_dims == (0,) and numbers.start_index_map == (0,) and not numbers.operand_batching_dims
-                and tuple(eqn.params["slice_sizes"]) == (1, *w[1:]) and i[-1] == 1)  # fmt: skip
+        numbers, w, i = (
+            eqn.params["dimension_numbers"],
+            aval(eqn.invars[0]).shape,
+            aval(eqn.invars[1]).shape,
+        )
+        rows = (
+            numbers.collapsed_slice_dims == (0,)
+            and numbers.start_index_map == (0,)
+            and not numbers.operand_batching_dims
+            and tuple(eqn.params["slice_sizes"]) == (1, *w[1:])
+            and i[-1] == 1
+        )
         clamps = lax.GatherScatterMode.from_any(eqn.params["mode"]) == lax.GatherScatterMode.CLIP
         return cls(w, i, tuple(numbers.offset_dims), clamps) if rows else None
 
@@ -42,7 +60,9 @@ class GatherRule(Rule):
         positions, width = along * int(np.prod(self.i_shape)), int(np.prod(self.w_shape[1:]))
         return Sizes(across, positions, self.w_shape[0], width, across * positions * (width + 1))
 
-    def outer(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, "b ..."]:
+    def outer(
+        self, record: Array, cotangent: Array, varies: Sequence[bool]
+    ) -> Float[Array, "b ..."]:
         rows, _, g, loops = self._rows(record, cotangent, varies)
         blocks = jnp.moveaxis(jax.vmap(jax.vmap(self._scatter))(rows, g), 1, 0)
         return blocks.reshape(blocks.shape[0], *loops, *self.w_shape)
@@ -61,15 +81,24 @@ class GatherRule(Rule):
     ) -> Float[Array, "..."]:
         rows, _, g, loops = self._rows(record, cotangent, varies)
         s, g = len(rows), jax.vmap(weigh, (0, None))(g, factors)
-        return jax.vmap(self._scatter)(rows.reshape(s, -1), g.reshape(s, -1, g.shape[-1])).reshape(*loops, *self.w_shape)
+        return jax.vmap(self._scatter)(rows.reshape(s, -1), g.reshape(s, -1, g.shape[-1])).reshape(
+            *loops, *self.w_shape
+        )
 
     def _rows(
         self, record: Array, cotangent: Array, varies: Sequence[bool]
     ) -> tuple[Int[Array, "s b t"], Bool[Array, "s b t"], Float[Array, "s b t p"], tuple[int, ...]]:
-        """Row numbers, whether they exist, and cotangents in float32; a row that does not exist has no gradient."""
+        """Row numbers, whether they exist, and cotangents in float32; a row that does not exist has
+        no gradient."""
         rows = loops_apart(record[..., 0], varies, (), range(record.ndim - 2 - len(varies)), ())
         own = range(len(self.i_shape) - 1 + len(self.offset_dims))
-        g = loops_apart(cotangent, varies, (), [axis for axis in own if axis not in self.offset_dims], self.offset_dims)
+        g = loops_apart(
+            cotangent,
+            varies,
+            (),
+            [axis for axis in own if axis not in self.offset_dims],
+            self.offset_dims,
+        )
         g = g.reshape(*g.shape[:3], -1).astype(jnp.float32)
         rows = jnp.clip(rows, 0, self.w_shape[0] - 1) if self.clamps else rows
         inside = (rows >= 0) & (rows < self.w_shape[0])

@@ -1,0 +1,122 @@
+"""What the two estimators have in common: labels, rows that are not finite, rows that were used
+before, all or nothing."""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int32, Shaped, UInt64
+from sklearn.exceptions import DataConversionWarning
+
+from sfumato.core.errors import ArgumentError, LedgerError
+from sfumato.data.labels import declared, encode
+from sfumato.privacy.ledger import Ledger
+from sfumato.runs.progress import Bars, Progress, Quiet
+
+LOOKED_AT = 64
+"""Numbers of a row by which it is recognized."""
+REMEMBERED = 1 << 17
+"""Rows of a fit that are remembered."""
+
+
+@contextmanager
+def all_or_nothing(estimator: Any) -> Iterator[None]:
+    """A fit that raises leaves the estimator as it was, with its earlier model or without any."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
+
+
+def told_classes(y: Any, classes: Any) -> tuple[Shaped[np.ndarray, " c"], Int32[np.ndarray, " n"]]:
+    """(the classes, the class number of each label). classes: as the constructor's argument. Raises
+    ArgumentError."""
+    if y is None:
+        raise ArgumentError("y", None, "requires y to be passed, but the target y is None")
+    known = None if classes is None else declared(classes)
+    found, codes = encode(y, "y", known)
+    if np.asarray(y).ndim == 2:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected; it is taken for one",
+            DataConversionWarning,
+            stacklevel=4,
+        )
+    if len(found) < 2:
+        raise ArgumentError(
+            "y",
+            f"only one class, {found.tolist()}",
+            "a classifier needs two or more; name all with classes=",
+        )
+    return found, codes
+
+
+def progress_for(verbose: Any) -> Progress:
+    """A bar for each stage where `verbose` is true."""
+    return Bars() if verbose else Quiet()
+
+
+def refuse_to_pickle_ledger(ledger: Any) -> None:
+    """A copy without its ledger would spend a budget of its own at its next fit."""
+    if isinstance(ledger, Ledger):
+        raise LedgerError(
+            f"{ledger.path}: an estimator that pays from an open ledger cannot be pickled; "
+            "set_params(ledger=None) keeps a fitted one, and n_jobs=1 lets fits share the ledger"
+        )
+
+
+class UsedRows:
+    """The rows that were given to fits of this process, each of which had a budget of its own: how
+    often, and what they spent.
+
+    A search over settings (GridSearchCV) fits the same rows again and again, and every fit reports
+    its own epsilon only. Rows are recognized by a hash under a random key, of some of their
+    numbers; nothing of this leaves the process.
+    """
+
+    def __init__(self) -> None:
+        self._factors = np.frombuffer(os.urandom(8 * LOOKED_AT), np.uint64) | np.uint64(1)
+        self._rows: UInt64[np.ndarray, " m"] = np.zeros(0, np.uint64)
+        self._times = np.zeros(0, np.int64)
+        self._spent = np.zeros(0)
+
+    def add(self, rows: Shaped[np.ndarray, "n ..."], epsilon: float) -> None:
+        """Note a fit of `epsilon`. Warns where most rows were used before, at the second, fourth,
+        eighth, ... fit."""
+        own = np.unique(self._hashes(rows))
+        place = np.searchsorted(self._rows, own).clip(0, max(len(self._rows) - 1, 0))
+        old = self._rows[place] == own if len(self._rows) else np.zeros(len(own), bool)
+        self._times[place[old]] += 1
+        self._spent[place[old]] += epsilon
+        if 2 * old.sum() >= len(own):
+            self._warn(int(self._times[place[old]].max()), float(self._spent[place[old]].max()))
+        every = np.concatenate([self._rows, own[~old]])
+        order = np.argsort(every)
+        self._rows = every[order]
+        self._times = np.concatenate([self._times, np.ones(int((~old).sum()), np.int64)])[order]
+        self._spent = np.concatenate([self._spent, np.full(int((~old).sum()), epsilon)])[order]
+
+    def _warn(self, times: int, spent: float) -> None:
+        if times & (times - 1) == 0:
+            warnings.warn(
+                f"the same rows were used in {times} fits so far, each with a budget of its own: together they spend "
+                f"up to epsilon={spent:g}, not the epsilon_ of one; give all fits one ledger=",
+                stacklevel=5,
+            )
+
+    def _hashes(self, rows: Shaped[np.ndarray, "n ..."]) -> UInt64[np.ndarray, " n"]:
+        """Exact arithmetic modulo 2^64, so a row has the same hash in whatever company."""
+        rows = rows[:REMEMBERED].reshape(min(len(rows), REMEMBERED), -1)
+        stride = max(1, rows.shape[1] // LOOKED_AT)
+        bits = np.ascontiguousarray(rows[:, ::stride][:, :LOOKED_AT], np.float64).view(np.uint64)
+        mixed = (bits ^ (bits >> np.uint64(29))) * self._factors[: bits.shape[1]]
+        mixed = (mixed ^ (mixed >> np.uint64(32))) * self._factors[: bits.shape[1]]
+        return mixed.sum(1, dtype=np.uint64)
+
+
+USED = UsedRows()

@@ -1,0 +1,168 @@
+"""The scikit-learn face: arrays in, private classifier out."""
+
+from contextlib import closing, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Shaped
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from sfumato.core.errors import ArgumentError
+from sfumato.core.keys import SecretKey
+from sfumato.data.labels import names_of
+from sfumato.data.source import DataInfo, Source, from_arrays, not_finite
+from sfumato.data.units import check_told_apart, column
+from sfumato.estimators.fitting import (
+    USED,
+    all_or_nothing,
+    progress_for,
+    refuse_to_pickle_ledger,
+    told_classes,
+)
+from sfumato.plan import unit_batches
+from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, UnitConfig
+from sfumato.plan.plan import Plan, make_plan
+from sfumato.privacy.ledger import Ledger, relation_of
+from sfumato.runs.jobs import build
+from sfumato.train.loop import run
+
+
+class DPImageClassifier(ClassifierMixin, BaseEstimator):
+    """A differentially private image classifier, with scikit-learn's conventions.
+
+    epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the
+    largest power of ten that is at most 1/(10 n) and 1e-5. n, the image size and the set of labels
+    are treated as public. method, model: as in `sfumato train`. ledger: an open `Ledger` to pay
+    from, so that several fits share one budget, and whose relation of neighborhood is meant; None
+    gives each fit its own (add or remove one image). seed: public randomness (initial weights);
+    noise, sampling and augmentation come from the system's entropy. images_per_group: where `fit`
+    is given groups, the images of each that are used at most; a public number. classes: the classes
+    there are; None takes those that occur in y, whose set (like n) is then treated as public.
+    verbose: 1 shows bars of the images and steps that are done.
+
+    A fit that is refused leaves the estimator as it was. Without a ledger, `fit` warns where the
+    same images were used before in this process. Images that hold NaN or infinity are refused.
+
+    After `fit`: classes_, plan_ (what was done), epsilon_ (spent by this fit), classifier_.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 3.0,
+        delta: float | None = None,
+        method: str = "auto",
+        model: str = "auto",
+        ledger: Ledger | None = None,
+        seed: int = 0,
+        images_per_group: int = 8,
+        classes: Any = None,
+        verbose: int = 0,
+    ):
+        self.epsilon = epsilon
+        self.delta = delta
+        self.method = method
+        self.model = model
+        self.ledger = ledger
+        self.seed = seed
+        self.images_per_group = images_per_group
+        self.classes = classes
+        self.verbose = verbose
+
+    def fit(
+        self, X: Shaped[np.ndarray, "n ..."], y: Any, groups: Any = None
+    ) -> "DPImageClassifier":
+        """X: n x h x w or n x h x w x c images (c = 1 or 3), uint8 or floats in [0, 1]; y: n whole
+        numbers or strings.
+
+        groups: n numbers or strings, whose images these are. The guarantee is then for a whole
+        group, added or removed. Raises ArgumentError, DataError; BudgetError if the ledger does not
+        allow the fit (nothing is released then).
+        """
+        with all_or_nothing(self):
+            return self._fit(X, y, groups)
+
+    def _fit(self, X: Any, y: Any, groups: Any) -> "DPImageClassifier":
+        classes, labels = told_classes(y, self.classes)
+        source = from_arrays(X, labels, names_of(classes))
+        _check_finite(source)
+        whose = UnitConfig()
+        if groups is not None:
+            owners = column(np.asarray(groups), len(source), "groups")
+            check_told_apart(owners, "groups", "training")
+            whose = UnitConfig("groups", self.images_per_group, "group")
+            source = unit_batches.used(replace(source, owners=np.array(owners)), whose)
+        plan = self._plan(source, whose)
+        key = SecretKey.from_entropy()
+        with (
+            nullcontext(self.ledger)
+            if self.ledger is not None
+            else Ledger.temporary(plan.delta, plan.epsilon) as ledger,
+            closing(progress_for(self.verbose)) as progress,
+        ):
+            job = build(plan, source, None, self.seed, key, progress)
+            progress.begin(plan.method, job.procedure.steps, "steps")
+            state = run(
+                job.procedure, ledger, key, after_step=lambda done, state: progress.advance(done)
+            )
+        self.classes_, self.plan_, self.epsilon_, self.classifier_ = (
+            classes,
+            plan,
+            plan.spends,
+            job.classifier(state),
+        )
+        if self.ledger is None:
+            USED.add(np.asarray(X), plan.spends)
+        return self
+
+    def _plan(self, source: Source, whose: UnitConfig) -> Plan:
+        config = TrainConfig(
+            DataConfig("arrays"),
+            PrivacyConfig(self.epsilon, self.delta, relation_of(self.ledger)),
+            MethodConfig(self.method, self.model),
+            units=whose,
+        )
+        info = DataInfo(
+            "arrays",
+            "memory",
+            source.class_names,
+            source.shape,
+            {"train": len(source)},
+            units=None if source.owners is None else source.examples,
+        )
+        return make_plan(config, unit_batches.named(info, whose))
+
+    def predict_proba(self, X: Shaped[np.ndarray, "n ..."]) -> Float32[np.ndarray, "n classes"]:
+        """X: images as to `fit`. Warns of those that hold NaN or infinity. Raises ArgumentError."""
+        check_is_fitted(self, "classifier_")
+        return self.classifier_.predict_proba(X)
+
+    def predict(self, X: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, " n"]:
+        """The most probable class of each image, as `classes_` has it."""
+        best = self.predict_proba(X).argmax(1)
+        return self.classes_[best]
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        tags.non_deterministic = True
+        tags.classifier_tags.poor_score = True  # on a handful of images privacy leaves no signal
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        refuse_to_pickle_ledger(self.ledger)
+        return super().__getstate__()
+
+
+def _check_finite(source: Source) -> None:
+    """Raises ArgumentError, before anything is paid for, where a pixel is no number."""
+    spoiled = not_finite(source.raw(np.arange(len(source))))
+    if spoiled.any():
+        raise ArgumentError(
+            "X",
+            f"{int(spoiled.sum())} of {len(source)} images hold NaN or infinity, the first at "
+            f"{int(spoiled.argmax())}",
+            "leave them out, or fill such pixels with a public number",
+        )

@@ -1,0 +1,354 @@
+"""The scikit-learn face of the linear solvers: rows of features in, private classifier out."""
+
+import math
+import warnings
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Shaped
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sfumato.core.checks import choice, privacy_target
+from sfumato.core.errors import ArgumentError
+from sfumato.core.keys import SecretKey
+from sfumato.data.source import not_finite, warn_if_not_finite
+from sfumato.data.units import Units, column
+from sfumato.estimators.fitting import (
+    USED,
+    all_or_nothing,
+    progress_for,
+    refuse_to_pickle_ledger,
+    told_classes,
+)
+from sfumato.features.heads import Sphere, SphereLinear
+from sfumato.privacy import accountants, calibration
+from sfumato.privacy.events import GaussianEvent
+from sfumato.privacy.ledger import Ledger, relation_of
+from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.releases import Release, tally_of
+from sfumato.runs.progress import Progress
+from sfumato.solve.labeled_rows import Rows, scores_of
+from sfumato.solve.linear import class_counts, solver
+from sfumato.solve.linear_settings import (
+    METHODS,
+    LinearSettings,
+    automatic,
+    linear_rule,
+    releases_for,
+    weakness,
+)
+from sfumato.solve.public_rows import directions, public_sphere
+from sfumato.train.loop import run
+
+COUNT_SHARE = 0.02
+"""Of mu^2, for the class counts that class_weight="balanced" needs."""
+_FLOATS = (np.float64, np.float32, np.float16)
+
+
+@dataclass(frozen=True)
+class LinearPlan:
+    """What a fit does, from public facts: n rows, d features, the recipe, and the releases it pays
+    for."""
+
+    n: int
+    d: int
+    recipe: LinearSettings
+    releases: tuple[Release, ...]
+    epsilon: float
+    delta: float
+    mu: float
+    relation: Relation = ADD_OR_REMOVE
+
+    @property
+    def spends(self) -> float:
+        return accountants.epsilon(tally_of(self.releases), self.delta, relation=self.relation)
+
+
+class DPLinearClassifier(ClassifierMixin, BaseEstimator):
+    """A differentially private linear classifier of feature rows, with scikit-learn's conventions.
+
+    epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest
+    power of ten that is at most 1/(10 n) and 1e-5. method: "ls", "newton", "fc", "sgd", "adam",
+    "lamb", "means", or "auto", which chooses from n, d and epsilon alone. classes: the classes
+    there are; None takes those that occur in y, whose set (like n) is then treated as public.
+    class_weight: None; "balanced", from class counts that are released with noise for 2 % of the
+    budget; or a dict
+        {class: weight} of public numbers (divided by the largest, so that no row counts more than
+        one; 1 where none is given).
+    public: features of public examples (m x d), for centering and directions that cost no privacy.
+    rooted: take signed square roots of the features first; suits non-negative ones, such as those
+    of a ReLU network. ledger: an open `Ledger` to pay from, so that several fits share one budget,
+    and whose relation of neighborhood is meant;
+        clones share it too, so `cross_val_score` (with n_jobs=1) pays for every fit. None gives
+        each fit its own (add or remove one row).
+    rows_per_group: where `fit` is given groups, the rows of each that are used at most; a public
+    number. verbose: 1 shows a bar of the steps.
+
+    The guarantee begins at `fit`. What is fitted on private rows in front of it (a StandardScaler
+    or a PCA in a Pipeline), or a sample_weight computed from other rows, is outside of epsilon: use
+    public rows for that, or steps that look at one row.
+
+    A row that is not finite counts as nothing; `fit` warns of such rows, and refuses where most
+    are. A fit that is refused leaves the estimator as it was. Without a ledger, `fit` warns where
+    the same rows were used before in this process.
+
+    After `fit`: classes_, n_features_in_, plan_, epsilon_ (spent by this fit), head_ (a module: row
+    -> scores). Noise comes from the system's entropy, so two fits differ.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 1.0,
+        delta: float | None = None,
+        method: str = "auto",
+        classes: Any = None,
+        class_weight: Any = None,
+        public: Any = None,
+        rooted: bool = False,
+        ledger: Ledger | None = None,
+        rows_per_group: int = 8,
+        verbose: int = 0,
+    ):
+        self.epsilon = epsilon
+        self.delta = delta
+        self.method = method
+        self.classes = classes
+        self.class_weight = class_weight
+        self.public = public
+        self.rooted = rooted
+        self.ledger = ledger
+        self.rows_per_group = rows_per_group
+        self.verbose = verbose
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> "DPLinearClassifier":
+        """X: n x d, float16, float32 or float64, also memory-mapped (it is streamed); y: n labels.
+
+        sample_weight: n numbers in [0, 1], each from its own row alone; a row's influence is that
+        much of what the guarantee grants to one row. groups: n numbers or strings, whose rows these
+        are. The guarantee is then for a whole group, which enters as the mean of its rows with
+        their most frequent class. Raises ArgumentError, DataError; BudgetError if the ledger does
+        not allow the fit (nothing is released then).
+        """
+        with all_or_nothing(self):
+            return self._fit(X, y, sample_weight, groups)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> "DPLinearClassifier":
+        if y is not None:
+            classes, labels = told_classes(y, self.classes)
+        X = validate_data(
+            self, X, y if y is None else labels, dtype=_FLOATS, ensure_all_finite=False
+        )[0]
+        of_class = _given(self.class_weight, classes)
+        given, weights = X, _weights(sample_weight, len(X))
+        _check_finite(X)
+        if groups is not None:
+            X, labels = _grouped(X, labels, groups, self.rows_per_group, sample_weight)
+        rows = Rows(X, labels, len(classes), weights)
+        plan, sphere = self._plan(len(X), len(classes), balanced=of_class is None)
+        if problem := weakness(plan.epsilon, plan.n, len(classes), plan.mu):
+            warnings.warn(problem, stacklevel=4)
+        with (
+            nullcontext(self.ledger)
+            if self.ledger is not None
+            else Ledger.temporary(plan.delta, plan.epsilon) as ledger,
+            closing(progress_for(self.verbose)) as progress,
+        ):
+            head = _run(plan, rows, of_class, sphere, ledger, progress)
+        self.classes_, self.plan_, self.head_, self.epsilon_ = classes, plan, head, plan.spends
+        if self.ledger is None:
+            USED.add(given, plan.spends)
+        return self
+
+    def _plan(self, n: int, classes: int, balanced: bool) -> tuple[LinearPlan, Sphere]:
+        """balanced: whether the counts of the classes are released first."""
+        epsilon, delta = privacy_target(self.epsilon, self.delta, n)
+        relation = relation_of(self.ledger)
+        mu = calibration.gaussian_mu_for(epsilon, delta, relation)
+        enough = GaussianEvent(1 / (mu * math.sqrt(COUNT_SHARE)) * (1 + 1e-12))
+        counts = Release("class counts", 1, enough, "how many examples each class has")
+        left = mu * math.sqrt(1 - COUNT_SHARE) if balanced else mu
+        sphere = self._sphere(n, left)
+        recipe = linear_rule(_resolve(self.method, sphere.size - 1), n, sphere.size, classes, left)
+        releases = (counts,) * balanced + releases_for(recipe, epsilon, delta, left, relation)
+        return LinearPlan(
+            n, self.n_features_in_, recipe, releases, epsilon, delta, mu, relation
+        ), sphere
+
+    def decision_function(self, X: Any) -> Float[np.ndarray, " n *classes"]:
+        """Class scores; for two classes, how much the second leads."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
+        return np.asarray(jax.nn.softmax(jnp.asarray(self._scores(X))))
+
+    def predict(self, X: Any) -> Shaped[np.ndarray, " n"]:
+        best = self._scores(X).argmax(1)
+        return self.classes_[best]
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.non_deterministic = True
+        tags.classifier_tags.poor_score = True  # on a handful of rows privacy leaves no signal
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        refuse_to_pickle_ledger(self.ledger)
+        return super().__getstate__()
+
+    def _scores(self, X: Any) -> Float[np.ndarray, "n classes"]:
+        check_is_fitted(self, "head_")
+        X = validate_data(self, X, reset=False, dtype=_FLOATS, ensure_all_finite=False)
+        warn_if_not_finite(X, "rows")
+        return scores_of(self.head_, X)
+
+    def _sphere(self, n: int, mu: float) -> Sphere:
+        if self.public is None:
+            return Sphere.plain(self.n_features_in_, self.rooted)
+        public = np.asarray(self.public)
+        if public.ndim != 2 or public.shape[1] != self.n_features_in_:
+            raise ArgumentError(
+                "public",
+                f"shape {public.shape}",
+                f"give rows of {self.n_features_in_} features, as in X",
+            )
+        return public_sphere(public.astype(np.float64), directions(n, mu), self.rooted)
+
+
+def _run(
+    plan: LinearPlan,
+    rows: Rows,
+    of_class: np.ndarray | None,
+    sphere: Sphere,
+    ledger: Ledger,
+    progress: Progress,
+) -> SphereLinear:
+    """of_class: the weight of each class; None to balance them by counts that are released first."""
+    key, releases = SecretKey.from_entropy(), plan.releases
+    ledger.authorize(tally_of(releases))
+    if of_class is None:
+        state: Any = run(class_counts(rows, releases[0]), ledger, key)
+        of_class, releases = _balancing(np.asarray(state["counts"])), releases[1:]
+    procedure = solver(_weighted(rows, of_class), sphere, plan.recipe, releases)
+    progress.begin(plan.recipe.method, procedure.steps, "steps")
+    final: Any = run(procedure, ledger, key, after_step=lambda done, state: progress.advance(done))
+    return procedure.classifier(final)
+
+
+def _check_finite(X: np.ndarray) -> None:
+    """Rows that are not finite count as nothing. Where they are most of all, the budget would buy
+    nothing."""
+    spoiled = not_finite(X)
+    if 2 * spoiled.sum() > len(X):
+        column = ~np.isfinite(X[:, : 1 << 16]).any(0)
+        where = f", all of column {int(column.argmax())}" if column.any() else ""
+        raise ArgumentError(
+            "X",
+            f"{int(spoiled.sum())} of {len(X)} rows hold NaN or infinity{where}",
+            "such rows count as nothing; leave the column out, or fill it with a public number",
+        )
+    if spoiled.any():
+        warnings.warn(
+            f"{int(spoiled.sum())} of {len(X)} rows hold NaN or infinity and count as nothing",
+            stacklevel=5,
+        )
+
+
+def _resolve(method: str, d: int) -> str:
+    choice("method", method, ("auto", *METHODS))
+    return automatic(method, d)
+
+
+def _grouped(
+    X: np.ndarray, labels: np.ndarray, groups: Any, most: int, weight: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """A row and a label for each group."""
+    if weight is not None:
+        raise ArgumentError(
+            "sample_weight",
+            "given with groups",
+            "every group counts as one; leave one of the two out",
+        )
+    units = Units.of(column(np.asarray(groups), len(X), "groups"), most)
+    return units.mean_rows(X, labels)
+
+
+def _weights(sample_weight: Any, n: int) -> np.ndarray | None:
+    if sample_weight is None:
+        return None
+    try:
+        given = np.asarray(sample_weight)
+        weights = given.astype(np.float32) if given.dtype.kind in "biufO" else None
+    except (
+        TypeError,
+        ValueError,
+    ):  # a list of lists of several lengths, objects that are no numbers
+        weights = None
+    if weights is None:
+        raise ArgumentError(
+            "sample_weight", "not numbers", f"give {n} numbers from 0 to 1, one per row"
+        )
+    if weights.shape != (n,):
+        raise ArgumentError(
+            "sample_weight", f"shape {weights.shape}", f"give {n} numbers, one per row"
+        )
+    if not (np.all(weights >= 0) and np.all(weights <= 1)):
+        raise ArgumentError(
+            "sample_weight",
+            "outside [0, 1]",
+            "divide by the largest weight that may occur, a public number",
+        )
+    if not np.any(weights):
+        raise ArgumentError("sample_weight", "all zero", "give at least one row that counts")
+    return weights
+
+
+def _given(class_weight: Any, classes: np.ndarray) -> np.ndarray | None:
+    """The weight of each class, the largest 1; None where they are to be balanced."""
+    if class_weight is None:
+        return np.ones(len(classes), np.float32)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        return None
+    if not isinstance(class_weight, dict):
+        raise ArgumentError(
+            "class_weight", class_weight, 'give None, "balanced" or a dict {class: weight}'
+        )
+    names = classes.tolist()
+    for name, weight in class_weight.items():
+        if name not in names:
+            raise ArgumentError(
+                "class_weight", name, f"not one of the classes ({', '.join(map(str, names[:10]))})"
+            )
+        if not (isinstance(weight, Real) and 0 <= float(weight) < math.inf):
+            raise ArgumentError(
+                "class_weight", {name: weight}, "give a finite number of at least 0 for each class"
+            )
+    found = np.array([class_weight.get(name, 1.0) for name in names], np.float64)
+    if not np.any(found > 0):
+        raise ArgumentError(
+            "class_weight", class_weight, "give at least one class a positive weight"
+        )
+    return (found / found.max()).astype(np.float32)
+
+
+def _balancing(counts: np.ndarray) -> np.ndarray:
+    """Weights in proportion to 1 / count, the rarest class 1. A count that noise took below 1 % of
+    an even share counts as that much.
+    """
+    counts = np.maximum(counts, max(0.01 * float(np.maximum(counts, 0).mean()), 1.0))
+    return (counts.min() / counts).astype(np.float32)
+
+
+def _weighted(rows: Rows, of_class: np.ndarray) -> Rows:
+    own = of_class[rows.labels]
+    return replace(rows, weights=own if rows.weights is None else own * rows.weights)

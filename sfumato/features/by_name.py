@@ -1,0 +1,110 @@
+"""Model names -> models for one example. A model is either fixed features (with a head trained on
+them) or a network."""
+
+from functools import lru_cache
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from sfumato.core.errors import ArgumentError
+from sfumato.features.encoder import Encoder
+from sfumato.features.feature_map import FeatureMap, Given, Joined
+from sfumato.features.frozen_network import Frozen
+from sfumato.features.heads import OnFeatures, Sphere, SphereLinear, WhitenedLinear
+from sfumato.features.patches import Patches
+from sfumato.features.scattering import PlainScattering, Scattering
+from sfumato.networks import catalog
+from sfumato.networks.input import Input, Prepared
+from sfumato.networks.layers.basic import Linear
+
+FEATURES = (
+    "patches+scattering",
+    "patches",
+    "scattering",
+    "scatternet",
+    "encoder",
+    "encoder+patches+scattering",
+)
+GIVEN = "rows"
+"""The model of those who bring their own features."""
+ENCODED_SHARES = (0.4, 0.36, 0.24)
+"""Of the encoder, patches and scattering, of the squared norm of the row they share."""
+Shape = tuple[int, int, int]
+
+
+def is_features(name: str) -> bool:
+    return name in FEATURES or name == GIVEN
+
+
+def check(name: str) -> str:
+    """Raise ArgumentError unless `build` or `features` knows the name."""
+    if not is_features(name):
+        catalog.find(name)
+    return name
+
+
+@lru_cache(maxsize=4)
+def features(name: str, shape: Shape) -> FeatureMap:
+    """The fixed feature map of that name; a function of public numbers only."""
+    colors = shape[2]
+    match name:
+        case "patches":
+            return Patches(colors)
+        case "scattering":
+            return Scattering(colors)
+        case "scatternet":
+            return PlainScattering(*shape)
+        case "rows":
+            return Given(shape[2])
+        case "patches+scattering":
+            return Joined((Patches(colors), Scattering(colors)), (0.6, 0.4))
+        case "encoder":
+            return Encoder(colors)
+        case "encoder+patches+scattering":
+            return Joined((Encoder(colors), Patches(colors), Scattering(colors)), ENCODED_SHARES)
+    raise ArgumentError("model", name, f"fixed features are {', '.join(FEATURES)}")
+
+
+def feature_size(name: str, shape: Shape) -> int:
+    """d, the length of a row of features."""
+    return jax.eval_shape(features(name, shape), jax.ShapeDtypeStruct(shape, jnp.float32)).size
+
+
+def network(
+    name: str, shape: Shape, classes: int, key: PRNGKeyArray, given: Input | None = None
+) -> Prepared:
+    """A network with random initial weights: image -> class scores. given: in place of the
+    architecture's own input."""
+    found = catalog.find(name)
+    own = given or found.input
+    return Prepared(found.make(own.shape(shape), classes, key), own)
+
+
+def frozen(name: str, prepared: Prepared) -> Frozen:
+    """The feature map of a network of that name."""
+    return Frozen(prepared, catalog.find(name).rectified)
+
+
+def skeleton(
+    name: str, head: str | None, shape: Shape, classes: int, given: Input | None = None
+) -> eqx.Module:
+    """An image -> scores model of the right structure, to be filled with saved arrays. Without a
+    head of its own kind it is a network; its arrays, and those of a frozen one, are shapes only.
+    """
+    fixed: FeatureMap
+    if is_features(name):
+        fixed = features(name, shape)
+    else:
+        abstract = eqx.filter_eval_shape(network, name, shape, classes, jax.random.key(0), given)
+        if head is None:
+            return abstract
+        fixed = frozen(name, abstract)
+    d = fixed.size
+    if head is not None and head.startswith("sphere"):
+        sphere = Sphere.shaped(head, d)
+        return OnFeatures(fixed, SphereLinear(sphere, Linear.zeros(sphere.size, classes)))
+    if head == "whitened":
+        return OnFeatures(fixed, WhitenedLinear.zeros(fixed.groups, classes))
+    return OnFeatures(fixed, Linear.zeros(d, classes))

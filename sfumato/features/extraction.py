@@ -1,0 +1,85 @@
+"""A frozen feature map over a source -> a matrix of rows, in memory.
+
+The rows are a function of each image alone (and of public numbers), so they are as private as the
+images and cost no privacy. Two promises are made here, for every solver: each row is finite, and
+its norm is at most 1. An image with a pixel that is not finite becomes a row of zeros.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32
+
+from sfumato.data.source import Source
+from sfumato.features.feature_map import FeatureMap
+
+SLACK = 1e-5
+"""Norms are summed in float32; a row that is scaled down is scaled this much further, so that none
+exceeds 1."""
+
+CHUNK = 64
+"""Images per compiled call."""
+
+GROUP = 8
+"""Images at once within a call, on a CPU: large enough for the convolutions, small enough that
+their responses stay in the cache. An accelerator takes all of them.
+"""
+
+
+def bounded(row: Float[Array, " d"]) -> Float[Array, " d"]:
+    """The row itself if it is finite and of norm at most 1; scaled to norm 1 if longer; zeros if
+    not finite. In float32."""
+    row = row.astype(jnp.float32)
+    squared = jnp.sum(row * row)
+    finite = jnp.isfinite(squared)
+    row = jnp.where(finite, row, 0.0)
+    return row / jnp.maximum(1.0, jnp.sqrt(jnp.where(finite, squared, 0.0)) * (1 + SLACK))
+
+
+def rows_of(
+    feature_map: FeatureMap,
+) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:
+    """The map for a batch of images, compiled, its rows bounded. Its arrays are arguments of the
+    program: a large network's would be too much as constants in it.
+    """
+    group = GROUP if jax.default_backend() == "cpu" else CHUNK
+
+    @eqx.filter_jit
+    def compiled(own: FeatureMap, images: Float32[Array, "b h w c"]) -> Float32[Array, "b d"]:
+        return jax.lax.map(lambda image: bounded(own(image)), images, batch_size=group)
+
+    return lambda images: compiled(feature_map, jnp.asarray(images))
+
+
+def extract(
+    feature_map: FeatureMap,
+    source: Source,
+    progress: Callable[[int], None] = lambda done: None,
+    into: Float[np.ndarray, "n d"] | None = None,
+    first: int = 0,
+) -> Float[np.ndarray, "n d"]:
+    """The rows of all images of the source, from image `first` on, float32 or as `into` has it
+    (which is then filled).
+
+    progress(images done) is called after every chunk; all rows but the last CHUNK of these are in
+    place by then.
+    """
+    compiled = rows_of(feature_map)
+    rows = np.empty((len(source), feature_map.size), np.float32) if into is None else into
+    pending: tuple[int, int, Array] | None = None
+    for start in range(first, len(source), CHUNK):
+        stop = min(start + CHUNK, len(source))
+        padded = np.minimum(
+            np.arange(start, start + CHUNK), len(source) - 1
+        )  # one shape, compiled once
+        result = compiled(source.images(padded))
+        if pending is not None:  # store the last chunk while this one is computed
+            rows[pending[0] : pending[1]] = np.asarray(pending[2])[: pending[1] - pending[0]]
+        pending = (start, stop, result)
+        progress(stop)
+    if pending is not None:
+        rows[pending[0] : pending[1]] = np.asarray(pending[2])[: pending[1] - pending[0]]
+    return rows

@@ -1,0 +1,59 @@
+"""What every network is: an image -> features -> a linear head, for ONE image."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sfumato.core.checks import whole
+from sfumato.core.errors import ArgumentError
+from sfumato.networks.layers.basic import Linear
+
+
+class Backbone(eqx.Module):
+    """A network whose last layer is `head`. Its image is as `Input` prepares it: of the right size,
+    normalized."""
+
+    head: eqx.AbstractVar[Linear]
+
+    def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+        """What the head sees."""
+        raise NotImplementedError
+
+    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " classes"]:
+        return self.head(self.features(image).astype(jnp.float32))
+
+    @property
+    def size(self) -> int:
+        """d, the number of features."""
+        return self.head.weight.shape[0]
+
+    def trunk(self) -> list[Any]:
+        """The residual blocks (or layers) in the order of the forward pass, of which the last few
+        may be trained."""
+        raise NotImplementedError
+
+    def ending(self) -> list[Any]:
+        """What follows the last block: norms, then the head."""
+        return [self.head]
+
+    @property
+    def depth(self) -> int:
+        """The number of blocks."""
+        return len(self.trunk())
+
+    def after(self, last: int) -> tuple["Backbone", Callable[["Backbone"], list[Any]]]:
+        """(the same network, a selection of it): the last `last` blocks and all that follows them.
+
+        The network may come back with another structure (stacked blocks split in two) but computes
+        the same. Raises ArgumentError if it has fewer blocks.
+        """
+        if whole("last", last, at_least=0) > self.depth:
+            raise ArgumentError("last", last, f"the network has {self.depth} blocks")
+        return self, lambda network: [*network.trunk()[self.depth - last :], *network.ending()]
+
+    def joined(self) -> "Backbone":
+        """The inverse of the change of structure that `after` may make."""
+        return self

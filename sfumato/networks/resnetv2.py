@@ -1,0 +1,166 @@
+"""Residual networks with pre-activation: norm -> ReLU -> convolution (He et al. 2016, arXiv
+1603.05027), as timm has them.
+
+Three kinds, none of which mixes examples. `resnetv2_50`: BatchNorm with the statistics of public
+data, an affine map per channel, since the ReLU behind it keeps it out of the convolutions.
+`resnetv2_50x1_bit`: GroupNorm and standardized convolutions (Big Transfer, arXiv 1912.11370).
+`resnetv2_18_gn`: GroupNorm and plain convolutions, as Kurakin et al. 2022 (arXiv 2201.12328)
+trained privately; their code halves the image in the last block of a stage, we, like timm, in the
+first.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from sfumato.networks.architecture import Architecture
+from sfumato.networks.backbone import Backbone
+from sfumato.networks.input import Input
+from sfumato.networks.layers.basic import Affine, GroupNorm, Linear
+from sfumato.networks.layers.convolutions import BareConv
+from sfumato.networks.layers.pooling import max_pool, max_pool_padded
+from sfumato.networks.resnet import DEPTHS, EXPANSION
+
+GROUPS = 32
+BIT_EPSILON = 1e-8
+HALVES = Input(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), colors=3)
+"""What these weights want: pixels from -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """depths: blocks per stage. widths: of the 3 x 3 convolutions of each stage. bottleneck: three
+    convolutions per block instead of two. norm: "affine", "group", or "bit" for GroupNorm with
+    standardized convolutions and the stem's max pool padded with zeros. stem: width of the first
+    convolution.
+    """
+
+    depths: tuple[int, ...]
+    bottleneck: bool
+    norm: Literal["affine", "group", "bit"]
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    stem: int = 64
+
+    def conv(
+        self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1
+    ) -> BareConv:
+        return BareConv(
+            inputs, outputs, size, key, stride, BIT_EPSILON if self.norm == "bit" else None
+        )
+
+    def normalizer(self, channels: int) -> GroupNorm | Affine:
+        return Affine(channels) if self.norm == "affine" else GroupNorm(channels, GROUPS)
+
+    def pool(self, image: Float[Array, "h w d"]) -> Float[Array, "a b d"]:
+        return (
+            max_pool(jnp.pad(image, ((1, 1), (1, 1), (0, 0))), 3, 2)
+            if self.norm == "bit"
+            else max_pool_padded(image)
+        )
+
+
+class Block(eqx.Module):
+    """norm -> ReLU -> convolution, two or three times; a skip, which in a stage's first block may
+    be a 1 x 1 convolution that starts behind the first ReLU.
+    """
+
+    norms: list[GroupNorm | Affine]
+    convs: list[BareConv]
+    skip: BareConv | None
+
+    def __init__(
+        self, plan: Plan, inputs: int, width: int, key: PRNGKeyArray, stride: int, opens_stage: bool
+    ):
+        keys = jax.random.split(key, 4)
+        outputs = width * EXPANSION if plan.bottleneck else width
+        if plan.bottleneck:
+            self.convs = [
+                plan.conv(inputs, width, 1, keys[0]),
+                plan.conv(width, width, 3, keys[1], stride),
+                plan.conv(width, outputs, 1, keys[2]),
+            ]
+        else:
+            self.convs = [
+                plan.conv(inputs, width, 3, keys[0], stride),
+                plan.conv(width, outputs, 3, keys[1]),
+            ]
+        self.norms = [plan.normalizer(conv.kernel.shape[2]) for conv in self.convs]
+        projects = opens_stage and (plan.bottleneck or stride != 1 or inputs != outputs)
+        self.skip = plan.conv(inputs, outputs, 1, keys[3], stride) if projects else None
+
+    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
+        active = jax.nn.relu(self.norms[0](image))
+        skipped = image if self.skip is None else self.skip(active)
+        maps = self.convs[0](active)
+        for norm, conv in zip(self.norms[1:], self.convs[1:], strict=True):
+            maps = conv(jax.nn.relu(norm(maps)))
+        return maps + skipped
+
+
+class ResNetV2(Backbone):
+    """7 x 7 convolution, max pool, stages of blocks of which all but the first halve the image,
+    norm, ReLU, mean."""
+
+    stem: BareConv
+    blocks: list[Block]
+    norm: GroupNorm | Affine
+    head: Linear
+    plan: Plan = eqx.field(static=True)
+
+    def __init__(self, colors: int, classes: int, key: PRNGKeyArray, plan: Plan):
+        keys = iter(jax.random.split(key, sum(plan.depths) + 2))
+        self.plan = plan
+        self.stem = plan.conv(colors, plan.stem, 7, next(keys), stride=2)
+        self.blocks, inputs = [], plan.stem
+        for stage, (depth, width) in enumerate(zip(plan.depths, plan.widths, strict=True)):
+            for index in range(depth):
+                stride = 2 if stage > 0 and index == 0 else 1
+                self.blocks.append(
+                    Block(plan, inputs, width, next(keys), stride, opens_stage=index == 0)
+                )
+                inputs = width * EXPANSION if plan.bottleneck else width
+        self.norm = plan.normalizer(inputs)
+        self.head = Linear.random(inputs, classes, next(keys))
+
+    def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+        maps = self.plan.pool(self.stem(image))
+        for block in self.blocks:
+            maps = block(maps)
+        return jax.nn.relu(self.norm(maps)).mean((0, 1), dtype=jnp.float32)
+
+    def trunk(self) -> list[Any]:
+        return self.blocks
+
+    def ending(self) -> list[Any]:
+        return [self.norm, self.head]
+
+
+def _architecture(
+    name: str, depth: int, norm: Literal["affine", "group", "bit"], *weights: str
+) -> Architecture:
+    plan = Plan(DEPTHS[depth], depth >= 50, norm)
+    return Architecture(
+        name,
+        "resnetv2",
+        lambda shape, classes, key: ResNetV2(shape[2], classes, key, plan),
+        HALVES,
+        weights,
+        rectified=True,
+    )
+
+
+_BIT = tuple(
+    f"timm/resnetv2_50x1_bit.goog_{tag}" for tag in ("distilled_in1k", "in21k", "in21k_ft_in1k")
+)
+ARCHITECTURES = (
+    _architecture("resnetv2_18", 18, "affine", "timm/resnetv2_18.ra4_e3600_r224_in1k"),
+    _architecture("resnetv2_50", 50, "affine", "timm/resnetv2_50.a1h_in1k"),
+    _architecture("resnetv2_101", 101, "affine", "timm/resnetv2_101.a1h_in1k"),
+    _architecture("resnetv2_50x1_bit", 50, "bit", *_BIT),
+    _architecture("resnetv2_18_gn", 18, "group"),
+    _architecture("resnetv2_50_gn", 50, "group"),
+)

@@ -1,0 +1,95 @@
+"""`--method auto` and what goes with what: the method, the network and the part of it that is
+trained."""
+
+from sfumato.core.errors import ArgumentError
+from sfumato.features import by_name
+from sfumato.networks import trainable
+from sfumato.plan.config import MethodConfig
+from sfumato.plan.public_features import PublicRows, describe_public
+from sfumato.plan.public_weights import PublicWeights
+from sfumato.solve.linear_settings import METHODS as LINEAR
+
+
+def resolve(
+    config: MethodConfig, weights: PublicWeights | None = None
+) -> tuple[str, str, str | None]:
+    """`auto` -> (method, model, which part of the network is trained, None for all or for a head on
+    fixed features).
+
+    Without public weights, fixed features and DP-FC; a network name asks for DP-SGD.
+    """
+    if weights is not None:
+        return _resolve_weights(config, weights)
+    model = config.model if config.model == "auto" else by_name.check(config.model)
+    method = config.method
+    if model == by_name.GIVEN:
+        return _for_rows(method), model, None
+    if method == "auto":
+        method = "dp-fc" if model == "auto" or by_name.is_features(model) else "dp-sgd"
+    if model == "auto":
+        model = (
+            "patches+scattering"
+            if method == "dp-fc"
+            else "scattering"
+            if method in LINEAR
+            else "cnn"
+        )
+    if method in LINEAR and not by_name.is_features(model):
+        raise ArgumentError(
+            "model",
+            model,
+            f"{method} needs --weights, or fixed features: {', '.join(by_name.FEATURES)}",
+        )
+    if method == "dp-fc" and not (by_name.is_features(model) and model != "scatternet"):
+        fit = ", ".join(name for name in by_name.FEATURES if name != "scatternet")
+        raise ArgumentError("model", model, f"method dp-fc needs fixed features: {fit}")
+    return method, model, None
+
+
+def _resolve_weights(config: MethodConfig, weights: PublicWeights) -> tuple[str, str, str | None]:
+    """A head on frozen features by a linear method, or more than the head by DP-SGD."""
+    mode, method = config.train or "head", config.method
+    kind, _ = trainable.parse(mode)
+    if method == "dp-fc":
+        raise ArgumentError(
+            "method", method, "is for features in groups; with public weights take fc"
+        )
+    if kind == "head":
+        if config.views is not None:
+            raise ArgumentError(
+                "views",
+                config.views,
+                "features are computed once per image; leave it out, or train last:1",
+            )
+        return method, weights.model, None
+    if method not in ("auto", "dp-sgd"):
+        raise ArgumentError(
+            "method", method, f"trains a head on fixed features; with --train {mode} take dp-sgd"
+        )
+    return "dp-sgd", weights.model, mode
+
+
+def public_rows(
+    config: MethodConfig, method: str, features: int | None, n: int, mu: float
+) -> PublicRows | None:
+    """What is known of the public rows, if there are any; only linear heads have a use for them."""
+    heads = features is not None and (method == "auto" or method in LINEAR)
+    for name in ("public", "rooted", "per_class"):
+        if getattr(config, name) and not heads:
+            raise ArgumentError(
+                name,
+                getattr(config, name),
+                f"method {method} has no such setting; it is for the linear heads "
+                f"on features: {', '.join(LINEAR)}",
+            )
+    if config.public is None or features is None:
+        return None
+    return describe_public(config.public, features, n, mu, config.rooted)
+
+
+def _for_rows(method: str) -> str:
+    if method not in ("auto", *LINEAR):
+        raise ArgumentError(
+            "method", method, f"for feature rows choose auto or one of {', '.join(LINEAR)}"
+        )
+    return method
