@@ -1,6 +1,8 @@
 """What the tests of clipping share: random numbers, the slow loop that every method must equal, and
 the law of influence."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,9 +80,8 @@ def spoiled(batch, bad):
 def gradients(loss, params, batch, count=B):
     """One example at a time, in float64 once differentiated: what every method must equal."""
     one = jax.jit(jax.grad(loss))
-    return np.stack(
-        [flat(one(params, jax.tree.map(lambda leaf: leaf[i], batch))) for i in range(count)]
-    )  # noqa: B023
+    examples = [jax.tree.map(operator.itemgetter(i), batch) for i in range(count)]
+    return np.stack([flat(one(params, example)) for example in examples])
 
 
 def slow_factors(norms, clip_norm, clipping="hard"):

@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 install_import_hook("sfumato", "typecheck.check")
 
 from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402  below the hook, which must see every import of sfumato
+from pathlib import Path  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

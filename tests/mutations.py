@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,26 +32,29 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Edit:
-    """In the function `module:qualified.name`, `old` (which occurs once) becomes `new`."""
+    """In the function `module:qualified.name`, `old` (which occurs once) becomes `new`. Texts are
+    compared token by token, so that it is no matter how the formatter broke the lines."""
 
     where: str
     old: str
     new: str
 
     def find(self) -> tuple[Any, str]:
-        """The function and its source, in which `old` occurs once."""
+        """The function and its source with `old` in it replaced."""
         module, _, path = self.where.partition(":")
         found: Any = reduce(getattr, path.split("."), importlib.import_module(f"sfumato.{module}"))
         function = inspect.unwrap(found.fget if isinstance(found, property) else found)
         source = textwrap.dedent(inspect.getsource(function))
-        assert source.count(self.old) == 1, (
-            f"{self.where}: {self.old!r} occurs {source.count(self.old)} times; update the edit"
+        spans = occurrences(self.old, source)
+        assert len(spans) == 1, (
+            f"{self.where}: {self.old!r} occurs {len(spans)} times; update the edit"
         )
-        return function, source
+        start, end = spans[0]
+        return function, source[:start] + self.new + source[end:]
 
     def plant(self) -> None:
         function, source = self.find()
-        tree = ast.parse(source.replace(self.old, self.new))
+        tree = ast.parse(source)
         tree.body[0].decorator_list = []  # type: ignore[attr-defined]
         made: dict[str, Any] = {}
         exec(compile(tree, f"<{self.where}, mutated>", "exec"), function.__globals__, made)
@@ -59,6 +63,32 @@ class Edit:
             f"{self.where}: an edit cannot reach other variables"
         )
         function.__code__ = code
+
+
+def occurrences(part: str, source: str) -> list[tuple[int, int]]:
+    """Where the tokens of `part` stand in `source`: (start, end) of each place."""
+    wanted, found = [word for word, *_ in _tokens(part)], _tokens(source)
+    words = [word for word, *_ in found]
+    starts = [i for i in range(len(words)) if words[i : i + len(wanted)] == wanted]
+    return [(found[i][1], found[i + len(wanted) - 1][2]) for i in starts]
+
+
+_TOKEN = re.compile(
+    r"""[rbfuRBFU]*(?:\"\"\".*?\"\"\"|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')|\w+(?:\.\d+)?|\S""",
+    re.S,
+)
+
+
+def _tokens(text: str) -> list[tuple[str, int, int]]:
+    """(token, start, end) of each, without comments and without a comma before a closing bracket."""
+    bare = re.sub(r"#[^\n\"']*$", lambda m: " " * len(m.group()), text, flags=re.M)
+    every = [(m.group(), m.start(), m.end()) for m in _TOKEN.finditer(bare)]
+    after = [word for word, *_ in every[1:]] + [""]
+    return [
+        token
+        for token, then in zip(every, after, strict=True)
+        if not (token[0] == "," and then in (")", "]", "}"))
+    ]
 
 
 @dataclass(frozen=True)
@@ -100,8 +130,8 @@ MUTATIONS = (
     bug(
         "noise for the mean added to the sum (scaled by the batch size)",
         "train.dpsgd:DPSGD.mechanism",
-        "return self.noise\n",
-        "return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)\n",
+        ")\n    return self.noise",
+        ")\n    return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)",
         BY_HAND,
         "close",
     ),
@@ -650,10 +680,10 @@ MUTATIONS = (
     bug(
         "the ledger is written after the release",
         "train.loop:run",
-        "ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay guard is not None)\n"
+        "ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)\n"
         "        total = procedure.measure(state, step, key.at(procedure.name))",
         "total = procedure.measure(state, step, key.at(procedure.name))\n"
-        "        ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay guard is not None)",
+        "        ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)",
         "test_ledger.py::test_every_release_is_paid_for_on_disk_before_data_is_measured",
         "before its payment",
     ),
@@ -899,15 +929,15 @@ def in_child(request: str) -> str:
 
 def serve() -> None:
     sys.path.insert(0, str(HERE))
-    import conftest  # noqa: F401  its import hook comes before all imports of sfumato
+    import conftest  # noqa: F401
 
     for module in (
         "cli",
         "runs.jobs",
-        "runs.plan",
-        "runs.train",
+        "plan.plan",
+        "runs.training",
         "train.replay_guard",
-        "estimator",
+        "estimators.image_classifier",
         "clip",
         "data",
     ):

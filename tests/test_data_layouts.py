@@ -23,7 +23,7 @@ ROWS, LABELS = (
 )
 
 
-def refusal(root: Path, options: ReadOptions = ReadOptions()) -> str:  # noqa: B008 (frozen)
+def refusal(root: Path, options: ReadOptions = ReadOptions()) -> str:  # noqa: B008
     with pytest.raises((DataError, ArgumentError)) as caught:
         data.describe(str(root), options=options)
     assert len(str(caught.value).splitlines()) == 1

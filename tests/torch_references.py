@@ -45,7 +45,7 @@ _PARTS = [
 _absent = importlib.util.find_spec("torchvision") is None
 if _absent:
     sys.modules |= {part: _Absent(part) for part in _PARTS}
-import timm  # noqa: E402  between its stand-ins and their end
+import timm  # noqa: E402
 
 if _absent:  # transformers, too, asks for torchvision, and can do without
     for part in _PARTS:

@@ -25,9 +25,7 @@ def check_isolation(
     contribution = jax.jit(clipped.__call__)
     for one in range(count):
         alone = np.arange(count) == one
-        others = jax.tree.map(
-            lambda leaf: jnp.where(_along(alone, leaf), leaf, jnp.roll(leaf, 1, 0)), batch
-        )  # noqa: B023
+        others = _rolled(batch, alone)
         sums = [contribution(params, each, jnp.asarray(alone)).value for each in (batch, others)]
         if any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, sums), strict=True)):
             raise ArgumentError(
@@ -36,6 +34,13 @@ def check_isolation(
                 "its gradient changed when the other examples did; let the loss see "
                 "one example only (no callbacks or vmap rules that mix the batch, no batch normalization)",
             )
+
+
+def _rolled(batch: PyTree, alone: np.ndarray) -> PyTree:
+    """The batch in which all examples but one have moved up."""
+    return jax.tree.map(
+        lambda leaf: jnp.where(_along(alone, leaf), leaf, jnp.roll(leaf, 1, 0)), batch
+    )
 
 
 def _along(vector: np.ndarray, like: Array) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -117,11 +118,13 @@ def _learn(config: PretrainConfig, training: Pretraining, progress: Progress) ->
     )
     for epoch in range(first, settings.epochs):
         before = epoch * training.steps_per_epoch
-        state = training.epoch(
-            state, epoch, lambda done, before=before: progress.advance(before + done)
-        )  # type: ignore[misc]
+        state = training.epoch(state, epoch, partial(_advance, progress, before))
         checkpoint.save(work, state, {**facts, "epoch": epoch + 1})
     return state
+
+
+def _advance(progress: Progress, before: int, done: int) -> None:
+    progress.advance(before + done)
 
 
 def _work(config: PretrainConfig) -> Path:

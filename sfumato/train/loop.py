@@ -75,7 +75,7 @@ def run(
 
     noise: what is promised -> the mechanism that keeps the promise, one of `noise.NOISES`.
 
-    replay guard: for a computation that was stopped and goes on, from its beginning. Running a step
+    replay_guard: for a computation that was stopped and goes on, from its beginning. Running a step
     again with the same key, state and data repeats its release exactly, so the ledger does not
     charge it again; the replay guard makes sure that it is the same. Without a replay guard, or
     with one that does not know what was released, a procedure whose name and key have paid before
