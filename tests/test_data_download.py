@@ -14,9 +14,9 @@ from data_helpers import cifar_files, tar_gz, write_idx
 
 from sfumato import data
 from sfumato.core.errors import DataError
-from sfumato.data import published
+from sfumato.data import published_sets
 from sfumato.data.download import fetch
-from sfumato.data.published import RemoteFile
+from sfumato.data.published_sets import RemoteFile
 
 
 class Server(ThreadingHTTPServer):
@@ -125,7 +125,7 @@ def publish(
         data.published(name),
         files=tuple(remote(file, content) for file, content in contents.items()),
     )
-    monkeypatch.setitem(published.REGISTRY, name, row)
+    monkeypatch.setitem(published_sets.REGISTRY, name, row)
 
 
 def test_open_fetches_what_is_missing_once(

@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import DataError
 from sfumato.data.pickles import PickledArray, read_batch
-from sfumato.data.published import Published
+from sfumato.data.published_sets import Published
 from sfumato.data.shelf import Arrays, Held
 
 PIXELS = 3 * 32 * 32

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sfumato.core.errors import DataError
-from sfumato.data.published import RemoteFile
+from sfumato.data.published_sets import RemoteFile
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
 CHUNK = 1 << 20

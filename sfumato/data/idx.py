@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from sfumato.core.archive import most
 from sfumato.core.errors import DataError
-from sfumato.data.published import REGISTRY, Published
+from sfumato.data.published_sets import REGISTRY, Published
 from sfumato.data.shelf import Arrays, Held
 
 UINT8 = 8

@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from sfumato.core.archive import gunzipped
 from sfumato.core.errors import DataError
 from sfumato.data.decode import THREADS, open_image
-from sfumato.data.published import Published
+from sfumato.data.published_sets import Published
 from sfumato.data.shelf import Arrays, Held
 
 TILE = 32

@@ -12,7 +12,7 @@ from sfumato.data.cifar import find_archive, find_folder
 from sfumato.data.download import Progress, fetch
 from sfumato.data.idx import find_idx
 from sfumato.data.mosaic import find_mosaic
-from sfumato.data.published import Published, RemoteFile
+from sfumato.data.published_sets import Published, RemoteFile
 from sfumato.data.shelf import Arrays, Held, Shelf, shelve
 
 MIRROR_VARIABLE, DATA_VARIABLE = "SFUMATO_MIRROR", "SFUMATO_DATA"

@@ -13,7 +13,7 @@ from sfumato.data.download import Progress
 from sfumato.data.folder import find_folder
 from sfumato.data.named import find_named
 from sfumato.data.npz import find_npz
-from sfumato.data.published import REGISTRY, names, published
+from sfumato.data.published_sets import REGISTRY, names, published
 from sfumato.data.shelf import Loaded, Shelf
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions, check_fraction
