@@ -287,6 +287,38 @@ MUTATIONS = (
         "test_noise.py::test_rounding_is_paid_for[10000000000]",
         "assert",
     ),
+    bug(
+        "a run of rows that are mostly NaN is paid for",
+        "data.finite:checked",
+        "train.most",
+        "False",
+        "test_finite.py::test_rows_that_say_nothing_are_refused_before_anything_is_written[NaN-fit]",
+        "Outcome|assert",
+    ),
+    bug(
+        "an estimator's rows that are mostly NaN are paid for",
+        "estimators.fitting:check_finite",
+        "X.most",
+        "False",
+        "test_estimators.py::test_what_is_not_finite_is_refused_or_told_before_anything_is_paid",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a saved estimator holds what nobody decided about",
+        "runs.saved:_write",
+        "fields.check(_FILE, parse_json(text))",
+        "None",
+        "test_estimator_files.py::test_facts_that_cannot_be_are_refused_in_one_line",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "fits of the same rows are taken for one",
+        "estimators.fitting:UsedRows.add",
+        "self._spent[place[old]] += epsilon",
+        "self._spent[place[old]] += 0",
+        "test_estimators.py::test_rows_that_are_used_again_are_counted_with_what_they_cost",
+        "DID NOT WARN|did not match",
+    ),
     # -- clipping
     bug(
         "correlated noise with more bands than groups",

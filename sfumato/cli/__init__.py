@@ -5,9 +5,10 @@ import errno
 import os
 import shlex
 import sys
+import warnings
 
 from sfumato.cli.parser import parse
-from sfumato.core.errors import SfumatoError
+from sfumato.core.errors import SfumatoError, on_one_line
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -16,6 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     # needs for its next step: a pass of the linear heads takes 1.15 times as long
     # (docs/features.md). It is read when numpy is first imported.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    usual, warnings.formatwarning = warnings.formatwarning, one_line
     try:
         parse(sys.argv[1:] if arguments is None else arguments)()
     except SfumatoError as error:
@@ -42,6 +44,19 @@ def main(arguments: list[str] | None = None) -> None:
         )
         print(f"sfumato: stopped; {way_on}", file=sys.stderr)
         sys.exit(130)
+    finally:
+        warnings.formatwarning = usual
+
+
+def one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """A warning for whoever types commands: what it says, not where in the code it is said."""
+    return f"sfumato: warning: {on_one_line(str(message))}\n"
 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

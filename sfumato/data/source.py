@@ -181,12 +181,18 @@ def from_arrays(
 
 
 def not_finite(rows: Shaped[np.ndarray, "n ..."]) -> Bool[np.ndarray, " n"]:
-    """Which rows (or images) hold a NaN or an infinity."""
+    """Which rows (or images) hold a NaN or an infinity, or a number that is one in float32, in
+    which everything is computed."""
     if rows.dtype.kind != "f":
         return np.zeros(len(rows), bool)
     chunks = (rows[k : k + CHUNK] for k in range(0, len(rows), CHUNK))
-    parts = [np.isfinite(part).reshape(len(part), -1).all(1) for part in chunks]
+    with np.errstate(over="ignore"):
+        parts = [np.isfinite(_narrowed(part)).reshape(len(part), -1).all(1) for part in chunks]
     return ~np.concatenate(parts) if parts else np.zeros(0, bool)
+
+
+def _narrowed(part: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    return part.astype(np.float32) if part.dtype.itemsize > np.dtype(np.float32).itemsize else part
 
 
 def warn_if_not_finite(rows: Shaped[np.ndarray, "n ..."], what: str) -> None:

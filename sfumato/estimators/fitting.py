@@ -11,10 +11,13 @@ import numpy as np
 from jaxtyping import Int32, Shaped, UInt64
 from sklearn.exceptions import DataConversionWarning
 
+from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError, LedgerError
+from sfumato.data.finite import Spoiled
 from sfumato.data.labels import declared, encode
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs.progress import Bars, Progress, Quiet
+from sfumato.solve.linear_settings import weakness
 
 LOOKED_AT = 64
 """Numbers of a row by which it is recognized."""
@@ -56,6 +59,23 @@ def told_classes(y: Any, classes: Any) -> tuple[Shaped[np.ndarray, " c"], Int32[
     return found, codes
 
 
+def check_finite(X: Spoiled) -> None:
+    """Warns of examples that hold NaN or infinity. Raises ArgumentError, before anything is paid
+    for, where most do."""
+    if X.most:
+        raise ArgumentError("X", str(X), X.way_out)
+    if X:
+        warnings.warn(X.warning, stacklevel=5)
+
+
+def warn_of_promise(epsilon: float, delta: float, n: int, classes: int, mu: float) -> None:
+    """Warns, before anything is paid for, where delta promises little and where mu (of epsilon and
+    delta) buys nothing."""
+    for problem in (weakness(epsilon, n, classes, mu), large_delta(delta, n)):
+        if problem:
+            warnings.warn(problem, stacklevel=5)
+
+
 def progress_for(verbose: Any) -> Progress:
     """A bar for each stage where `verbose` is true."""
     return Bars() if verbose else Quiet()
@@ -84,17 +104,22 @@ class UsedRows:
         self._rows: UInt64[np.ndarray, " m"] = np.zeros(0, np.uint64)
         self._times = np.zeros(0, np.int64)
         self._spent = np.zeros(0)
+        self._largest = 0
 
     def add(self, rows: Shaped[np.ndarray, "n ..."], epsilon: float) -> None:
         """Note a fit of `epsilon`. Warns where most rows were used before, at the second, fourth,
-        eighth, ... fit."""
+        eighth, ... fit, and at one of more rows than any before, as the last of a search is.
+        """
         own = np.unique(self._hashes(rows))
         place = np.searchsorted(self._rows, own).clip(0, max(len(self._rows) - 1, 0))
         old = self._rows[place] == own if len(self._rows) else np.zeros(len(own), bool)
         self._times[place[old]] += 1
         self._spent[place[old]] += epsilon
         if 2 * old.sum() >= len(own):
-            self._warn(int(self._times[place[old]].max()), float(self._spent[place[old]].max()))
+            times = int(self._times[place[old]].max())
+            if times & (times - 1) == 0 or len(own) > self._largest:
+                self._warn(times, float(self._spent[place[old]].max()))
+        self._largest = max(self._largest, len(own))
         every = np.concatenate([self._rows, own[~old]])
         order = np.argsort(every)
         self._rows = every[order]
@@ -102,12 +127,12 @@ class UsedRows:
         self._spent = np.concatenate([self._spent, np.full(int((~old).sum()), epsilon)])[order]
 
     def _warn(self, times: int, spent: float) -> None:
-        if times & (times - 1) == 0:
-            warnings.warn(
-                f"the same rows were used in {times} fits so far, each with a budget of its own: together they spend "
-                f"up to epsilon={spent:g}, not the epsilon_ of one; give all fits one ledger=",
-                stacklevel=5,
-            )
+        warnings.warn(
+            f"the same rows were used in {times} fits so far, each with a budget of its own: together they spend up "
+            f"to epsilon={spent:g}, not the epsilon_ of one, and every further fit adds its own; give all fits one "
+            "ledger=",
+            stacklevel=5,
+        )
 
     def _hashes(self, rows: Shaped[np.ndarray, "n ..."]) -> UInt64[np.ndarray, " n"]:
         """Exact arithmetic modulo 2^64, so a row has the same hash in whatever company."""

@@ -1,8 +1,10 @@
 """The scikit-learn face: arrays in, private classifier out."""
 
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -10,27 +12,31 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.data.finite import of_source
 from sfumato.data.labels import names_of
-from sfumato.data.source import DataInfo, Source, from_arrays, not_finite
+from sfumato.data.source import DataInfo, Source, from_arrays
 from sfumato.data.units import check_told_apart, column
 from sfumato.estimators.fitting import (
     USED,
     all_or_nothing,
+    check_finite,
     progress_for,
     refuse_to_pickle_ledger,
     told_classes,
+    warn_of_promise,
 )
 from sfumato.plan import unit_batches
 from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, UnitConfig
 from sfumato.plan.plan import Plan, make_plan
 from sfumato.privacy.ledger import Ledger, relation_of
+from sfumato.runs.classifier import Classifier
 from sfumato.runs.jobs import build
+from sfumato.runs.saved import Saveable
 from sfumato.train.loop import run
 
 
-class DPImageClassifier(ClassifierMixin, BaseEstimator):
+class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
     """A differentially private image classifier, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the
@@ -43,11 +49,16 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
     there are; None takes those that occur in y, whose set (like n) is then treated as public.
     verbose: 1 shows bars of the images and steps that are done.
 
-    A fit that is refused leaves the estimator as it was. Without a ledger, `fit` warns where the
-    same images were used before in this process. Images that hold NaN or infinity are refused.
+    An image that holds NaN or infinity counts as nothing; `fit` warns of such images, and refuses
+    where most are. A fit that is refused leaves the estimator as it was. Without a ledger, `fit`
+    warns where the same images were used before in this process.
+
+    `save(path)` writes a fitted one to a file, `DPImageClassifier.load(path)` reads it.
 
     After `fit`: classes_, plan_ (what was done), epsilon_ (spent by this fit), classifier_.
     """
+
+    _saved_as: ClassVar[str] = "DPImageClassifier"
 
     def __init__(
         self,
@@ -87,14 +98,15 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
     def _fit(self, X: Any, y: Any, groups: Any) -> "DPImageClassifier":
         classes, labels = told_classes(y, self.classes)
         source = from_arrays(X, labels, names_of(classes))
-        _check_finite(source)
         whose = UnitConfig()
         if groups is not None:
             owners = column(np.asarray(groups), len(source), "groups")
             check_told_apart(owners, "groups", "training")
             whose = UnitConfig("groups", self.images_per_group, "group")
             source = unit_batches.used(replace(source, owners=np.array(owners)), whose)
+        check_finite(of_source(source))
         plan = self._plan(source, whose)
+        warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu)
         key = SecretKey.from_entropy()
         with (
             nullcontext(self.ledger)
@@ -147,6 +159,7 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        tags.input_tags.allow_nan = True
         tags.non_deterministic = True
         tags.classifier_tags.poor_score = True  # on a handful of images privacy leaves no signal
         return tags
@@ -155,14 +168,16 @@ class DPImageClassifier(ClassifierMixin, BaseEstimator):
         refuse_to_pickle_ledger(self.ledger)
         return super().__getstate__()
 
+    def _learned(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        return {
+            "plan": self.plan_.to_json(),
+            "model": self.classifier_.facts(),
+        }, self.classifier_.arrays()
 
-def _check_finite(source: Source) -> None:
-    """Raises ArgumentError, before anything is paid for, where a pixel is no number."""
-    spoiled = not_finite(source.raw(np.arange(len(source))))
-    if spoiled.any():
-        raise ArgumentError(
-            "X",
-            f"{int(spoiled.sum())} of {len(source)} images hold NaN or infinity, the first at "
-            f"{int(spoiled.argmax())}",
-            "leave them out, or fill such pixels with a public number",
+    def _relearn(
+        self, facts: Mapping[str, Any], arrays: dict[str, np.ndarray], where: Path
+    ) -> None:
+        self.plan_, self.classifier_ = (
+            Plan.from_json(facts["plan"]),
+            Classifier.of_parts(facts["model"], arrays, where),
         )

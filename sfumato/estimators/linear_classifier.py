@@ -1,11 +1,12 @@
 """The scikit-learn face of the linear solvers: rows of features in, private classifier out."""
 
 import math
-import warnings
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +19,27 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sfumato.core.checks import choice, privacy_target
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.data.source import not_finite, warn_if_not_finite
+from sfumato.data.finite import of_rows
+from sfumato.data.source import warn_if_not_finite
 from sfumato.data.units import Units, column
 from sfumato.estimators.fitting import (
     USED,
     all_or_nothing,
+    check_finite,
     progress_for,
     refuse_to_pickle_ledger,
     told_classes,
+    warn_of_promise,
 )
 from sfumato.features.heads import Sphere, SphereLinear
+from sfumato.networks.layers.basic import Linear
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger, relation_of
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.runs.progress import Progress
+from sfumato.runs.saved import Saveable
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import class_counts, solver
 from sfumato.solve.linear_settings import (
@@ -42,7 +48,6 @@ from sfumato.solve.linear_settings import (
     automatic,
     linear_rule,
     releases_for,
-    weakness,
 )
 from sfumato.solve.public_rows import directions, public_sphere
 from sfumato.train.loop import run
@@ -70,8 +75,22 @@ class LinearPlan:
     def spends(self) -> float:
         return accountants.epsilon(tally_of(self.releases), self.delta, relation=self.relation)
 
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"releases": [each.to_json() for each in self.releases]}
 
-class DPLinearClassifier(ClassifierMixin, BaseEstimator):
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "LinearPlan":
+        """The inverse of `to_json`."""
+        return cls(
+            **{
+                **value,
+                "recipe": LinearSettings(**value["recipe"]),
+                "releases": tuple(map(Release.from_json, value["releases"])),
+            }
+        )
+
+
+class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
     """A differentially private linear classifier of feature rows, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest
@@ -99,9 +118,13 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
     are. A fit that is refused leaves the estimator as it was. Without a ledger, `fit` warns where
     the same rows were used before in this process.
 
+    `save(path)` writes a fitted one to a file, `DPLinearClassifier.load(path)` reads it.
+
     After `fit`: classes_, n_features_in_, plan_, epsilon_ (spent by this fit), head_ (a module: row
     -> scores). Noise comes from the system's entropy, so two fits differ.
     """
+
+    _saved_as: ClassVar[str] = "DPLinearClassifier"
 
     def __init__(
         self,
@@ -144,18 +167,19 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> "DPLinearClassifier":
         if y is not None:
             classes, labels = told_classes(y, self.classes)
-        X = validate_data(
-            self, X, y if y is None else labels, dtype=_FLOATS, ensure_all_finite=False
-        )[0]
+        X = _validated(self, X, y=y if y is None else labels)
         of_class = _given(self.class_weight, classes)
         given, weights = X, _weights(sample_weight, len(X))
-        _check_finite(X)
         if groups is not None:
             X, labels = _grouped(X, labels, groups, self.rows_per_group, sample_weight)
+        check_finite(
+            of_rows(
+                X, "rows" if groups is None else "groups", getattr(self, "feature_names_in_", None)
+            )
+        )
         rows = Rows(X, labels, len(classes), weights)
         plan, sphere = self._plan(len(X), len(classes), balanced=of_class is None)
-        if problem := weakness(plan.epsilon, plan.n, len(classes), plan.mu):
-            warnings.warn(problem, stacklevel=4)
+        warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu)
         with (
             nullcontext(self.ledger)
             if self.ledger is not None
@@ -206,9 +230,59 @@ class DPLinearClassifier(ClassifierMixin, BaseEstimator):
         refuse_to_pickle_ledger(self.ledger)
         return super().__getstate__()
 
+    def _learned(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        sphere, linear = self.head_.sphere, self.head_.linear
+        arrays = {
+            "shift": sphere.shift,
+            "projection": sphere.projection,
+            "mean": sphere.mean,
+            "weight": linear.weight,
+            "bias": linear.bias,
+        }
+        names = getattr(self, "feature_names_in_", None)
+        facts = {
+            "plan": self.plan_.to_json(),
+            "head": sphere.kind,
+            "features": self.n_features_in_,
+            "feature_names": None if names is None else names.tolist(),
+        }
+        return facts, {
+            name: np.asarray(array) for name, array in arrays.items() if array is not None
+        }
+
+    def _relearn(
+        self, facts: Mapping[str, Any], arrays: dict[str, np.ndarray], where: Path
+    ) -> None:
+        self.n_features_in_, self.plan_ = (
+            int(facts["features"]),
+            LinearPlan.from_json(facts["plan"]),
+        )
+        if facts["feature_names"] is not None:
+            self.feature_names_in_ = np.array(facts["feature_names"], object)
+        d, k, c = self.n_features_in_, len(arrays["mean"]), len(self.classes_)
+        wanted = {
+            "shift": (d,),
+            "projection": (d, k),
+            "mean": (k,),
+            "weight": (k + 1, c),
+            "bias": (c,),
+        }
+        given = {name: jnp.asarray(arrays[name]) for name in wanted if name in arrays}
+        if any(given[name].shape != wanted[name] for name in given) or (
+            "projection" not in given and d != k
+        ):
+            raise ValueError(f"arrays of other shapes than {wanted}")
+        sphere = Sphere(
+            given["shift"],
+            given.get("projection"),
+            given["mean"],
+            "rooted" in facts["head"].split(),
+        )
+        self.head_ = SphereLinear(sphere, Linear(given["weight"], given["bias"]))
+
     def _scores(self, X: Any) -> Float[np.ndarray, "n classes"]:
         check_is_fitted(self, "head_")
-        X = validate_data(self, X, reset=False, dtype=_FLOATS, ensure_all_finite=False)
+        X = _validated(self, X, reset=False)
         warn_if_not_finite(X, "rows")
         return scores_of(self.head_, X)
 
@@ -245,23 +319,37 @@ def _run(
     return procedure.classifier(final)
 
 
-def _check_finite(X: np.ndarray) -> None:
-    """Rows that are not finite count as nothing. Where they are most of all, the budget would buy
-    nothing."""
-    spoiled = not_finite(X)
-    if 2 * spoiled.sum() > len(X):
-        column = ~np.isfinite(X[:, : 1 << 16]).any(0)
-        where = f", all of column {int(column.argmax())}" if column.any() else ""
-        raise ArgumentError(
-            "X",
-            f"{int(spoiled.sum())} of {len(X)} rows hold NaN or infinity{where}",
-            "such rows count as nothing; leave the column out, or fill it with a public number",
-        )
-    if spoiled.any():
-        warnings.warn(
-            f"{int(spoiled.sum())} of {len(X)} rows hold NaN or infinity and count as nothing",
-            stacklevel=5,
-        )
+def _validated(estimator: Any, X: Any, **how: Any) -> np.ndarray:
+    """The rows as floats. Raises ArgumentError for a column of text, by its name; as scikit-learn
+    does for all else."""
+    try:
+        found = validate_data(estimator, X, dtype=_FLOATS, ensure_all_finite=False, **how)
+        return found[0] if isinstance(found, tuple) else found
+    except ValueError:
+        if column := _text_column(X):
+            raise ArgumentError(
+                "X", column, "features are numbers; leave it out, or encode it by public rules"
+            ) from None
+        raise
+
+
+def _text_column(X: Any) -> str:
+    """Which column of a table is no numbers; "" where all are, or this is no table."""
+    if isinstance(X, np.ndarray) and X.dtype.kind not in "OUS":
+        return ""
+    try:
+        table = np.asarray(X, object)
+    except ValueError:  # rows of several lengths
+        return ""
+    names = list(getattr(X, "columns", range(table.shape[-1] if table.ndim == 2 else 0)))
+    for k, name in enumerate(names):
+        try:
+            table[:, k].astype(float)
+        except ValueError:
+            return f"column {name!r} holds text"
+        except TypeError:  # what scikit-learn says of other objects is as good
+            return ""
+    return ""
 
 
 def _resolve(method: str, d: int) -> str:

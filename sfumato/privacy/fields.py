@@ -297,6 +297,23 @@ FIELDS = (
         ),
     ),
     *_rows(
+        "estimator.safetensors",
+        (
+            "public",
+            True,
+            "format kind params.* classes.* features feature_names feature_names[]",
+            "what `save` of an estimator writes, under any name: its arguments, `public` rows too, names of classes, columns",
+        ),
+        ("public", True, "plan.* epsilon", "as in plan.json; what the fit has spent"),
+        (
+            "public",
+            True,
+            "head model.model model.head model.shape[] model.classes[] model.input model.input.*",
+            "how to build the model",
+        ),
+        ("paid", True, "model.probe[]", "the model's answer to an image of public noise"),
+    ),
+    *_rows(
         "progress.json", ("public", True, "train test", "rows of a feature store that are done")
     ),
     *(

@@ -181,9 +181,8 @@ class Classifier:
     def save(self, directory: Path, privacy: dict[str, Any]) -> None:
         from safetensors.numpy import save
 
-        write_atomic(directory / "model.safetensors", save(self._arrays()))
-        probe = [float(p) for p in self.probabilities(self._probe())[0]]
-        facts = {"format": _FORMAT, **asdict(self.spec), "probe": probe, "privacy": privacy}
+        write_atomic(directory / "model.safetensors", save(self.arrays()))
+        facts = {"format": _FORMAT, **self.facts(), "privacy": privacy}
         fields.check("model.json", facts)
         write_json(directory / "model.json", facts)
 
@@ -200,13 +199,8 @@ class Classifier:
         directory = Path(directory)
         try:
             facts = read_json(directory / "model.json")
-            arrays = load((directory / "model.safetensors").read_bytes())
-            spec = _spec(facts)
-            classifier = _built(spec, arrays, directory)
-            same = np.allclose(
-                classifier.probabilities(classifier._probe())[0],
-                np.asarray(facts["probe"], float),
-                atol=1e-3,
+            return cls.of_parts(
+                facts, load((directory / "model.safetensors").read_bytes()), directory
             )
         except FileNotFoundError as error:
             raise RunError(
@@ -220,20 +214,37 @@ class Classifier:
             raise RunError(
                 f"{directory}: the model files are damaged ({said}); restore them or train again"
             ) from error
-        if not same:
+
+    def facts(self) -> dict[str, Any]:
+        """All but the arrays, as JSON has it."""
+        return {
+            **asdict(self.spec),
+            "probe": [float(p) for p in self.probabilities(self._probe())[0]],
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By their places in the model."""
+        own = eqx.filter(self.model, eqx.is_array)
+        return dict(zip(leaf_names(own), map(np.asarray, jax.tree.leaves(own)), strict=True))
+
+    @classmethod
+    def of_parts(
+        cls, facts: dict[str, Any], arrays: dict[str, np.ndarray], where: Path | str
+    ) -> "Classifier":
+        """The inverse of `facts` and `arrays`. Raises RunError as `load`, naming `where`; anything
+        for facts that cannot be."""
+        classifier = _built(_spec(facts), arrays, where)
+        own = classifier.probabilities(classifier._probe())[0]
+        if not np.allclose(own, np.asarray(facts["probe"], float), atol=1e-3):
             raise RunError(
-                f"{directory}: this version of sfumato computes {spec.model} differently from the one that trained "
+                f"{where}: this version of sfumato computes {facts['model']} differently from the one that trained "
                 "the model; predict with that version, or train again"
             )
         return classifier
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles hold what the files hold: structure and arrays, no code of ours."""
-        return _built, (self.spec, self._arrays(), "pickle")
-
-    def _arrays(self) -> dict[str, np.ndarray]:
-        own = eqx.filter(self.model, eqx.is_array)
-        return dict(zip(leaf_names(own), map(np.asarray, jax.tree.leaves(own)), strict=True))
+        return _built, (self.spec, self.arrays(), "pickle")
 
     def _probe(self) -> Float32[np.ndarray, "1 h w c"]:
         return public_stream(0, "probe").random((1, *self.spec.shape), np.float32)

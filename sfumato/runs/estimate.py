@@ -20,6 +20,9 @@ from sfumato.train.feed import physical_batches
 
 _BASE_MEMORY = 0.6e9
 """Python, JAX and compiled code, in bytes; measured."""
+CELL = 90.0
+"""Bytes of a number of the confusion matrix while it is written as the text of evaluation.json;
+measured."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,15 @@ def _features(plan: Plan) -> Estimate:
     )
     seconds = per_image * (images + plan.n_test) + per_step * job.procedure.steps + 2 * fixed + 15
     return Estimate(
-        seconds, _BASE_MEMORY + rows_bytes * (images + plan.n_test) * 1.15 + _head(plan)
+        seconds, _BASE_MEMORY + rows_bytes * (images + plan.n_test) * 1.15 + head_memory(plan)
     )
 
 
-def _head(plan: Plan) -> float:
+def head_memory(plan: Plan) -> float:
     """Bytes of what grows with the classes: the weights, with their sums, noise (in float64) and
-    the optimizer's; the scores of the rows that are looked at together; the scores of the test rows
-    and their confusion; d x d matrices of those methods.
+    the optimizer's; the scores of the test rows; and, whichever is larger, what training takes
+    (scores of the rows that are looked at together, d x d matrices of those methods that have them)
+    or the confusion of the test rows.
     """
     c, d = len(plan.classes), plan.parameters / len(plan.classes)
     together = getattr(plan.settings, "physical", ROWS)
@@ -81,12 +85,11 @@ def _head(plan: Plan) -> float:
     curved = (
         0.0 if plan.method in ("sgd", "adam", "lamb", "means", "dp-sgd") else 4.0 * 4 * matrices
     )
+    evaluation = CELL * c * c if plan.n_test + plan.n_validation else 0.0
     return (
         4.0 * 8 * plan.parameters
-        + 4.0 * 4 * together * c
         + 4.0 * plan.n_test * c
-        + 8.0 * 2 * c * c
-        + curved
+        + max(4.0 * 4 * together * c + curved, evaluation)
     )
 
 

@@ -26,6 +26,7 @@ from sfumato.privacy import accountants, renyi
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE
 from sfumato.report import words
+from sfumato.runs.estimate import head_memory
 from sfumato.runs.jobs import loss_of
 from sfumato.train.sgd_settings import SGDSettings
 
@@ -52,8 +53,8 @@ class Device:
 class Cost:
     """forward: multiply-adds of one image. state: bytes of all parameters and their copies. tape:
     bytes of one view in a step, activations and cotangents that are held until the sum. rows: bytes
-    of all features, in the host's memory. total: floating-point operations of the whole run, each
-    multiply-add two.
+    of all features and their head, on the host. total: floating-point operations of the whole run,
+    each multiply-add two.
     """
 
     parameters: int
@@ -187,14 +188,8 @@ def _of_features(plan: Plan) -> Cost:
     steps = sum(each.count for each in plan.releases if each.name in ("gradient", "quadratic"))
     head = plan.n * plan.features * (2 * len(plan.classes) * steps + plan.features)
     images = plan.n + plan.n_test
-    return Cost(
-        size,
-        forward,
-        FLOAT * size,
-        0.0,
-        FLOAT * images * plan.features,
-        2.0 * (forward * images + head),
-    )
+    rows = FLOAT * images * plan.features + head_memory(plan)
+    return Cost(size, forward, FLOAT * size, 0.0, rows, 2.0 * (forward * images + head))
 
 
 def _of_network(plan: Plan) -> Cost:
@@ -268,13 +263,8 @@ def _hardware(plan: Plan, cost: Cost, device: Device) -> list[tuple[str, str]]:
         f"{duration} at the {device.flops:.3g} operations per second that were stated (--device-flops)",
     )
     if plan.features:
-        return [
-            (
-                "memory",
-                f"{cost.state / 1e9:.3g} GB of parameters, {cost.rows / 1e9:.3g} GB of rows on the host",
-            ),
-            time,
-        ]
+        host = f"{cost.rows / 1e9:.3g} GB of rows and head on the host"
+        return [("memory", f"{cost.state / 1e9:.3g} GB of parameters, {host}"), time]
     assert isinstance(plan.settings, SGDSettings)
     views = max(1, plan.settings.views)
     fits = int(max(0.0, device.memory * 1e9 - cost.state) // (cost.tape * views))

@@ -28,6 +28,7 @@ from sfumato import data
 from sfumato.core import files
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.trees import leaf_names
+from sfumato.data import finite
 from sfumato.data.rows import FORMAT, MANIFEST, Store, digest, read_manifest
 from sfumato.data.source import Source
 from sfumato.features import by_name
@@ -84,6 +85,8 @@ def write_store(config: FeaturesConfig) -> Store:
     progress = make_progress(config.log)
     try:
         for split, source in sources.items():
+            if spoiled := finite.of_source(source, f"{split} "):
+                progress.say(f"warning   {spoiled}; their rows are zeros", warning=str(spoiled))
             if split not in store.digests:
                 store = _fill(config.out, store, split, source, feature_map, progress)
     finally:

@@ -6,6 +6,7 @@ publishes the curve has spent their composition, which is stated. The line witho
 its name says.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from sfumato.core import files
-from sfumato.core.checks import choice, positive, whole
+from sfumato.core.checks import choice, large_delta, positive, whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
+from sfumato.data import finite
 from sfumato.data.source import DataInfo, Source
 from sfumato.features.heads import Sphere
 from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
@@ -29,10 +31,10 @@ from sfumato.report import curve
 from sfumato.runs.directory import refuse_existing
 from sfumato.runs.jobs import matrices
 from sfumato.runs.progress import Progress, make_progress
-from sfumato.runs.training import open_splits
+from sfumato.runs.training import open_splits, say_skipped, tell
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
-from sfumato.solve.linear_settings import METHODS, LinearSettings
+from sfumato.solve.linear_settings import METHODS, LinearSettings, weakness
 from sfumato.train.loop import run
 
 MOST_ROWS = 20_000
@@ -84,6 +86,7 @@ def sweep(config: SweepConfig) -> str:
         raise DataError(
             f"data={config.base.data.data!r}: no images to evaluate on; give --test-fraction or --validation"
         )
+    spoiled = finite.checked(splits, held_out)
     counts = {"train": len(splits.train), held_out.split: len(held_out)}
     info = DataInfo(splits.train.name, "", splits.train.class_names, splits.train.shape, counts)
     plans = {
@@ -92,6 +95,9 @@ def sweep(config: SweepConfig) -> str:
         for epsilon in sorted(config.epsilons)
     }
     progress = make_progress(config.log)
+    say_skipped(splits, progress)
+    promise = _problems(plans.values())
+    tell((*spoiled, *promise), progress)
     try:
         rows = _rows(
             plans[config.methods[0], min(config.epsilons)], splits.train, held_out, progress
@@ -99,13 +105,24 @@ def sweep(config: SweepConfig) -> str:
         found, ledger = _fits(config, plans, rows, progress)
     finally:
         progress.close()
-    return _write(
+    told = _write(
         config,
         found,
         _without_privacy(rows),
         ledger,
         f"{info.name}, {plans[next(iter(plans))].model}",
     )
+    return told + "".join(f"\nwarning   {problem}" for problem in promise)
+
+
+def _problems(plans: Collection[Plan]) -> list[str]:
+    """What promises or buys little: each said once."""
+    weak = [weakness(each.epsilon, each.n, len(each.classes), each.mu) for each in plans]
+    return [
+        problem
+        for problem in dict.fromkeys((*weak, *(large_delta(each.delta, each.n) for each in plans)))
+        if problem
+    ]
 
 
 def fit_once(

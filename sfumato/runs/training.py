@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from sfumato import data
 from sfumato.core import files
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
+from sfumato.data import finite
 from sfumato.data.listing import left_out_words
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.features import by_name
@@ -86,6 +87,13 @@ def tell_left_out(left_out: dict[str, int], progress: Progress) -> None:
         progress.say(f"data      {left_out_words(left_out)}", left_out=left_out)
 
 
+def tell(problems: Iterable[str], progress: Progress) -> None:
+    """To the owner of the data, before anything is paid for; no file has it."""
+    for problem in problems:
+        if problem:
+            progress.say(f"warning   {problem}", warning=problem)
+
+
 def train(config: TrainConfig) -> RunDirectory:
     """Run from the beginning. Whatever is wrong with configuration or data is found before anything
     is written."""
@@ -95,6 +103,7 @@ def train(config: TrainConfig) -> RunDirectory:
     info = describe(config)
     make_plan(config, info)  # refuse what cannot be planned before the images are read
     splits = open_splits(config)
+    problems = finite.checked(splits, splits.evaluated(config.data.validation))
     plan = make_plan(config, counted(info, splits))
     seed = config.privacy.insecure_seed
     key = (SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)).using(
@@ -108,6 +117,7 @@ def train(config: TrainConfig) -> RunDirectory:
         closing(make_progress(config.run.log)) as progress,
     ):
         tell_left_out(plan.left_out, progress)
+        tell(problems, progress)
         _fit(directory, config, plan, splits, key, ledger, progress)
     return _end(directory)
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from sfumato.core.checks import choice, default_delta, positive
+from sfumato.core.checks import choice, default_delta, large_delta, positive
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
+from sfumato.data import finite
 from sfumato.data.source import Source, Splits
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
@@ -40,11 +41,12 @@ from sfumato.runs.training import (
     open_splits,
     save_model,
     say_skipped,
+    tell,
     write_evaluation,
     write_result,
 )
 from sfumato.solve.labeled_rows import Rows, scores_of
-from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule
+from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule, weakness
 from sfumato.train.evaluation import accuracy, count
 
 
@@ -104,7 +106,12 @@ def tune(config: TuneConfig) -> str:
         raise DataError(
             f"data={config.base.data.data!r}: nobody is held out; give a larger --validation"
         )
+    spoiled = finite.checked(splits, splits.validation)
     plan, key = _plan(config, splits), SecretKey.from_entropy()
+    promise = (
+        weakness(plan.epsilon, plan.n, len(plan.classes), plan.mu),
+        large_delta(plan.delta, plan.n),
+    )
     asked = config.base.to_json() | {
         "method": ",".join(config.methods),
         "out": str(config.out),
@@ -112,6 +119,7 @@ def tune(config: TuneConfig) -> str:
     }
     directory = RunDirectory.create(config.out, key, asked, plan.to_json(), {})
     progress = make_progress(config.log)
+    tell((*spoiled, *promise), progress)
     try:
         with Ledger.open(directory.path) as ledger:
             winner = _run(directory, config, plan, splits, key, ledger, progress)
@@ -128,7 +136,8 @@ def tune(config: TuneConfig) -> str:
         f"accuracy  {100 * accuracy(winner.confusion):.2f} % of {held_out:,} held-out rows (chosen on them, so a little "
         f"flattering)\n"
         f"privacy   epsilon {spent:.6g}, delta {plan.delta:g}, the choice among about {config.fits:g} fits included\n"
-        f"report    {report}\nmodel     {directory.file('model.safetensors')}"
+        + "".join(f"warning   {problem}\n" for problem in promise if problem)
+        + f"report    {report}\nmodel     {directory.file('model.safetensors')}"
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sfumato.core.errors import ArgumentError
+from sfumato.data.source import not_finite
 from sfumato.features.heads import Sphere
 
 
@@ -28,7 +29,7 @@ def public_sphere(public: Float[np.ndarray, "m d"], k: int, rooted: bool = False
     Raises ArgumentError if fewer than two rows are usable.
     """
     rows = np.asarray(public, np.float64)
-    rows = rows[np.isfinite(rows).all(1)]
+    rows = rows[~not_finite(rows)]
     if len(rows) < 2:
         raise ArgumentError(
             "public", f"{len(rows)} usable rows", "give features of two public examples or more"
