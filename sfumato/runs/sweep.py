@@ -16,6 +16,7 @@ from sfumato.core import files
 from sfumato.core.checks import choice, positive, whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
+from sfumato.data.copies import copies_in
 from sfumato.data.source import DataInfo, Source
 from sfumato.features.heads import Sphere
 from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
@@ -29,7 +30,7 @@ from sfumato.report import curve
 from sfumato.runs.directory import refuse_existing
 from sfumato.runs.jobs import matrices
 from sfumato.runs.progress import Progress, make_progress
-from sfumato.runs.training import open_splits
+from sfumato.runs.training import open_splits, tell
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import METHODS, LinearSettings
@@ -93,6 +94,13 @@ def sweep(config: SweepConfig) -> str:
     }
     progress = make_progress(config.log)
     try:
+        tell(
+            [
+                *plans[config.methods[0], max(config.epsilons)].warnings(),
+                *copies_in(splits.train, held_out),
+            ],
+            progress,
+        )
         rows = _rows(
             plans[config.methods[0], min(config.epsilons)], splits.train, held_out, progress
         )

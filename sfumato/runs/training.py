@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from sfumato import data
 from sfumato.core import files
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
+from sfumato.data.copies import copies_in
 from sfumato.data.listing import left_out_words
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.features import by_name
@@ -86,6 +87,13 @@ def tell_left_out(left_out: dict[str, int], progress: Progress) -> None:
         progress.say(f"data      {left_out_words(left_out)}", left_out=left_out)
 
 
+def tell(problems: Iterable[str], progress: Progress) -> None:
+    """To the owner of the data, before anything is paid for; no file has it."""
+    for problem in problems:
+        if problem:
+            progress.say(f"warning   {problem}", warning=problem)
+
+
 def train(config: TrainConfig) -> RunDirectory:
     """Run from the beginning. Whatever is wrong with configuration or data is found before anything
     is written."""
@@ -108,6 +116,10 @@ def train(config: TrainConfig) -> RunDirectory:
         closing(make_progress(config.run.log)) as progress,
     ):
         tell_left_out(plan.left_out, progress)
+        tell(
+            [*plan.warnings(), *copies_in(splits.train, splits.evaluated(config.data.validation))],
+            progress,
+        )
         _fit(directory, config, plan, splits, key, ledger, progress)
     return _end(directory)
 
@@ -186,8 +198,8 @@ def _fit(
     progress: Progress,
 ) -> None:
     began = time.monotonic()
-    say_skipped(splits, progress)
     held_out = splits.evaluated(config.data.validation)
+    say_skipped(splits, progress)
     job = build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
     recorder = Recorder(directory, config, plan, job, ledger, progress)
@@ -398,6 +410,7 @@ def read_options(config: TrainConfig) -> data.ReadOptions:
         share=where.share,
         seed=config.run.seed,
         unit=config.units.unit,
+        max_pixels=where.max_pixels,
     )
 
 

@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 from sfumato.core.checks import choice, default_delta, positive
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
+from sfumato.data.copies import copies_in
 from sfumato.data.source import Source, Splits
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
@@ -40,6 +41,7 @@ from sfumato.runs.training import (
     open_splits,
     save_model,
     say_skipped,
+    tell,
     write_evaluation,
     write_result,
 )
@@ -173,6 +175,7 @@ def _run(
     assert held_out is not None
     features = feature_map(plan.model, plan.shape, plan.weights)
     say_skipped(splits, progress)
+    tell([*plan.warnings(), *copies_in(splits.train, held_out)], progress)
     table = _table(plan, features, splits.train, held_out, progress)
     ledger.spend(
         plan.releases[0].event, "tune", key.fingerprint
