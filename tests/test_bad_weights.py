@@ -75,7 +75,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], Path], tuple[object, ...], tuple[str
     "another model than it says": (
         lambda folder, good: good,
         ("--model", "cnn"),
-        ("made for wrn-10-1", "choose that model"),
+        ("made for wrn-10-1, not for cnn", "give --model wrn-10-1"),
     ),
     "another model, not said": (
         lambda folder, good: stranger(folder / "w.safetensors", load_file(good)),
@@ -102,7 +102,7 @@ BAD: dict[str, tuple[Callable[[Path, Path], Path], tuple[object, ...], tuple[str
             folder / "w.safetensors", arrays(good, norm__scale=np.full(64, np.nan, np.float32))
         ),
         ("--model", "wrn-10-1"),
-        ("not finite: norm/scale", "choose"),
+        ("not finite: norm/scale", "fetch"),
     ),
     "truncated": (
         lambda folder, good: cut(folder / "w.safetensors", good),

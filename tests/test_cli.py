@@ -103,7 +103,8 @@ DIGITS_REFUSED = [
     (("--delta", "0"), ("delta=0", "1/n")),
     (("--delta", "nan"), ("delta=nan", "1/n")),
     (("--method", "dp-foo"), ("method='dp-foo'", "dp-sgd")),
-    (("--model", "resnet"), ("model='resnet'", "cnn")),
+    (("--model", "resnet"), ("model='resnet'", "resnet18")),
+    (("--model", "rasnet"), ("model='rasnet'", "cnn")),
     (("--model", "wrn-17-4"), ("depth=17", "16")),
     (("--batch", "5000"), ("batch=5000", "1455")),
     (("--batch", "0"), ("batch=0", "at least 1")),
@@ -568,7 +569,10 @@ def test_json_lines_end_with_the_result(tmp_path: Path, folder: Path) -> None:
     lines = [json.loads(line) for line in outcome.out.splitlines()]
     assert outcome.code == 0 and outcome.err == ""
     assert [line["event"] for line in lines].count("result") == 1 and lines[-1]["event"] == "result"
-    assert {"stage", "progress", "result"} == {line["event"] for line in lines}
+    assert {"message", "stage", "progress", "result"} == {line["event"] for line in lines}
+    assert [line["warning"].split(":")[0] for line in lines if line["event"] == "message"] == [
+        "epsilon=3"
+    ]  # so few images
     result = json.loads((out / "result.json").read_text())
     assert lines[-1]["run"] == str(out) and lines[-1]["epsilon"] == result["spent"]["epsilon"] <= 3
     assert lines[-1]["evaluation"]["n"] == 12

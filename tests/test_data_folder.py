@@ -270,9 +270,19 @@ def test_other_formats_and_bombs_stay_closed(
     with pytest.raises(DataError, match=r"1 of 5 .*'b/disguised.png' \(not an image"):
         data.open(str(tmp_path))
     (tmp_path / "b" / "disguised.png").unlink()
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # 48 pixels are more than twice that
-    with pytest.raises(DataError, match="not one of 4"):
-        data.open(str(tmp_path))
+    with pytest.raises(
+        DataError,
+        match=r"a/0.png: 6 x 8 pixels, of more than 47; raise the limit by --max-pixels 48",
+    ):
+        data.open(str(tmp_path), options=ReadOptions(max_pixels=47))
+    monkeypatch.setattr(
+        Image, "MAX_IMAGE_PIXELS", 20
+    )  # another's limit is another's matter, and stays
+    assert (
+        len(data.open(str(tmp_path), options=ReadOptions(max_pixels=48, test_fraction=0.0)).train)
+        == 4
+    )
+    assert Image.MAX_IMAGE_PIXELS == 20
 
 
 def test_a_file_that_vanishes_later_is_a_clear_error(

@@ -123,25 +123,17 @@ def test_more_blocks_than_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, layout, way_out",
+    "name, layout, why",
     [
-        (
-            "mobilenetv2_100",
-            folded_mobilenet.layout,
-            "SAME padding; choose the model tf_mobilenetv2_100",
-        ),
-        (
-            "tf_mobilenetv2_100",
-            timm_mobilenet.layout,
-            "symmetric padding; choose the model mobilenetv2_100",
-        ),
+        ("mobilenetv2_100", folded_mobilenet.layout, "trained with SAME padding"),
+        ("tf_mobilenetv2_100", timm_mobilenet.layout, "trained with symmetric padding"),
     ],
 )
-def test_weights_of_the_other_padding_are_refused(name: str, layout: Layout, way_out: str) -> None:
+def test_weights_of_the_other_padding_are_refused(name: str, layout: Layout, why: str) -> None:
     """They have the same shapes, so nothing but the convention of their names tells them apart."""
     network = blank(name)
     arrays = {each: np.zeros(1, np.float32) for entry in layout(network) for each in entry.theirs}
-    with pytest.raises(WeightsError, match=way_out):
+    with pytest.raises(WeightsError, match=why):
         fill(network, arrays, layout, folded_mobilenet.unused, keep_head=True)
 
 

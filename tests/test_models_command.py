@@ -1,7 +1,7 @@
 """`sfumato models`, and the cost of a forward pass against counts by hand and published ones."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import equinox as eqx
@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from run_helpers import refused, succeeds
+from sfumato.networks.listed import listed
+from sfumato.networks.naming import short
 
+from sfumato.core.errors import ArgumentError
 from sfumato.features import by_name
 from sfumato.networks import catalog
-from sfumato.networks.counted import COUNTED, count
+from sfumato.networks.counted import describe
 from sfumato.networks.image_cost import forward_cost, multiply_adds, outline, parameters
-from sfumato.networks.input import Input
 
 
 def array(*shape: int) -> jax.ShapeDtypeStruct:
@@ -108,12 +110,17 @@ def test_abstract_and_real_networks_cost_the_same() -> None:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three known ones, and one that is not in the table."""
-    known = {name: catalog.find(name) for name in ("cnn", "wrn-16-4", "wrn-28-10")}
+    """Three known ones, and one more."""
+    known = {name: listed()[name] for name in ("cnn", "wrn-16-4", "wrn-28-10")}
     known["of-224"] = replace(
-        known["wrn-16-4"], name="of-224", input=Input(224, colors=3), weights=("a/b", "a/c", "a/d")
+        known["wrn-16-4"],
+        name="of-224",
+        shape=(224, 224, 3),
+        any_size=False,
+        classes=1_000,
+        weights=("a/b", "a/c", "a/d"),
     )
-    monkeypatch.setattr(catalog, "architectures", lambda: known)
+    monkeypatch.setattr("sfumato.cli.model_table.listed", lambda: known)
 
 
 def test_networks_are_listed_with_what_they_cost(few: None) -> None:
@@ -129,17 +136,17 @@ def test_networks_are_listed_with_what_they_cost(few: None) -> None:
     assert "224x224x3 " in shown and "  a/b and 2 more" in shown
 
 
-def test_the_table_has_all_networks() -> None:
+def test_the_list_has_all_networks() -> None:
     rows = json.loads(succeeds("models", "--json"))
-    assert [row["name"] for row in rows] == list(COUNTED) == list(catalog.architectures())
+    assert [row["name"] for row in rows] == list(catalog.architectures())
     assert all(row["multiply_adds"] > row["features"] * row["classes"] > 0 for row in rows)
 
 
 SMALLEST = {
-    min(each, key=lambda name: COUNTED[name].depth)
+    min(each, key=lambda name: listed()[name].depth)
     for each in (
-        [name for name, row in catalog.architectures().items() if row.family == family]
-        for family in {row.family for row in catalog.architectures().values()}
+        [name for name, row in listed().items() if row.family == family]
+        for family in {row.family for row in listed().values()}
     )
 }
 """One of each family."""
@@ -147,11 +154,61 @@ SMALLEST = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in SMALLEST else [pytest.mark.slow]) for name in COUNTED],
+    [pytest.param(each, marks=[] if each in SMALLEST else pytest.mark.slow) for each in listed()],
 )
-def test_the_table_is_what_is_counted(name: str) -> None:
-    found = count(catalog.find(name))
-    assert COUNTED[name] == found, f'in networks/counted.py: "{name}": {found},'
+def test_the_list_is_what_is_counted(name: str) -> None:
+    found = describe(catalog.find(name))
+    assert listed()[name] == found, f"in models/listed.json: {json.dumps(asdict(found))}"
+
+
+@pytest.mark.parametrize("name", listed())
+def test_the_list_says_of_an_image_what_the_network_says(name: str) -> None:
+    """Quick, for all of them."""
+    row, found = listed()[name], catalog.find(name)
+    own = found.input
+    assert (row.family, row.weights, row.mean, row.std) == (
+        found.family,
+        found.weights,
+        own.mean,
+        own.std,
+    )
+    assert (row.interpolation, row.any_size) == (own.interpolation, own.size is None)
+
+
+# -- names
+
+
+def test_short_names() -> None:
+    for given, name in {
+        "vit-b16": "vit_base_patch16_224",
+        "ViT-B/16": "vit_base_patch16_224",
+        "mobilenetv2": "mobilenetv2_100",
+        "vit-b16-384": "vit_base_patch16_384",
+        "tf-mobilenetv2": "tf_mobilenetv2_100",
+        "ResNet50": "resnet50",
+        "convnext-t": "convnext_tiny",
+        "wrn-28-10": "wrn-28-10",
+    }.items():
+        assert catalog.find(given).name == by_name.check(given) == name
+    assert len({short(name) for name in listed()}) == len(listed())
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ("resnet", ("several networks begin so: resnet18, resnet34,", "and 8 more")),
+        ("vit-s", ("vit_small_patch32_224",)),
+        ("resnet51", ("no such network", "did you mean resnet50?")),
+        ("scaterring", ("did you mean scattering?",)),
+        ("vi", ("no such network",)),
+        ("wrn-16", ("no such network", "wrn-DEPTH-WIDTH")),
+        ("", ("no such network",)),
+    ],
+)
+def test_names_that_are_none_or_several_are_refused(given: str, says: tuple[str, ...]) -> None:
+    with pytest.raises(ArgumentError) as refusal:
+        by_name.check(given)
+    assert all(words in str(refusal.value) for words in says), refusal.value
 
 
 def test_json_has_the_whole_numbers(few: None) -> None:

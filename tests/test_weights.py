@@ -28,7 +28,7 @@ from sfumato.networks.input import Input, Prepared
 from sfumato.weights import load, pretrained, save
 from sfumato.weights.configs import read_config
 from sfumato.weights.layout import Entry, fill, is_parameter, kernel, outlined, same, transposed
-from sfumato.weights.load import LAYOUTS
+from sfumato.weights.load import LAYOUTS, _is_whole
 
 MODEL = "wrn-10-1"
 INPUT = Input(8, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), "bilinear", 3)
@@ -306,12 +306,41 @@ def test_the_wrong_model_is_refused_and_the_right_one_named(directory: Path) -> 
     (directory / "config.json").write_text(json.dumps({"architecture": "resnet-of-mine"}))
     assert "made for 'resnet-of-mine', which is not here" in refusal(directory)
     (directory / "config.json").unlink()
-    assert (
-        f"does not say its model; name one of `sfumato models` (model=...); they fit {MODEL}"
-        in refusal(directory)
-    )
     for model in ("wrn-16-1", "cnn"):
-        assert refusal(directory, model=model).endswith(f"; they fit {MODEL}")
+        told = refusal(directory, model=model)
+        assert (
+            told.endswith(f"; they fit {MODEL}: give --model {MODEL} (model={MODEL!r})")
+            and told.count("fit") == 2
+        )
+
+
+def test_a_file_that_says_nothing_is_of_the_only_model_it_fits(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "config.json").unlink()
+    assert load(directory).architecture == MODEL
+    file = (directory / "model.safetensors").rename(
+        directory / "wrn-16-1.safetensors"
+    )  # a name is a hint, and may be wrong
+    assert load(file).architecture == MODEL
+    twin = replace(catalog.find(MODEL), name="twin")
+    known = catalog.architectures() | {"twin": twin}
+    monkeypatch.setattr(catalog, "architectures", lambda: known)
+    assert (
+        f"does not say its model; they fit {MODEL}, twin; choose one of them by --model (model=)"
+        in refusal(file)
+    )
+    assert load(file, "twin").architecture == "twin"
+    assert load(file.rename(directory / "twin.safetensors")).architecture == "twin"
+
+
+def test_vision_transformers_are_told_apart_by_their_positions() -> None:
+    """Those for 224 and 384 pixels fit the same files, since position embeddings can be resized."""
+    network = outline(catalog.find("vit_tiny_patch16_224"), (224, 224, 3), 7)
+    numbers = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(outlined(network)))
+    assert _is_whole("vit_tiny_patch16_224", numbers) and not _is_whole(
+        "vit_tiny_patch16_384", numbers
+    )
 
 
 def test_a_pinned_digest(directory: Path) -> None:

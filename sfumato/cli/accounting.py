@@ -49,9 +49,7 @@ def of_numbers(
     if sigma is None or n is None or batch is None or steps is None:
         missing = [name for name, value in given.items() if value is None]
         raise ArgumentError(
-            missing[0],
-            None,
-            "is missing: give a ledger, or all of --noise-multiplier, --n, --batch, --steps",
+            missing[0], None, "give a ledger, or all of --noise-multiplier, --n, --batch, --steps"
         )
     positive("noise_multiplier", sigma)
     delta = _delta(delta, n)

@@ -3,12 +3,9 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from sfumato import data
 from sfumato.core import files
-from sfumato.core.checks import large_delta
-from sfumato.core.errors import ArgumentError, DataError, RunError, on_one_line
+from sfumato.core.errors import ArgumentError, RunError
 from sfumato.data.listing import left_out_words
 from sfumato.plan import noise_bands, recipes, samplers
 from sfumato.plan.config import FeaturesConfig, Log, Published, TrainConfig
@@ -26,7 +23,6 @@ from sfumato.runs.directory import RunDirectory
 from sfumato.runs.estimate import Estimate, estimate
 from sfumato.runs.rehearsal import Device, rehearse
 from sfumato.runs.store import PRIVATE, write_store
-from sfumato.solve.linear_settings import weakness
 from sfumato.train.sgd_settings import SGDSettings
 
 
@@ -46,9 +42,10 @@ def train(config: TrainConfig, published: Published | None = None, timed: bool =
         config = _from_recipe(config, recipe, published.scale)
     if config.run.dry_run:
         plan = runs.plan_for(config)
-        _print_plan(plan, estimate(plan) if timed else None, as_json=config.run.log == "json")
+        guess, problem = _guess(plan) if timed else (None, "")
+        _print_plan(plan, guess, config.run.log == "json", problem)
         return
-    _print_result(runs.train(config), config.run.log)
+    _print_result(runs.train(config), config.run.log, warned=config.run.log == "bar")
 
 
 def _from_recipe(config: TrainConfig, recipe: Recipe, scale: float | None) -> TrainConfig:
@@ -133,45 +130,18 @@ def audit(
         )
 
 
-def list_data() -> None:
-    for name in data.names():
-        facts = data.published(name)
-        height, width, colors = facts.shape
-        counts = " + ".join(f"{count:,} {split}" for split, count in facts.counts.items())
-        print(
-            f"{name:<14} {height}x{width}x{colors}  {len(facts.classes):>3} classes  {counts:<28} {facts.title}"
-        )
-
-
-def data_info(name: str, data_dir: Path | None, unit: str | None = None) -> None:
-    """What is published (for a named data set) and what is on this machine. unit: as for `sfumato
-    train`, to be counted."""
-    if name in data.names():
-        facts = data.published(name)
-        print(f"{facts.title}\n  address  {facts.address}\n  license  {facts.license}")
-        for file in facts.files:
-            print(f"  file     {file.name}  (md5 {file.md5})")
+def _guess(plan: Plan) -> tuple[Estimate | None, str]:
+    """An estimate, or why there is none: a plan may be for a larger machine."""
     try:
-        found = data.describe(
-            name, data_dir=data_dir, options=data.ReadOptions(unit=unit), download=False
-        )
-    except DataError as error:
-        if name not in data.names():
+        return estimate(plan), ""
+    except ArgumentError as error:
+        if error.argument != "physical":
             raise
-        print(f"  here     no: {error}")
-        return
-    shape = "x".join(map(str, found.shape)) if found.shape else "unknown size"
-    counts = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
-    print(
-        f"  here     {found.path}\n  images   {counts}; {shape}\n  classes  {', '.join(map(on_one_line, found.classes))}"
-    )
-    if found.left_out:
-        print(f"  left out {left_out_words(found.left_out)}")
-    if found.units is not None:
-        print(f"  units    {found.units:,} train")
+        return None, f"none on this machine: {error}"
 
 
-def _print_plan(plan: Plan, guess: Estimate | None, as_json: bool) -> None:
+def _print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) -> None:
+    """problem: in place of a guess."""
     if as_json:
         seconds, memory = (None, None) if guess is None else (guess.seconds, guess.memory_bytes)
         print(
@@ -181,6 +151,7 @@ def _print_plan(plan: Plan, guess: Estimate | None, as_json: bool) -> None:
                     "spends": plan.spends,
                     "estimated_seconds": seconds,
                     "estimated_memory_bytes": memory,
+                    "warnings": plan.warnings(),
                 }
             )
         )
@@ -245,6 +216,7 @@ def _print_plan(plan: Plan, guess: Estimate | None, as_json: bool) -> None:
                 if not isinstance(value, str)
             ),
         ),
+        *([("estimate", problem)] if problem else []),
         *(
             []
             if guess is None
@@ -258,17 +230,12 @@ def _print_plan(plan: Plan, guess: Estimate | None, as_json: bool) -> None:
     ]
     for name, text in lines:
         print(f"{name:<9} {text}".replace(words.NBSP, " "))
-    _print_weakness(plan.to_json())
-
-
-def _print_weakness(plan: dict[str, Any]) -> None:
-    if problem := weakness(plan["epsilon"], plan["n"], len(plan["classes"]), plan["mu"]):
-        print(f"warning   {problem}")
-    if problem := large_delta(plan["delta"], plan["n"]):
+    for problem in plan.warnings():
         print(f"warning   {problem}")
 
 
-def _print_result(directory: RunDirectory, log: str) -> None:
+def _print_result(directory: RunDirectory, log: str, warned: bool = False) -> None:
+    """warned: what the public facts say against the plan was told before the run."""
     result = files.read_json(directory.file("result.json"))
     spent, found = result["spent"], directory.file("evaluation.json")
     evaluation = files.read_json(found) if found.exists() else None
@@ -301,7 +268,8 @@ def _print_result(directory: RunDirectory, log: str) -> None:
             print(f"warning   {problem}")
     else:
         print("accuracy  not measured: there are no evaluation images")
-    _print_weakness(plan)
+    for problem in [] if warned else Plan.from_json(plan).warnings():
+        print(f"warning   {problem}")
     ledger = Ledger.read(directory.path)
     _, _, neighbor = words.neighbors(ledger.relation, ledger.unit)
     print(

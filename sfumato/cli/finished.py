@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from sfumato.core.archive import MAX_PIXELS
 from sfumato.plan.config import Log
 
 
@@ -16,17 +17,21 @@ class Evaluate:
     """Evaluate a finished run's model on test images."""
 
     run: tyro.conf.Positional[Path]
+    """The run's directory."""
     data: str | None = None
     """Other labeled images with the same classes, all of them (or their test part, if they have
     one) [the run's own]."""
     data_dir: Path | None = None
+    """Where named data sets lie [as for the run]."""
     split: Literal["test", "validation"] = "test"
     """Of the run's own data set."""
+    max_pixels: int | None = None
+    """Largest image file that is decoded, width times height [the run's own limit]."""
 
     def __call__(self) -> None:
         from sfumato.runs import evaluating
 
-        evaluating.evaluate(self.run, self.data, self.data_dir, self.split)
+        evaluating.evaluate(self.run, self.data, self.data_dir, self.split, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Predict:
     and model.safetensors)."""
 
     run: tyro.conf.Positional[Path]
+    """The run's directory, or a copy of these two files."""
     images: tyro.conf.Positional[list[Path]]
     """Image files, folders with images at any depth, tables of images (.npy, .npz); for a run of
     `sfumato fit`, feature rows (a store or a file, labels are not needed)."""
@@ -42,11 +48,13 @@ class Predict:
     """Print one JSON object per image or row, with all probabilities."""
     out: Path | None = None
     """Write a .csv table with all probabilities instead of printing."""
+    max_pixels: int = MAX_PIXELS
+    """Largest image file that is decoded, width times height."""
 
     def __call__(self) -> None:
         from sfumato.runs import predicting
 
-        predicting.predict(self.run, self.images, self.json, self.out)
+        predicting.predict(self.run, self.images, self.json, self.out, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,7 @@ class Report:
     """Write a finished run's report.html again, and print its privacy statement."""
 
     run: tyro.conf.Positional[Path]
+    """The run's directory."""
     with_audit: bool = False
     """Also show what `sfumato audit` measured on the private images. No epsilon covers it: such a
     report is for you alone."""
@@ -71,6 +80,7 @@ class Audit:
     what these find."""
 
     run: tyro.conf.Positional[Path]
+    """The run's directory."""
     attack: Literal["whitebox", "one-run", "blackbox", "lira"] = "whitebox"
     """whitebox: every release is seen, against known gradients | one-run: images with wrong labels,
     one training | blackbox: many small models, the final one is seen | lira: membership inference
@@ -94,11 +104,13 @@ class Calibrate:
     """The noise multiplier that DP-SGD with Poisson sampling needs for a privacy budget."""
 
     epsilon: float
+    """The privacy budget of all steps."""
     n: int
     """Training examples."""
     batch: int
     """Expected batch size."""
     steps: int
+    """Number of steps."""
     delta: float | None = None
     """[the largest power of ten that is at most 1/(10 n) and 1e-5]"""
 
@@ -113,10 +125,15 @@ class Account:
     """The epsilon of a ledger (a file or a run directory), or of DP-SGD with the given numbers."""
 
     ledger: tyro.conf.Positional[Path | None] = None
+    """A file or a run's directory; or else give the four numbers."""
     noise_multiplier: float | None = None
+    """Standard deviation of the noise, in units of the clip norm."""
     n: int | None = None
+    """Training examples."""
     batch: int | None = None
+    """Expected batch size."""
     steps: int | None = None
+    """Number of steps."""
     delta: float | None = None
     """[the ledger's own, or the largest power of ten that is at most 1/(10 n) and 1e-5]"""
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from sfumato.core.archive import MAX_PIXELS
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
     DataConfig,
@@ -85,6 +86,8 @@ class RowSource:
     size: int | None = None
     """With --weights: side in pixels to which the network resizes its images [as the weights say].
     """
+    max_pixels: int = MAX_PIXELS
+    """With --data: largest image file that is decoded, width times height."""
 
 
 @dataclass(frozen=True)
@@ -204,4 +207,6 @@ def _on_rows(source: RowSource, rows: RowMap) -> TrainConfig:
         public=rows.public,
         rooted=rows.rooted,
     )
-    return TrainConfig(DataConfig(str(source.data), source.data_dir), method=method)
+    return TrainConfig(
+        DataConfig(str(source.data), source.data_dir, max_pixels=source.max_pixels), method=method
+    )

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from sfumato.core.archive import MAX_PIXELS
+
 
 @dataclass(frozen=True)
 class Recipes:
@@ -22,9 +24,9 @@ class List:
     """The named data sets."""
 
     def __call__(self) -> None:
-        from sfumato.cli import commands
+        from sfumato.runs import listings
 
-        commands.list_data()
+        listings.list_data()
 
 
 @dataclass(frozen=True)
@@ -32,14 +34,18 @@ class Info:
     """What is known of a data set without decoding an image."""
 
     data: tyro.conf.Positional[str]
+    """A name (`sfumato data list`), a folder or a .npz file."""
     data_dir: Path | None = None
+    """Where named data sets lie [$SFUMATO_DATA, or the user's cache]."""
     unit: str | None = None
     """Count units too: a regular expression on file names or a column, as for `sfumato train`."""
+    max_pixels: int = MAX_PIXELS
+    """Largest image file that is decoded, width times height."""
 
     def __call__(self) -> None:
-        from sfumato.cli import commands
+        from sfumato.runs import listings
 
-        commands.data_info(self.data, self.data_dir, self.unit)
+        listings.data_info(self.data, self.data_dir, self.unit, self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,9 @@ class Models:
     """The networks: parameters, cost of one image, resolution, public weights that fit."""
 
     name: tyro.conf.Positional[str | None] = None
-    """Only this one, in more detail."""
+    """Only this one, in more detail; a short name such as vit-b16 will do."""
     json: bool = False
+    """Print JSON, for programs."""
 
     def __call__(self) -> None:
         from sfumato.cli import model_table

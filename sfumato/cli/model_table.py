@@ -1,63 +1,38 @@
-"""`sfumato models`: what each network is and costs, and which public weights fit it."""
+"""`sfumato models`: what each network is and costs, and which public weights fit it.
+
+No JAX is imported for those that are listed.
+"""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-from sfumato.features import by_name
-from sfumato.networks import catalog
-from sfumato.networks.architecture import Architecture, Shape
-from sfumato.networks.counted import CLASSES, COUNTED, SMALL_CLASSES, count, counted_for
-
-
-@dataclass(frozen=True)
-class Row:
-    """shape: of the image it is counted for. any_size: it takes others, too. depth: blocks."""
-
-    name: str
-    family: str
-    parameters: int
-    multiply_adds: int
-    features: int
-    depth: int
-    shape: Shape
-    any_size: bool
-    classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    weights: tuple[str, ...]
-
-
-def describe(architecture: Architecture) -> Row:
-    """From the table of counts; a network that is not in it, such as another size of wide residual
-    network, is counted."""
-    found = COUNTED.get(architecture.name) or count(architecture)
-    (shape, classes), given = counted_for(architecture), architecture.input
-    return Row(
-        architecture.name,
-        architecture.family,
-        *found,
-        shape,
-        given.size is None,
-        classes,
-        given.mean,
-        given.std,
-        given.interpolation,
-        architecture.weights,
-    )
+from sfumato.networks.listed import CLASSES, FEATURES, SMALL_CLASSES, Listed, listed
+from sfumato.networks.naming import full_name
 
 
 def show(name: str | None, as_json: bool) -> str:
-    """All networks, or the one of that name. Raises ArgumentError for a name that is none."""
-    if name is None:
-        rows = [describe(each) for each in catalog.architectures().values()]
+    """All networks, or the one of that name. Raises ArgumentError for a name that is none. name:
+    "list" is all, as for data."""
+    if name in (None, "list"):
+        rows = list(listed().values())
         return json.dumps([asdict(row) for row in rows], indent=2) if as_json else _table(rows)
-    row = describe(catalog.find(name))
+    row = _find(str(name))
     return json.dumps(asdict(row), indent=2) if as_json else _page(row)
 
 
-def _table(rows: list[Row]) -> str:
+def _find(name: str) -> Listed:
+    """From the list; a network that is not in it, such as another size of wide residual network, is
+    made and counted."""
+    if name.startswith("wrn-") and name not in listed():
+        from sfumato.networks import catalog
+        from sfumato.networks.counted import describe
+
+        return describe(catalog.find(name))
+    return listed()[full_name(name, listed())]
+
+
+def _table(rows: list[Listed]) -> str:
     lines = [_line("name", "parameters", "mult-adds", "image", "features", "weights")]
     for row in rows:
         first, more = (
@@ -81,7 +56,7 @@ def _line(name: str, count: str, cost: str, image: str, features: str, weights: 
     return f"{name:<34} {count:>10} {cost:>10}  {image:<12} {features:>8}  {weights}".rstrip()
 
 
-def _page(row: Row) -> str:
+def _page(row: Listed) -> str:
     facts: dict[str, Any] = {
         "family": row.family,
         "parameters": f"{row.parameters:,} ({4 * row.parameters / 1e6:,.1f} MB in float32), its head for {row.classes:,} "
@@ -97,7 +72,7 @@ def _page(row: Row) -> str:
     return "\n".join([row.name, *(f"  {key:<11} {value}" for key, value in facts.items())])
 
 
-def _image(row: Row) -> str:
+def _image(row: Listed) -> str:
     return "x".join(map(str, row.shape)) + ("*" if row.any_size else "")
 
 
@@ -121,4 +96,4 @@ _NOTE = f"""\
 image      what the network sees; * also other sizes. Counted with {CLASSES:,} classes, for those with * with {SMALL_CLASSES}.
 mult-adds  multiply-adds of the forward pass of one image, which tables of networks call FLOPs.
 weights    names for --weights: a download from the Hugging Face hub; a file or directory serves as well.
-also       wrn-DEPTH-WIDTH of any size, and fixed features without weights: {", ".join(by_name.FEATURES)}."""
+also       wrn-DEPTH-WIDTH of any size, and fixed features without weights: {", ".join(FEATURES)}."""

@@ -14,6 +14,7 @@ from sfumato import __version__
 from sfumato.cli.finished import Account, Audit, Calibrate, Evaluate, Predict, Report
 from sfumato.cli.linear_heads import Features, Fit, Sweep, Tune
 from sfumato.cli.listings import Data, Models, Recipes
+from sfumato.cli.refusals import in_one_line, no_command
 from sfumato.cli.train import Pretrain, Resume, Train
 
 Command = (
@@ -35,7 +36,14 @@ Command = (
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
 
-
+_NAMES = tuple(each.__metadata__[0].name for each in get_args(Command))
+_CONFIG = (
+    tyro.conf.DisallowNone,
+    tyro.conf.FlagCreatePairsOff,
+    tyro.conf.PositionalMetavarFromFieldName,
+)
+"""None is no word to type; a flag has no --no-flag beside it, as none is on by default; a place is
+called by its name."""
 _ABOUT = "Differentially private image classification: from a folder of images to a private model and a report."
 
 
@@ -48,43 +56,30 @@ def parse(arguments: list[str]) -> Callable[[], None]:
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                Command,
-                prog="sfumato",
-                description=_ABOUT,
-                args=arguments,
-                config=(tyro.conf.DisallowNone,),
+                Command, prog="sfumato", description=_ABOUT, args=arguments, config=_CONFIG
             )
     except SystemExit as end:
         if end.code in (None, 0):
             raise
-        words = " ".join(line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines())
-        problem = (
-            words.removeprefix("Parsing error")
-            .removeprefix("Required options")
-            .split("For full helptext")[0]
-        )
-        where = " ".join(
-            ["sfumato", *(word for word in arguments[:1] if not word.startswith("-")), "--help"]
-        )
-        told = _mistyped(arguments) or " ".join(problem.split())
+        where = " ".join(["sfumato", *(word for word in arguments[:1] if word in _NAMES), "--help"])
+        told = _mistyped(arguments) or in_one_line(said.getvalue())
         print(f"sfumato: {told} (see `{where}`)", file=sys.stderr)
         sys.exit(2)
 
 
 def _mistyped(arguments: list[str]) -> str | None:
-    """The first option that the command does not have, and the one of its own that is most like it;
-    else None."""
-    own = _options(tuple(word for word in arguments[:2] if word in _commands()))
+    """The command that there is none of, or the first option that the command does not have, with
+    what is most like it; else None.
+    """
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in _NAMES:
+        return no_command(arguments[0], _NAMES)
+    own = _options(tuple(word for word in arguments[:2] if word in ("list", "info", *_NAMES)))
     given = [word.split("=")[0] for word in arguments if word.startswith("--")]
     wrong = next((word for word in given if own and word.replace("_", "-") not in own), None)
     if wrong is None:
         return None
     near = difflib.get_close_matches(wrong, sorted(own), n=1)
     return f"there is no option {wrong}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _commands() -> set[str]:
-    return {"list", "info"} | {each.__metadata__[0].name for each in get_args(Command)}
 
 
 def _options(command: tuple[str, ...]) -> set[str]:
@@ -97,7 +92,5 @@ def _options(command: tuple[str, ...]) -> set[str]:
         contextlib.redirect_stderr(io.StringIO()),
         contextlib.suppress(SystemExit),
     ):
-        tyro.cli(
-            Command, prog="sfumato", args=[*command, "--help"], config=(tyro.conf.DisallowNone,)
-        )
+        tyro.cli(Command, prog="sfumato", args=[*command, "--help"], config=_CONFIG)
     return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown.getvalue()))

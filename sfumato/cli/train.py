@@ -56,6 +56,7 @@ class Resume:
     """Continue a run that was stopped; its result is that of the uninterrupted run, bit for bit."""
 
     run: tyro.conf.Positional[Path]
+    """The run's directory."""
     log: Log | None = None
     """bar, json or quiet [as the run was started]."""
 
@@ -76,8 +77,11 @@ class Pretrain:
     model: str = "wrn-16-4"
     """A network: cnn | wrn-DEPTH-WIDTH | any of `sfumato models`."""
     epochs: int = 30
+    """Passes over the images."""
     batch: int = 128
+    """Images in a step."""
     learning_rate: float = 0.1
+    """At its largest."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     size: int | None = None

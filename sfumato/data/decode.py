@@ -4,6 +4,7 @@ What a file may hold beyond plain 8-bit RGB: a rotation in its EXIF data, a pale
 16 bits per sample, CMYK. All become uint8, upright, opaque (over white), with 3 channels or 1.
 """
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from sfumato.core.errors import ArgumentError
+from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.split import ReadOptions
 
 if TYPE_CHECKING:
@@ -22,29 +24,38 @@ THREADS = 2  # Pillow releases the interpreter lock while it decodes
 # Only these decoders ever see a user's file: some of Pillow's others start external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_LIMIT = threading.Lock()  # while Pillow's own limit, a global variable, is put aside
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
-def open_image(path: Path, formats: Sequence[str] = FORMATS) -> "Image":
-    """Open a file and read its header only. Pillow's limit on pixels (decompression bombs) stays in
-    force."""
+def open_image(path: Path, formats: Sequence[str] = FORMATS, most: int = MAX_PIXELS) -> "Image":
+    """Open a file and read its header only. Raises DataError where it announces more than `most`
+    pixels, in place of Pillow, whose limit is a global variable and whose words are of attacks.
+    """
     from PIL import Image
 
     if not path.is_file():  # a pipe would block for ever, a device never end
         raise OSError(f"{path} is not a regular file")
     Image.init()  # else Pillow knows only the decoders of the formats it met before
-    try:
-        return Image.open(path, formats=[name for name in formats if name in Image.OPEN])
-    except Image.DecompressionBombError:  # a mammogram is no attack
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-        raise OSError(
-            f"more than the {most:,} pixels that are decoded at most; store it smaller"
-        ) from None
+    with _LIMIT:
+        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(path, formats=[name for name in formats if name in Image.OPEN])
+        finally:
+            Image.MAX_IMAGE_PIXELS = theirs
+    width, height = image.size
+    if width * height > most:
+        image.close()
+        raise DataError(
+            f"{width:,} x {height:,} pixels, of more than {most:,}; raise the limit by --max-pixels "
+            f"{width * height} (max_pixels=), or store it smaller"
+        )
+    return image
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path, most: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) after EXIF orientation, from the header. Raises whatever Pillow raises."""
-    with open_image(path) as image:
+    with open_image(path, most=most) as image:
         width, height = image.size
         # Pillow decodes a PNG in search of EXIF data that its header does not announce.
         exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
@@ -55,7 +66,7 @@ def decode(path: Path, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
     """The pixels of one file. Raises whatever Pillow raises for unreadable ones."""
     from PIL import ImageOps
 
-    with open_image(path) as image:
+    with open_image(path, most=options.max_pixels) as image:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return _to_array(_fit(_plain(image, options.gray), options.resize))

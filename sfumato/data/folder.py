@@ -33,12 +33,7 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
     """
     listing = list_folder(root, options.unit)
     name = root.resolve().name
-    try:
-        shape: Shape | None = fitted_shape(
-            (*upright_size(root / listing.train.paths[0]), 3), options
-        )
-    except Exception:  # unreadable: `load` will name it, the facts are merely incomplete
-        shape = None
+    shape = _first_shape([root / path for path in listing.train.paths], options)
     n = {split: len(files.paths) for split, files in listing.parts.items()}
 
     def load() -> Loaded:
@@ -63,6 +58,24 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
         left_out=listing.left_out,
         named=True,
     )
+
+
+def _first_shape(paths: Sequence[Path], options: ReadOptions) -> Shape | None:
+    """The shape of the first image whose header can be read; None where none can. `load` will name
+    those that cannot. Raises DataError where the only headers that can be read are of images of too
+    many pixels.
+    """
+    too_large = None
+    for path in paths:
+        try:
+            return fitted_shape((*upright_size(path, options.max_pixels), 3), options)
+        except DataError as error:
+            too_large = too_large or DataError(f"{path}: {error}")
+        except Exception:  # Pillow raises many kinds
+            continue
+    if too_large:
+        raise too_large
+    return None
 
 
 def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:
@@ -131,7 +144,7 @@ def _common_shape(
     sizes: dict[str, tuple[int, int]] = {}
 
     def visit(path: str) -> None:
-        sizes[path] = upright_size(root / path)
+        sizes[path] = upright_size(root / path, options.max_pixels)
 
     unreadable |= _attempt(visit, paths, key=str)
     readable = [path for path in paths if path in sizes]

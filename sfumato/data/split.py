@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
+from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 
 
@@ -36,6 +38,7 @@ class ReadOptions:
     test_fraction    share held out as test where a data set has neither a test nor a validation split of its own
     share            share of the training images that is used at all
     seed             public; fixes who is held out and who is used
+    max_pixels       an image file of more is not decoded
     unit             who belongs together: "folder", a regular expression on file names, or the name of a column (see
                      `units.py`)
     """
@@ -47,8 +50,10 @@ class ReadOptions:
     share: float = 1.0
     seed: int = 0
     unit: str | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        whole("max_pixels", self.max_pixels)
         if self.resize is not None and not 1 <= self.resize <= 4096:
             raise ArgumentError("resize", self.resize, "give a side of 1 to 4096 pixels")
         check_fraction("test_fraction", self.test_fraction)

@@ -18,15 +18,9 @@ from sfumato.features.scattering import PlainScattering, Scattering
 from sfumato.networks import catalog
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
+from sfumato.networks.listed import FEATURES as FEATURES
+from sfumato.networks.naming import full_name
 
-FEATURES = (
-    "patches+scattering",
-    "patches",
-    "scattering",
-    "scatternet",
-    "encoder",
-    "encoder+patches+scattering",
-)
 GIVEN = "rows"
 """The model of those who bring their own features."""
 ENCODED_SHARES = (0.4, 0.36, 0.24)
@@ -39,10 +33,10 @@ def is_features(name: str) -> bool:
 
 
 def check(name: str) -> str:
-    """Raise ArgumentError unless `build` or `features` knows the name."""
-    if not is_features(name):
-        catalog.find(name)
-    return name
+    """The full name of a network, or of fixed features. Raises ArgumentError for any other."""
+    if is_features(name) or catalog.named(name):
+        return name
+    return full_name(name, catalog.architectures(), FEATURES)
 
 
 @lru_cache(maxsize=4)

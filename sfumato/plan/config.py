@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from sfumato.core.archive import MAX_PIXELS
 from sfumato.core.checks import choice, fraction, positive, probability, whole
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, Relation
@@ -40,6 +41,8 @@ class DataConfig:
     """Read images as one gray channel."""
     skip_unreadable: bool = False
     """Leave unreadable files out instead of stopping."""
+    max_pixels: int = MAX_PIXELS
+    """Largest image file that is decoded, width times height."""
 
     def check(self) -> None:
         """Raise ArgumentError for values that no data set could make right."""
@@ -50,6 +53,7 @@ class DataConfig:
         fraction("validation", self.validation)
         fraction("test_fraction", self.test_fraction)
         probability("share", self.share)
+        whole("max_pixels", self.max_pixels)
 
 
 @dataclass(frozen=True)

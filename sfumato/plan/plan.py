@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from sfumato.core.checks import privacy_target
+from sfumato.core.checks import large_delta, privacy_target
 from sfumato.core.errors import DataError
 from sfumato.data.listing import left_out_words
 from sfumato.data.source import DataInfo
@@ -30,7 +30,7 @@ from sfumato.privacy.releases import Release, tally_of
 from sfumato.sampling.samplers import Sampler, moved
 from sfumato.solve.covariance_settings import CovarianceSettings
 from sfumato.solve.linear_settings import METHODS as LINEAR
-from sfumato.solve.linear_settings import LinearSettings, automatic
+from sfumato.solve.linear_settings import LinearSettings, automatic, weakness
 from sfumato.train.sgd_settings import SGDSettings
 
 BEST_OF = "best of "
@@ -108,6 +108,11 @@ class Plan:
     def spends(self) -> float:
         """epsilon of all releases together; at most `epsilon`."""
         return accountants.epsilon(self.tally, self.delta, relation=self.relation)
+
+    def warnings(self) -> list[str]:
+        """What the public facts say against the plan."""
+        weak = weakness(self.epsilon, self.n, len(self.classes), self.mu)
+        return [problem for problem in (weak, large_delta(self.delta, self.n)) if problem]
 
     def on(self, n: int) -> "Plan":
         """The same plan for another number of training examples: for audits and estimates, which

@@ -5,7 +5,7 @@ the classes, how to read an image, and the privacy statement in numbers.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
+from sfumato.core.archive import MAX_PIXELS
 from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
@@ -121,9 +122,9 @@ class Classifier:
         height, width, colors = self.spec.shape
         return ReadOptions(resize=height if height == width else None, gray=colors == 1)
 
-    def read(self, path: Path) -> Float[np.ndarray, "1 h w c"]:
+    def read(self, path: Path, max_pixels: int = MAX_PIXELS) -> Float[np.ndarray, "1 h w c"]:
         """An image file as this model wants it: its number of channels and its size (resized and
-        center-cropped if not).
+        center-cropped if not). max_pixels: a file of more is not decoded.
 
         Raises DataError.
         """
@@ -137,9 +138,9 @@ class Classifier:
             )
             raise DataError(f"images={str(path)!r}: {problem}")
         try:
-            pixels = decode(path, self.reading)
-        except SfumatoError:
-            raise
+            pixels = decode(path, replace(self.reading, max_pixels=max_pixels))
+        except SfumatoError as error:
+            raise DataError(f"{path}: {error}") from None
         except Exception as error:  # Pillow raises many kinds
             raise DataError(
                 f"{path}: not a readable image ({' '.join(str(error).split())})"

@@ -84,16 +84,16 @@ class RunDirectory:
             f"work/{_BEGAN}": began,
         }.items():
             fields.check(name, value, fields.is_selected(plan))
+        aside = cls(path.with_name(f".{path.name}.{os.getpid()}.new"))
         try:
             make_directory(path.parent)
+            remove_directory(aside.path)
+            aside.path.mkdir(mode=0o700)
         except OSError as error:
             raise RunError(
                 f"out={str(path)!r}: cannot be created ({error.strerror}); choose another --out"
             ) from None
-        aside = cls(path.with_name(f".{path.name}.{os.getpid()}.new"))
-        remove_directory(aside.path)
         try:
-            aside.path.mkdir(mode=0o700)
             aside.work.mkdir()
             key.save(aside.key_file)
             write_json(aside.file("config.json"), config)

@@ -1,28 +1,40 @@
 """How long a run will take and how much memory: its own code, timed on images of random pixels."""
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from sfumato.clip.microbatch import program_memory
+from sfumato.clip.microbatch import free_memory, program_memory
+from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import Source
 from sfumato.features.extraction import CHUNK
+from sfumato.noise import NOISES
 from sfumato.plan.plan import Plan
 from sfumato.plan.unit_batches import grouped
-from sfumato.runs.jobs import build
-from sfumato.runs.progress import Quiet
-from sfumato.sampling.samplers import FullBatch
+from sfumato.runs.jobs import Job, build
+from sfumato.runs.progress import EpsilonMeter, Quiet
+from sfumato.runs.training import CURVE_POINTS
+from sfumato.sampling.samplers import FullBatch, Sampler
 from sfumato.solve.statistics import CHUNK as ROWS
 from sfumato.train.feed import physical_batches
+from sfumato.train.loop import State
+from sfumato.train.sgd_settings import SGDSettings
 
 _BASE_MEMORY = 0.6e9
 """Python, JAX and compiled code, in bytes; measured."""
 CELL = 90.0
 """Bytes of a number of the confusion matrix while it is written as the text of evaluation.json;
 measured."""
+_AROUND, _SOLVER = 7.0, 8.0
+"""Seconds: imports, plan, files and report of a run; to compile the stages of a solver on features.
+Measured on two cores."""
+SHOWN = 128
+"""Images on which an evaluation is timed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,9 @@ class Estimate:
 
 
 def estimate(plan: Plan) -> Estimate:
-    """Time a small copy of the plan on random images (nobody's) and scale it up."""
+    """Time a small copy of the plan on random images (nobody's) and scale it up. Raises
+    ArgumentError where it does not fit the memory of this machine.
+    """
     return _network(plan) if plan.features is None else _features(plan)
 
 
@@ -46,22 +60,30 @@ def _random_images(plan: Plan, n: int) -> Source:
 
 def _features(plan: Plan) -> Estimate:
     assert plan.features is not None
-    source = _random_images(plan, 512 if plan.weights is None else CHUNK)
+    source = _random_images(plan, 4 * CHUNK if plan.weights is None else CHUNK)
     images = plan.n * (plan.images_per_unit or 1)
-    build(plan, source, None, 0, _key(), Quiet())  # compile
-    began = time.monotonic()
-    job = build(plan.on(source.examples), source, None, 0, _key(), Quiet())
-    per_image = (time.monotonic() - began) / len(source)
+    shown = plan.n_validation or plan.n_test
+    jobs: list[Job] = []
+    compiling, per_copy = _timed(
+        lambda: jobs.append(build(plan.on(source.examples), source, None, 0, _key(), Quiet()))
+    )
+    job, per_image = jobs[-1], per_copy / len(source)
     rows_bytes = 4.0 * plan.features
     # A step reads every row it samples once and multiplies it by the weights twice: bound by
     # memory, 4 GB/s is modest.
     per_step = plan.sampler.expected_batch_size * rows_bytes / 4e9
-    fixed = (
-        _seconds(lambda: job.procedure.measure(job.procedure.start(), 0, _key())) * plan.n / ROWS
+    measuring, fixed = _timed(lambda: job.procedure.measure(job.procedure.start(), 0, _key()))
+    seconds = (
+        _AROUND
+        + _SOLVER
+        + compiling
+        + measuring
+        + per_image * (images + shown)
+        + per_step * job.procedure.steps
+        + 2 * fixed * plan.n / ROWS
     )
-    seconds = per_image * (images + plan.n_test) + per_step * job.procedure.steps + 2 * fixed + 15
     return Estimate(
-        seconds, _BASE_MEMORY + rows_bytes * (images + plan.n_test) * 1.15 + head_memory(plan)
+        seconds, _BASE_MEMORY + rows_bytes * (images + shown) * 1.15 + head_memory(plan)
     )
 
 
@@ -94,19 +116,71 @@ def head_memory(plan: Plan) -> float:
 
 
 def _network(plan: Plan) -> Estimate:
+    """The parts of a step, what a step takes besides (noise, optimizer), evaluations on the way,
+    epsilon on the way."""
     settings, most = plan.settings, plan.images_per_unit or 1
-    source = _random_images(plan, settings.physical * most)  # type: ignore[union-attr]
+    assert isinstance(settings, SGDSettings)
+    source, shown = (
+        _random_images(plan, settings.physical * most),
+        _random_images(replace(plan, images_per_unit=None), SHOWN),
+    )
     everybody = FullBatch(plan.sampler.steps, source.examples)
     job = build(
-        replace(plan, n=source.examples, sampler=everybody), source, None, 0, _key(), Quiet()
+        replace(plan, n=source.examples, sampler=everybody), source, shown, 0, _key(), Quiet()
     )
     state = job.procedure.start()
-    per_part = _seconds(lambda: job.procedure.measure(state, 0, _key()))
-    parts = plan.sampler.expected_batch_size / source.examples
-    views = max(1, settings.views)  # type: ignore[union-attr]
-    memory = _BASE_MEMORY + 4.0 * plan.parameters * 8 + _step_memory(job.procedure, state)
-    images = float(np.prod(plan.shape)) * (plan.n * most + 4 * views * len(source))
-    return Estimate(per_part * parts * job.procedure.steps + 15, memory + images)
+    needed = _step_memory(job.procedure, state)
+    if needed > free_memory():
+        raise ArgumentError(
+            "physical",
+            settings.physical,
+            f"so many examples at once need {needed / 1e9:.1f} GB, of which "
+            f"{free_memory() / 1e9:.1f} GB are free; take fewer",
+        )
+    compiling, per_part = _timed(lambda: job.procedure.measure(state, 0, _key()))
+    _, whole = _timed(lambda: _step(job.procedure, state))
+    each = _parts(plan.sampler, source.examples) * per_part + max(0.0, whole - per_part)
+    seconds = (
+        _AROUND
+        + compiling
+        + each * plan.sampler.steps
+        + _evaluations(plan, job, state)
+        + _epsilons(plan)
+    )
+    memory = _BASE_MEMORY + 4.0 * plan.parameters * 8 + needed
+    images = float(np.prod(plan.shape)) * (plan.n * most + 4 * max(1, settings.views) * len(source))
+    return Estimate(seconds, memory + images)
+
+
+def _parts(sampler: Sampler, physical: int) -> float:
+    """Of a batch, on average; each is padded to the same size."""
+    parts = sampler.expected_batch_size / physical
+    return math.ceil(parts) if isinstance(sampler, FullBatch) else max(1.0, parts + 0.5)
+
+
+def _step(procedure: Any, state: State) -> State:
+    """A release, as the loop makes it."""
+    mechanism = NOISES["gaussian"](procedure.mechanism(0))
+    bound = mechanism.bind(procedure.measure(state, 0, _key()), _key())
+    return procedure.absorb(state, 0, mechanism.release(bound))
+
+
+def _evaluations(plan: Plan, job: Job, state: State) -> float:
+    """Seconds: the learning curve's, and the last one."""
+    assert job.confusion is not None
+    confusion = job.confusion
+    compiling, each = _timed(lambda: confusion(state))
+    times = min(CURVE_POINTS, plan.sampler.steps) + 1
+    return compiling + each * times * (plan.n_validation or plan.n_test) / SHOWN
+
+
+def _epsilons(plan: Plan) -> float:
+    """Seconds: what was spent is shown after every step."""
+    events = [event for event, count in plan.tally.items() for _ in range(count)]
+    meter = EpsilonMeter(events, plan.delta, plan.relation)
+    began = time.monotonic()
+    meter.after(plan.sampler.steps // 2)
+    return (time.monotonic() - began) * min(EpsilonMeter.POINTS, plan.sampler.steps)
 
 
 def _step_memory(procedure: Any, state: dict[str, Any]) -> float:
@@ -125,12 +199,15 @@ def _step_memory(procedure: Any, state: dict[str, Any]) -> float:
     return float(program_memory(clipped_sum, shapes, procedure.physical))
 
 
-def _seconds(call) -> float:  # type: ignore[no-untyped-def]
-    """Of the second call; the first one compiles."""
+def _timed(call: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds: what compiling takes, and what a call takes after that."""
+    took = []
     for _ in range(2):
         began = time.monotonic()
-        np.asarray(next(iter(_leaves(call()))))
-    return time.monotonic() - began
+        for leaf in _leaves(call())[:1]:
+            np.asarray(leaf)
+        took.append(time.monotonic() - began)
+    return max(0.0, took[0] - took[1]), took[1]
 
 
 def _leaves(tree: object) -> list[Any]:

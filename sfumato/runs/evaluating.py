@@ -8,6 +8,8 @@ import numpy as np
 
 from sfumato import data
 from sfumato.core import files
+from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.source import Source
 from sfumato.plan.config import TrainConfig
@@ -20,13 +22,19 @@ from sfumato.runs.directory import RunDirectory
 from sfumato.train.evaluation import confusion
 
 
-def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) -> None:
+def evaluate(
+    path: Path, name: str | None, data_dir: Path | None, split: str, max_pixels: int | None = None
+) -> None:
     """On the run's own data set the result also replaces the one in the run directory and its
     report. Other images need nothing but the released model, model.json and model.safetensors.
+    max_pixels: of an image file that is decoded, None for the run's own limit, of other images the
+    customary one.
     """
+    if max_pixels is not None:
+        whole("max_pixels", max_pixels)
     if name is not None and not _is_own(path, name):
         classifier = Classifier.load(path)
-        source, which = _others(classifier, name, data_dir)
+        source, which = _others(classifier, name, data_dir, max_pixels or MAX_PIXELS)
         counts = confusion(classifier.probabilities, source)
     else:
         if name is None and not (path / "config.json").exists() and (path / "model.json").exists():
@@ -37,7 +45,7 @@ def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) ->
             )
         directory = RunDirectory.open(path)
         classifier = Classifier.load(path)
-        source = _own(directory, data_dir, split)
+        source = _own(directory, data_dir, split, max_pixels)
         which = f"{split} images of {source.name}"
         counts = confusion(classifier.probabilities, source)
         runs.write_evaluation(directory, source, counts)
@@ -55,9 +63,18 @@ def _is_own(path: Path, name: str) -> bool:
     )
 
 
-def _own(directory: RunDirectory, data_dir: Path | None, split: str) -> Source:
+def _own(
+    directory: RunDirectory, data_dir: Path | None, split: str, max_pixels: int | None
+) -> Source:
     config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
-    config = replace(config, data=replace(config.data, data_dir=data_dir or config.data.data_dir))
+    config = replace(
+        config,
+        data=replace(
+            config.data,
+            data_dir=data_dir or config.data.data_dir,
+            max_pixels=max_pixels or config.data.max_pixels,
+        ),
+    )
     splits = runs.open_splits(config)
     source = splits.test if split == "test" else splits.validation
     if source is None:
@@ -67,10 +84,12 @@ def _own(directory: RunDirectory, data_dir: Path | None, split: str) -> Source:
     return source
 
 
-def _others(classifier: Classifier, name: str, data_dir: Path | None) -> tuple[Source, str]:
+def _others(
+    classifier: Classifier, name: str, data_dir: Path | None, max_pixels: int
+) -> tuple[Source, str]:
     """(images, what they are). Nothing is held out: all of them are used, or the test part of a set
     that has one."""
-    options = replace(classifier.reading, test_fraction=0.0)
+    options = replace(classifier.reading, test_fraction=0.0, max_pixels=max_pixels)
     splits = (
         data.open_rows(Path(name), 0.0, replace(options, resize=None, gray=False))
         if classifier.on_rows

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError, on_one_line
 from sfumato.data.decode import SUFFIXES, THREADS
 from sfumato.runs.classifier import Classifier
@@ -37,8 +39,8 @@ class Answer:
 class Asked:
     """What a user names -> answers, in order. `failures`: what could not be read so far, and why."""
 
-    def __init__(self, classifier: Classifier, given: Sequence[Path]):
-        self._classifier, self._given = classifier, given
+    def __init__(self, classifier: Classifier, given: Sequence[Path], max_pixels: int = MAX_PIXELS):
+        self._classifier, self._given, self._max_pixels = classifier, given, max_pixels
         self.failures: list[tuple[str, str]] = []
 
     @property
@@ -80,7 +82,7 @@ class Asked:
     def _images(self, paths: list[Path]) -> Iterator[Answer]:
         def read(path: Path) -> Any:
             try:
-                return self._classifier.read(path)
+                return self._classifier.read(path, self._max_pixels)
             except SfumatoError as error:
                 return error
 
@@ -130,7 +132,9 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLES
 
 
-def predict(path: Path, given: Sequence[Path], as_json: bool, out: Path | None) -> None:
+def predict(
+    path: Path, given: Sequence[Path], as_json: bool, out: Path | None, max_pixels: int = MAX_PIXELS
+) -> None:
     """Answers on standard output, or in a table. What has no answer is named at the end, on
     standard error, and the exit code is then 1; where nothing has one, DataError.
     """
@@ -140,8 +144,9 @@ def predict(path: Path, given: Sequence[Path], as_json: bool, out: Path | None) 
         )
     if out is not None:
         _check(out, as_json)
+    whole("max_pixels", max_pixels)
     classifier = Classifier.load(path)
-    asked = Asked(classifier, given)
+    asked = Asked(classifier, given, max_pixels)
     classes, answered = classifier.spec.classes, 0
     with _writer(out, as_json, classes, asked.tables) as write:
         for answer in asked:

@@ -58,6 +58,7 @@ def pretrain(config: PretrainConfig) -> None:
         test_fraction=where.test_fraction,
         share=where.share,
         seed=config.settings.seed,
+        max_pixels=where.max_pixels,
     )
     splits = data.open(
         where.data, data_dir=where.data_dir, validation=where.validation, options=options

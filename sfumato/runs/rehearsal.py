@@ -101,11 +101,9 @@ def _public(recipe: Recipe, config: TrainConfig) -> PublicWeights | None:
     learned from."""
     if recipe.weights is None or config.method.weights is not None:
         return None
-    own = (
-        input_of(config.method.model, config.method.size, None)
-        or catalog.find(config.method.model).input
-    )
-    return PublicWeights(f"learned from {recipe.weights}", "0" * 64, config.method.model, own)
+    model = catalog.find(config.method.model)
+    own = input_of(model.name, config.method.size, None) or model.input
+    return PublicWeights(f"learned from {recipe.weights}", "0" * 64, model.name, own)
 
 
 def _caveats(recipe: Recipe) -> list[tuple[str, str]]:

@@ -62,10 +62,10 @@ class Saveable:
             "format": _FORMAT,
             "kind": self._saved_as,
             "params": params,
-            "classes": _listed(self.classes_),  # type: ignore
-            "epsilon": self.epsilon_,
+            "classes": _listed(self.classes_),  # type: ignore[attr-defined]
+            "epsilon": self.epsilon_,  # type: ignore[attr-defined]
             **facts,
-        }  # type: ignore[attr-defined]
+        }
         _write(path, own, arrays)
 
     @classmethod

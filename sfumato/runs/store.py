@@ -71,6 +71,7 @@ def write_store(config: FeaturesConfig) -> Store:
         test_fraction=where.test_fraction,
         share=where.share,
         unit=config.unit,
+        max_pixels=where.max_pixels,
     )
     splits = data.open(
         where.data, data_dir=where.data_dir, validation=where.validation, options=options

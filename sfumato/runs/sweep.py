@@ -6,7 +6,6 @@ publishes the curve has spent their composition, which is stated. The line witho
 its name says.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from sfumato.core import files
-from sfumato.core.checks import choice, large_delta, positive, whole
+from sfumato.core.checks import choice, positive, whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
+from sfumato.data.copies import copies_in
 from sfumato.data.source import DataInfo, Source
 from sfumato.features.heads import Sphere
 from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
@@ -34,7 +34,7 @@ from sfumato.runs.progress import Progress, make_progress
 from sfumato.runs.training import open_splits, say_skipped, tell
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
-from sfumato.solve.linear_settings import METHODS, LinearSettings, weakness
+from sfumato.solve.linear_settings import METHODS, LinearSettings
 from sfumato.train.loop import run
 
 MOST_ROWS = 20_000
@@ -96,8 +96,8 @@ def sweep(config: SweepConfig) -> str:
     }
     progress = make_progress(config.log)
     say_skipped(splits, progress)
-    promise = _problems(plans.values())
-    tell((*spoiled, *promise), progress)
+    promise = [problem for plan in plans.values() for problem in plan.warnings()]
+    tell(dict.fromkeys((*spoiled, *promise, *copies_in(splits.train, held_out))), progress)
     try:
         rows = _rows(
             plans[config.methods[0], min(config.epsilons)], splits.train, held_out, progress
@@ -113,16 +113,6 @@ def sweep(config: SweepConfig) -> str:
         f"{info.name}, {plans[next(iter(plans))].model}",
     )
     return told + "".join(f"\nwarning   {problem}" for problem in promise)
-
-
-def _problems(plans: Collection[Plan]) -> list[str]:
-    """What promises or buys little: each said once."""
-    weak = [weakness(each.epsilon, each.n, len(each.classes), each.mu) for each in plans]
-    return [
-        problem
-        for problem in dict.fromkeys((*weak, *(large_delta(each.delta, each.n) for each in plans)))
-        if problem
-    ]
 
 
 def fit_once(

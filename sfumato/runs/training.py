@@ -15,6 +15,7 @@ from sfumato.core import files
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
+from sfumato.data.copies import copies_in
 from sfumato.data.listing import left_out_words
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.features import by_name
@@ -117,7 +118,8 @@ def train(config: TrainConfig) -> RunDirectory:
         closing(make_progress(config.run.log)) as progress,
     ):
         tell_left_out(plan.left_out, progress)
-        tell(problems, progress)
+        copied = copies_in(splits.train, splits.evaluated(config.data.validation))
+        tell((*plan.warnings(), *problems, *copied), progress)
         _fit(directory, config, plan, splits, key, ledger, progress)
     return _end(directory)
 
@@ -196,8 +198,8 @@ def _fit(
     progress: Progress,
 ) -> None:
     began = time.monotonic()
-    say_skipped(splits, progress)
     held_out = splits.evaluated(config.data.validation)
+    say_skipped(splits, progress)
     job = build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
     recorder = Recorder(directory, config, plan, job, ledger, progress)
@@ -408,6 +410,7 @@ def read_options(config: TrainConfig) -> data.ReadOptions:
         share=where.share,
         seed=config.run.seed,
         unit=config.units.unit,
+        max_pixels=where.max_pixels,
     )
 
 

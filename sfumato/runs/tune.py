@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from sfumato.core.checks import choice, default_delta, large_delta, positive
+from sfumato.core.checks import choice, default_delta, positive
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
+from sfumato.data.copies import copies_in
 from sfumato.data.source import Source, Splits
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
@@ -46,7 +47,7 @@ from sfumato.runs.training import (
     write_result,
 )
 from sfumato.solve.labeled_rows import Rows, scores_of
-from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule, weakness
+from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule
 from sfumato.train.evaluation import accuracy, count
 
 
@@ -108,10 +109,7 @@ def tune(config: TuneConfig) -> str:
         )
     spoiled = finite.checked(splits, splits.validation)
     plan, key = _plan(config, splits), SecretKey.from_entropy()
-    promise = (
-        weakness(plan.epsilon, plan.n, len(plan.classes), plan.mu),
-        large_delta(plan.delta, plan.n),
-    )
+    promise = plan.warnings()
     asked = config.base.to_json() | {
         "method": ",".join(config.methods),
         "out": str(config.out),
@@ -119,7 +117,7 @@ def tune(config: TuneConfig) -> str:
     }
     directory = RunDirectory.create(config.out, key, asked, plan.to_json(), {})
     progress = make_progress(config.log)
-    tell((*spoiled, *promise), progress)
+    tell((*spoiled, *promise, *copies_in(splits.train, splits.validation)), progress)
     try:
         with Ledger.open(directory.path) as ledger:
             winner = _run(directory, config, plan, splits, key, ledger, progress)
@@ -136,7 +134,7 @@ def tune(config: TuneConfig) -> str:
         f"accuracy  {100 * accuracy(winner.confusion):.2f} % of {held_out:,} held-out rows (chosen on them, so a little "
         f"flattering)\n"
         f"privacy   epsilon {spent:.6g}, delta {plan.delta:g}, the choice among about {config.fits:g} fits included\n"
-        + "".join(f"warning   {problem}\n" for problem in promise if problem)
+        + "".join(f"warning   {problem}\n" for problem in promise)
         + f"report    {report}\nmodel     {directory.file('model.safetensors')}"
     )
 

@@ -46,11 +46,8 @@ def padded_as(
     points of accuracy."""
     if network.stem.padding == padding:
         return convert
-    right = "tf_mobilenetv2_100" if padding == "SAME" else "mobilenetv2_100"
 
     def refuse(*arrays: np.ndarray) -> np.ndarray:
-        raise WeightsError(
-            f"weights do not fit: they were trained with {padding} padding; choose the model {right}"
-        )
+        raise WeightsError(f"they were trained with {padding} padding")
 
     return refuse

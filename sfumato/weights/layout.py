@@ -105,8 +105,8 @@ def _converted(
     left_over = sorted(name for name in arrays if name not in used and not unused(name))
     if any(name.endswith(_STATISTICS) for name in left_over):
         raise WeightsError(
-            f"weights do not fit: they have BatchNorm statistics ({_listed(left_over)}), for which the network "
-            "has no place; choose a model that folds them (such as resnet50), or other weights"
+            f"they have BatchNorm statistics ({_listed(left_over)}), for which the network "
+            "has no place, unlike those that fold them (such as resnet50)"
         )
     _refuse("the file lacks", missing)
     _refuse("the network has no place for", left_over)
@@ -137,9 +137,7 @@ def _converted(
 
 def _refuse(problem: str, names: list[str]) -> None:
     if names:
-        raise WeightsError(
-            f"weights do not fit: {problem} {_listed(names)}; choose the model they were made for"
-        )
+        raise WeightsError(f"{problem} {_listed(names)}")
 
 
 def _listed(names: list[str]) -> str:

@@ -14,10 +14,10 @@ from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.networks import catalog
 from sfumato.networks.architecture import Architecture, Shape
 from sfumato.networks.backbone import Backbone
-from sfumato.networks.counted import COUNTED, counted_for
 from sfumato.networks.image_cost import outline
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
+from sfumato.networks.listed import listed
 from sfumato.weights import files, own, places
 from sfumato.weights.configs import read_config
 from sfumato.weights.layout import Arrays, fill, fits
@@ -84,8 +84,15 @@ class Weights:
             related = any(
                 name in self.arrays for entry in layout.layout(network) for name in entry.theirs
             )
-            suggestion = _suggestion(self.arrays, self._family if related else None)
-            raise WeightsError(f"{self.source}: {error}{suggestion}") from None
+            others = _fitting(self.arrays, self._family if related else None)
+            way_out = (
+                "fetch them again"
+                if _fits(catalog.find(self.architecture), self.arrays)
+                else _way_out(others)
+            )
+            raise WeightsError(
+                f"{self.source}: weights do not fit {self.architecture}: {error}; {way_out}"
+            ) from None
 
     def prepared(self, classes: int | None = None, size: int | None = None) -> Prepared:
         """The network behind its input. classes: of a new head of zeros; None keeps the weights'
@@ -120,31 +127,20 @@ def load(
     lays it out, or from the hub by OWNER/NAME, which is downloaded to the hub's cache (`cache_dir`)
     when there is a network and it is not there yet.
 
-    model: the architecture, for files that do not say. Behind the name, @sha256:DIGEST has only
-    that file accepted; so has a FILE.sha256 beside it. Raises ArgumentError for an unknown model,
-    and WeightsError.
+    model: the architecture. Left out, it is what the file says, else the only one whose names and
+    shapes are the file's. Behind the name, @sha256:DIGEST has only that file accepted; so has a
+    FILE.sha256 beside it. Raises ArgumentError for an unknown model, and WeightsError.
     """
     wanted = None if model is None else catalog.find(model)
     place = places.find(str(name_or_path), None if cache_dir is None else Path(cache_dir))
     raw = files.read(place.file, place.sha256)
     try:
         facts = own.facts(raw) or read_config(place.config, place.preprocessor)
+        architecture = _architecture(
+            raw.arrays, wanted, facts.architecture, place.file.name.split(".")[0]
+        )
     except WeightsError as error:
         raise WeightsError(f"{place.source}: {error}") from None
-    architecture = wanted or _known(facts.architecture or place.file.name.split(".")[0])
-    if architecture is None:
-        why = (
-            f"made for {facts.architecture!r}, which is not here"
-            if facts.architecture
-            else "the file does not say its model"
-        )
-        raise WeightsError(
-            f"{place.source}: {why}; name one of `sfumato models` (model=...){_suggestion(raw.arrays)}"
-        )
-    if wanted and (said := _known(facts.architecture)) and said.name != wanted.name:
-        raise WeightsError(
-            f"{place.source}: made for {said.name}, not for {wanted.name}; choose that model, or none"
-        )
     return Weights(
         raw.arrays,
         architecture.name,
@@ -153,6 +149,34 @@ def load(
         place.source,
         raw.sha256,
     )
+
+
+def _architecture(
+    arrays: Arrays, wanted: Architecture | None, said: str | None, file_name: str
+) -> Architecture:
+    """Whose the arrays are. wanted: as the user says. said: as the file or its configuration says;
+    else its name is a hint, and names and shapes decide. Raises WeightsError.
+    """
+    stated = None if said is None else _known(said)
+    if wanted is not None:
+        if stated is not None and stated.name != wanted.name:
+            raise WeightsError(
+                f"made for {stated.name}, not for {wanted.name}; give {_by_flag(stated.name)}, or none"
+            )
+        return wanted
+    if stated is not None:
+        return stated
+    if said is not None:
+        raise WeightsError(f"made for {said!r}, which is not here; {_way_out(_fitting(arrays))}")
+    hint = _known(file_name)
+    if hint is not None and _fits(hint, arrays):
+        return hint
+    fitting = _fitting(arrays)
+    if len(fitting) == 1:
+        return catalog.find(fitting[0])
+    if hint is not None and not fitting:
+        return hint  # whose refusal says what is missing
+    raise WeightsError(f"the file does not say its model; {_way_out(fitting)}")
 
 
 def pretrained(
@@ -170,9 +194,9 @@ def pretrained(
     return load(name_or_path, model, cache_dir).prepared(classes, size)
 
 
-def _known(name: str | None) -> Architecture | None:
+def _known(name: str) -> Architecture | None:
     try:
-        return None if name is None else catalog.find(name)
+        return catalog.named(name)
     except ArgumentError:
         return None
 
@@ -209,16 +233,45 @@ def _outputs(module: ModuleType, network: Backbone, arrays: Arrays) -> int:
     return int(np.asarray(bias.convert(*(arrays[name] for name in bias.theirs))).size)
 
 
-def _suggestion(arrays: Arrays, family: str | None = None) -> str:
-    """ "; they fit ...": the networks of the catalog (of one family) whose names and shapes are
-    those of the file."""
+def _way_out(fitting: list[str]) -> str:
+    """For weights that fit these networks of the catalog."""
+    if not fitting:
+        return (
+            "they fit no network that `sfumato models` lists; choose the model they were made for by --model (model=), or "
+            "take other weights"
+        )
+    if len(fitting) == 1:
+        return f"they fit {fitting[0]}: give {_by_flag(fitting[0])}"
+    return f"they fit {', '.join(fitting)}; choose one of them by --model (model=)"
+
+
+def _by_flag(model: str) -> str:
+    """On the command line, and in Python."""
+    return f"--model {model} (model={model!r})"
+
+
+def _fitting(arrays: Arrays, family: str | None = None) -> list[str]:
+    """The networks of the catalog (of one family) whose names and shapes are those of the file. Of
+    those that differ in the size of their image alone, the one whose position embeddings need no
+    resizing.
+    """
     numbers = sum(array.size for array in arrays.values())
     fitting = [
         each.name
         for each in catalog.architectures().values()
         if family in (None, each.family) and _may_fit(each, numbers) and _fits(each, arrays)
     ]
-    return f"; they fit {', '.join(fitting)}" if fitting else ""
+    return [name for name in fitting if _is_whole(name, numbers)] or fitting
+
+
+def _is_whole(name: str, numbers: int) -> bool:
+    """Is a file of so many numbers this network as it is, with a head of any number of outputs or
+    none?"""
+    found = listed().get(name)
+    if found is None:
+        return False
+    outputs, rest = divmod(numbers - found.trunk, found.features + 1)
+    return rest == 0 and outputs >= 0
 
 
 def _may_fit(architecture: Architecture, numbers: int) -> bool:
@@ -226,12 +279,10 @@ def _may_fit(architecture: Architecture, numbers: int) -> bool:
     be folded and a head of many classes are allowed for. Spares building most networks, which takes
     long.
     """
-    counted = COUNTED.get(architecture.name)
-    if counted is None:
+    found = listed().get(architecture.name)
+    if found is None:
         return True
-    head = counted.features + 1
-    trunk = counted.parameters - head * counted_for(architecture)[1]
-    return 0.9 * trunk <= numbers <= 1.2 * trunk + head * _MOST_CLASSES
+    return 0.9 * found.trunk <= numbers <= 1.2 * found.trunk + (found.features + 1) * _MOST_CLASSES
 
 
 def _fits(architecture: Architecture, arrays: Arrays) -> bool:

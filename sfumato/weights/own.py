@@ -47,7 +47,7 @@ def save(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ArgumentError("path", str(path), "give a name that ends in .safetensors")
-    catalog.find(architecture)
+    architecture = catalog.find(architecture).name
     if classes and len(classes) != len(prepared.network.head.bias):
         raise ArgumentError(
             "classes",
