@@ -20,7 +20,8 @@ from pathlib import Path
 
 from record import machine, write_section
 
-DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+from sfumato.data.named import default_data_dir
+
 TITLE = "Transfer: CIFAR-100 to CIFAR-10"
 
 
@@ -108,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--epsilon", type=float, default=3.0)
     parser.add_argument("--model", default="wrn-10-2")
     parser.add_argument("--epochs", type=int, default=6)

@@ -638,7 +638,7 @@ MUTATIONS = (
     ),
     bug(
         "images of one unit on two sides",
-        "data.shelf:Shelf.open",
+        "data.lazy:LazyDataset.open",
         "owners or loaded.names",
         "loaded.names",
         "test_unit_runs.py::test_all_images_of_a_unit_are_on_one_side_and_the_facts_count_units",
@@ -663,8 +663,8 @@ MUTATIONS = (
     bug(
         "augmentation from the public seed",
         "runs.jobs:_on_images",
-        'secret.stream("views")',
-        'public_stream(seed, "views")',
+        "secret.words(",
+        "SecretKey.from_insecure_seed(seed).words(",
         "test_augmentation.py::test_views_are_a_function_of_the_secret_key_and_not_of_the_public_seed",
         "array_equal",
     ),

@@ -150,7 +150,7 @@ def test_open_fetches_what_is_missing_once(
 def test_cifar_comes_as_an_archive(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = tar_gz("cifar-100-binary", cifar_files("cifar100", "binary"))
+    archive = tar_gz("cifar-100-binary", cifar_files("cifar100"))
     publish(monkeypatch, server, "cifar100", {"cifar-100-binary.tar.gz": archive})
     seen: list[str] = []
     here, mirror = tmp_path / "here", address(server)
@@ -175,7 +175,6 @@ def test_without_the_file_the_error_says_what_to_put_where(
         "data='cifar10'",
         "answered 404",
         "cifar-10-binary.tar.gz",
-        "cifar-10-python.tar.gz",
         "https://www.cs.toronto.edu/~kriz/",
         str(tmp_path / "here" / "cifar10"),
     ):

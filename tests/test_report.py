@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from sfumato.core.errors import RunError
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
@@ -23,7 +23,7 @@ from sfumato.privacy.risks import risks
 from sfumato.report import RunFacts, as_text, model_card, privacy_statement, write_report
 from sfumato.report.accuracy import total, with_interval
 from sfumato.report.figures import privacy_curve
-from sfumato.report.intervals import Score, clopper_pearson
+from sfumato.report.intervals import Score
 from sfumato.report.statement import attack_bounds, group_guarantee, largest_true_positive_rate
 from sfumato.report.words import duration, epsilon, number, percent, plural, power, risk
 
@@ -401,16 +401,14 @@ def test_group_guarantee() -> None:
 # intervals
 
 
-def test_clopper_pearson_against_scipy_and_published_values() -> None:
-    from scipy.stats import binomtest
-
-    for right, n in ((0, 10), (3, 10), (10, 10), (8950, 10000), (1, 1)):
-        exact = binomtest(right, n).proportion_ci(0.95, method="exact")
-        assert clopper_pearson(right, n) == pytest.approx((exact.low, exact.high), abs=1e-10)
-    assert clopper_pearson(0, 20)[1] == pytest.approx(1 - 0.025 ** (1 / 20))
-    assert clopper_pearson(0, 0) == (0.0, 1.0)
+def test_intervals_of_an_accuracy_by_hand_and_at_the_ends() -> None:
+    assert Score(0, 20).interval == pytest.approx((0, 1 - 0.025 ** (1 / 20)))
+    assert Score(20, 20).interval == pytest.approx((0.025 ** (1 / 20), 1))
+    low, high = Score(8950, 10000).interval
+    assert binom.sf(8949, 10000, low) == pytest.approx(0.025) == binom.cdf(8950, 10000, high)
+    assert Score(0, 0).interval == (0.0, 1.0)
     with pytest.raises(ValueError):
-        clopper_pearson(3, 2)
+        _ = Score(3, 2).interval
 
 
 def test_accuracy_with_interval_reads_as_promised() -> None:

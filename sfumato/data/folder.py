@@ -1,4 +1,4 @@
-"""A folder of images -> `Shelf`. What lies in it is `listing`'s matter, one file's pixels are
+"""A folder of images -> `LazyDataset`. What lies in it is `listing`'s matter, one file's pixels are
 `decode`'s."""
 
 import math
@@ -11,8 +11,8 @@ import numpy as np
 
 from sfumato.core.errors import DataError
 from sfumato.data.decode import THREADS, decode, decode_many, fitted_shape, upright_size
+from sfumato.data.lazy import LazyDataset, LoadedDataset
 from sfumato.data.listing import Files, Listing, list_folder
-from sfumato.data.shelf import Loaded, Shelf
 from sfumato.data.source import Read, Source
 from sfumato.data.split import ReadOptions
 from sfumato.data.units import owners_by_pattern
@@ -25,7 +25,7 @@ Shape = tuple[int, int, int]
 Reasons = dict[str, str]  # relative path -> why it cannot be read
 
 
-def find_folder(root: Path, options: ReadOptions) -> Shelf:
+def find_folder(root: Path, options: ReadOptions) -> LazyDataset:
     """The data set in `root`; only directory entries and one header are read. Raises DataError.
 
     Its counts include files that will turn out unreadable: `open` with `skip_unreadable` may then
@@ -41,7 +41,7 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
         shape = None
     n = {split: len(files.paths) for split, files in listing.parts.items()}
 
-    def load() -> Loaded:
+    def load() -> LoadedDataset:
         return _load(listing, name, options)
 
     def owners(pattern: str) -> dict[str, list[str]]:
@@ -50,7 +50,7 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
             for split, files in listing.parts.items()
         }
 
-    return Shelf(
+    return LazyDataset(
         name,
         str(root),
         listing.classes,
@@ -65,7 +65,7 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
     )
 
 
-def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:
+def _load(listing: Listing, name: str, options: ReadOptions) -> LoadedDataset:
     """Read every file once: to keep its pixels, or (too many to keep) to know that it can be read."""
     paths = [path for files in listing.parts.values() for path in files.paths]
     unreadable: Reasons = {}
@@ -112,7 +112,7 @@ def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:
         for path, name in zip(listing.train.paths, listing.train.names, strict=True)
         if path in rows
     )
-    return Loaded(
+    return LoadedDataset(
         sources["train"],
         names,
         sources.get("test"),

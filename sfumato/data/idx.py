@@ -15,14 +15,14 @@ from jaxtyping import UInt8
 
 from sfumato.core.archive import most
 from sfumato.core.errors import DataError
+from sfumato.data.lazy import ArrayFiles, ImagesAndLabels
 from sfumato.data.published import REGISTRY, Published
-from sfumato.data.shelf import Arrays, Held
 
 UINT8 = 8
 PARTS = {"train": "train", "test": "t10k"}
 
 
-def find_idx(row: Published, place: Path) -> Held | None:
+def find_idx(row: Published, place: Path) -> ArrayFiles | None:
     """The four IDX files in `place`, or None where one of them is missing. Raises DataError on
     damaged ones."""
     keys = [(part, kind) for part in PARTS for kind in ("images", "labels")]
@@ -45,10 +45,10 @@ def find_idx(row: Published, place: Path) -> Held | None:
             )
         counts[part] = n
 
-    def read_part(part: str) -> Arrays:
+    def read_part(part: str) -> ImagesAndLabels:
         return read_idx(files[part, "images"], 3)[..., None], read_idx(files[part, "labels"], 1)
 
-    return Held(
+    return ArrayFiles(
         str(place), counts["train"], counts["test"], lambda: (read_part("train"), read_part("test"))
     )
 

@@ -26,9 +26,9 @@ class Published:
     address: str  # where it comes from; the files lie directly below
     license: str
     files: tuple[RemoteFile, ...] = ()  # what a download fetches
-    alternatives: tuple[RemoteFile, ...] = ()  # what serves as well, when put there by hand
+    not_read: tuple[str, ...] = ()  # other forms of the same images, which are refused by name
     folders: tuple[str, ...] = ()  # names of sub-folders of a data directory that may hold it
-    layouts: tuple[str, ...] = ()  # tried in this order; see named.py
+    layout: str = ""  # of its files; see named.py
     first_test_labels: tuple[
         int, ...
     ] = ()  # tells MNIST from Fashion-MNIST, whose files have the same names
@@ -50,13 +50,6 @@ def _idx_files(*md5: str) -> tuple[RemoteFile, ...]:
 
 _DIGITS = tuple(str(k) for k in range(10))
 _KRIZHEVSKY = "no license stated by the authors; cite A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
-_CIFAR_LAYOUTS = (
-    "binary",
-    "python",
-    "binary_archive",
-    "python_archive",
-    "mosaic",
-)  # exact forms before the packed one
 _FASHION = (
     "T-shirt/top",
     "Trouser",
@@ -118,7 +111,7 @@ _TABLE = (
         ),
         (),
         ("mnist", "MNIST", "MNIST/raw"),
-        ("idx",),
+        "idx",
         (7, 2, 1, 0, 4, 1, 4, 9, 5, 9),
     ),
     Published(
@@ -137,7 +130,7 @@ _TABLE = (
         ),
         (),
         ("fashion_mnist", "fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),
-        ("idx",),
+        "idx",
         (9, 2, 1, 1, 6, 1, 4, 6, 5, 7),
     ),
     Published(
@@ -149,9 +142,9 @@ _TABLE = (
         "https://www.cs.toronto.edu/~kriz/",
         _KRIZHEVSKY,
         (RemoteFile("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),),
-        (RemoteFile("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
+        ("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_1"),
         ("cifar10", "cifar-10", "CIFAR10"),
-        _CIFAR_LAYOUTS,
+        "cifar",
     ),
     Published(
         "cifar100",
@@ -162,9 +155,9 @@ _TABLE = (
         "https://www.cs.toronto.edu/~kriz/",
         _KRIZHEVSKY,
         (RemoteFile("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),),
-        (RemoteFile("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),),
+        ("cifar-100-python.tar.gz", "cifar-100-python"),
         ("cifar100", "cifar-100", "CIFAR100"),
-        _CIFAR_LAYOUTS,
+        "cifar",
     ),
 )
 REGISTRY = {row.name: row for row in _TABLE}

@@ -28,10 +28,10 @@ import numpy as np
 from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.core.files import read_json
-from sfumato.data.array_names import KINDS, SPLITS, WANTED, Keys, find_keys, key_of, one_column
+from sfumato.data.array_names import KINDS, SPLITS, WANTED, Keys, find_keys, key_of
 from sfumato.data.labels import encode_parts
+from sfumato.data.lazy import LazyDataset, LoadedDataset, positions
 from sfumato.data.npz import members, read_member
-from sfumato.data.shelf import Loaded, Shelf, positions
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
 from sfumato.data.units import column
@@ -78,14 +78,14 @@ class Store:
 def open_rows(path: Path, validation: float, options: ReadOptions) -> Splits:
     """The rows at `path`. Raises DataError where a file is missing, cut short or not what it should
     be."""
-    return _shelf(Path(path), options.unit).open(validation, options)
+    return _lazy(Path(path), options.unit).open(validation, options)
 
 
 def describe_rows(path: Path, validation: float, options: ReadOptions) -> DataInfo:
     """The public facts of what `open_rows` gives."""
-    shelf = _shelf(Path(path), options.unit)
+    lazy = _lazy(Path(path), options.unit)
     unit = read_manifest(Path(path)).unit if Path(path).is_dir() else "example"
-    return replace(shelf.describe(validation, options), unit=unit)
+    return replace(lazy.describe(validation, options), unit=unit)
 
 
 def read_manifest(directory: Path) -> Store:
@@ -155,7 +155,7 @@ def digest(rows: np.ndarray, labels: np.ndarray, names: np.ndarray | None = None
     return found.hexdigest()
 
 
-def _shelf(path: Path, unit: str | None) -> Shelf:
+def _lazy(path: Path, unit: str | None) -> LazyDataset:
     path, arrays = path.expanduser(), {}
     names: tuple[str, ...] | None = None
     if path.is_dir():
@@ -171,16 +171,16 @@ def _shelf(path: Path, unit: str | None) -> Shelf:
         )
     train = parts["train"][0]
 
-    def load() -> Loaded:
+    def load() -> LoadedDataset:
         sources = {split: _source(part, path.stem, split, classes) for split, part in parts.items()}
         own = names or positions(len(train))
-        return Loaded(
+        return LoadedDataset(
             sources["train"], own, sources.get("test"), validation=sources.get("validation")
         )
 
     sizes = {split: len(labels) for split, (_, labels) in parts.items()}
     columns = _columns(path, unit, arrays)
-    return Shelf(
+    return LazyDataset(
         path.stem,
         str(path),
         classes,
@@ -366,7 +366,7 @@ def _parquet(path: Path, labeled: bool, apart: str | None) -> dict[str, np.ndarr
 
 def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
     found = _keys(arrays, path)
-    given = {split: (arrays[x], one_column(arrays[y])) for split, (x, y) in found.items()}
+    given = {split: (arrays[x], arrays[y]) for split, (x, y) in found.items()}
     width = given["train"][0].shape[-1] if given["train"][0].ndim else 0
     for split, (rows, labels) in given.items():
         if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape or rows.shape[1] != width:
