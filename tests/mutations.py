@@ -818,7 +818,7 @@ MUTATIONS = (
     ),
     bug(
         "audit.json is for all to read",
-        "audit.result:Audit.save",
+        "audit.result:AuditRecord.save",
         "mode=0o600",
         "mode=0o644",
         "test_fields.py::test_what_attacks_measure_on_private_images_is_the_owners_alone",

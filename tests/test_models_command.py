@@ -151,7 +151,7 @@ SMALLEST = {
 )
 def test_the_table_is_what_is_counted(name: str) -> None:
     found = count(catalog.find(name))
-    assert COUNTED[name] == found, f'in networks/counted.py: "{name}": {found},'
+    assert COUNTED[name] == found, "write the table again: python -m sfumato.networks.counted"
 
 
 def test_json_has_the_whole_numbers(few: None) -> None:

@@ -11,7 +11,7 @@ from sfumato.networks.counted import CLASSES, COUNTED, SMALL_CLASSES, count, cou
 
 
 @dataclass(frozen=True)
-class Row:
+class NetworkRow:
     """shape: of the image it is counted for. any_size: it takes others, too. depth: blocks."""
 
     name: str
@@ -29,12 +29,12 @@ class Row:
     weights: tuple[str, ...]
 
 
-def describe(architecture: Architecture) -> Row:
+def describe(architecture: Architecture) -> NetworkRow:
     """From the table of counts; a network that is not in it, such as another size of wide residual
     network, is counted."""
     found = COUNTED.get(architecture.name) or count(architecture)
     (shape, classes), given = counted_for(architecture), architecture.input
-    return Row(
+    return NetworkRow(
         architecture.name,
         architecture.family,
         *found,
@@ -57,7 +57,7 @@ def show(name: str | None, as_json: bool) -> str:
     return json.dumps(asdict(row), indent=2) if as_json else _page(row)
 
 
-def _table(rows: list[Row]) -> str:
+def _table(rows: list[NetworkRow]) -> str:
     lines = [_line("name", "parameters", "mult-adds", "image", "features", "weights")]
     for row in rows:
         first, more = (
@@ -81,7 +81,7 @@ def _line(name: str, count: str, cost: str, image: str, features: str, weights: 
     return f"{name:<34} {count:>10} {cost:>10}  {image:<12} {features:>8}  {weights}".rstrip()
 
 
-def _page(row: Row) -> str:
+def _page(row: NetworkRow) -> str:
     facts: dict[str, Any] = {
         "family": row.family,
         "parameters": f"{row.parameters:,} ({4 * row.parameters / 1e6:,.1f} MB in float32), its head for {row.classes:,} "
@@ -97,7 +97,7 @@ def _page(row: Row) -> str:
     return "\n".join([row.name, *(f"  {key:<11} {value}" for key, value in facts.items())])
 
 
-def _image(row: Row) -> str:
+def _image(row: NetworkRow) -> str:
     return "x".join(map(str, row.shape)) + ("*" if row.any_size else "")
 
 

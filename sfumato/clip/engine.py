@@ -19,7 +19,7 @@ from sfumato.clip.factors import (
     make_clipper,
     total_norm,
 )
-from sfumato.clip.handling import make_plan
+from sfumato.clip.handling import handle
 from sfumato.clip.microbatch import Microbatch, check_microbatch, fitting, in_microbatches
 from sfumato.clip.trace import Loss, check_params, trace_loss
 from sfumato.core.checks import choice
@@ -91,9 +91,9 @@ class ClippedGrad:
         trace = trace_loss(loss, params, first_example(batch))
         if self.method == "materialize":
             return materialize.clipped_sum(loss, trace, clipper, params, batch, mask)
-        plan = make_plan(trace)
-        passes = two_pass if plan.method(self.method) == "two_pass" else book_keeping
-        return passes.clipped_sum(plan, clipper, params, batch, mask)
+        handling = handle(trace)
+        passes = two_pass if handling.method(self.method) == "two_pass" else book_keeping
+        return passes.clipped_sum(handling, clipper, params, batch, mask)
 
 
 def clipped_grad(

@@ -18,7 +18,7 @@ import numpy as np
 from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import DataError
 from sfumato.data.lazy import ArrayFiles, ImagesAndLabels
-from sfumato.data.published import Published
+from sfumato.data.published import NamedDataset
 
 PIXELS = 3 * 32 * 32
 
@@ -49,7 +49,7 @@ _FORMS = {
 }
 
 
-def find_cifar(row: Published, place: Path) -> ArrayFiles | None:
+def find_cifar(row: NamedDataset, place: Path) -> ArrayFiles | None:
     """The unpacked folder in `place`, `place` itself, or the .tar.gz in it, which is read in
     passing (nothing is unpacked); None where there is none of them. Raises DataError on damaged
     files."""

@@ -16,13 +16,13 @@ from jaxtyping import UInt8
 from sfumato.core.archive import most
 from sfumato.core.errors import DataError
 from sfumato.data.lazy import ArrayFiles, ImagesAndLabels
-from sfumato.data.published import REGISTRY, Published
+from sfumato.data.published import REGISTRY, NamedDataset
 
 UINT8 = 8
 PARTS = {"train": "train", "test": "t10k"}
 
 
-def find_idx(row: Published, place: Path) -> ArrayFiles | None:
+def find_idx(row: NamedDataset, place: Path) -> ArrayFiles | None:
     """The four IDX files in `place`, or None where one of them is missing. Raises DataError on
     damaged ones."""
     keys = [(part, kind) for part in PARTS for kind in ("images", "labels")]
@@ -117,7 +117,7 @@ def _path(place: Path, prefix: str, kind: str) -> Path | None:
     return None
 
 
-def _is_another(row: Published, test_labels: Path) -> bool:
+def _is_another(row: NamedDataset, test_labels: Path) -> bool:
     """MNIST and Fashion-MNIST use the same file names: do these labels begin like another data
     set's?"""
     try:

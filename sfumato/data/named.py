@@ -11,11 +11,11 @@ from sfumato.data.cifar import find_cifar
 from sfumato.data.download import Progress, fetch
 from sfumato.data.idx import find_idx
 from sfumato.data.lazy import ArrayFiles, ImagesAndLabels, LazyDataset, lazy_arrays
-from sfumato.data.published import Published
+from sfumato.data.published import NamedDataset
 
 MIRROR_VARIABLE, DATA_VARIABLE = "SFUMATO_MIRROR", "SFUMATO_DATA"
 
-_FIND: dict[str, Callable[[Published, Path], ArrayFiles | None]] = {
+_FIND: dict[str, Callable[[NamedDataset, Path], ArrayFiles | None]] = {
     "idx": find_idx,
     "cifar": find_cifar,
 }
@@ -31,7 +31,7 @@ def default_data_dir() -> Path:
 
 
 def find_named(
-    row: Published,
+    row: NamedDataset,
     data_dir: Path | None,
     download: bool,
     mirror: str | None = None,
@@ -58,20 +58,20 @@ def _roots(data_dir: Path | None) -> list[Path]:
     return list(dict.fromkeys([data_dir or default_data_dir(), default_data_dir()]))
 
 
-def _places(row: Published, data_dir: Path | None) -> list[Path]:
+def _places(row: NamedDataset, data_dir: Path | None) -> list[Path]:
     """The directories in which the data set may lie."""
     roots = _roots(data_dir)
     places = [place for root in roots for place in (root, *(root / name for name in row.folders))]
     return [place for place in places if place.is_dir()]
 
 
-def _find(row: Published, data_dir: Path | None) -> ArrayFiles | None:
+def _find(row: NamedDataset, data_dir: Path | None) -> ArrayFiles | None:
     found = (_FIND[row.layout](row, place) for place in _places(row, data_dir))
     return next((files for files in found if files is not None), None)
 
 
 def _download(
-    row: Published, data_dir: Path | None, mirror: str | None, progress: Progress | None
+    row: NamedDataset, data_dir: Path | None, mirror: str | None, progress: Progress | None
 ) -> str:
     """Fetch what is missing; returns why it failed, or nothing. A mirror holds each data set under
     its name."""
@@ -87,7 +87,7 @@ def _download(
     return ""
 
 
-def _how_to_get(row: Published, data_dir: Path | None, why: str) -> str:
+def _how_to_get(row: NamedDataset, data_dir: Path | None, why: str) -> str:
     roots, files = _roots(data_dir), ", ".join(file.name for file in row.files)
     refused = [
         place / name
@@ -105,7 +105,7 @@ def _how_to_get(row: Published, data_dir: Path | None, why: str) -> str:
     )
 
 
-def _digits(row: Published) -> ArrayFiles:
+def _digits(row: NamedDataset) -> ArrayFiles:
     """scikit-learn's digits have values 0 to 16 and no test split of their own."""
 
     def read() -> tuple[ImagesAndLabels, None]:

@@ -1,5 +1,5 @@
 """A NumPy archive with `x_train`, `y_train` and perhaps `x_val`, `y_val`, `x_test`, `y_test` (other
-spellings: `keys.py`).
+spellings: `array_names.py`).
 
 Units of several images: an array with an entry for each image, `NAME_train` (or just `NAME`),
 perhaps `NAME_val`, `NAME_test`.

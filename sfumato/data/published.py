@@ -14,7 +14,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Published:
+class NamedDataset:
     """One named data set. `counts` are the published numbers of images; `files` is empty for what
     needs no download."""
 
@@ -86,7 +86,7 @@ _CIFAR100_TEXT = """
 _CIFAR100 = tuple(_CIFAR100_TEXT.split())
 
 _TABLE = (
-    Published(
+    NamedDataset(
         "digits",
         "Optical recognition of handwritten digits (UCI, test part)",
         (8, 8, 1),
@@ -95,7 +95,7 @@ _TABLE = (
         "bundled with scikit-learn",
         "CC BY 4.0; cite E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998",
     ),
-    Published(
+    NamedDataset(
         "mnist",
         "MNIST handwritten digits",
         (28, 28, 1),
@@ -114,7 +114,7 @@ _TABLE = (
         "idx",
         (7, 2, 1, 0, 4, 1, 4, 9, 5, 9),
     ),
-    Published(
+    NamedDataset(
         "fashion_mnist",
         "Fashion-MNIST articles of clothing",
         (28, 28, 1),
@@ -133,7 +133,7 @@ _TABLE = (
         "idx",
         (9, 2, 1, 1, 6, 1, 4, 6, 5, 7),
     ),
-    Published(
+    NamedDataset(
         "cifar10",
         "CIFAR-10 tiny color photographs",
         (32, 32, 3),
@@ -146,7 +146,7 @@ _TABLE = (
         ("cifar10", "cifar-10", "CIFAR10"),
         "cifar",
     ),
-    Published(
+    NamedDataset(
         "cifar100",
         "CIFAR-100 tiny color photographs (fine labels)",
         (32, 32, 3),
@@ -168,7 +168,7 @@ def names() -> tuple[str, ...]:
     return tuple(REGISTRY)
 
 
-def published(name: str) -> Published:
+def published(name: str) -> NamedDataset:
     """What is published about a named data set. Raises ArgumentError for any other name."""
     if name not in REGISTRY:
         raise ArgumentError(

@@ -5,7 +5,7 @@ A feature store (a directory with manifest.json, written by `sfumato features`) 
 user already has:
 
     NAME.npy           with NAME.labels.npy beside it            mapped
-    NAME.npz           x_train, y_train (x_val, y_val, x_test, y_test; other spellings: `keys.py`), or X, y     read whole
+    NAME.npz           x_train, y_train (x_val, y_val, x_test, y_test; other spellings: `array_names.py`), or X, y     read whole
     NAME.safetensors   the same names                            read whole
     NAME.parquet       numeric columns, and one called label     read whole; needs pyarrow
 

@@ -23,9 +23,9 @@ from sfumato.networks import catalog
 from sfumato.networks.architecture import Shape
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.input import Input, Prepared
-from sfumato.weights.configs import Facts
-from sfumato.weights.files import RawWeights
+from sfumato.weights.configs import StatedFacts
 from sfumato.weights.layout import Entry, outlined, same
+from sfumato.weights.raw import RawWeights
 
 _FORMAT = "sfumato-weights-1"
 
@@ -82,7 +82,7 @@ def _complete(given: Input, shape: Shape | None) -> Input:
     return replace(given, size=given.size or shape[0], colors=given.colors or shape[2])
 
 
-def facts(raw: RawWeights) -> Facts | None:
+def facts(raw: RawWeights) -> StatedFacts | None:
     """What the file says of itself; None if it is no file of ours. Raises WeightsError if it is
     damaged."""
     if raw.metadata.get("format") != _FORMAT:
@@ -94,7 +94,7 @@ def facts(raw: RawWeights) -> Facts | None:
     try:
         given = parse_json(raw.metadata["input"])
         given |= {"mean": tuple(given["mean"]), "std": tuple(given["std"])}
-        return Facts(
+        return StatedFacts(
             raw.metadata["architecture"], Input(**given), tuple(parse_json(raw.metadata["classes"]))
         )
     except (KeyError, TypeError, ValueError) as error:
