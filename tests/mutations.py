@@ -273,7 +273,7 @@ MUTATIONS = (
     ),
     bug(
         "noise from a seed of 31 bits",
-        "core.keys:_generator",
+        "core.keys:_bits",
         'int.from_bytes(_derive(master, name, 16), "big")',
         'int.from_bytes(_derive(master, name, 4), "big") % 2**31',
         "test_noise.py::test_every_stream_has_a_key_of_128_bits",
@@ -666,6 +666,14 @@ MUTATIONS = (
         "secret.words(",
         "SecretKey.from_insecure_seed(seed).words(",
         "test_augmentation.py::test_views_are_a_function_of_the_secret_key_and_not_of_the_public_seed",
+        "array_equal",
+    ),
+    bug(
+        "views go by the place in the batch",
+        "data.views:Views.__call__",
+        "self.words(step, indices, self.count)",
+        "self.words(step, np.arange(len(indices)), self.count)",
+        "test_views.py::test_a_view_depends_on_key_step_index_and_number_only",
         "array_equal",
     ),
     bug(

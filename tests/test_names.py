@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sfumato"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-DOCUMENTS = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md", ROOT / "Makefile"]
+DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "Makefile"]
 WITH_DOCSTRINGS = MODULES + sorted((ROOT / "tests").glob("*.py"))
 
 EVERYWHERE = {"__init__", "__main__", "base"}
@@ -46,6 +46,8 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert not repeated(found, BY_FAMILY | TWO_ROOMS_CLASSES)
 
 
+OF_A_ROOM = {"engine.md": "clip"}
+"""What is about one room names its files without it."""
 OF_A_RUN = ("work/", "model_card.md")
 """Files that runs write."""
 
@@ -64,7 +66,10 @@ def exists(path: str, places: list[Path]) -> bool:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_that_documents_name_are_there(document: Path) -> None:
     """A name alone may be that of a file in any room or in tests/."""
-    places = [ROOT, PACKAGE, *(each.parent for each in DOCUMENTS + WITH_DOCSTRINGS)]
+    rooms = [each.parent for each in DOCUMENTS + WITH_DOCSTRINGS]
+    if document.name in OF_A_ROOM:
+        rooms = [PACKAGE / OF_A_ROOM[document.name], ROOT / "tests"]
+    places = [ROOT, PACKAGE, *rooms]
     assert not {each for each in named(document.read_text()) if not exists(each, places)}
 
 

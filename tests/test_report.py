@@ -547,7 +547,7 @@ def test_no_evaluation_and_no_course(tmp_path: Path) -> None:
     (run / "evaluation.json").unlink()
     (run / "metrics.jsonl").write_text("")
     text = page(run)
-    assert "No test data were at hand" in text and "<svg" not in text
+    assert "There were no test data" in text and "<svg" not in text
 
 
 def test_metrics_without_accuracy_and_a_torn_last_line(tmp_path: Path) -> None:
@@ -616,7 +616,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: bytes) -
     [
         ("plan.json", {"n": "many"}, "n must be int, not str"),
         ("plan.json", {"insecure": 0}, "insecure must be bool"),
-        ("plan.json", {"epsilon": -1.0}, "no privacy guarantee"),
+        ("plan.json", {"epsilon": -1.0}, "not a privacy guarantee"),
         ("plan.json", {"noise": "laplace"}, "unknown to this version"),
         ("plan.json", {"noise_rng": "mersenne"}, "unknown to this version"),
         ("plan.json", {"sampler": {"kind": "Poisson"}}, "sampler.rate is missing"),

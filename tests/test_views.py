@@ -18,7 +18,7 @@ def views_of(count, shift=4, flip=True, seed=0):
     return Views(lambda step, at, count: key.words(("views", step), at, count), count, shift, flip)
 
 
-def test_a_view_depends_on_seed_step_index_and_number_only():
+def test_a_view_depends_on_key_step_index_and_number_only():
     views = views_of(3, 2, seed=5)
     whole = views(IMAGES, INDICES, 7)
     assert np.array_equal(whole, views_of(3, 2, seed=5)(IMAGES, INDICES, 7))
@@ -31,7 +31,7 @@ def test_a_view_depends_on_seed_step_index_and_number_only():
 
 
 @pytest.mark.parametrize("seed, step, shift_indices", [(6, 7, 0), (5, 8, 0), (5, 7, 1)])
-def test_another_seed_step_or_index_gives_other_views(seed, step, shift_indices):
+def test_another_key_step_or_index_gives_other_views(seed, step, shift_indices):
     one = views_of(3, 2, seed=5)(IMAGES, INDICES, 7)
     two = views_of(3, 2, seed=seed)(IMAGES, INDICES + shift_indices, step)
     same = (one == two).all((2, 3, 4)).mean()

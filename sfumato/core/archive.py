@@ -1,9 +1,9 @@
 """Compressed files from strangers: every size is checked before memory is given for it."""
 
+import io
 import math
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def most(path: Path) -> int:
     return GROWTH * path.stat().st_size + _ALLOWANCE
 
 
-def npy_header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+def npy_header(file: io.BufferedIOBase, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
     """What a .npy file of `size` bytes announces: the shape of its array, whether that is stored
     column by column, and its type. Afterwards `file` stands where the numbers begin.
 

@@ -33,7 +33,7 @@ def find_keys(path: Path, stored: Iterable[str], wanted: str = WANTED) -> Keys:
         )
         if place in found:
             raise DataError(
-                f"{path}: {name} would not be read, as {found[place]} has its place; remove one of them"
+                f"{path}: {name} would not be read, because {found[place]} is read in its place; remove one of them"
             )
         if place is not None:
             found[place] = name

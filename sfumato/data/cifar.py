@@ -140,7 +140,7 @@ def _count(form: _Form, size: int, path: Path) -> int:
     record = form.label_bytes + PIXELS
     if size % record or size == 0:
         raise DataError(
-            f"{path}: {size} bytes are no whole number of {record}-byte images; the file is truncated, "
+            f"{path}: {size} bytes is not a whole number of {record}-byte images; the file is truncated, "
             "fetch it again"
         )
     return size // record

@@ -92,7 +92,7 @@ def _load(listing: Listing, name: str, options: ReadOptions) -> LoadedDataset:
     rows = {path: k for k, path in enumerate(good) if path not in unreadable}
     if not rows:
         raise DataError(
-            f"{listing.root}: not one of {len(paths)} images can be read ({_some(unreadable)})"
+            f"{listing.root}: none of the {len(paths)} images can be read ({_some(unreadable)})"
         )
 
     def source(files: Files, split: str) -> Source:
@@ -136,7 +136,9 @@ def _common_shape(
     unreadable |= _attempt(visit, paths, key=str)
     readable = [path for path in paths if path in sizes]
     if not readable:
-        raise DataError(f"{root}: not one of {len(paths)} images can be read ({_some(unreadable)})")
+        raise DataError(
+            f"{root}: none of the {len(paths)} images can be read ({_some(unreadable)})"
+        )
     first = readable[0]
     other = next((path for path in readable if sizes[path] != sizes[first]), None)
     if other is not None:

@@ -76,7 +76,7 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
     if len(data) != expected or surplus:
         found = f"{len(data)} bytes" if not surplus else "more"
         raise DataError(
-            f"{path}: its header promises {expected} bytes of data and it holds {found}; the file is "
+            f"{path}: its header announces {expected} bytes of data, but it holds {found}; the file is "
             "truncated or damaged, fetch it again"
         )
     return np.frombuffer(data, np.uint8).reshape(sizes)
@@ -90,8 +90,8 @@ def _header(file: io.BufferedIOBase, path: Path, dimensions: int) -> tuple[int, 
     magic = file.read(4)
     if magic != bytes((0, 0, UINT8, dimensions)):
         raise DataError(
-            f"{path}: begins with 0x{magic.hex()}, an IDX file of {dimensions} dimensions with "
-            f"0x{bytes((0, 0, UINT8, dimensions)).hex()}; this is another file, fetch it again"
+            f"{path}: begins with 0x{magic.hex()}, but an IDX file of {dimensions} dimensions begins "
+            f"with 0x{bytes((0, 0, UINT8, dimensions)).hex()}; fetch the right file"
         )
     raw = file.read(4 * dimensions)
     if len(raw) < 4 * dimensions:

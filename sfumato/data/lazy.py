@@ -93,8 +93,8 @@ class LazyDataset:
         self, names: Sequence[str], validation: float, options: ReadOptions
     ) -> dict[str, np.ndarray]:
         """As `partition` says; what the data set has itself is not split off. With a validation
-        split of its own and no test split, nobody is held out at all: all training examples are
-        trained on, and the run is evaluated on the validation examples.
+        split of its own and no test split, no examples are held out: all training examples are used,
+        and the run is evaluated on the validation examples.
         """
         has_validation = self.n_validation is not None
         return partition(
@@ -112,8 +112,7 @@ class LazyDataset:
             raise ArgumentError(
                 "unit",
                 unit,
-                f"{self.name} does not say which images belong together; units are for folders, "
-                ".npz files and files of feature rows",
+                f"{self.name} has no unit column; units are for folders, .npz files and feature rows",
             )
         found = self.owners(unit)
         check_told_apart(found["train"], unit, "training")

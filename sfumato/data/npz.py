@@ -5,9 +5,10 @@ Units of several images: an array with an entry for each image, `NAME_train` (or
 perhaps `NAME_val`, `NAME_test`.
 """
 
+import io
 import zipfile
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import numpy as np
 
@@ -120,7 +121,7 @@ def read_images(path: Path) -> np.ndarray:
         or (images.dtype != np.uint8 and images.dtype.kind != "f")
     ):
         raise DataError(
-            f"{path}: {images.dtype} {images.shape} are no images; give (n, h, w) or (n, h, w, c), uint8 or floats "
+            f"{path}: {images.dtype} {images.shape} cannot be images; give (n, h, w) or (n, h, w, c), uint8 or floats "
             "in [0, 1]"
         )
     return images
@@ -159,7 +160,7 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
     """The shape that an array announces. Raises ValueError where its member is of another size."""
     name = f"{key}.npy"
     with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-        return npy_header(cast(BinaryIO, file), archive.getinfo(name).file_size)[0]
+        return npy_header(cast(io.BufferedIOBase, file), archive.getinfo(name).file_size)[0]
 
 
 def _said(error: Exception) -> str:

@@ -96,7 +96,7 @@ def read_manifest(directory: Path) -> Store:
         facts.pop("private")
         wrong = [name for name, kind in _KINDS.items() if not isinstance(facts[name], kind)]
         if wrong or "train" not in facts["counts"] or not set(facts["counts"]) <= set(SPLITS):
-            raise ValueError(f"{wrong[0] if wrong else 'counts'} cannot be right")
+            raise ValueError(f"{wrong[0] if wrong else 'counts'} is not valid")
         _require_words_and_numbers(facts)
         return Store(**facts | {"classes": tuple(facts["classes"])})
     except FileNotFoundError:
@@ -131,7 +131,7 @@ def read_features(path: Path, split: str = "train") -> np.ndarray:
         return parts[split][0]
     if path.suffix not in ENDINGS or not path.is_file():
         raise DataError(
-            f"{str(path)!r}: no feature rows; give a feature store or a file that ends in {', '.join(ENDINGS)}"
+            f"{str(path)!r}: holds no feature rows; give a feature store or a file that ends in {', '.join(ENDINGS)}"
         )
     arrays = {"X": _map(path)} if path.suffix == ".npy" else _read(path, labeled=False)
     names = (PLAIN_NAMES[0], *(key for kind in KINDS["x"] if (key := key_of(arrays, kind, split))))
@@ -245,8 +245,8 @@ def _stored(directory: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
     missing = [split for split in store.counts if split not in store.digests]
     if missing:
         raise DataError(
-            f"{directory}: the {missing[0]} rows are not complete; the same `sfumato features` command finishes "
-            "them"
+            f"{directory}: the {missing[0]} rows are not complete; repeat the `sfumato features` command to "
+            "finish them"
         )
     parts = {}
     for split, count in store.counts.items():
@@ -265,7 +265,7 @@ def _stored(directory: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
             (labels >= 0) & (labels < len(store.classes))
         ):
             raise DataError(
-                f"{labels_file}: holds more than the numbers of {len(store.classes)} classes; make the store again"
+                f"{labels_file}: holds labels other than 0 to {len(store.classes) - 1}; make the store again"
             )
         names = directory / f"{split}.names.npy"
         named = np.asarray(_map(names)) if names.is_file() else None
@@ -352,8 +352,8 @@ def _parquet(path: Path, labeled: bool, apart: str | None) -> dict[str, np.ndarr
             or types.is_decimal(kind)
         ):
             raise DataError(
-                f"{path}: column {name!r} holds {kind}, and features are numbers; leave it out of the file, or "
-                f"name it with --unit (unit={name!r}) if it says whose row each is"
+                f"{path}: column {name!r} holds {kind}, but features must be numbers; remove it, or pass it as "
+                f"--unit (unit={name!r}) if it says which rows belong together"
             )
     rows = np.column_stack([table[name].to_numpy().astype(np.float32) for name in columns])
     found = (

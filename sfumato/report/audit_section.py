@@ -64,7 +64,7 @@ def verdict(audit: AuditRecord) -> str:
         )
     best = max(audit.results, key=lambda each: each.lower_bound / each.epsilon)
     if best.lower_bound == 0:
-        return "No attack contradicts the claim, and none could show any loss of privacy with so many guesses."
+        return "No attack contradicts the claim, and with this many guesses none could show any loss of privacy."
     return (
         f"No attack contradicts the claim. The strongest: {_measured(best)} is claimed, so "
         f"{words.percent(best.lower_bound / best.epsilon, 0)} of it was seen at work."

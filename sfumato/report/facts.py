@@ -250,7 +250,7 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
         )
     if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
         found.append(
-            ("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is no privacy guarantee")
+            ("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is not a privacy guarantee")
         )
     if spent.epsilon < 0 or not 0 <= spent.delta < 1 or spent.releases < 0:
         found.append(

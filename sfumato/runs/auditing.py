@@ -124,7 +124,7 @@ def audit(
         raise ArgumentError(
             "attack",
             attack,
-            "a run of `sfumato tune` shows nothing but its final model; use one-run or lira",
+            "a run of `sfumato tune` releases only its final model; use one-run or lira",
         )
     splits = open_splits(config)
     if (splits.train.examples, splits.train.class_names) != (plan.n, plan.classes):
@@ -262,8 +262,8 @@ def _refuse(plan: Plan, attack: str) -> None:
         raise ArgumentError(
             "attack",
             attack,
-            f"asks about single images, and this run's unit is a {plan.unit} of "
-            "several; use whitebox or one-run",
+            f"tests single images, and this run protects a {plan.unit} with "
+            "several images; use whitebox or one-run",
         )
     if attack == "blackbox" and (by_name.is_features(plan.model) or plan.method != "dp-sgd"):
         raise ArgumentError(

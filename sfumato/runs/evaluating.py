@@ -33,7 +33,7 @@ def evaluate(path: Path, name: str | None, data_dir: Path | None, split: str) ->
             raise ArgumentError(
                 "data",
                 None,
-                f"{path} holds a released model and not its run; name labeled images by --data",
+                f"{path} holds a released model without its run; pass labeled images with --data",
             )
         directory = RunDirectory.open(path)
         classifier = Classifier.load(path)

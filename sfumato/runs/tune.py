@@ -102,7 +102,7 @@ def tune(config: TuneConfig) -> str:
     splits = open_splits(config.base)
     if splits.validation is None or not len(splits.validation):
         raise DataError(
-            f"data={config.base.data.data!r}: nobody is held out; give a larger --validation"
+            f"data={config.base.data.data!r}: no examples were held out; give a larger --validation"
         )
     plan, key = _plan(config, splits), SecretKey.from_entropy()
     asked = config.base.to_json() | {

@@ -108,7 +108,7 @@ def _transformers_name(config: Config) -> str:
         depths = tuple(config.get("depths", (3, 4, 6, 3)))
         return f"resnet{_RESNET_DEPTHS.get((config.get('layer_type', 'bottleneck'), depths))}"
     raise WeightsError(
-        f"model_type={kind!r}: of transformers' networks, vit and resnet are read; take timm's weights of the "
+        f"model_type={kind!r}: of the networks of transformers, only vit and resnet can be read; take timm's weights of the "
         "same network"
     )
 

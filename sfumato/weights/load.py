@@ -144,7 +144,7 @@ def load(
         )
     if wanted and (said := _known(facts.architecture)) and said.name != wanted.name:
         raise WeightsError(
-            f"{place.source}: made for {said.name}, not for {wanted.name}; choose that model, or none"
+            f"{place.source}: made for {said.name}, not for {wanted.name}; choose that model, or leave model out"
         )
     return Weights(
         raw.arrays,

@@ -77,7 +77,7 @@ def _complete(given: Input, shape: Shape | None) -> Input:
         raise ArgumentError(
             "shape",
             shape,
-            "give (side, side, colors) of the images; the network's input does not say them",
+            "give (side, side, colors) of the images; the network's input does not say",
         )
     return replace(given, size=given.size or shape[0], colors=given.colors or shape[2])
 
@@ -89,7 +89,7 @@ def facts(raw: RawWeights) -> StatedFacts | None:
         return None
     if raw.metadata.get("digest") != _digest(raw.arrays):
         raise WeightsError(
-            "its numbers are not those that were saved (digest); fetch or write it again"
+            "its content is not what was saved (the digest does not match); fetch or write it again"
         )
     try:
         given = parse_json(raw.metadata["input"])

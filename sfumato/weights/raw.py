@@ -53,7 +53,7 @@ def read(path: Path | str, sha256: str | None = None) -> RawWeights:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     if sha256 not in (None, found):
         raise WeightsError(
-            f"{path}: its SHA-256 is {found}, not {sha256}: the file is damaged or another one; fetch it again"
+            f"{path}: its SHA-256 is {found}, not {sha256}: the file is damaged or a different one; fetch it again"
         )
     arrays, metadata = readers[path.suffix](path)
     if not arrays:
