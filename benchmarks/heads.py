@@ -2,8 +2,8 @@
 they need.
 
     python benchmarks/heads.py [--data-dir DIR] [--only accuracy|speed] [--data NAME ...]
-    [--features STORE ... [--rooted]]
-                               [--public FILE] [--fits N] [--quick] [--full]
+                               [--features STORE ... [--rooted]] [--public FILE]
+                               [--fits N] [--quick] [--full]
 
 Accuracy: fresh noise in every fit, delta = 1e-5, three fits per point; the test set is used for
 these figures alone. Rows without public data use scattering features; their row `auto` is what

@@ -3,7 +3,7 @@ privately on CIFAR-10 at several depths, beside the same network from scratch at
 and at least as much private compute.
 
     python benchmarks/transfer.py [--data-dir DIR] [--epsilon 3] [--model wrn-10-2] [--epochs 6]
-    [--steps 40] [--share 1]
+                                  [--steps 40] [--share 1]
 
 About 20 minutes on 2 cores. The test set of CIFAR-10 is used once per row; no setting was chosen on
 it.

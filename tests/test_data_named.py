@@ -177,7 +177,7 @@ def test_validation_comes_off_training_and_leaves_test_alone(tmp_path: Path) -> 
     assert len(splits.train) + len(splits.validation) == 50
 
 
-def test_arrays_can_be_resized_and_greyed(tmp_path: Path) -> None:
+def test_arrays_can_be_resized_and_made_gray(tmp_path: Path) -> None:
     write_files(tmp_path, cifar_files("cifar10"))
     splits = check("cifar10", tmp_path, {}, options=data.ReadOptions(resize=16, gray=True))
     assert splits.train.raw([0, 1]).shape == (2, 16, 16, 1) and splits.train.raw([]).shape == (

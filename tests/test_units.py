@@ -79,7 +79,7 @@ def test_units_come_from_file_names_or_a_column():
     )
     with pytest.raises(ArgumentError, match="matches nothing in"):
         owners_by_pattern(names, "p1")
-    with pytest.raises(ArgumentError, match="no regular expression"):
+    with pytest.raises(ArgumentError, match="not a regular expression"):
         owners_by_pattern(names, "(")
     for pattern in ("(q)?", "q*"):
         with pytest.raises(

@@ -2,8 +2,7 @@
 image away.
 
     for every epoch: shuffle, cut into batches
-        for every batch: one augmented view per image -> mean cross entropy -> gradient -> SGD with
-        momentum
+        for every batch: one augmented view per image -> mean cross entropy -> gradient -> SGD
 
 The learning rate falls along half a cosine (Loshchilov & Hutter 2017) after one epoch of warm-up
 (Goyal et al. 2017). Order and views are functions of (seed, epoch), so training continues from a
