@@ -457,7 +457,7 @@ def test_a_feature_store_keeps_units_together(people: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "given, says",
     [
-        (("--unit", "("), ("unit='('", "no regular expression")),
+        (("--unit", "("), ("unit='('", "not a regular expression")),
         (("--unit", r"q(\d+)"), ("matches nothing in", "p")),
         (("--unit", "(x)?"), ("matches nothing in",)),
         (("--unit", "^p"), ("puts all training images into one unit, 'p'",)),
