@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from sfumato.core.archive import Archive, npy_header
-from sfumato.core.errors import ArgumentError, DataError, SfumatoError
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError, said
 from sfumato.data.array_names import find_keys, key_of
 from sfumato.data.labels import encode_parts
 from sfumato.data.lazy import ImagesAndLabels, LazyDataset, LoadedDataset, positions
@@ -104,7 +104,7 @@ def read_images(path: Path) -> np.ndarray:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # as in read_member
             raise DataError(
-                f"{path}: cannot be read ({_said(error)}); write it with numpy.save"
+                f"{path}: cannot be read ({said(error)}); write it with numpy.save"
             ) from None
     else:
         stored = _stored(path)
@@ -152,7 +152,7 @@ def read_member(path: Path, key: str) -> np.ndarray:
             return np.asarray(archive[key])
     except Exception as error:  # zip, each compression and NumPy have their own
         raise DataError(
-            f"{path}: {key} cannot be read ({_said(error)}); store plain numeric or string arrays"
+            f"{path}: {key} cannot be read ({said(error)}); store plain numeric or string arrays"
         ) from None
 
 
@@ -163,17 +163,13 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
         return npy_header(cast(io.BufferedIOBase, file), archive.getinfo(name).file_size)[0]
 
 
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def _image_shape(path: Path, key: str) -> tuple[int, int, int, int]:
     """(n, h, w, c) from the array's header."""
     try:
         shape = _shape(path, key)
     except Exception as error:  # as in read_member
         raise DataError(
-            f"{path}: {key} cannot be read ({_said(error)}); write it with numpy.savez"
+            f"{path}: {key} cannot be read ({said(error)}); write it with numpy.savez"
         ) from None
     if len(shape) == 3:
         shape = (*shape, 1)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.core.archive import GROWTH, most
-from sfumato.core.errors import ArgumentError, DataError, SfumatoError
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError, said
 from sfumato.core.files import read_json
 from sfumato.data.array_names import KINDS, SPLITS, WANTED, Keys, find_keys, key_of
 from sfumato.data.labels import encode_parts
@@ -291,9 +291,8 @@ def _map(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"{path}: missing; restore it or make it again") from None
     except Exception as error:  # the header is parsed as Python, which has its own
-        said = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{path}: cut short or damaged ({said}); restore it or make it again"
+            f"{path}: cut short or damaged ({said(error)}); restore it or make it again"
         ) from None
 
 
@@ -314,8 +313,9 @@ def _read(path: Path, labeled: bool = True, apart: str | None = None) -> dict[st
     except SfumatoError:
         raise
     except Exception as error:  # each library has its own
-        said = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: cannot be read ({said}); restore it or write it again") from None
+        raise DataError(
+            f"{path}: cannot be read ({said(error)}); restore it or write it again"
+        ) from None
 
 
 def _parquet(path: Path, labeled: bool, apart: str | None) -> dict[str, np.ndarray]:

@@ -266,7 +266,7 @@ def _not_covered(facts: RunFacts) -> Paragraph:
         "spends its own ε and δ, and these add up.",
         f"Several {unit}s {same}. For k of them ε grows to about kε, and δ faster: two {unit}s have "
         f"ε = {words.epsilon(pair_epsilon)}, δ = {words.power(pair_delta)}.",
-        "What is true of people in general. If the model shows that an illness is visible in an image, it does so "
+        "What is true of people in general. If the model shows that an illness has visible signs, it does so "
         "whether or not a given person took part.",
         "Side channels: running time, memory, file sizes, and anyone who can read this computer.",
         *(

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sfumato.core.archive import Archive, npy_header
-from sfumato.core.errors import WeightsError
+from sfumato.core.errors import WeightsError, said
 from sfumato.weights.torch_files import read_torch
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
@@ -123,7 +123,6 @@ def _bfloat16() -> np.dtype:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    said = " ".join(str(error).split())[:200]
     return WeightsError(
-        f"{path}: damaged, or not what its name says ({type(error).__name__}: {said}); fetch it again"
+        f"{path}: damaged, or not what its name says ({type(error).__name__}: {said(error)}); fetch it again"
     )

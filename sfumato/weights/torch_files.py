@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfumato.core.archive import Archive
-from sfumato.core.errors import WeightsError
+from sfumato.core.errors import WeightsError, said
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "module")
 """Where training scripts put the state dict."""
@@ -100,9 +100,8 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        said = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path}: damaged, or no PyTorch file ({type(error).__name__}: {said}); fetch it again"
+            f"{path}: damaged, or no PyTorch file ({type(error).__name__}: {said(error)}); fetch it again"
         ) from None
 
 
