@@ -3,7 +3,7 @@ seeds 0, 1, 2.
 
     python benchmarks/accuracy.py [--data-dir DIR] [--only SECTION]
 
-Data sets are looked for in --data-dir (default: ../shared/data, then the user's cache). The test
+Data sets are looked for in --data-dir (default: $SFUMATO_DATA, then the user's cache). The test
 set is used once per run, for the figure reported here; no setting was chosen on it.
 """
 
@@ -18,7 +18,7 @@ from statistics import mean
 
 from record import machine, write_section
 
-DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+from sfumato.data.named import default_data_dir
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--only", choices=SECTIONS)
     options = parser.parse_args()
     for name, section in SECTIONS.items():

@@ -3,7 +3,7 @@ the claims, and the time.
 
     python benchmarks/audits.py [whitebox|blackbox|all] [--data-dir DIR] [--models 400] [--seed 0]
 
-Run it on an idle machine. Fashion-MNIST is looked for in --data-dir (default: ../shared/data, then
+Run it on an idle machine. Fashion-MNIST is looked for in --data-dir (default: $SFUMATO_DATA, then
 the user's cache). The tables are printed as Markdown; every result is also appended to
 benchmarks/audits.jsonl.
 """
@@ -24,6 +24,7 @@ from sfumato.audit.blackbox import blackbox, hardest_label, pretrained
 from sfumato.audit.canaries import whitebox
 from sfumato.audit.result import AuditResult, Claim
 from sfumato.clip import clipped_grad
+from sfumato.data.named import default_data_dir
 from sfumato.features import by_name
 from sfumato.noise import Gaussian
 from sfumato.privacy.calibration import noise_multiplier
@@ -33,7 +34,6 @@ from sfumato.train.dpsgd import DPSGD
 
 DELTA = 1e-5
 OUT = Path(__file__).with_name("audits.jsonl")
-DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def network(shape: tuple[int, int, int], clip_norm: float):  # type: ignore[no-untyped-def]
@@ -128,9 +128,7 @@ def black(seed: int, models: int, data_dir: Path | None) -> Iterator[tuple[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=("whitebox", "blackbox", "all"))
-    parser.add_argument(
-        "--data-dir", type=Path, default=DEFAULT_DATA if DEFAULT_DATA.is_dir() else None
-    )
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--models", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

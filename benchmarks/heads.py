@@ -2,8 +2,8 @@
 they need.
 
     python benchmarks/heads.py [--data-dir DIR] [--only accuracy|speed] [--data NAME ...]
-    [--features STORE ... [--rooted]]
-                               [--public FILE] [--fits N] [--quick] [--full]
+                               [--features STORE ... [--rooted]] [--public FILE]
+                               [--fits N] [--quick] [--full]
 
 Accuracy: fresh noise in every fit, delta = 1e-5, three fits per point; the test set is used for
 these figures alone. Rows without public data use scattering features; their row `auto` is what
@@ -30,6 +30,7 @@ from record import machine, write_section
 
 from sfumato import data
 from sfumato.core.keys import SecretKey
+from sfumato.data.named import default_data_dir
 from sfumato.data.rows import read_features
 from sfumato.data.source import DataInfo
 from sfumato.data.split import ReadOptions
@@ -50,7 +51,6 @@ from sfumato.solve.public_rows import directions, public_sphere
 from sfumato.solve.quadratic import Balance, least_clip, quadratic
 from sfumato.train.loop import run
 
-DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EPSILONS, DELTA = (0.1, 0.5, 1.0, 3.0, 8.0), 1e-5
 DATA = {
@@ -432,7 +432,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--only", choices=("accuracy", "speed"))
     parser.add_argument("--data", nargs="*")
     parser.add_argument("--features", type=Path, nargs="*", default=[])

@@ -3,7 +3,7 @@ privately on CIFAR-10 at several depths, beside the same network from scratch at
 and at least as much private compute.
 
     python benchmarks/transfer.py [--data-dir DIR] [--epsilon 3] [--model wrn-10-2] [--epochs 6]
-    [--steps 40] [--share 1]
+                                  [--steps 40] [--share 1]
 
 About 20 minutes on 2 cores. The test set of CIFAR-10 is used once per row; no setting was chosen on
 it.
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from record import machine, write_section
 
-DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+from sfumato.data.named import default_data_dir
+
 TITLE = "Transfer: CIFAR-100 to CIFAR-10"
 
 
@@ -108,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--epsilon", type=float, default=3.0)
     parser.add_argument("--model", default="wrn-10-2")
     parser.add_argument("--epochs", type=int, default=6)

@@ -1,13 +1,10 @@
 """Small data sets in every format that Sfumato reads, written the way their publishers write them."""
 
-import csv
 import gzip
 import io
-import pickle
 import struct
 import tarfile
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -46,23 +43,6 @@ def write_idx(
     return parts
 
 
-class _Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings, as in the distributed CIFAR files."""
-
-    dispatch: ClassVar[dict] = dict(pickle._Pickler.dispatch)
-
-    def save_bytes(self, data: bytes) -> None:
-        self.write(b"T" + struct.pack("<i", len(data)) + data)  # type: ignore[attr-defined]
-
-    dispatch[bytes] = save_bytes
-
-
-def python2_pickle(value: object) -> bytes:
-    out = io.BytesIO()
-    _Python2Pickler(out, protocol=2).dump(value)
-    return out.getvalue().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-
-
 def cifar_parts(name: str) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Batches of each split: five and one for CIFAR-10, one and one for CIFAR-100."""
     classes = 10 if name == "cifar10" else 100
@@ -80,31 +60,17 @@ def joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.n
     )
 
 
-def cifar_files(name: str, version: str, python2: bool = True) -> dict[str, bytes]:
-    """File name -> content, of the "binary" or the "python" version."""
+def cifar_files(name: str) -> dict[str, bytes]:
+    """File name -> content."""
     parts, many = cifar_parts(name), name == "cifar10"
     files = {}
     for split, batches in parts.items():
         for k, (images, labels) in enumerate(batches, 1):
             base = {"train": f"data_batch_{k}", "test": "test_batch"}[split] if many else split
             planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-            if version == "binary":
-                coarse = [] if many else [np.full((len(labels), 1), 7, np.uint8)]
-                files[base + ".bin"] = np.concatenate(
-                    [*coarse, labels[:, None], planes], axis=1
-                ).tobytes()
-                continue
-            batch: dict[bytes, object] = {
-                b"batch_label": b"batch",
-                b"data": np.ascontiguousarray(planes),
-            }
-            numbers = [int(label) for label in labels]
-            batch |= (
-                {b"labels": numbers}
-                if many
-                else {b"fine_labels": numbers, b"coarse_labels": [7] * len(numbers)}
-            )
-            files[base] = python2_pickle(batch) if python2 else pickle.dumps(batch, protocol=2)
+            coarse = [] if many else [np.full((len(labels), 1), 7, np.uint8)]
+            columns = [*coarse, labels[:, None], planes]
+            files[base + ".bin"] = np.concatenate(columns, axis=1).tobytes()
     return files
 
 
@@ -122,32 +88,6 @@ def tar_gz(folder: str, files: dict[str, bytes]) -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return out.getvalue()
-
-
-def write_mosaic(
-    folder: Path, name: str, columns: int = 10
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The packed form, lossless; returns the arrays of "train" and "test"."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rows, parts = [], cifar_parts(name)
-    for split, batches in parts.items():
-        for k, (images, labels) in enumerate(batches, 1):
-            stem = f"{split}_{k}"
-            n = len(images)
-            grid = (
-                images.reshape(n // columns, columns, 32, 32, 3)
-                .swapaxes(1, 2)
-                .reshape(-1, columns * 32, 3)
-            )
-            Image.fromarray(grid).save(folder / f"{stem}.webp", lossless=True)
-            for label in labels:
-                rows.append(
-                    [stem, label, "x.png"] if name == "cifar10" else [stem, 7, label, "x.png"]
-                )
-    with gzip.open(folder / "index.csv.gz", "wt", newline="") as file:
-        labels_named = ["label"] if name == "cifar10" else ["coarse", "fine"]
-        csv.writer(file).writerows([["file", *labels_named, "filename"], *rows])
-    return {split: joined(batches) for split, batches in parts.items()}
 
 
 def write_folder(

@@ -273,7 +273,7 @@ MUTATIONS = (
     ),
     bug(
         "noise from a seed of 31 bits",
-        "core.keys:_generator",
+        "core.keys:_bits",
         'int.from_bytes(_derive(master, name, 16), "big")',
         'int.from_bytes(_derive(master, name, 4), "big") % 2**31',
         "test_noise.py::test_every_stream_has_a_key_of_128_bits",
@@ -670,7 +670,7 @@ MUTATIONS = (
     ),
     bug(
         "images of one unit on two sides",
-        "data.shelf:Shelf.open",
+        "data.lazy:LazyDataset.open",
         "owners or loaded.names",
         "loaded.names",
         "test_unit_runs.py::test_all_images_of_a_unit_are_on_one_side_and_the_facts_count_units",
@@ -695,9 +695,17 @@ MUTATIONS = (
     bug(
         "augmentation from the public seed",
         "runs.jobs:_on_images",
-        'secret.stream("views")',
-        'public_stream(seed, "views")',
+        "secret.words(",
+        "SecretKey.from_insecure_seed(seed).words(",
         "test_augmentation.py::test_views_are_a_function_of_the_secret_key_and_not_of_the_public_seed",
+        "array_equal",
+    ),
+    bug(
+        "views go by the place in the batch",
+        "data.views:Views.__call__",
+        "self.words(step, indices, self.count)",
+        "self.words(step, np.arange(len(indices)), self.count)",
+        "test_views.py::test_a_view_depends_on_key_step_index_and_number_only",
         "array_equal",
     ),
     bug(
@@ -850,7 +858,7 @@ MUTATIONS = (
     ),
     bug(
         "audit.json is for all to read",
-        "audit.result:Audit.save",
+        "audit.result:AuditRecord.save",
         "mode=0o600",
         "mode=0o644",
         "test_fields.py::test_what_attacks_measure_on_private_images_is_the_owners_alone",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from run_helpers import refused, sfumato, succeeds
 
-from sfumato.audit.result import Audit, AuditResult
+from sfumato.audit.result import AuditRecord, AuditResult
 from sfumato.report import write_report
 from sfumato.report.audit_section import LIMITS, membership_sentence, verdict
 from sfumato.runs.auditing import _joined, load
@@ -82,7 +82,7 @@ def planted(bound, **change):
 
 
 def test_a_report_says_loudly_that_a_claim_is_broken(run):
-    Audit((planted(2.0), planted(3.5, attack="lira"))).save(run)
+    AuditRecord((planted(2.0), planted(3.5, attack="lira"))).save(run)
     write_report(run, with_audit=True)
     page = (run / "report.html").read_text()
     assert "THE CLAIM DOES NOT HOLD" in page and "at least 3.50" in page
@@ -92,13 +92,13 @@ def test_a_report_says_loudly_that_a_claim_is_broken(run):
 
 def test_without_an_audit_a_report_says_nothing_of_one(run):
     assert "What attacks could measure" not in (run / "report.html").read_text()
-    assert load(run) == Audit(())
+    assert load(run) == AuditRecord(())
 
 
 def test_verdicts_in_words():
-    assert "67" in verdict(Audit((planted(2.0), planted(1.0)))) and "at least 2.00" in verdict(
-        Audit((planted(2.0),))
-    )
+    assert "67" in verdict(
+        AuditRecord((planted(2.0), planted(1.0)))
+    ) and "at least 2.00" in verdict(AuditRecord((planted(2.0),)))
     found = planted(
         0.0,
         details={

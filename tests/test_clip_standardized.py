@@ -18,7 +18,7 @@ from clip_helpers import (
 from jax import lax
 
 from sfumato.clip import clipped_grad
-from sfumato.clip.handling import make_plan
+from sfumato.clip.handling import handle
 from sfumato.clip.trace import trace_loss
 from sfumato.networks.layers.convolutions import convolve, convolve_padded
 from sfumato.networks.layers.standardization import standardize, unit_kernel
@@ -49,7 +49,7 @@ def network(size, stride=1, how=standardize):
 
 
 def plan_of(loss, params, batch):
-    return make_plan(trace_loss(loss, params, batch[0]))
+    return handle(trace_loss(loss, params, batch[0]))
 
 
 @pytest.mark.parametrize("size, stride, how", [(4, 2, "gram"), (2, 1, "gram"), (8, 1, "outer")])

@@ -9,7 +9,7 @@ import pytest
 from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError
 from sfumato.networks import catalog
-from sfumato.networks.convnext import Block, ConvNeXt, Downsample, Patches
+from sfumato.networks.convnext import Block, ConvNeXt, Downsample, Patchify
 
 KEY = jax.random.key(0)
 
@@ -38,7 +38,7 @@ def test_a_block_is_its_layers_scaled_and_added() -> None:
 
 
 def test_patches_are_a_strided_convolution_and_edges_are_cut_off() -> None:
-    patches = Patches(3, 5, 2, KEY)
+    patches = Patchify(3, 5, 2, KEY)
     image = jax.random.normal(KEY, (7, 6, 3))
     kernel = patches.dense.weight.reshape(2, 2, 3, 5)
     expected = jax.lax.conv_general_dilated(

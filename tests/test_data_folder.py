@@ -256,7 +256,7 @@ def test_nothing_readable_and_one_class_left_are_refused(tmp_path: Path) -> None
         data.open(str(tmp_path), options=ReadOptions(skip_unreadable=True, test_fraction=0.0))
     for k in range(3):
         (tmp_path / "a" / f"{k}.png").write_bytes(b"x")
-    with pytest.raises(DataError, match="not one of 4"):
+    with pytest.raises(DataError, match="none of the 4"):
         data.open(str(tmp_path), options=ReadOptions(skip_unreadable=True, test_fraction=0.0))
     assert data.describe(str(tmp_path), options=NO_TEST).shape is None
 
@@ -336,7 +336,7 @@ def build(root: Path, layout: str) -> Path:
         ("one class", "only one class has images ('a')"),
         ("one full class", "only one class has images ('a')"),
         ("empty class", "found .gif instead"),
-        ("nested", "a class folder with a folder 'deeper' in it"),
+        ("nested", "this class folder has a folder 'deeper' in it"),
         ("no train", "has no train/"),
         (
             "class called train",

@@ -130,7 +130,7 @@ def test_images_without_a_folder_and_folders_too_deep_are_refused(tmp_path: Path
     write_folder(tmp_path / "flat", CLASSES)
     assert "'0.png' lies directly in its class" in refusal(tmp_path / "flat", options)
     write_folder(tmp_path / "deep", {"a/p/x": 1, "b/q/y": 1})
-    assert "with a folder 'x' in it" in refusal(tmp_path / "deep", options)
+    assert "it has a folder 'x' in it" in refusal(tmp_path / "deep", options)
     for split in ("train", "val"):
         write_folder(tmp_path / "both" / split, {"a/p": 2, "b/q": 2})
     assert "both the training and the validation part" in refusal(tmp_path / "both", options)

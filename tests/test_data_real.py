@@ -2,6 +2,8 @@
 repository."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,21 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR in the form in which it is distributed, made from the packed one."""
+    place = tmp_path_factory.mktemp("unpacked")
+    command = [sys.executable, str(DATA / "unpack.py"), "--out", str(place), "--format", "bin"]
+    subprocess.run(command, check=True, capture_output=True)
+    return place
+
+
 def check(
-    name: str, per_class: tuple[int, int], mean: list[float], std: list[float]
+    name: str, per_class: tuple[int, int], mean: list[float], std: list[float], place: Path = DATA
 ) -> data.Splits:
     row = data.published(name)
-    splits = data.open(name, data_dir=DATA, download=False)
-    assert data.describe(name, data_dir=DATA).counts == row.counts
+    splits = data.open(name, data_dir=place, download=False)
+    assert data.describe(name, data_dir=place).counts == row.counts
     assert splits.test is not None and splits.train.class_names == row.classes
     for source, each in ((splits.train, per_class[0]), (splits.test, per_class[1])):
         assert len(source) == row.counts[source.split] and source.shape == row.shape
@@ -49,10 +60,12 @@ def test_fashion_mnist() -> None:
 
 
 @pytest.mark.slow
-def test_cifar10() -> None:
-    check("cifar10", (5000, 1000), [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
+def test_cifar10(unpacked: Path) -> None:
+    mean, std = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
+    check("cifar10", (5000, 1000), mean, std, unpacked)
 
 
 @pytest.mark.slow
-def test_cifar100() -> None:
-    check("cifar100", (500, 100), [0.5047, 0.4886, 0.4382], [0.2669, 0.2559, 0.2753])
+def test_cifar100(unpacked: Path) -> None:
+    mean, std = [0.5047, 0.4886, 0.4382], [0.2669, 0.2559, 0.2753]
+    check("cifar100", (500, 100), mean, std, unpacked)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from run_helpers import CLASSES, FULL_BATCH, ctrl_c_after, sfumato, succeeds, write_images
 
-from sfumato.audit.result import Audit, AuditResult
+from sfumato.audit.result import AuditRecord, AuditResult
 from sfumato.core.errors import RunError
 from sfumato.core.keys import SecretKey
 from sfumato.plan.config import TrainConfig
@@ -298,7 +298,7 @@ def test_what_attacks_measure_on_private_images_is_the_owners_alone(
     shutil.copytree(finished, run)
     (run / "audit.json").write_text("{}")  # as earlier versions left it
     (run / "audit.json").chmod(0o644)
-    Audit((measured("whitebox", False), measured("lira", True))).save(run)
+    AuditRecord((measured("whitebox", False), measured("lira", True))).save(run)
     assert (run / "audit.json").stat().st_mode & 0o777 == 0o600
 
     def shown() -> str:

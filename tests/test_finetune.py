@@ -270,7 +270,7 @@ def test_refused_without_weights(
     ("model", "more", "says"),
     [
         ("wrn-10-1", ("--train", "last:4"), ("last=4", "3 blocks")),
-        ("wrn-10-1", ("--train", "lora:2"), ("lora:2", "no linear layers")),
+        ("wrn-10-1", ("--train", "lora:2"), ("lora:2", "no linear layer besides")),
         ("cnn", ("--train", "norms"), ("norms", "last:K")),
         ("cnn", ("--train", "some"), ("train='some'", "head")),
         ("cnn", ("--train", "all", "--method", "ls"), ("method='ls'", "dp-sgd")),

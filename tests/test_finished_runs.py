@@ -129,7 +129,11 @@ def test_tables_of_images(finished: Path, folder: Path, tmp_path: Path) -> None:
     assert [row["row"] for row in table(tmp_path / "out.csv")] == [*map(str, range(4)), *[""] * 4]
     np.save(tmp_path / "wrong.npy", np.zeros(3))
     refused(
-        tmp_path, "predict", finished, tmp_path / "wrong.npy", says=("wrong.npy", "are no images")
+        tmp_path,
+        "predict",
+        finished,
+        tmp_path / "wrong.npy",
+        says=("wrong.npy", "cannot be images"),
     )
 
 

@@ -187,7 +187,7 @@ def test_a_picture_may_be_a_link_to_a_file(tmp_path: Path) -> None:
 def test_an_archive_writes_nothing_and_reads_nothing_outside_itself(
     tmp_path: Path, trick: str
 ) -> None:
-    files, place = cifar_files("cifar10", "binary"), tmp_path / "place"
+    files, place = cifar_files("cifar10"), tmp_path / "place"
     place.mkdir()
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as archive:
@@ -222,7 +222,7 @@ def test_an_archive_writes_nothing_and_reads_nothing_outside_itself(
 
 
 def test_an_archive_of_endless_zeros_is_refused_within_memory(tmp_path: Path) -> None:
-    files = cifar_files("cifar10", "binary") | {"data_batch_2.bin": bytes(400 * 2**20)}
+    files = cifar_files("cifar10") | {"data_batch_2.bin": bytes(400 * 2**20)}
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(tar_gz("cifar-10-batches-bin", files))
     said = within(
         300, "data.describe('cifar10', data_dir=Path(sys.argv[1])); print('read')", tmp_path

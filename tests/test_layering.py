@@ -56,3 +56,35 @@ def test_the_table_names_every_room_and_no_other() -> None:
         if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert found - {"__init__"} <= set(ROOMS)
+
+
+def modules_imported(path: Path) -> set[str]:
+    """The modules of the package that a file needs in order to be imported: not what its functions
+    import later, nor what only type checkers read."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{each.name}" for each in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """A room is read from its leaves up, like the house."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+        for path in (ROOT / "sfumato").rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    needs = {name: modules_imported(path) & set(paths) - {name} for name, path in paths.items()}
+    while free := {name for name, others in needs.items() if not others}:
+        needs = {name: others - free for name, others in needs.items() if name not in free}
+    assert not needs, f"these import each other: {', '.join(sorted(needs))}"

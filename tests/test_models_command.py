@@ -158,7 +158,7 @@ SMALLEST = {
 )
 def test_the_list_is_what_is_counted(name: str) -> None:
     found = describe(catalog.find(name))
-    assert listed()[name] == found, f"in models/listed.json: {json.dumps(asdict(found))}"
+    assert listed()[name] == found, f"in networks/listed.json: {json.dumps(asdict(found))}"
 
 
 @pytest.mark.parametrize("name", listed())

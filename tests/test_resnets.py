@@ -18,11 +18,9 @@ from sfumato.networks.layers.basic import SqueezeExcite
 from sfumato.networks.layers.convolutions import AffineConv, BareConv, ScaledConv
 from sfumato.networks.layers.pooling import halve, max_pool_padded
 from sfumato.networks.layers.standardization import unit_kernel
-from sfumato.networks.nfnet import GAMMA, NF_RESNET50, NormFreeNet
-from sfumato.networks.nfnet import Plan as NormFreePlan
-from sfumato.networks.resnet import Plan, ResNet
-from sfumato.networks.resnetv2 import Plan as PlanV2
-from sfumato.networks.resnetv2 import ResNetV2
+from sfumato.networks.nfnet import GAMMA, NF_RESNET50, NFNetDesign, NormFreeNet
+from sfumato.networks.resnet import ResNet, ResNetDesign
+from sfumato.networks.resnetv2 import ResNetV2, ResNetV2Design
 from sfumato.weights import timm_nfnet, timm_resnet, timm_resnetv2
 from sfumato.weights.entries import folded_conv, folded_norm
 from sfumato.weights.layout import fill
@@ -103,20 +101,20 @@ def test_a_folded_norm_leaves_one_of_its_two_parameters_per_channel(
 # -- tiny ones
 
 TINY = {
-    "resnet": lambda key: ResNet(3, 3, key, Plan((1, 2), True, 0, (4, 6), 4)),
-    "resnet_gn": lambda key: ResNet(3, 3, key, Plan((1, 1), False, 2, (4, 6), 4)),
-    "resnetv2": lambda key: ResNetV2(3, 3, key, PlanV2((1, 2), True, "affine", (4, 6), 4)),
-    "resnetv2_gn": lambda key: ResNetV2(3, 3, key, PlanV2((1, 1), False, "group", (4, 6), 4)),
-    "bit": lambda key: ResNetV2(3, 3, key, PlanV2((1, 1), True, "bit", (4, 6), 4)),
+    "resnet": lambda key: ResNet(3, 3, key, ResNetDesign((1, 2), True, 0, (4, 6), 4)),
+    "resnet_gn": lambda key: ResNet(3, 3, key, ResNetDesign((1, 1), False, 2, (4, 6), 4)),
+    "resnetv2": lambda key: ResNetV2(3, 3, key, ResNetV2Design((1, 2), True, "affine", (4, 6), 4)),
+    "resnetv2_gn": lambda key: ResNetV2(
+        3, 3, key, ResNetV2Design((1, 1), False, "group", (4, 6), 4)
+    ),
+    "bit": lambda key: ResNetV2(3, 3, key, ResNetV2Design((1, 1), True, "bit", (4, 6), 4)),
     "nf_resnet": lambda key: NormFreeNet(
         3, 3, key, replace(NF_RESNET50, depths=(1, 1), widths=(8, 16), stem=4)
     ),
     "dm_nfnet": lambda key: NormFreeNet(
-        3, 3, key, NormFreePlan((1, 2), (8, 16), 8, group=4, final=12, deepmind=True)
+        3, 3, key, NFNetDesign((1, 2), (8, 16), 8, group=4, final=12, deepmind=True)
     ),
-    "nfnet": lambda key: NormFreeNet(
-        3, 3, key, NormFreePlan((1, 1), (8, 16), 8, group=4, final=12)
-    ),
+    "nfnet": lambda key: NormFreeNet(3, 3, key, NFNetDesign((1, 1), (8, 16), 8, group=4, final=12)),
 }
 
 
@@ -138,10 +136,10 @@ def images(side: int, count: int = 5):
 
 
 BLOCKS = {
-    "resnet_gn": lambda: resnet.Block(Plan((1,), False, 2), 8, 8, KEY, 1),
-    "resnet": lambda: resnet.Block(Plan((1,), True, 0), 8, 2, KEY, 1),
+    "resnet_gn": lambda: resnet.Block(ResNetDesign((1,), False, 2), 8, 8, KEY, 1),
+    "resnet": lambda: resnet.Block(ResNetDesign((1,), True, 0), 8, 2, KEY, 1),
     "nf_resnet": lambda: nfnet.Block(NF_RESNET50, 8, 8, KEY, 1, 1.0),
-    "dm_nfnet": lambda: nfnet.Block(NormFreePlan((1,), group=4, deepmind=True), 8, 8, KEY, 1, 1.0),
+    "dm_nfnet": lambda: nfnet.Block(NFNetDesign((1,), group=4, deepmind=True), 8, 8, KEY, 1, 1.0),
 }
 
 
@@ -287,7 +285,7 @@ def test_a_scaled_convolution_keeps_the_variance_that_the_nonlinearity_took(
 
 def test_blocks_expect_the_variance_that_the_blocks_before_them_make() -> None:
     """1, then + alpha^2 = 0.04 per block, starting anew behind each stage's first."""
-    plan = NormFreePlan((3, 2), (8, 16), 8, group=4, final=12)
+    plan = NFNetDesign((3, 2), (8, 16), 8, group=4, final=12)
     network = eqx.filter_eval_shape(lambda key: NormFreeNet(3, 3, key, plan), KEY)
     np.testing.assert_allclose(
         [block.beta**-2 for block in network.blocks], [1, 1.04, 1.08, 1.12, 1.04]
@@ -308,7 +306,7 @@ def state_dict(network, layout) -> dict[str, np.ndarray]:
 
 
 def small(depths: tuple[int, ...], classes: int = 3, groups: int = 2, seed: int = 0) -> ResNet:
-    plan = Plan(depths, False, groups, (4, 6), 4)
+    plan = ResNetDesign(depths, False, groups, (4, 6), 4)
     return shaken(eqx.filter_eval_shape(lambda key: ResNet(3, classes, key, plan), KEY), seed)
 
 

@@ -55,7 +55,7 @@ SAMPLERS = {
 }
 WORDS = {
     "poisson": "every image takes part independently with probability q = 0.1667 (Poisson sampling, 4 images expected)",
-    "truncated": "of more than 9, so many are kept at random, and what that costs is in ε",
+    "truncated": "of more than 9, that many are kept at random; ε includes what this costs",
     "cyclic": "in 3 fixed groups that take turns. In each step every image of one group takes part independently with "
     "probability q = 0.5 (cyclic",
     "fixed": "In each step 4 of the 24 images take part, drawn at random without repetition",

@@ -149,7 +149,7 @@ def test_another_store_is_not_overwritten(store: Path, folder: Path, tmp_path: P
         *CHEAP,
         "--out",
         tmp_path / "other",
-        says=("no feature store",),
+        says=("not a feature store",),
     )
     refused(
         tmp_path,

@@ -247,7 +247,7 @@ def test_a_run_counts_units_and_says_what_a_unit_is(run: Path, people: Path) -> 
         "training patients only",
         "Images of one patient beyond 3. They are not used at all",
         "under two names are two patients",
-        "Several patients that are one in truth",
+        "Several patients that are really one",
         f"the number of training patients ({n})",
         f"patients are told apart by {PATTERN!r}",
         "gradients of a random batch of training patients",
@@ -457,7 +457,7 @@ def test_a_feature_store_keeps_units_together(people: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "given, says",
     [
-        (("--unit", "("), ("unit='('", "no regular expression")),
+        (("--unit", "("), ("unit='('", "not a regular expression")),
         (("--unit", r"q(\d+)"), ("matches nothing in", "p")),
         (("--unit", "(x)?"), ("matches nothing in",)),
         (("--unit", "^p"), ("puts all training images into one unit, 'p'",)),
@@ -487,7 +487,7 @@ def test_columns_that_name_nobody_are_refused_in_one_line(people: Path, tmp_path
     np.savez(tmp_path / "a.npz", **base, gaps=gaps, short=numbers[:-1], same=0 * numbers)
     for unit, says in (
         ("patient", "has no array patient_train or patient (found"),
-        ("gaps", "empty places"),
+        ("gaps", "missing entries"),
         ("short", "one entry for each of"),
         ("same", "puts all training images into one unit, '0.0'"),
     ):
@@ -535,7 +535,7 @@ def test_runs_by_unit_are_audited_by_unit(run: Path, people: Path, tmp_path: Pat
         outcome = sfumato("audit", audited, "--attack", attack)
         assert (
             outcome.code == 2
-            and "asks about single images" in outcome.err
+            and "tests single images" in outcome.err
             and outcome.err.count("\n") == 1
         )
         assert tree(audited) == before

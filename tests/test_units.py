@@ -79,7 +79,7 @@ def test_units_come_from_file_names_or_a_column():
     )
     with pytest.raises(ArgumentError, match="matches nothing in"):
         owners_by_pattern(names, "p1")
-    with pytest.raises(ArgumentError, match="no regular expression"):
+    with pytest.raises(ArgumentError, match="not a regular expression"):
         owners_by_pattern(names, "(")
     for pattern in ("(q)?", "q*"):
         with pytest.raises(
@@ -87,8 +87,8 @@ def test_units_come_from_file_names_or_a_column():
         ):  # an empty match names nobody
             owners_by_pattern(names, pattern)
     for values, problem in (
-        (np.array([1.0, np.nan]), "1 empty places, the first at 1"),
-        (np.array(["a", ""]), "empty places"),
+        (np.array([1.0, np.nan]), "1 missing entries, the first at position 1"),
+        (np.array(["a", ""]), "missing entries"),
         (np.array([3, 4, 5]), "shape"),
         (np.array([1j, 2]), "complex"),
         (np.array(["a", None], object), "empty"),

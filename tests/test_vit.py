@@ -171,7 +171,7 @@ def test_positions_of_another_grid_are_resized_but_for_the_class_token() -> None
     assert isinstance(filled, VisionTransformer)
     np.testing.assert_array_equal(filled.positions[0], arrays["pos_embed"][0, 0])
     np.testing.assert_allclose(filled.positions[1:], np.full((4, 8), 7.0), rtol=1e-6)
-    with pytest.raises(WeightsError, match="11 position embeddings are no square grid"):
+    with pytest.raises(WeightsError, match="11 position embeddings are not a square grid"):
         fill(
             network, timm_arrays(network, 1 + 11), timm_vit.layout, timm_vit.unused, keep_head=True
         )

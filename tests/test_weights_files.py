@@ -28,7 +28,7 @@ from torch_files import (
 
 from sfumato.core.errors import WeightsError
 from sfumato.weights import read
-from sfumato.weights.files import SUFFIXES
+from sfumato.weights.raw import SUFFIXES
 
 SIX = np.arange(6, dtype=np.float32)
 MEMORY = 64 << 20

@@ -2,8 +2,8 @@
 run.
 
     make bench-clip                       (installs the peers into a venv of their own)
-    python benchmarks/clip/run.py [--case NAME ...] [--contestant NAME ...] [--runs 5] [--no-write]
-    [--figures FILE]
+    python benchmarks/clip/run.py [--case NAME ...] [--contestant NAME ...] [--runs 5]
+                                    [--no-write] [--figures FILE]
 
 The same script runs on a GPU, where bf16 cases join in. Peers that are not installed are left out
 by name. RESULTS.md is written by complete runs only; with --figures, cases that FILE holds count as

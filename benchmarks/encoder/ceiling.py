@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from sfumato import data
+from sfumato.data.named import default_data_dir
 from sfumato.data.split import ReadOptions
 from sfumato.features import by_name
 from sfumato.features.extraction import extract
 
-DEFAULT_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHARES = (0.2, 0.4, 0.6)
 """Of the encoder's rows, joined to patches and scattering."""
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-dir", type=Path, default=DEFAULT_DATA)
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--train", type=int, default=20_000)
     parser.add_argument("--held-out", type=int, default=5_000)
     options = parser.parse_args()

@@ -41,7 +41,7 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.stats import beta, binom
+from scipy.stats import beta, binom, binomtest
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
@@ -53,15 +53,8 @@ def lower_limit(successes: int, trials: int, confidence: float) -> float:
     """The exact one-sided lower limit of a proportion: the p at which P[Binomial(trials, p) >=
     successes] = 1 - confidence."""
     _check(successes, trials, confidence)
-    return (
-        0.0
-        if successes == 0
-        else float(beta.ppf(1 - confidence, successes, trials - successes + 1))
-    )
-
-
-def upper_limit(successes: int, trials: int, confidence: float) -> float:
-    return 1 - lower_limit(trials - successes, trials, confidence)
+    test = binomtest(successes, trials, alternative="greater")
+    return float(test.proportion_ci(confidence, method="exact").low)
 
 
 def clopper_pearson(

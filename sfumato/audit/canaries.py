@@ -65,7 +65,7 @@ class Canaries:
             raise ArgumentError(
                 "canaries",
                 self.canaries,
-                f"there are {self._size} parameters; take at most so many",
+                f"there are {self._size} parameters; take at most that many",
             )
         self.name, self._slots = self.trainer.name, np.full(self.canaries, ABSENT, np.int32)
         self._inner = with_canaries(self.trainer, self._slots, self.images)

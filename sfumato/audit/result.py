@@ -65,15 +65,15 @@ class AuditResult:
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditRecord:
     """audit.json: the latest results of each attack on one run."""
 
     results: tuple[AuditResult, ...]
 
-    def joined(self, more: Sequence[AuditResult]) -> "Audit":
+    def joined(self, more: Sequence[AuditResult]) -> "AuditRecord":
         """With `more` in place of earlier results of the same attacks."""
         again = {each.attack for each in more}
-        return Audit((*(each for each in self.results if each.attack not in again), *more))
+        return AuditRecord((*(each for each in self.results if each.attack not in again), *more))
 
     def save(self, directory: Path) -> None:
         """For the owner's eyes only (mode 0600). Raises RunError for a field that nobody declared."""
@@ -81,9 +81,9 @@ class Audit:
         fields.check(FILE_NAME, found)
         write_json(directory / FILE_NAME, found, mode=0o600)
 
-    def paid(self) -> "Audit":
+    def paid(self) -> "AuditRecord":
         """The results that rest on no private image."""
-        return Audit(tuple(each for each in self.results if not each.unpaid))
+        return AuditRecord(tuple(each for each in self.results if not each.unpaid))
 
     @property
     def unpaid(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from sfumato.plan.plan import Plan
 from sfumato.plan.recipes import Recipe
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import RunFacts, as_text, privacy_statement, words, write_report
-from sfumato.report.intervals import clopper_pearson
+from sfumato.report.intervals import Score
 from sfumato.report.verdict import verdicts
 from sfumato.runs import auditing
 from sfumato.runs import sweep as curves
@@ -259,7 +259,7 @@ def _print_result(directory: RunDirectory, log: str, warned: bool = False) -> No
         return
     if evaluation:
         right = round(evaluation["accuracy"] * evaluation["n"])
-        low, high = clopper_pearson(right, evaluation["n"])
+        low, high = Score(right, evaluation["n"]).interval
         print(
             f"accuracy  {100 * evaluation['accuracy']:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
             f"{evaluation['n']:,} {evaluation['split']} images)"

@@ -41,11 +41,6 @@ def bind(eqn: JaxprEqn, values: Sequence[Any]) -> list[Array]:
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
-def calls(eqn: JaxprEqn) -> bool:
-    """Is there a jaxpr inside the equation?"""
-    return any(True for _ in core.jaxprs_in_params(eqn.params))
-
-
 def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     """The equations of a jaxpr, and those inside them."""
     for eqn in jaxpr.eqns:

@@ -19,39 +19,44 @@ from jaxtyping import Array, Bool, PyTree, Shaped
 from sfumato.clip._jax import JaxprEqn
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
-from sfumato.clip.handling import Plan
+from sfumato.clip.handling import Handling
 from sfumato.clip.jaxpr_replay import ByPath, Records, Replay, evaluate
 from sfumato.clip.parts import ByLeaf, Tape, each_example, measure, part_sum
 
 
 def clipped_sum(
-    plan: Plan,
+    handling: Handling,
     clipper: Clipper,
     params: PyTree,
     batch: PyTree[Shaped[Array, "b ..."]],
     mask: Bool[Array, " b"],
 ) -> PyTree:
-    """As `materialize.clipped_sum`, of the loss that was traced for `plan`."""
+    """As `materialize.clipped_sum`, of the loss that was traced for `handling`."""
     leaves, structure = jax.tree.flatten(params)
-    tape = record(plan, leaves, jax.tree.leaves(batch))
-    measured = [measure(plan, part, leaves, tape, clipper, len(mask)) for part in plan.parts]
+    tape = record(handling, leaves, jax.tree.leaves(batch))
+    measured = [
+        measure(handling, part, leaves, tape, clipper, len(mask)) for part in handling.parts
+    ]
     squared = {leaf: each for part in measured for leaf, each in part.squared.items()}
     factors = clipper([squared[leaf] for leaf in range(len(leaves))], mask)
     sums: ByLeaf = {}
     for part in measured:
-        sums |= part_sum(plan, part, tape, factors, clipper)
+        sums |= part_sum(handling, part, tape, factors, clipper)
     return jax.tree.unflatten(structure, [sums[leaf] for leaf in range(len(leaves))])
 
 
-def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b ..."]]) -> Tape:
+def record(
+    handling: Handling, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b ..."]]
+) -> Tape:
     """One forward and one backward pass."""
-    weights = find_meetings(plan.trace, leaves).weights
+    weights = find_meetings(handling.trace, leaves).weights
     taps = {
-        path: jnp.zeros(site.output.shape, site.output.dtype) for path, site in plan.sites.items()
+        path: jnp.zeros(site.output.shape, site.output.dtype)
+        for path, site in handling.sites.items()
     }
     with_value = {
         path
-        for part in plan.parts
+        for part in handling.parts
         if part.standardized and part.how == "gram"
         for path in part.sites
     }
@@ -63,7 +68,7 @@ def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b
         value, kept = evaluate(site, eqn, operands, weight), site.rule.record(operands)
         return _tap(value, tap), (kept, value) if site.path in with_value else kept
 
-    replay = Replay(plan.trace, plan.sites, tapped)
+    replay = Replay(handling.trace, handling.sites, tapped)
 
     def loss(lifted: ByLeaf, taps: ByPath, example: Sequence[Array]) -> tuple[Array, Records]:
         return replay(
@@ -71,18 +76,18 @@ def record(plan: Plan, leaves: Sequence[Array], batch: Sequence[Shaped[Array, "b
         )
 
     gradient = jax.grad(loss, (0, 1), has_aux=True)
-    own = {leaf: leaves[leaf] for leaf in sorted(plan.lifted)}
+    own = {leaf: leaves[leaf] for leaf in sorted(handling.lifted)}
     (lifted, cotangents), records = each_example(
-        plan, lambda example: gradient(own, taps, example), batch
+        handling, lambda example: gradient(own, taps, example), batch
     )
     # Examples behind loops: so a scan stacks them, and vmap moves them in front for nothing but to
     # have them moved back.
-    return Tape(_behind_loops(plan, records), _behind_loops(plan, cotangents), lifted)
+    return Tape(_behind_loops(handling, records), _behind_loops(handling, cotangents), lifted)
 
 
-def _behind_loops(plan: Plan, by_path: Records) -> Records:
+def _behind_loops(handling: Handling, by_path: Records) -> Records:
     def moved(path: Path, array: Array) -> Array:
-        return jnp.moveaxis(array, 0, len(plan.sites[path].loops))
+        return jnp.moveaxis(array, 0, len(handling.sites[path].loops))
 
     return {path: jax.tree.map(partial(moved, path), arrays) for path, arrays in by_path.items()}
 

@@ -19,7 +19,7 @@ from sfumato.clip.factors import (
     make_clipper,
     total_norm,
 )
-from sfumato.clip.handling import make_plan
+from sfumato.clip.handling import handle
 from sfumato.clip.microbatch import Microbatch, check_microbatch, fitting, in_microbatches
 from sfumato.clip.trace import Loss, check_params, trace_loss
 from sfumato.core.checks import choice
@@ -91,9 +91,9 @@ class ClippedGrad:
         trace = trace_loss(loss, params, first_example(batch))
         if self.method == "materialize":
             return materialize.clipped_sum(loss, trace, clipper, params, batch, mask)
-        plan = make_plan(trace)
-        passes = two_pass if plan.method(self.method) == "two_pass" else book_keeping
-        return passes.clipped_sum(plan, clipper, params, batch, mask)
+        handling = handle(trace)
+        passes = two_pass if handling.method(self.method) == "two_pass" else book_keeping
+        return passes.clipped_sum(handling, clipper, params, batch, mask)
 
 
 def clipped_grad(
@@ -109,25 +109,25 @@ def clipped_grad(
     """Per-example clipping for any JAX loss. De et al. 2022, Alg. 1; Abadi et al. 2016.
 
     loss: `loss(params, example) -> scalar` for ONE example (a tree of arrays without a batch axis).
-    An example may hold
-        several augmented views; a loss that averages over them is then clipped once per example
-        (augmentation multiplicity), not once per view. `loss(params, example, *frozen)` if it is
-        called with frozen arguments.
-    clip_norm: C > 0, in the unit of the gradient; or one for each group. method: "book_keeping"
-    takes one forward and one backward pass and holds no per-example gradient but of single layers;
-        "two_pass" takes a second pass in place of the memory for cotangents; "materialize" holds
-        every example's gradient. "auto": two_pass for a loss that rematerializes (`jax.checkpoint`)
-        the layers that meet data, else book_keeping. All give the same sum up to rounding.
-        `explain` shows what becomes of each leaf.
+        An example may hold several augmented views; a loss that averages over them is then clipped
+        once per example (augmentation multiplicity), not once per view. Called with frozen
+        arguments, it is `loss(params, example, *frozen)`.
+    clip_norm: C > 0, in the unit of the gradient; or one for each group.
+    method: "book_keeping" takes one forward and one backward pass and holds per-example gradients
+        of single layers only; "two_pass" takes a second pass in place of the memory for cotangents;
+        "materialize" holds every example's gradient. "auto" is two_pass for a loss that
+        rematerializes (`jax.checkpoint`) the layers that meet data, else book_keeping. All give the
+        same sum up to rounding. `explain` shows how each leaf is handled.
     groups: "flat" clips the gradient as a whole; "per_layer" by parent in the parameter tree; or a
-    function from leaf names
-        ("blocks/0/kernel") to group names. With one clip_norm C, each of G groups is clipped at C /
-        sqrt(G).
-    clipping: "hard" or "automatic" (Bu et al. 2023), see `clip/factors.py`. normalized: divide the
-    sum by C, so that its sensitivity is 1 and the learning rate does not depend on C (De et al.).
+        function from leaf names ("blocks/0/kernel") to group names. With one clip_norm C, each of G
+        groups is clipped at C / sqrt(G).
+    clipping: "hard" or "automatic" (Bu et al. 2023), see `clip/factors.py`.
+    normalized: divide the sum by C, so that its sensitivity is 1 and the learning rate does not
+        depend on C (De et al.).
     microbatch: examples to differentiate at once; bounds memory, does not change the result beyond
-    rounding. "auto" finds
-        the largest that fits the device from the compiled program's own memory analysis.
+        rounding. "auto" finds the largest that fits the device from the compiled program's own
+        memory analysis.
+
     Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, grouping or clipping, a bad
     microbatch; when called, for parameters that are not real floating-point numbers, a loss that is
     not scalar, clip norms that do not match the groups, or a batch and mask that differ in length.

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from sfumato.clip.engine import METHODS
-from sfumato.clip.handling import Part, Plan, make_plan
+from sfumato.clip.handling import Handling, Part, handle
 from sfumato.clip.trace import Loss, trace_loss
 from sfumato.core.checks import choice, whole
 
@@ -30,43 +30,49 @@ def explain(
     """
     choice("method", method, METHODS)
     whole("batch_size", batch_size)
-    plan = make_plan(trace_loss(loss, params, example))
-    name = plan.method(method)
+    handling = handle(trace_loss(loss, params, example))
+    name = handling.method(method)
     two_pass = name == "two_pass"
     rows = [("leaf", "shape", "meets data in", "rule", f"bytes for {batch_size}")]
-    for part in plan.parts:
+    for part in handling.parts:
         for leaf in part.leaves:
-            shape = "x".join(map(str, plan.trace.shapes[leaf])) or "scalar"
+            shape = "x".join(map(str, handling.trace.shapes[leaf])) or "scalar"
             rule = "materialized" if method == "materialize" and part.how != "unused" else part.how
-            size = 4 * batch_size * _numbers(plan, part, leaf, rule, two_pass)
+            size = 4 * batch_size * _numbers(handling, part, leaf, rule, two_pass)
             rule += " (kept)" if rule == "outer" and part.keeps and not two_pass else ""
-            rows.append((plan.trace.names[leaf], shape, _uses(plan, part, leaf), rule, f"{size:,}"))
+            rows.append(
+                (handling.trace.names[leaf], shape, _uses(handling, part, leaf), rule, f"{size:,}")
+            )
     used = [WORDS[word] for word in WORDS if any(row[3].split()[0] == word for row in rows[1:])]
     return "\n".join([f"method: {name}", _table(rows), *used])
 
 
-def _numbers(plan: Plan, part: Part, leaf: int, rule: str, two_pass: bool) -> int:
+def _numbers(handling: Handling, part: Part, leaf: int, rule: str, two_pass: bool) -> int:
     """Held for one example until the sum: per-example gradients, or activations and cotangents of
     the leaf's sites."""
-    own = int(np.prod(plan.trace.shapes[leaf]))
+    own = int(np.prod(handling.trace.shapes[leaf]))
     if rule in ("lifted", "materialized") or (rule == "outer" and part.keeps):
         return own
     if rule == "unused" or two_pass:
         return 0
-    sites = [path for path in part.sites if leaf in plan.sites[path].origin.sources]
-    return sum(plan.sizes(path).tape for path in sites) + (own if leaf in plan.lifted else 0)
+    sites = [path for path in part.sites if leaf in handling.sites[path].origin.sources]
+    return sum(handling.sizes(path).tape for path in sites) + (
+        own if leaf in handling.lifted else 0
+    )
 
 
-def _uses(plan: Plan, part: Part, leaf: int) -> str:
+def _uses(handling: Handling, part: Part, leaf: int) -> str:
     names = [
-        plan.sites[path].rule.name for path in part.sites if leaf in plan.sites[path].origin.sources
+        handling.sites[path].rule.name
+        for path in part.sites
+        if leaf in handling.sites[path].origin.sources
     ]
     words = [
         name if names.count(name) == 1 else f"{names.count(name)} x {name}"
         for name in dict.fromkeys(names)
     ]
     return (
-        ", ".join(words + [where for where, leaves in plan.met.items() if leaf in leaves])
+        ", ".join(words + [where for where, leaves in handling.met.items() if leaf in leaves])
         or "nowhere"
     )
 

@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Handling:
     trace: Trace
     sites: dict[Path, Site]
     lifted: frozenset[int]
@@ -67,7 +67,7 @@ class Plan:
         return site.rule.sizes([loop.length for loop in site.loops], site.varies)
 
 
-def make_plan(trace: Trace) -> Plan:
+def handle(trace: Trace) -> Handling:
     """By abstract evaluation; nothing is computed."""
     found = Meetings()
 
@@ -77,7 +77,7 @@ def make_plan(trace: Trace) -> Plan:
         return list(found.weights.values())
 
     jax.eval_shape(walk, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in trace.shapes])
-    bare = Plan(trace, found.sites, frozenset(found.lifted), found.met, found.convolved, ())
+    bare = Handling(trace, found.sites, frozenset(found.lifted), found.met, found.convolved, ())
     return replace(
         bare, parts=tuple(_part(bare, leaves) for leaves in _components(found, len(trace.shapes)))
     )
@@ -93,42 +93,51 @@ def _components(found: Meetings, count: int) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(tuple(sorted(leaves)) for leaves in together))
 
 
-def _part(plan: Plan, leaves: tuple[int, ...]) -> Part:
-    paths = tuple(path for path, site in plan.sites.items() if site.origin.sources & set(leaves))
+def _part(handling: Handling, leaves: tuple[int, ...]) -> Part:
+    paths = tuple(
+        path for path, site in handling.sites.items() if site.origin.sources & set(leaves)
+    )
     if not paths:
-        return Part(leaves, (), "lifted" if plan.lifted & set(leaves) else "unused")
-    origins = [plan.sites[path].origin for path in paths]
+        return Part(leaves, (), "lifted" if handling.lifted & set(leaves) else "unused")
+    origins = [handling.sites[path].origin for path in paths]
     apart = all(
         a.disjoint(b)
         for i, a in enumerate(origins)
         for b in origins[:i]
         if a.isometric and b.isometric
     )
-    direct = apart and all(origin.isometric for origin in origins) and not plan.lifted & set(leaves)
+    direct = (
+        apart and all(origin.isometric for origin in origins) and not handling.lifted & set(leaves)
+    )
     standardized = (
         len(paths) == 1
         and origins[0].standardized is not None
-        and covers(plan.sites[paths[0]].rule)
+        and covers(handling.sites[paths[0]].rule)
     )
     standardized = (
-        standardized and origins[0].sources == set(leaves) and not plan.lifted & set(leaves)
+        standardized and origins[0].sources == set(leaves) and not handling.lifted & set(leaves)
     )
     # The Gram form reads the output of the convolution, which halves and accelerators (TF32) round.
     exact = (
         standardized
-        and plan.sites[paths[0]].output.dtype == jnp.float32
+        and handling.sites[paths[0]].output.dtype == jnp.float32
         and jax.default_backend() == "cpu"
     )
-    if (direct or exact) and all(plan.sizes(path).gram_is_cheaper for path in paths):
+    if (direct or exact) and all(handling.sizes(path).gram_is_cheaper for path in paths):
         return Part(leaves, paths, "gram", direct, standardized)
     # Elsewhere the pullback may enlarge, by no known factor, what rounding changes: only what is
     # kept is safe.
     known = standardized or all(origin.isometric for origin in origins)
     return Part(
-        leaves, paths, "outer", direct, standardized, not known or _is_light(plan, leaves, paths)
+        leaves,
+        paths,
+        "outer",
+        direct,
+        standardized,
+        not known or _is_light(handling, leaves, paths),
     )
 
 
-def _is_light(plan: Plan, leaves: tuple[int, ...], paths: tuple[Path, ...]) -> bool:
-    held = sum(int(np.prod(plan.trace.shapes[leaf])) for leaf in leaves)
-    return held <= KEEP * sum(plan.sizes(path).tape for path in paths)
+def _is_light(handling: Handling, leaves: tuple[int, ...], paths: tuple[Path, ...]) -> bool:
+    held = sum(int(np.prod(handling.trace.shapes[leaf])) for leaf in leaves)
+    return held <= KEEP * sum(handling.sizes(path).tape for path in paths)

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, PyTree
 from sfumato.clip import scaling
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
-from sfumato.clip.handling import Part, Plan
+from sfumato.clip.handling import Handling, Part
 from sfumato.clip.jaxpr_replay import ByPath
 from sfumato.clip.materialize import contract, contract_finite
 from sfumato.clip.rules.base import per_example
@@ -67,10 +67,15 @@ class Measured:
 
 
 def measure(
-    plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, clipper: Clipper, count: int
+    handling: Handling,
+    part: Part,
+    leaves: Sequence[Array],
+    tape: Tape,
+    clipper: Clipper,
+    count: int,
 ) -> Measured:
     """Norms of the per-example gradients of `count` examples."""
-    pull = pullback(plan, part, leaves)
+    pull = pullback(handling, part, leaves)
     if part.how == "unused":
         return Measured(part, {leaf: jnp.zeros(count) for leaf in part.leaves}, pull)
     if part.how == "lifted":
@@ -79,9 +84,9 @@ def measure(
             part, {leaf: jax.vmap(squared_norm)(each) for leaf, each in held.items()}, pull, held
         )
     if part.standardized and clipper.share_group(part.leaves):
-        return _standardized(plan, part, leaves, tape, pull)
+        return _standardized(handling, part, leaves, tape, pull)
     if part.direct and not part.keeps:
-        sites = (plan.sites[path] for path in part.sites)
+        sites = (handling.sites[path] for path in part.sites)
         norms = [
             site_norms(
                 site, part.how, tape.records[site.path], tape.cotangents[site.path], site.varies
@@ -89,11 +94,11 @@ def measure(
             for site in sites
         ]
         return Measured(part, {part.leaves[0]: jnp.sum(jnp.stack(norms), 0)}, pull)
-    return _outer(plan, part, tape, pull)
+    return _outer(handling, part, tape, pull)
 
 
 def part_sum(
-    plan: Plan,
+    handling: Handling,
     measured: Measured,
     tape: Tape,
     factors: Sequence[Float[Array, " b"]],
@@ -102,7 +107,7 @@ def part_sum(
     """The sum over examples of factor times gradient, for each leaf of the part."""
     part, sums = measured.part, ByLeaf()
     if part.how == "unused":
-        return {leaf: jnp.zeros(plan.trace.shapes[leaf]) for leaf in part.leaves}
+        return {leaf: jnp.zeros(handling.trace.shapes[leaf]) for leaf in part.leaves}
     if measured.held:
         add = contract if part.how == "lifted" else contract_finite
         return {leaf: add(factors[leaf], held) for leaf, held in measured.held.items()}
@@ -114,7 +119,7 @@ def part_sum(
     for group in {clipper.of_leaf[leaf] for leaf in part.leaves}:
         own = [leaf for leaf in part.leaves if clipper.of_leaf[leaf] == group]
         pulled = measured.pull(
-            {path: _weighted(plan, path, tape, factors[own[0]]) for path in part.sites}
+            {path: _weighted(handling, path, tape, factors[own[0]]) for path in part.sites}
         )
         sums |= {leaf: pulled[leaf] + _lifted_sum(leaf, tape, factors[leaf]) for leaf in own}
     return sums
@@ -142,15 +147,15 @@ class Pullback:
         return dict(zip(self.part.leaves, self.linear(typed)[0], strict=True))
 
 
-def pullback(plan: Plan, part: Part, leaves: Sequence[Array]) -> Pullback:
-    if not part.sites or (len(part.sites) == 1 and plan.sites[part.sites[0]].origin.untouched):
+def pullback(handling: Handling, part: Part, leaves: Sequence[Array]) -> Pullback:
+    if not part.sites or (len(part.sites) == 1 and handling.sites[part.sites[0]].origin.untouched):
         return Pullback(part, {}, None)
 
     def weights(own: list[Array]) -> ByPath:
         every = list(leaves)
         for leaf, value in zip(part.leaves, own, strict=True):
             every[leaf] = value
-        found = find_meetings(plan.trace, every).weights
+        found = find_meetings(handling.trace, every).weights
         return {path: found[path] for path in part.sites}
 
     return Pullback(
@@ -194,12 +199,12 @@ def formed(site: Site, record: Array, cotangent: Array, varies: Sequence[bool]) 
 
 
 def _standardized(
-    plan: Plan, part: Part, leaves: Sequence[Array], tape: Tape, pull: Pullback
+    handling: Handling, part: Part, leaves: Sequence[Array], tape: Tape, pull: Pullback
 ) -> Measured:
     """See `standardized.py`. The norm of both leaves, if it has two, is told as one of them's; they
     share their factor."""
     (path,) = part.sites
-    site, record, cotangent = plan.sites[path], tape.records[path], tape.cotangents[path]
+    site, record, cotangent = handling.sites[path], tape.records[path], tape.cotangents[path]
     assert isinstance(site.rule, ConvRule)
     weight = standardized(site, leaves)
     if part.how == "gram":
@@ -239,13 +244,13 @@ def _as_one(part: Part, squared: Float[Array, " b"]) -> ByLeaf:
     }
 
 
-def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
+def _outer(handling: Handling, part: Part, tape: Tape, pull: Pullback) -> Measured:
     """Of a part that is kept or must be pulled back. Where it merely moves numbers, it need not be
     kept."""
-    keeps = part.keeps or not all(plan.sites[path].origin.isometric for path in part.sites)
+    keeps = part.keeps or not all(handling.sites[path].origin.isometric for path in part.sites)
 
     def one(records: ByPath, cotangents: ByPath, lifted: ByLeaf) -> tuple[ByLeaf, ByLeaf]:
-        sites = (plan.sites[path] for path in part.sites)
+        sites = (handling.sites[path] for path in part.sites)
         pulled = pull(
             {
                 site.path: formed(site, records[site.path], cotangents[site.path], site.varies)
@@ -260,7 +265,7 @@ def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
 
     data = {path: tape.data(path) for path in part.sites}
     own = [
-        {path: jnp.moveaxis(each[path], len(plan.sites[path].loops), 0) for path in part.sites}
+        {path: jnp.moveaxis(each[path], len(handling.sites[path].loops), 0) for path in part.sites}
         for each in (data, tape.cotangents)
     ]
     lifted = {
@@ -268,7 +273,7 @@ def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
     }
     squared, held = per_example(one, *own, lifted)
     if not keeps:
-        sites = (plan.sites[path] for path in part.sites)
+        sites = (handling.sites[path] for path in part.sites)
         error = sum(
             rounding(site, tape.data(site.path), tape.cotangents[site.path], site.varies)
             for site in sites
@@ -278,7 +283,7 @@ def _outer(plan: Plan, part: Part, tape: Tape, pull: Pullback) -> Measured:
 
 
 def each_example(
-    plan: Plan, function: Callable[[list[Array]], PyTree], batch: Sequence[Array]
+    handling: Handling, function: Callable[[list[Array]], PyTree], batch: Sequence[Array]
 ) -> PyTree:
     """`function(example)` for every example: vmap, but one by one where that would let examples
     touch each other.
@@ -286,13 +291,13 @@ def each_example(
     On some devices vmap turns convolutions with a kernel per example into one whose kernel holds
     zeros for all the others, and zero times NaN or infinity is NaN.
     """
-    if plan.convolved:
+    if handling.convolved:
         return lax.map(function, list(batch))
     return jax.vmap(function)(list(batch))
 
 
-def _weighted(plan: Plan, path: Path, tape: Tape, factors: Float[Array, " b"]) -> Array:
-    site = plan.sites[path]
+def _weighted(handling: Handling, path: Path, tape: Tape, factors: Float[Array, " b"]) -> Array:
+    site = handling.sites[path]
     return scaling.weighted(site.rule, tape.data(path), tape.cotangents[path], factors, site.varies)
 
 

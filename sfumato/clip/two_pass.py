@@ -31,7 +31,7 @@ from sfumato.clip import scaling
 from sfumato.clip._jax import JaxprEqn
 from sfumato.clip.chain import Path, Site, find_meetings
 from sfumato.clip.factors import Clipper
-from sfumato.clip.handling import Part, Plan
+from sfumato.clip.handling import Handling, Part
 from sfumato.clip.jaxpr_replay import ByPath, Replay, evaluate
 from sfumato.clip.materialize import contract
 from sfumato.clip.parts import (
@@ -56,36 +56,38 @@ Bounds = tuple[Float[Array, ""], Float[Array, ""]]
 
 
 def clipped_sum(
-    plan: Plan,
+    handling: Handling,
     clipper: Clipper,
     params: PyTree,
     batch: PyTree[Shaped[Array, "b ..."]],
     mask: Bool[Array, " b"],
 ) -> PyTree:
-    """As `materialize.clipped_sum`, of the loss that was traced for `plan`."""
+    """As `materialize.clipped_sum`, of the loss that was traced for `handling`."""
     leaves, structure = jax.tree.flatten(params)
-    probed = [part for part in plan.parts if can_probe(plan, part, clipper)]
-    norms = {path: _norms(plan, part, leaves, path) for part in probed for path in part.sites}
+    probed = [part for part in handling.parts if can_probe(handling, part, clipper)]
+    norms = {path: _norms(handling, part, leaves, path) for part in probed for path in part.sites}
     squared, held, measured = _first_pass(
-        plan, probed, norms, leaves, jax.tree.leaves(batch), len(mask)
+        handling, probed, norms, leaves, jax.tree.leaves(batch), len(mask)
     )
     factors = clipper([squared[leaf] for leaf in range(len(leaves))], mask)
     # Without the barrier the compiler would take the second forward pass for the first one and hold
     # all it computed.
     batch, factors, measured = jax.lax.optimization_barrier((batch, factors, measured))
     sums = {leaf: contract(factors[leaf], each) for leaf, each in held.items()}
-    sums |= _second_pass(plan, probed, norms, leaves, jax.tree.leaves(batch), factors, measured)
+    sums |= _second_pass(handling, probed, norms, leaves, jax.tree.leaves(batch), factors, measured)
     unused = {
-        leaf: jnp.zeros(shape) for leaf, shape in enumerate(plan.trace.shapes) if leaf not in sums
+        leaf: jnp.zeros(shape)
+        for leaf, shape in enumerate(handling.trace.shapes)
+        if leaf not in sums
     }
     return jax.tree.unflatten(structure, [(sums | unused)[leaf] for leaf in range(len(leaves))])
 
 
-def can_probe(plan: Plan, part: Part, clipper: Clipper) -> bool:
+def can_probe(handling: Handling, part: Part, clipper: Clipper) -> bool:
     """Is the part's gradient that of one site, iteration by iteration, with one factor for all of
     it, and is it known how much longer the pullback may make what rounding changes?
     """
-    sites = [plan.sites[path] for path in part.sites]
+    sites = [handling.sites[path] for path in part.sites]
     own_weights = all(all(site.varies) for site in sites)
     if part.direct:
         return bool(sites) and own_weights
@@ -93,7 +95,7 @@ def can_probe(plan: Plan, part: Part, clipper: Clipper) -> bool:
 
 
 def _first_pass(
-    plan: Plan,
+    handling: Handling,
     probed: Sequence[Part],
     norms: dict[Path, Norms],
     leaves: Sequence[Array],
@@ -102,7 +104,7 @@ def _first_pass(
 ) -> tuple[ByLeaf, ByLeaf, ByPath]:
     """Squared norms by leaf, the gradients of all leaves that are not probed, and the squared norms
     by site of the others."""
-    weights = find_meetings(plan.trace, leaves).weights
+    weights = find_meetings(handling.trace, leaves).weights
     held = {path: weight for path, weight in weights.items() if path not in norms}
 
     def loss(lifted: ByLeaf, held: ByPath, probes: ByPath, example: Sequence[Array]) -> Array:
@@ -113,7 +115,7 @@ def _first_pass(
                 return _formed(site, eqn, operands, weight), None
             return _probed(site, eqn, norms[site.path], operands, weight, probes[site.path]), None
 
-        replay = Replay(plan.trace, plan.sites, meet)
+        replay = Replay(handling.trace, handling.sites, meet)
         return replay(
             [lifted.get(leaf, value) for leaf, value in enumerate(leaves)],
             example,
@@ -122,25 +124,25 @@ def _first_pass(
         )[0]
 
     gradient, probes = jax.grad(loss, (0, 1, 2)), dict.fromkeys(norms, jnp.zeros(()))
-    lifted = {leaf: leaves[leaf] for leaf in sorted(plan.lifted)}
+    lifted = {leaf: leaves[leaf] for leaf in sorted(handling.lifted)}
     of_lifted, of_held, of_probes = each_example(
-        plan, lambda example: gradient(lifted, held, probes, example), batch
+        handling, lambda example: gradient(lifted, held, probes, example), batch
     )
     squared = {leaf: jnp.zeros(count) for leaf in range(len(leaves))}
     for part in probed:  # what is not told apart by leaf may stand with any
         squared[part.leaves[0]] = sum(of_probes[path] for path in part.sites)
     gradients: ByLeaf = {}
-    for part in (part for part in plan.parts if part not in probed and part.how != "unused"):
-        gradients |= _held(plan, part, leaves, of_lifted, of_held)
+    for part in (part for part in handling.parts if part not in probed and part.how != "unused"):
+        gradients |= _held(handling, part, leaves, of_lifted, of_held)
     squared |= {leaf: jax.vmap(squared_norm)(each) for leaf, each in gradients.items()}
     return squared, gradients, of_probes
 
 
-def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms:
-    site = plan.sites[path]
+def _norms(handling: Handling, part: Part, leaves: Sequence[Array], path: Path) -> Norms:
+    site = handling.sites[path]
     if part.direct:
         return lambda records, cotangents: site_norms(site, part.how, records, cotangents, ())
-    pull, largest = pullback(plan, part, leaves), standardized(site, leaves).largest()
+    pull, largest = pullback(handling, part, leaves), standardized(site, leaves).largest()
 
     def norms(records: Array, cotangents: Array) -> Float[Array, " b"]:
         def one(record: Array, cotangent: Array) -> Array:
@@ -153,13 +155,13 @@ def _norms(plan: Plan, part: Part, leaves: Sequence[Array], path: Path) -> Norms
 
 
 def _held(
-    plan: Plan, part: Part, leaves: Sequence[Array], lifted: ByLeaf, weights: ByPath
+    handling: Handling, part: Part, leaves: Sequence[Array], lifted: ByLeaf, weights: ByPath
 ) -> ByLeaf:
     """The per-example gradients of the leaves of a part that is not probed, from those of its
     lifted leaves and weights."""
     pulled: ByLeaf = {}
     if part.sites:
-        pulled = jax.vmap(pullback(plan, part, leaves))(
+        pulled = jax.vmap(pullback(handling, part, leaves))(
             {path: weights[path] for path in part.sites}
         )
     own = {
@@ -170,7 +172,7 @@ def _held(
 
 
 def _second_pass(
-    plan: Plan,
+    handling: Handling,
     probed: Sequence[Part],
     norms: dict[Path, Norms],
     leaves: Sequence[Array],
@@ -181,7 +183,7 @@ def _second_pass(
     """The sums of the probed leaves."""
     if not probed:
         return {}
-    weights = find_meetings(plan.trace, leaves).weights
+    weights = find_meetings(handling.trace, leaves).weights
     of_site = {
         path: (factors[part.leaves[0]], measured[path]) for part in probed for path in part.sites
     }
@@ -194,7 +196,7 @@ def _second_pass(
                 return evaluate(site, eqn, operands, weight), None
             return _weighed(site, eqn, norms[site.path], operands, weight, bounds[site.path]), None
 
-        return Replay(plan.trace, plan.sites, meet)(leaves, example, weights | own, {})[0]
+        return Replay(handling.trace, handling.sites, meet)(leaves, example, weights | own, {})[0]
 
     def total(own: ByPath) -> Array:
         return jnp.sum(jax.vmap(loss, in_axes=(None, 0, 0))(own, list(batch), of_site))
@@ -202,7 +204,7 @@ def _second_pass(
     gradients = jax.grad(total)({path: weights[path] for path in of_site})
     sums: ByLeaf = {}
     for part in probed:
-        sums |= pullback(plan, part, leaves)({path: gradients[path] for path in part.sites})
+        sums |= pullback(handling, part, leaves)({path: gradients[path] for path in part.sites})
     return sums
 
 

@@ -1,8 +1,11 @@
 """Compressed files from strangers: every size is checked before memory is given for it."""
 
-import gzip
+import io
+import math
 import zipfile
 from pathlib import Path
+
+import numpy as np
 
 GROWTH, _ALLOWANCE = 100, 1 << 24
 """Weights and images hardly compress. What claims to unpack to more than 100 times its size (and 16
@@ -17,13 +20,26 @@ def most(path: Path) -> int:
     return GROWTH * path.stat().st_size + _ALLOWANCE
 
 
-def gunzipped(path: Path) -> bytes:
-    """The content of a .gz file. Raises ValueError for a bomb, and what gzip raises."""
-    with gzip.open(path, "rb") as file:
-        content = file.read(most(path) + 1)
-    if len(content) > most(path):
-        raise ValueError(f"it unpacks to more than {GROWTH} times its size")
-    return content
+def npy_header(file: io.BufferedIOBase, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """What a .npy file of `size` bytes announces: the shape of its array, whether that is stored
+    column by column, and its type. Afterwards `file` stands where the numbers begin.
+
+    Raises ValueError where the bytes do not fill that shape, and for an array of objects, which
+    would be a pickle.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"a .npy of version {version}, which plain arrays do not need")
+    read = np.lib.format.read_array_header_1_0
+    shape, by_column, dtype = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(
+        file
+    )
+    if dtype.hasobject:
+        raise ValueError("it holds an array of Python objects")
+    held = size - file.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(f"it announces {dtype} {shape} and holds {held} bytes")
+    return shape, by_column, dtype
 
 
 class Archive:

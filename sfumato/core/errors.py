@@ -17,6 +17,11 @@ def on_one_line(text: str) -> str:
     return "".join(ascii(c)[1:-1] if unicodedata.category(c) in hidden else c for c in text)
 
 
+def said(error: Exception) -> str:
+    """What another library's error says, on one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 class SfumatoError(Exception):
     """Base of every error that the caller can mend."""
 

@@ -20,10 +20,12 @@ Philox passes every statistical test known but was not designed against an adver
 import hashlib
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int64, UInt64
 
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import sync_directory, write_all, write_new
@@ -43,14 +45,26 @@ def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
     return digest.digest()
 
 
-def _generator(master: bytes, name: tuple[Name, ...], rng: Rng = "philox") -> np.random.Generator:
+def _bits(master: bytes, name: tuple[Name, ...], rng: Rng) -> Callable[[int], Any]:
+    """Place of a counter -> a fresh source of bits of this name that begins there."""
     if rng == "chacha":
-        return np.random.Generator(
-            _chacha()(key=int.from_bytes(_derive(master, name, 32), "big"), rounds=20)
-        )
-    return np.random.Generator(
-        np.random.Philox(key=int.from_bytes(_derive(master, name, 16), "big"))
-    )
+        key = int.from_bytes(_derive(master, name, 32), "big")
+        return lambda counter: _chacha()(key=key, counter=counter, rounds=20)
+    key = int.from_bytes(_derive(master, name, 16), "big")
+    return lambda counter: np.random.Philox(key=key, counter=counter)
+
+
+def _generator(master: bytes, name: tuple[Name, ...], rng: Rng = "philox") -> np.random.Generator:
+    return np.random.Generator(_bits(master, name, rng)(0))
+
+
+def _words(
+    bits: Callable[[int], Any], places: Int64[np.ndarray, " b"], count: int
+) -> UInt64[np.ndarray, "b count"]:
+    """Both generators count up as they draw, and what they draw depends on their key and counter
+    alone, so places far apart on the counter never meet."""
+    words = [bits(place << 32).random_raw(count) for place in places.tolist()]
+    return np.array(words, np.uint64).reshape(len(places), count)
 
 
 def _chacha() -> Any:
@@ -114,6 +128,16 @@ class SecretKey:
         """The generator of this name; the same one, from its beginning, on every call."""
         return _generator(self._master, self._prefix + name, self.rng)
 
+    def words(
+        self, name: tuple[Name, ...], places: Int64[np.ndarray, " b"], count: int
+    ) -> UInt64[np.ndarray, "b count"]:
+        """`count` (fewer than 2^31) random words for each place (from 0) of the stream of this name.
+
+        Those of a place are a function of the key, the name and the place: they do not change with
+        the other places that are asked for.
+        """
+        return _words(_bits(self._master, self._prefix + name, self.rng), places, count)
+
     def mac(self, *parts: bytes | memoryview) -> str:
         """A fingerprint of private data, the parts one after the other, that tells nothing to
         whoever lacks the key."""
@@ -175,3 +199,11 @@ def destroy(path: Path) -> None:
 def public_stream(seed: int, *name: Name) -> np.random.Generator:
     """A stream for what is public: initial weights, fixed filters."""
     return _generator(hashlib.sha256(f"public {seed}".encode()).digest(), name)
+
+
+def public_words(
+    seed: int, name: tuple[Name, ...], places: Int64[np.ndarray, " b"], count: int
+) -> UInt64[np.ndarray, "b count"]:
+    """As `SecretKey.words`, for what is public."""
+    master = hashlib.sha256(f"public {seed}".encode()).digest()
+    return _words(_bits(master, name, "philox"), places, count)

@@ -1,14 +1,14 @@
 """Bytes on disk -> `Source`: labels, images, class names. No JAX here."""
 
 from sfumato.data.opening import describe, open
-from sfumato.data.published_sets import Published, names, published
+from sfumato.data.published_sets import NamedDataset, names, published
 from sfumato.data.rows import describe_rows, open_rows
 from sfumato.data.source import DataInfo, Source, Splits, from_arrays
 from sfumato.data.split import ReadOptions
 
 __all__ = [
     "DataInfo",
-    "Published",
+    "NamedDataset",
     "ReadOptions",
     "Source",
     "Splits",

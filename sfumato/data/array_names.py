@@ -8,8 +8,6 @@ capitals or not.
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from sfumato.core.errors import DataError
 from sfumato.data.split import split_of
 
@@ -35,7 +33,7 @@ def find_keys(path: Path, stored: Iterable[str], wanted: str = WANTED) -> Keys:
         )
         if place in found:
             raise DataError(
-                f"{path}: {name} would not be read, as {found[place]} has its place; remove one of them"
+                f"{path}: {name} would not be read, because {found[place]} is read in its place; remove one of them"
             )
         if place is not None:
             found[place] = name
@@ -55,11 +53,6 @@ def find_keys(path: Path, stored: Iterable[str], wanted: str = WANTED) -> Keys:
 def key_of(stored: Iterable[str], kind: str, split: str) -> str | None:
     """The array of this kind that belongs to a split: `patient_train`, or `train_patient`."""
     return next((name for name in sorted(stored) if _split_of(name, (kind,)) == split), None)
-
-
-def one_column(labels: np.ndarray) -> np.ndarray:
-    """Labels as a vector; MedMNIST stores them as n x 1."""
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _split_of(name: str, kinds: tuple[str, ...]) -> str | None:

@@ -88,7 +88,7 @@ def refit(
     if images.dtype != np.uint8:
         argument, value = ("resize", options.resize) if options.resize else ("gray", options.gray)
         raise ArgumentError(
-            argument, value, "the pixels are floats; store them as uint8, or treat them before"
+            argument, value, "this needs uint8 pixels, and these are floats; convert them to uint8"
         )
     shape = fitted_shape(images.shape[1:], options)
     fitted = np.empty((len(images), *shape), np.uint8)

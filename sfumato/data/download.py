@@ -40,7 +40,7 @@ def fetch(
         found = _stream(url, part, file.name, progress, timeout)
         if found != file.md5:
             raise DataError(
-                f"{url}: what arrived has MD5 {found}, published is {file.md5}; it was removed; try again, "
+                f"{url}: the download has MD5 {found}, not the published {file.md5}, and was deleted; try again, "
                 f"or put the right file into {folder}"
             )
         os.replace(part, folder / file.name)

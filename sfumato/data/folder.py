@@ -1,4 +1,4 @@
-"""A folder of images -> `Shelf`. What lies in it is `listing`'s matter, one file's pixels are
+"""A folder of images -> `LazyDataset`. What lies in it is `listing`'s matter, one file's pixels are
 `decode`'s."""
 
 import math
@@ -11,8 +11,8 @@ import numpy as np
 
 from sfumato.core.errors import DataError
 from sfumato.data.decode import THREADS, decode, decode_many, fitted_shape, upright_size
+from sfumato.data.lazy import LazyDataset, LoadedDataset
 from sfumato.data.listing import Files, Listing, list_folder
-from sfumato.data.shelf import Loaded, Shelf
 from sfumato.data.source import Read, Source
 from sfumato.data.split import ReadOptions
 from sfumato.data.units import owners_by_pattern
@@ -25,7 +25,7 @@ Shape = tuple[int, int, int]
 Reasons = dict[str, str]  # relative path -> why it cannot be read
 
 
-def find_folder(root: Path, options: ReadOptions) -> Shelf:
+def find_folder(root: Path, options: ReadOptions) -> LazyDataset:
     """The data set in `root`; only directory entries and one header are read. Raises DataError.
 
     Its counts include files that will turn out unreadable: `open` with `skip_unreadable` may then
@@ -36,7 +36,7 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
     shape = _first_shape([root / path for path in listing.train.paths], options)
     n = {split: len(files.paths) for split, files in listing.parts.items()}
 
-    def load() -> Loaded:
+    def load() -> LoadedDataset:
         return _load(listing, name, options)
 
     def owners(pattern: str) -> dict[str, list[str]]:
@@ -45,7 +45,7 @@ def find_folder(root: Path, options: ReadOptions) -> Shelf:
             for split, files in listing.parts.items()
         }
 
-    return Shelf(
+    return LazyDataset(
         name,
         str(root),
         listing.classes,
@@ -78,7 +78,7 @@ def _first_shape(paths: Sequence[Path], options: ReadOptions) -> Shape | None:
     return None
 
 
-def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:
+def _load(listing: Listing, name: str, options: ReadOptions) -> LoadedDataset:
     """Read every file once: to keep its pixels, or (too many to keep) to know that it can be read."""
     paths = [path for files in listing.parts.values() for path in files.paths]
     unreadable: Reasons = {}
@@ -105,7 +105,7 @@ def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:
     rows = {path: k for k, path in enumerate(good) if path not in unreadable}
     if not rows:
         raise DataError(
-            f"{listing.root}: not one of {len(paths)} images can be read ({_some(unreadable)})"
+            f"{listing.root}: none of the {len(paths)} images can be read ({_some(unreadable)})"
         )
 
     def source(files: Files, split: str) -> Source:
@@ -125,7 +125,7 @@ def _load(listing: Listing, name: str, options: ReadOptions) -> Loaded:
         for path, name in zip(listing.train.paths, listing.train.names, strict=True)
         if path in rows
     )
-    return Loaded(
+    return LoadedDataset(
         sources["train"],
         names,
         sources.get("test"),
@@ -149,7 +149,9 @@ def _common_shape(
     unreadable |= _attempt(visit, paths, key=str)
     readable = [path for path in paths if path in sizes]
     if not readable:
-        raise DataError(f"{root}: not one of {len(paths)} images can be read ({_some(unreadable)})")
+        raise DataError(
+            f"{root}: none of the {len(paths)} images can be read ({_some(unreadable)})"
+        )
     first = readable[0]
     other = next((path for path in readable if sizes[path] != sizes[first]), None)
     if other is not None:

@@ -15,14 +15,14 @@ from jaxtyping import UInt8
 
 from sfumato.core.archive import most
 from sfumato.core.errors import DataError
-from sfumato.data.published_sets import REGISTRY, Published
-from sfumato.data.shelf import Arrays, Held
+from sfumato.data.lazy import ArrayFiles, ImagesAndLabels
+from sfumato.data.published_sets import REGISTRY, NamedDataset
 
 UINT8 = 8
 PARTS = {"train": "train", "test": "t10k"}
 
 
-def find_idx(row: Published, place: Path) -> Held | None:
+def find_idx(row: NamedDataset, place: Path) -> ArrayFiles | None:
     """The four IDX files in `place`, or None where one of them is missing. Raises DataError on
     damaged ones."""
     keys = [(part, kind) for part in PARTS for kind in ("images", "labels")]
@@ -45,10 +45,10 @@ def find_idx(row: Published, place: Path) -> Held | None:
             )
         counts[part] = n
 
-    def read_part(part: str) -> Arrays:
+    def read_part(part: str) -> ImagesAndLabels:
         return read_idx(files[part, "images"], 3)[..., None], read_idx(files[part, "labels"], 1)
 
-    return Held(
+    return ArrayFiles(
         str(place), counts["train"], counts["test"], lambda: (read_part("train"), read_part("test"))
     )
 
@@ -76,7 +76,7 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
     if len(data) != expected or surplus:
         found = f"{len(data)} bytes" if not surplus else "more"
         raise DataError(
-            f"{path}: its header promises {expected} bytes of data and it holds {found}; the file is "
+            f"{path}: its header announces {expected} bytes of data, but it holds {found}; the file is "
             "truncated or damaged, fetch it again"
         )
     return np.frombuffer(data, np.uint8).reshape(sizes)
@@ -90,8 +90,8 @@ def _header(file: io.BufferedIOBase, path: Path, dimensions: int) -> tuple[int, 
     magic = file.read(4)
     if magic != bytes((0, 0, UINT8, dimensions)):
         raise DataError(
-            f"{path}: begins with 0x{magic.hex()}, an IDX file of {dimensions} dimensions with "
-            f"0x{bytes((0, 0, UINT8, dimensions)).hex()}; this is another file, fetch it again"
+            f"{path}: begins with 0x{magic.hex()}, but an IDX file of {dimensions} dimensions begins "
+            f"with 0x{bytes((0, 0, UINT8, dimensions)).hex()}; fetch the right file"
         )
     raw = file.read(4 * dimensions)
     if len(raw) < 4 * dimensions:
@@ -117,7 +117,7 @@ def _path(place: Path, prefix: str, kind: str) -> Path | None:
     return None
 
 
-def _is_another(row: Published, test_labels: Path) -> bool:
+def _is_another(row: NamedDataset, test_labels: Path) -> bool:
     """MNIST and Fashion-MNIST use the same file names: do these labels begin like another data
     set's?"""
     try:

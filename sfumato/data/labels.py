@@ -27,7 +27,7 @@ def encode(
     """(classes, the class number of each label). classes: those there are, in their order; None
     takes those that occur, sorted.
 
-    Raises ArgumentError for what is no vector of labels, for a label outside `classes` (known: what
+    Raises ArgumentError for anything but a vector of labels, for a label outside `classes` (known: what
     the message calls them), and where nearly every label is a class of its own.
     """
     given = vector(labels, argument)
@@ -37,7 +37,7 @@ def encode(
             raise ArgumentError(
                 argument,
                 f"{len(distinct)} different labels for {len(given)} examples",
-                "these look like numbers or names; give classes, which several examples share",
+                "these look like numbers or names; labels must be classes that several examples share",
             )
         return distinct, codes.astype(np.int32)
     place = {label: k for k, label in enumerate(np.asarray(classes).tolist())}
@@ -58,7 +58,7 @@ def declared(classes: Any, argument: str = "classes") -> Shaped[np.ndarray, " c"
     found = np.unique(given)
     if len(found) < 2 or len(found) < len(given):
         raise ArgumentError(
-            argument, given.tolist()[:10], "a classifier needs two or more; name each once"
+            argument, given.tolist()[:10], "a classifier needs two or more classes, each named once"
         )
     return found
 
@@ -129,7 +129,7 @@ def vector(labels: Any, argument: str) -> Shaped[np.ndarray, " n"]:
             raise ArgumentError(
                 argument,
                 given[broken][0].item(),
-                "Unknown label type: real numbers are no classes; give "
+                "Unknown label type: real numbers are not classes; give "
                 "whole numbers or strings, or bin them",
             )
     if given.dtype.kind not in "biufU":

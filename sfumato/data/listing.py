@@ -5,8 +5,8 @@ Two layouts: `path/class/*.jpg`, or `path/train/class/*.jpg` beside `path/val/..
 are the sorted folder names of the training part. Where the unit is a folder, images lie one folder
 deeper: `class/patient/*.jpg`.
 
-What `is_ignored` names is passed over everywhere. Other files that are no images are passed over
-too, but counted.
+What `is_ignored` names is passed over everywhere. Other files that are not images are passed
+over too, but counted.
 """
 
 import os
@@ -157,7 +157,7 @@ class _Walk:
         if not self.by_folder:
             if nested:
                 raise DataError(
-                    f"{folder}: a class folder with a folder {nested[0]!r} in it; if each such folder holds the "
+                    f"{folder}: this class folder has a folder {nested[0]!r} in it; if each such folder holds the "
                     "images of one unit (a patient, say), give --unit folder (unit='folder'), else move the images "
                     "up, as they must lie directly in class/ or train/class/, val/class/ and test/class/"
                 )
@@ -175,7 +175,7 @@ class _Walk:
         deeper = next((entry.name for entry in entries if entry.is_dir()), None)
         if deeper is not None:
             raise DataError(
-                f"{folder}: the folder of a unit with a folder {deeper!r} in it; the images of a unit must lie "
+                f"{folder}: this is the folder of a unit, but it has a folder {deeper!r} in it; the images of a unit must lie "
                 "directly in class/FOLDER/"
             )
         return self._sorted_out(folder, entries)

@@ -1,29 +1,23 @@
-"""A named data set -> where its files lie -> `Shelf`."""
+"""A named data set -> where its files lie -> `LazyDataset`."""
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from sfumato.core.errors import ArgumentError, DataError
-from sfumato.data.cifar import find_archive, find_folder
+from sfumato.data.cifar import find_cifar
 from sfumato.data.download import Progress, fetch
 from sfumato.data.idx import find_idx
-from sfumato.data.mosaic import find_mosaic
-from sfumato.data.published_sets import Published, RemoteFile
-from sfumato.data.shelf import Arrays, Held, Shelf, shelve
+from sfumato.data.lazy import ArrayFiles, ImagesAndLabels, LazyDataset, lazy_arrays
+from sfumato.data.published_sets import NamedDataset
 
 MIRROR_VARIABLE, DATA_VARIABLE = "SFUMATO_MIRROR", "SFUMATO_DATA"
 
-_FIND: dict[str, Callable[[Published, Path], Held | None]] = {
+_FIND: dict[str, Callable[[NamedDataset, Path], ArrayFiles | None]] = {
     "idx": find_idx,
-    "binary": partial(find_folder, version="binary"),
-    "python": partial(find_folder, version="python"),
-    "binary_archive": partial(find_archive, version="binary"),
-    "python_archive": partial(find_archive, version="python"),
-    "mosaic": find_mosaic,
+    "cifar": find_cifar,
 }
 
 
@@ -37,46 +31,47 @@ def default_data_dir() -> Path:
 
 
 def find_named(
-    row: Published,
+    row: NamedDataset,
     data_dir: Path | None,
     download: bool,
     mirror: str | None = None,
     progress: Progress | None = None,
-) -> Shelf:
+) -> LazyDataset:
     """The named data set, from `data_dir` or the default one, or from the network if allowed.
     Raises DataError."""
-    if not row.layouts:
-        return shelve(_digits(row), row.name, row.classes, row.shape)
+    if not row.layout:
+        return lazy_arrays(_digits(row), row.name, row.classes, row.shape)
     if data_dir is not None and data_dir.exists() and not data_dir.is_dir():
         raise ArgumentError(
             "data_dir", str(data_dir), "this is a file; give the directory that holds the data sets"
         )
-    held = _find(row, data_dir)
-    if held is None:
+    files = _find(row, data_dir)
+    if files is None:
         why = _download(row, data_dir, mirror, progress) if download else ""
-        held = _find(row, data_dir)
-        if held is None:
-            raise DataError(_how_to_get(row, _roots(data_dir), why))
-    return shelve(held, row.name, row.classes, row.shape)
+        files = _find(row, data_dir)
+        if files is None:
+            raise DataError(_how_to_get(row, data_dir, why))
+    return lazy_arrays(files, row.name, row.classes, row.shape)
 
 
 def _roots(data_dir: Path | None) -> list[Path]:
     return list(dict.fromkeys([data_dir or default_data_dir(), default_data_dir()]))
 
 
-def _find(row: Published, data_dir: Path | None) -> Held | None:
-    """The first layout that is there; in a directory, exact forms come before the packed one."""
-    for root in _roots(data_dir):
-        for layout in row.layouts:
-            for place in (root, *(root / folder for folder in row.folders)):
-                held = _FIND[layout](row, place) if place.is_dir() else None
-                if held is not None:
-                    return held
-    return None
+def _places(row: NamedDataset, data_dir: Path | None) -> list[Path]:
+    """The directories in which the data set may lie."""
+    roots = _roots(data_dir)
+    places = [place for root in roots for place in (root, *(root / name for name in row.folders))]
+    return [place for place in places if place.is_dir()]
+
+
+def _find(row: NamedDataset, data_dir: Path | None) -> ArrayFiles | None:
+    found = (_FIND[row.layout](row, place) for place in _places(row, data_dir))
+    return next((files for files in found if files is not None), None)
 
 
 def _download(
-    row: Published, data_dir: Path | None, mirror: str | None, progress: Progress | None
+    row: NamedDataset, data_dir: Path | None, mirror: str | None, progress: Progress | None
 ) -> str:
     """Fetch what is missing; returns why it failed, or nothing. A mirror holds each data set under
     its name."""
@@ -92,22 +87,28 @@ def _download(
     return ""
 
 
-def _how_to_get(row: Published, roots: list[Path], why: str) -> str:
-    def listed(files: tuple[RemoteFile, ...]) -> str:
-        return ", ".join(file.name for file in files)
-
+def _how_to_get(row: NamedDataset, data_dir: Path | None, why: str) -> str:
+    roots, files = _roots(data_dir), ", ".join(file.name for file in row.files)
+    refused = [
+        place / name
+        for place in _places(row, data_dir)
+        for name in row.not_read
+        if (place / name).exists()
+    ]
+    found = (
+        f"; {refused[0]} is not read: it is made of pickles, which can run code" if refused else ""
+    )
     failed = f"; the download failed: {why}" if why else ""
-    others = f" (or {listed(row.alternatives)})" if row.alternatives else ""
     return (
-        f"data={row.name!r}: not found in {' or '.join(map(str, roots))}{failed}; put {listed(row.files)}{others} "
+        f"data={row.name!r}: not found in {' or '.join(map(str, roots))}{found}{failed}; put {files} "
         f"from {row.address} into {roots[0] / row.name}, or name another place with --data-dir"
     )
 
 
-def _digits(row: Published) -> Held:
+def _digits(row: NamedDataset) -> ArrayFiles:
     """scikit-learn's digits have values 0 to 16 and no test split of their own."""
 
-    def read() -> tuple[Arrays, None]:
+    def read() -> tuple[ImagesAndLabels, None]:
         from sklearn.datasets import load_digits
 
         bunch = load_digits()
@@ -116,4 +117,4 @@ def _digits(row: Published) -> Held:
             bunch.target.astype(np.int32),
         ), None
 
-    return Held(row.address, row.counts["train"], None, read)
+    return ArrayFiles(row.address, row.counts["train"], None, read)

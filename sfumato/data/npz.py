@@ -1,29 +1,30 @@
 """A NumPy archive with `x_train`, `y_train` and perhaps `x_val`, `y_val`, `x_test`, `y_test` (other
-spellings: `keys.py`).
+spellings: `array_names.py`).
 
 Units of several images: an array with an entry for each image, `NAME_train` (or just `NAME`),
 perhaps `NAME_val`, `NAME_test`.
 """
 
-import math
+import io
 import zipfile
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from sfumato.core.archive import Archive
-from sfumato.core.errors import ArgumentError, DataError, SfumatoError
-from sfumato.data.array_names import find_keys, key_of, one_column
+from sfumato.core.archive import Archive, npy_header
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError, said
+from sfumato.data.array_names import find_keys, key_of
 from sfumato.data.labels import encode_parts
-from sfumato.data.shelf import Arrays, Loaded, Shelf, positions
+from sfumato.data.lazy import ImagesAndLabels, LazyDataset, LoadedDataset, positions
 from sfumato.data.source import from_arrays
 from sfumato.data.units import column
 
 
-def find_npz(path: Path) -> Shelf:
+def find_npz(path: Path) -> LazyDataset:
     """The data set in a .npz file; of the images only the header is read. Raises DataError."""
     parts = find_keys(path, _stored(path))
-    labels = {part: one_column(read_member(path, y)) for part, (_, y) in parts.items()}
+    labels = {part: read_member(path, y) for part, (_, y) in parts.items()}
     shapes = {part: _image_shape(path, x) for part, (x, _) in parts.items()}
     shape = shapes["train"]
     for part, (n, *_) in shapes.items():
@@ -39,15 +40,15 @@ def find_npz(path: Path) -> Shelf:
             )
     classes, numbers = encode_parts(labels, str(path), {part: y for part, (_, y) in parts.items()})
 
-    def load() -> Loaded:
-        arrays: dict[str, Arrays] = {
+    def load() -> LoadedDataset:
+        arrays: dict[str, ImagesAndLabels] = {
             part: (read_member(path, x), numbers[part]) for part, (x, _) in parts.items()
         }
         try:
             sources = {part: from_arrays(*arrays[part], classes, path.stem, part) for part in parts}
         except SfumatoError as error:
             raise DataError(f"{path}: {error}") from None
-        return Loaded(
+        return LoadedDataset(
             sources["train"],
             positions(shape[0]),
             sources.get("test"),
@@ -55,7 +56,7 @@ def find_npz(path: Path) -> Shelf:
         )
 
     sizes = {part: n for part, (n, *_) in shapes.items()}
-    return Shelf(
+    return LazyDataset(
         path.stem,
         str(path),
         classes,
@@ -103,7 +104,7 @@ def read_images(path: Path) -> np.ndarray:
             images = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # as in read_member
             raise DataError(
-                f"{path}: cannot be read ({_said(error)}); write it with numpy.save"
+                f"{path}: cannot be read ({said(error)}); write it with numpy.save"
             ) from None
     else:
         stored = _stored(path)
@@ -120,7 +121,7 @@ def read_images(path: Path) -> np.ndarray:
         or (images.dtype != np.uint8 and images.dtype.kind != "f")
     ):
         raise DataError(
-            f"{path}: {images.dtype} {images.shape} are no images; give (n, h, w) or (n, h, w, c), uint8 or floats "
+            f"{path}: {images.dtype} {images.shape} cannot be images; give (n, h, w) or (n, h, w, c), uint8 or floats "
             "in [0, 1]"
         )
     return images
@@ -146,43 +147,29 @@ def read_member(path: Path, key: str) -> np.ndarray:
     """One array, whose header asks for no more memory than the archive holds bytes of it. Raises
     DataError."""
     try:
-        _header(path, key)
+        _shape(path, key)
         with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything
             return np.asarray(archive[key])
     except Exception as error:  # zip, each compression and NumPy have their own
         raise DataError(
-            f"{path}: {key} cannot be read ({_said(error)}); store plain numeric or string arrays"
+            f"{path}: {key} cannot be read ({said(error)}); store plain numeric or string arrays"
         ) from None
 
 
-def _header(path: Path, key: str) -> tuple[int, ...]:
+def _shape(path: Path, key: str) -> tuple[int, ...]:
     """The shape that an array announces. Raises ValueError where its member is of another size."""
     name = f"{key}.npy"
     with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-        version = np.lib.format.read_magic(file)
-        reader = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = reader(file)
-        bytes_left = archive.getinfo(name).file_size - file.tell()
-    if not dtype.hasobject and math.prod(shape) * dtype.itemsize != bytes_left:
-        raise ValueError(f"it announces {dtype} {shape} and holds {bytes_left} bytes")
-    return shape
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        return npy_header(cast(io.BufferedIOBase, file), archive.getinfo(name).file_size)[0]
 
 
 def _image_shape(path: Path, key: str) -> tuple[int, int, int, int]:
     """(n, h, w, c) from the array's header."""
     try:
-        shape = _header(path, key)
+        shape = _shape(path, key)
     except Exception as error:  # as in read_member
         raise DataError(
-            f"{path}: {key} cannot be read ({_said(error)}); write it with numpy.savez"
+            f"{path}: {key} cannot be read ({said(error)}); write it with numpy.savez"
         ) from None
     if len(shape) == 3:
         shape = (*shape, 1)

@@ -11,10 +11,10 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.decode import fitted_shape, refit
 from sfumato.data.download import Progress
 from sfumato.data.folder import find_folder
+from sfumato.data.lazy import LazyDataset, LoadedDataset
 from sfumato.data.named import find_named
 from sfumato.data.npz import find_npz
 from sfumato.data.published_sets import REGISTRY, names, published
-from sfumato.data.shelf import Loaded, Shelf
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions, check_fraction
 
@@ -39,7 +39,7 @@ def open(
     Raises DataError where the data are missing, unreadable or unusable, ArgumentError for arguments
     out of range.
     """
-    return _shelf(name_or_path, data_dir, validation, options, download, mirror, progress).open(
+    return _lazy(name_or_path, data_dir, validation, options, download, mirror, progress).open(
         validation, options
     )
 
@@ -58,12 +58,12 @@ def describe(
     Its counts are those of `open`, except where files turn out unreadable and `skip_unreadable`
     leaves them out.
     """
-    return _shelf(name_or_path, data_dir, validation, options, download).describe(
+    return _lazy(name_or_path, data_dir, validation, options, download).describe(
         validation, options
     )
 
 
-def _shelf(
+def _lazy(
     name_or_path: str | Path,
     data_dir: Path | None,
     validation: float,
@@ -71,7 +71,7 @@ def _shelf(
     download: bool,
     mirror: str | None = None,
     progress: Progress | None = None,
-) -> Shelf:
+) -> LazyDataset:
     check_fraction("validation", validation)
     if str(name_or_path) in REGISTRY:  # a folder of that name is meant by ./name
         row = published(str(name_or_path))
@@ -98,11 +98,11 @@ def _shelf(
     )
 
 
-def _fitted(shelf: Shelf, options: ReadOptions) -> Shelf:
+def _fitted(found: LazyDataset, options: ReadOptions) -> LazyDataset:
     """Resize and gray for images that are stored as arrays, done when they are read."""
-    if shelf.shape is None or fitted_shape(shelf.shape, options) == shelf.shape:
-        return shelf
-    shape = fitted_shape(shelf.shape, options)
+    if found.shape is None or fitted_shape(found.shape, options) == found.shape:
+        return found
+    shape = fitted_shape(found.shape, options)
 
     def refitted(source: Source) -> Source:
         refit(source.raw([0]), options)  # fail now rather than in the middle of a run
@@ -110,11 +110,11 @@ def _fitted(shelf: Shelf, options: ReadOptions) -> Shelf:
             source, shape=shape, read=lambda at: refit(source.read(np.asarray(at)), options)
         )
 
-    def load() -> Loaded:
-        loaded = shelf.load()
+    def load() -> LoadedDataset:
+        loaded = found.load()
         test, validation = (
             None if part is None else refitted(part) for part in (loaded.test, loaded.validation)
         )
         return replace(loaded, train=refitted(loaded.train), test=test, validation=validation)
 
-    return replace(shelf, shape=shape, load=load)
+    return replace(found, shape=shape, load=load)

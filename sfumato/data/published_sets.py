@@ -14,7 +14,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Published:
+class NamedDataset:
     """One named data set. `counts` are the published numbers of images; `files` is empty for what
     needs no download."""
 
@@ -26,9 +26,9 @@ class Published:
     address: str  # where it comes from; the files lie directly below
     license: str
     files: tuple[RemoteFile, ...] = ()  # what a download fetches
-    alternatives: tuple[RemoteFile, ...] = ()  # what serves as well, when put there by hand
+    not_read: tuple[str, ...] = ()  # other forms of the same images, which are refused by name
     folders: tuple[str, ...] = ()  # names of sub-folders of a data directory that may hold it
-    layouts: tuple[str, ...] = ()  # tried in this order; see named.py
+    layout: str = ""  # of its files; see named.py
     first_test_labels: tuple[
         int, ...
     ] = ()  # tells MNIST from Fashion-MNIST, whose files have the same names
@@ -50,13 +50,6 @@ def _idx_files(*md5: str) -> tuple[RemoteFile, ...]:
 
 _DIGITS = tuple(str(k) for k in range(10))
 _KRIZHEVSKY = "no license stated by the authors; cite A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
-_CIFAR_LAYOUTS = (
-    "binary",
-    "python",
-    "binary_archive",
-    "python_archive",
-    "mosaic",
-)  # exact forms before the packed one
 _FASHION = (
     "T-shirt/top",
     "Trouser",
@@ -93,7 +86,7 @@ _CIFAR100_TEXT = """
 _CIFAR100 = tuple(_CIFAR100_TEXT.split())
 
 _TABLE = (
-    Published(
+    NamedDataset(
         "digits",
         "Optical recognition of handwritten digits (UCI, test part)",
         (8, 8, 1),
@@ -102,7 +95,7 @@ _TABLE = (
         "bundled with scikit-learn",
         "CC BY 4.0; cite E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998",
     ),
-    Published(
+    NamedDataset(
         "mnist",
         "MNIST handwritten digits",
         (28, 28, 1),
@@ -118,10 +111,10 @@ _TABLE = (
         ),
         (),
         ("mnist", "MNIST", "MNIST/raw"),
-        ("idx",),
+        "idx",
         (7, 2, 1, 0, 4, 1, 4, 9, 5, 9),
     ),
-    Published(
+    NamedDataset(
         "fashion_mnist",
         "Fashion-MNIST articles of clothing",
         (28, 28, 1),
@@ -137,10 +130,10 @@ _TABLE = (
         ),
         (),
         ("fashion_mnist", "fashion-mnist", "FashionMNIST", "FashionMNIST/raw"),
-        ("idx",),
+        "idx",
         (9, 2, 1, 1, 6, 1, 4, 6, 5, 7),
     ),
-    Published(
+    NamedDataset(
         "cifar10",
         "CIFAR-10 tiny color photographs",
         (32, 32, 3),
@@ -149,11 +142,11 @@ _TABLE = (
         "https://www.cs.toronto.edu/~kriz/",
         _KRIZHEVSKY,
         (RemoteFile("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),),
-        (RemoteFile("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),),
+        ("cifar-10-python.tar.gz", "cifar-10-batches-py", "data_batch_1"),
         ("cifar10", "cifar-10", "CIFAR10"),
-        _CIFAR_LAYOUTS,
+        "cifar",
     ),
-    Published(
+    NamedDataset(
         "cifar100",
         "CIFAR-100 tiny color photographs (fine labels)",
         (32, 32, 3),
@@ -162,9 +155,9 @@ _TABLE = (
         "https://www.cs.toronto.edu/~kriz/",
         _KRIZHEVSKY,
         (RemoteFile("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),),
-        (RemoteFile("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),),
+        ("cifar-100-python.tar.gz", "cifar-100-python"),
         ("cifar100", "cifar-100", "CIFAR100"),
-        _CIFAR_LAYOUTS,
+        "cifar",
     ),
 )
 REGISTRY = {row.name: row for row in _TABLE}
@@ -175,7 +168,7 @@ def names() -> tuple[str, ...]:
     return tuple(REGISTRY)
 
 
-def published(name: str) -> Published:
+def published(name: str) -> NamedDataset:
     """What is published about a named data set. Raises ArgumentError for any other name."""
     if name not in REGISTRY:
         raise ArgumentError(

@@ -5,7 +5,7 @@ A feature store (a directory with manifest.json, written by `sfumato features`) 
 user already has:
 
     NAME.npy           with NAME.labels.npy beside it            mapped
-    NAME.npz           x_train, y_train (x_val, y_val, x_test, y_test; other spellings: `keys.py`), or X, y     read whole
+    NAME.npz           x_train, y_train (x_val, y_val, x_test, y_test; other spellings: `array_names.py`), or X, y     read whole
     NAME.safetensors   the same names                            read whole
     NAME.parquet       numeric columns, and one called label     read whole; needs pyarrow
 
@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 
 from sfumato.core.archive import GROWTH, most
-from sfumato.core.errors import ArgumentError, DataError, SfumatoError
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError, said
 from sfumato.core.files import read_json
-from sfumato.data.array_names import KINDS, SPLITS, WANTED, Keys, find_keys, key_of, one_column
+from sfumato.data.array_names import KINDS, SPLITS, WANTED, Keys, find_keys, key_of
 from sfumato.data.labels import encode_parts
+from sfumato.data.lazy import LazyDataset, LoadedDataset, positions
 from sfumato.data.npz import members, read_member
-from sfumato.data.shelf import Loaded, Shelf, positions
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
 from sfumato.data.units import column
@@ -78,14 +78,14 @@ class Store:
 def open_rows(path: Path, validation: float, options: ReadOptions) -> Splits:
     """The rows at `path`. Raises DataError where a file is missing, cut short or not what it should
     be."""
-    return _shelf(Path(path), options.unit).open(validation, options)
+    return _lazy(Path(path), options.unit).open(validation, options)
 
 
 def describe_rows(path: Path, validation: float, options: ReadOptions) -> DataInfo:
     """The public facts of what `open_rows` gives."""
-    shelf = _shelf(Path(path), options.unit)
+    lazy = _lazy(Path(path), options.unit)
     unit = read_manifest(Path(path)).unit if Path(path).is_dir() else "example"
-    return replace(shelf.describe(validation, options), unit=unit)
+    return replace(lazy.describe(validation, options), unit=unit)
 
 
 def read_manifest(directory: Path) -> Store:
@@ -96,7 +96,7 @@ def read_manifest(directory: Path) -> Store:
         facts.pop("private")
         wrong = [name for name, kind in _KINDS.items() if not isinstance(facts[name], kind)]
         if wrong or "train" not in facts["counts"] or not set(facts["counts"]) <= set(SPLITS):
-            raise ValueError(f"{wrong[0] if wrong else 'counts'} cannot be right")
+            raise ValueError(f"{wrong[0] if wrong else 'counts'} is not valid")
         _require_words_and_numbers(facts)
         return Store(**facts | {"classes": tuple(facts["classes"])})
     except FileNotFoundError:
@@ -131,7 +131,7 @@ def read_features(path: Path, split: str = "train") -> np.ndarray:
         return parts[split][0]
     if path.suffix not in ENDINGS or not path.is_file():
         raise DataError(
-            f"{str(path)!r}: no feature rows; give a feature store or a file that ends in {', '.join(ENDINGS)}"
+            f"{str(path)!r}: holds no feature rows; give a feature store or a file that ends in {', '.join(ENDINGS)}"
         )
     arrays = {"X": _map(path)} if path.suffix == ".npy" else _read(path, labeled=False)
     names = (PLAIN_NAMES[0], *(key for kind in KINDS["x"] if (key := key_of(arrays, kind, split))))
@@ -155,7 +155,7 @@ def digest(rows: np.ndarray, labels: np.ndarray, names: np.ndarray | None = None
     return found.hexdigest()
 
 
-def _shelf(path: Path, unit: str | None) -> Shelf:
+def _lazy(path: Path, unit: str | None) -> LazyDataset:
     path, arrays = path.expanduser(), {}
     names: tuple[str, ...] | None = None
     if path.is_dir():
@@ -171,16 +171,16 @@ def _shelf(path: Path, unit: str | None) -> Shelf:
         )
     train = parts["train"][0]
 
-    def load() -> Loaded:
+    def load() -> LoadedDataset:
         sources = {split: _source(part, path.stem, split, classes) for split, part in parts.items()}
         own = names or positions(len(train))
-        return Loaded(
+        return LoadedDataset(
             sources["train"], own, sources.get("test"), validation=sources.get("validation")
         )
 
     sizes = {split: len(labels) for split, (_, labels) in parts.items()}
     columns = _columns(path, unit, arrays)
-    return Shelf(
+    return LazyDataset(
         path.stem,
         str(path),
         classes,
@@ -245,8 +245,8 @@ def _stored(directory: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
     missing = [split for split in store.counts if split not in store.digests]
     if missing:
         raise DataError(
-            f"{directory}: the {missing[0]} rows are not complete; the same `sfumato features` command finishes "
-            "them"
+            f"{directory}: the {missing[0]} rows are not complete; repeat the `sfumato features` command to "
+            "finish them"
         )
     parts = {}
     for split, count in store.counts.items():
@@ -265,7 +265,7 @@ def _stored(directory: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
             (labels >= 0) & (labels < len(store.classes))
         ):
             raise DataError(
-                f"{labels_file}: holds more than the numbers of {len(store.classes)} classes; make the store again"
+                f"{labels_file}: holds labels other than 0 to {len(store.classes) - 1}; make the store again"
             )
         names = directory / f"{split}.names.npy"
         named = np.asarray(_map(names)) if names.is_file() else None
@@ -291,9 +291,8 @@ def _map(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise DataError(f"{path}: missing; restore it or make it again") from None
     except Exception as error:  # the header is parsed as Python, which has its own
-        said = " ".join(str(error).split())[:200]
         raise DataError(
-            f"{path}: cut short or damaged ({said}); restore it or make it again"
+            f"{path}: cut short or damaged ({said(error)}); restore it or make it again"
         ) from None
 
 
@@ -314,8 +313,9 @@ def _read(path: Path, labeled: bool = True, apart: str | None = None) -> dict[st
     except SfumatoError:
         raise
     except Exception as error:  # each library has its own
-        said = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: cannot be read ({said}); restore it or write it again") from None
+        raise DataError(
+            f"{path}: cannot be read ({said(error)}); restore it or write it again"
+        ) from None
 
 
 def _parquet(path: Path, labeled: bool, apart: str | None) -> dict[str, np.ndarray]:
@@ -352,8 +352,8 @@ def _parquet(path: Path, labeled: bool, apart: str | None) -> dict[str, np.ndarr
             or types.is_decimal(kind)
         ):
             raise DataError(
-                f"{path}: column {name!r} holds {kind}, and features are numbers; leave it out of the file, or "
-                f"name it with --unit (unit={name!r}) if it says whose row each is"
+                f"{path}: column {name!r} holds {kind}, but features must be numbers; remove it, or pass it as "
+                f"--unit (unit={name!r}) if it says which rows belong together"
             )
     rows = np.column_stack([table[name].to_numpy().astype(np.float32) for name in columns])
     found = (
@@ -366,7 +366,7 @@ def _parquet(path: Path, labeled: bool, apart: str | None) -> dict[str, np.ndarr
 
 def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
     found = _keys(arrays, path)
-    given = {split: (arrays[x], one_column(arrays[y])) for split, (x, y) in found.items()}
+    given = {split: (arrays[x], arrays[y]) for split, (x, y) in found.items()}
     width = given["train"][0].shape[-1] if given["train"][0].ndim else 0
     for split, (rows, labels) in given.items():
         if rows.ndim != 2 or rows.dtype.kind != "f" or 0 in rows.shape or rows.shape[1] != width:

@@ -199,7 +199,7 @@ def warn_if_not_finite(rows: Shaped[np.ndarray, "n ..."], what: str) -> None:
     """Before a prediction: nothing can be said of such rows."""
     if spoiled := int(not_finite(rows).sum()):
         warnings.warn(
-            f"{spoiled} of {len(rows)} {what} hold NaN or infinity: what is predicted for them means nothing",
+            f"{spoiled} of {len(rows)} {what} hold NaN or infinity: their predictions are meaningless",
             stacklevel=4,
         )
 

@@ -139,7 +139,6 @@ def partition(
             raise ArgumentError(
                 argument,
                 value,
-                f"no image falls on the {side} side; {len(names)} images are too few "
-                "for this share",
+                f"no image falls into the {side} split; {len(names)} images are too few for this share",
             )
     return sides

@@ -1,4 +1,4 @@
-"""Units of several images: all images of one person (patient, camera, ...) taken for one example.
+"""Units of several images: all images of one person (patient, camera, ...) are one example.
 
 The promise then covers a person with all their images, not one image: a unit is held out or trained
 on as a whole, sampled as a whole, its images are averaged before the clip, and it contributes once.
@@ -119,15 +119,15 @@ def owners_by_pattern(names: Sequence[str], pattern: str, every: bool = True) ->
     the file's own name, or, for "folder", the name of the folder in which it lies (the same name in
     two classes is one unit).
 
-    Raises ArgumentError for an expression that is none, or that a name does not match: nobody may
-    be left without a unit. every=False leaves such names out instead.
+    Raises ArgumentError for what is not a regular expression, and for a name that it does not
+    match: every image needs a unit. every=False leaves such names out instead.
     """
     if pattern == FOLDER:
         return [PurePosixPath(name).parent.name for name in names]
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ArgumentError("unit", pattern, f"is no regular expression ({error})") from None
+        raise ArgumentError("unit", pattern, f"is not a regular expression ({error})") from None
     found = []
     for name in names:
         match = compiled.search(PurePosixPath(name).name)
@@ -171,8 +171,8 @@ def column(values: Shaped[np.ndarray, "..."], n: int, where: str) -> list[str]:
     )
     if empty.any():
         raise DataError(
-            f"{where} has {int(empty.sum())} empty places, the first at {int(empty.argmax())}; give every image a "
-            "unit"
+            f"{where} has {int(empty.sum())} missing entries, the first at position {int(empty.argmax())}; give "
+            "every image a unit"
         )
     return owners
 
@@ -185,7 +185,7 @@ def check_told_apart(owners: Collection[str], unit: str, side: str) -> None:
         raise ArgumentError(
             "unit",
             unit,
-            f"puts all {side} images into one unit, {only!r}; give one that tells units apart",
+            f"puts all {side} images into one unit, {only!r}; give one that separates them",
         )
 
 

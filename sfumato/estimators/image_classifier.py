@@ -40,13 +40,17 @@ class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
     """A differentially private image classifier, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the
-    largest power of ten that is at most 1/(10 n) and 1e-5. n, the image size and the set of labels
-    are treated as public. method, model: as in `sfumato train`. ledger: an open `Ledger` to pay
-    from, so that several fits share one budget, and whose relation of neighborhood is meant; None
-    gives each fit its own (add or remove one image). seed: public randomness (initial weights);
-    noise, sampling and augmentation come from the system's entropy. images_per_group: where `fit`
-    is given groups, the images of each that are used at most; a public number. classes: the classes
-    there are; None takes those that occur in y, whose set (like n) is then treated as public.
+        largest power of ten that is at most 1/(10 n) and 1e-5. n, the image size and the set of
+        labels are treated as public.
+    method, model: as in `sfumato train`.
+    ledger: an open `Ledger` to pay from, so that several fits share one budget and its relation of
+        neighborhood; None gives each fit its own (add or remove one image).
+    seed: public randomness (initial weights); noise, sampling and augmentation come from the
+        system's entropy.
+    images_per_group: where `fit` is given groups, how many images of each are used at most; a
+        public number.
+    classes: all classes; None takes those that occur in y, whose set (like n) is then treated as
+        public.
     verbose: 1 shows bars of the images and steps that are done.
 
     An image that holds NaN or infinity counts as nothing; `fit` warns of such images, and refuses

@@ -94,21 +94,23 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
     """A differentially private linear classifier of feature rows, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest
-    power of ten that is at most 1/(10 n) and 1e-5. method: "ls", "newton", "fc", "sgd", "adam",
-    "lamb", "means", or "auto", which chooses from n, d and epsilon alone. classes: the classes
-    there are; None takes those that occur in y, whose set (like n) is then treated as public.
+        power of ten that is at most 1/(10 n) and 1e-5.
+    method: "ls", "newton", "fc", "sgd", "adam", "lamb", "means", or "auto", which chooses from n, d
+        and epsilon alone.
+    classes: all classes; None takes those that occur in y, whose set (like n) is then treated as
+        public.
     class_weight: None; "balanced", from class counts that are released with noise for 2 % of the
-    budget; or a dict
-        {class: weight} of public numbers (divided by the largest, so that no row counts more than
-        one; 1 where none is given).
+        budget; or a dict {class: weight} of public numbers (divided by the largest, so that no row
+        counts more than one; 1 where none is given).
     public: features of public examples (m x d), for centering and directions that cost no privacy.
     rooted: take signed square roots of the features first; suits non-negative ones, such as those
-    of a ReLU network. ledger: an open `Ledger` to pay from, so that several fits share one budget,
-    and whose relation of neighborhood is meant;
-        clones share it too, so `cross_val_score` (with n_jobs=1) pays for every fit. None gives
-        each fit its own (add or remove one row).
-    rows_per_group: where `fit` is given groups, the rows of each that are used at most; a public
-    number. verbose: 1 shows a bar of the steps.
+        of a ReLU network.
+    ledger: an open `Ledger` to pay from, so that several fits share one budget and its relation of
+        neighborhood; clones share it too, so `cross_val_score` (with n_jobs=1) pays for every fit.
+        None gives each fit its own (add or remove one row).
+    rows_per_group: where `fit` is given groups, how many rows of each are used at most; a public
+        number.
+    verbose: 1 shows a bar of the steps.
 
     The guarantee begins at `fit`. What is fitted on private rows in front of it (a StandardScaler
     or a PCA in a Pipeline), or a sample_weight computed from other rows, is outside of epsilon: use
@@ -156,10 +158,12 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
         """X: n x d, float16, float32 or float64, also memory-mapped (it is streamed); y: n labels.
 
         sample_weight: n numbers in [0, 1], each from its own row alone; a row's influence is that
-        much of what the guarantee grants to one row. groups: n numbers or strings, whose rows these
-        are. The guarantee is then for a whole group, which enters as the mean of its rows with
-        their most frequent class. Raises ArgumentError, DataError; BudgetError if the ledger does
-        not allow the fit (nothing is released then).
+            much of what the guarantee grants to one row.
+        groups: n numbers or strings that say which rows belong together. The guarantee is then for
+            a whole group, which enters as the mean of its rows with their most frequent class.
+
+        Raises ArgumentError, DataError; BudgetError if the ledger does not allow the fit (nothing
+        is released then).
         """
         with all_or_nothing(self):
             return self._fit(X, y, sample_weight, groups)

@@ -23,7 +23,7 @@ def small(inputs: int, outputs: int, key: PRNGKeyArray) -> Dense:
     return Dense(_STD * jax.random.normal(key, (inputs, outputs)), jnp.zeros(outputs))
 
 
-class Patches(eqx.Module):
+class Patchify(eqx.Module):
     """Squares of `side` pixels -> one pixel; what is left over at the lower and right edges is cut
     off."""
 
@@ -69,11 +69,11 @@ class Downsample(eqx.Module):
     """Norm, then half the resolution."""
 
     norm: LayerNorm
-    patches: Patches
+    patches: Patchify
 
     def __init__(self, inputs: int, outputs: int, key: PRNGKeyArray):
         self.norm = LayerNorm(inputs)
-        self.patches = Patches(inputs, outputs, 2, key)
+        self.patches = Patchify(inputs, outputs, 2, key)
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
         return self.patches(self.norm(image))
@@ -83,7 +83,7 @@ class ConvNeXt(Backbone):
     """depths and widths of the four stages. The layers of `trunk` are blocks and, where a stage
     begins, a `Downsample`."""
 
-    stem: Patches
+    stem: Patchify
     stem_norm: LayerNorm
     layers: list[Block | Downsample]
     norm: LayerNorm
@@ -104,7 +104,7 @@ class ConvNeXt(Backbone):
                 "size", shape[:2], f"this network needs images of at least {least} pixels"
             )
         keys = iter(jax.random.split(key, 1 + sum(depths) + len(depths)))
-        self.stem = Patches(shape[2], widths[0], 4, next(keys))
+        self.stem = Patchify(shape[2], widths[0], 4, next(keys))
         self.stem_norm = LayerNorm(widths[0])
         self.layers = []
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):

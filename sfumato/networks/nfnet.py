@@ -35,7 +35,7 @@ ATTENTION_GAIN = 2.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class NFNetDesign:
     """depths, widths: blocks per stage, channels they give out. stem: channels of the stem; one 7 x
     7 convolution and max pool, or with `deep` four 3 x 3. narrow: width inside a block over
     outside. extra: a second 3 x 3 convolution. group: the channels that a 3 x 3 convolution sees at
@@ -96,35 +96,43 @@ class Block(eqx.Module):
     skip_gain: Float[Array, ""] | None
     skip: ScaledConv | None
     beta: float = eqx.field(static=True)
-    plan: Plan = eqx.field(static=True)
+    design: NFNetDesign = eqx.field(static=True)
 
     def __init__(
-        self, plan: Plan, inputs: int, outputs: int, key: PRNGKeyArray, stride: int, beta: float
+        self,
+        design: NFNetDesign,
+        inputs: int,
+        outputs: int,
+        key: PRNGKeyArray,
+        stride: int,
+        beta: float,
     ):
         keys = jax.random.split(key, 6)
-        inside = int(outputs * plan.narrow)
+        inside = int(outputs * design.narrow)
         self.convs = [
-            plan.conv(inputs, inside, 1, keys[0]),
-            plan.conv(inside, inside, 3, keys[1], stride, plan.group),
+            design.conv(inputs, inside, 1, keys[0]),
+            design.conv(inside, inside, 3, keys[1], stride, design.group),
         ]
-        if plan.extra:
-            self.convs.append(plan.conv(inside, inside, 3, keys[2], 1, plan.group))
-        last = plan.conv(inside, outputs, 1, keys[3])
+        if design.extra:
+            self.convs.append(design.conv(inside, inside, 3, keys[2], 1, design.group))
+        last = design.conv(inside, outputs, 1, keys[3])
         self.convs.append(
-            last if plan.deepmind else eqx.tree_at(lambda conv: conv.gain, last, jnp.zeros(outputs))
+            last
+            if design.deepmind
+            else eqx.tree_at(lambda conv: conv.gain, last, jnp.zeros(outputs))
         )
-        self.excite = SqueezeExcite(outputs, outputs // 2, keys[4]) if plan.excite else None
-        self.skip_gain = jnp.zeros(()) if plan.deepmind else None
+        self.excite = SqueezeExcite(outputs, outputs // 2, keys[4]) if design.excite else None
+        self.skip_gain = jnp.zeros(()) if design.deepmind else None
         self.skip = (
-            plan.conv(inputs, outputs, 1, keys[5]) if stride != 1 or inputs != outputs else None
+            design.conv(inputs, outputs, 1, keys[5]) if stride != 1 or inputs != outputs else None
         )
-        self.beta, self.plan = beta, plan
+        self.beta, self.design = beta, design
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        active = self.plan.activate(image) * self.beta
+        active = self.design.activate(image) * self.beta
         maps = self.convs[0](active)
         for conv in self.convs[1:]:
-            maps = conv(self.plan.activate(maps))
+            maps = conv(self.design.activate(maps))
         if self.excite is not None:
             maps = ATTENTION_GAIN * self.excite(maps)
         if self.skip_gain is not None:
@@ -148,21 +156,21 @@ class NormFreeNet(Backbone):
     blocks: list[Block]
     final: ScaledConv | None
     head: Linear
-    plan: Plan = eqx.field(static=True)
+    design: NFNetDesign = eqx.field(static=True)
 
-    def __init__(self, colors: int, classes: int, key: PRNGKeyArray, plan: Plan):
-        keys = iter(jax.random.split(key, sum(plan.depths) + 6))
-        self.plan = plan
-        self.stem = _stem(plan, colors, [next(keys) for _ in range(4)])
-        self.blocks, inputs, variance = [], plan.stem, 1.0
-        for stage, (depth, width) in enumerate(zip(plan.depths, plan.widths, strict=True)):
+    def __init__(self, colors: int, classes: int, key: PRNGKeyArray, design: NFNetDesign):
+        keys = iter(jax.random.split(key, sum(design.depths) + 6))
+        self.design = design
+        self.stem = _stem(design, colors, [next(keys) for _ in range(4)])
+        self.blocks, inputs, variance = [], design.stem, 1.0
+        for stage, (depth, width) in enumerate(zip(design.depths, design.widths, strict=True)):
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
-                self.blocks.append(Block(plan, inputs, width, next(keys), stride, variance**-0.5))
+                self.blocks.append(Block(design, inputs, width, next(keys), stride, variance**-0.5))
                 variance = ALPHA**2 + (1.0 if index == 0 else variance)
                 inputs = width
-        self.final = plan.conv(inputs, plan.final, 1, next(keys)) if plan.final else None
-        head = Linear.zeros(plan.final or inputs, classes)
+        self.final = design.conv(inputs, design.final, 1, next(keys)) if design.final else None
+        head = Linear.zeros(design.final or inputs, classes)
         self.head = eqx.tree_at(
             lambda each: each.weight, head, 0.01 * jax.random.normal(next(keys), head.weight.shape)
         )
@@ -170,12 +178,12 @@ class NormFreeNet(Backbone):
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
         maps = self.stem[0](image)
         for conv in self.stem[1:]:
-            maps = conv(self.plan.activate(maps))
-        maps = maps if self.plan.deep else max_pool_padded(maps)
+            maps = conv(self.design.activate(maps))
+        maps = maps if self.design.deep else max_pool_padded(maps)
         for block in self.blocks:
             maps = block(maps)
         maps = maps if self.final is None else self.final(maps)
-        return self.plan.activate(maps).mean((0, 1), dtype=jnp.float32)
+        return self.design.activate(maps).mean((0, 1), dtype=jnp.float32)
 
     def trunk(self) -> list[Any]:
         return self.blocks
@@ -184,34 +192,37 @@ class NormFreeNet(Backbone):
         return [self.head] if self.final is None else [self.final, self.head]
 
 
-def _stem(plan: Plan, colors: int, keys: list[PRNGKeyArray]) -> list[ScaledConv]:
-    if not plan.deep:
-        return [plan.conv(colors, plan.stem, 7, keys[0], 2)]
-    widths, strides = (plan.stem // 8, plan.stem // 4, plan.stem // 2, plan.stem), (2, 1, 1, 2)
+def _stem(design: NFNetDesign, colors: int, keys: list[PRNGKeyArray]) -> list[ScaledConv]:
+    if not design.deep:
+        return [design.conv(colors, design.stem, 7, keys[0], 2)]
+    widths, strides = (
+        (design.stem // 8, design.stem // 4, design.stem // 2, design.stem),
+        (2, 1, 1, 2),
+    )
     inputs = (colors, *widths[:-1])
     return [
-        plan.conv(*each[:2], 3, *each[2:])
+        design.conv(*each[:2], 3, *each[2:])
         for each in zip(inputs, widths, keys, strides, strict=True)
     ]
 
 
-def _architecture(name: str, size: int, plan: Plan, *weights: str) -> Architecture:
+def _architecture(name: str, size: int, design: NFNetDesign, *weights: str) -> Architecture:
     return Architecture(
         name,
         "nfnet",
-        lambda shape, classes, key: NormFreeNet(shape[2], classes, key, plan),
+        lambda shape, classes, key: NormFreeNet(shape[2], classes, key, design),
         replace(IMAGENET, size=size),
         weights,
-        rectified=plan.nonlinearity == "relu",
+        rectified=design.nonlinearity == "relu",
     )
 
 
 _SIZES = (192, 224, 256, 320, 384, 416, 448)
 """Of the images that F0 to F6 are trained on; 2102.06171, Table 1."""
 _NFNETS = tuple(
-    (size, Plan(tuple(n * (f + 1) for n in (1, 2, 6, 3)))) for f, size in enumerate(_SIZES)
+    (size, NFNetDesign(tuple(n * (f + 1) for n in (1, 2, 6, 3)))) for f, size in enumerate(_SIZES)
 )
-NF_RESNET50 = Plan(
+NF_RESNET50 = NFNetDesign(
     DEPTHS[50],
     (256, 512, 1024, 2048),
     stem=64,
@@ -227,9 +238,9 @@ ARCHITECTURES = (
     _architecture("nf_resnet50", 256, NF_RESNET50, "timm/nf_resnet50.ra2_in1k"),
     *(
         _architecture(
-            f"dm_nfnet_f{f}", size, replace(plan, deepmind=True), f"timm/dm_nfnet_f{f}.dm_in1k"
+            f"dm_nfnet_f{f}", size, replace(design, deepmind=True), f"timm/dm_nfnet_f{f}.dm_in1k"
         )
-        for f, (size, plan) in enumerate(_NFNETS)
+        for f, (size, design) in enumerate(_NFNETS)
     ),
-    *(_architecture(f"nfnet_f{f}", size, plan) for f, (size, plan) in enumerate(_NFNETS)),
+    *(_architecture(f"nfnet_f{f}", size, design) for f, (size, design) in enumerate(_NFNETS)),
 )

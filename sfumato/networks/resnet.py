@@ -26,7 +26,7 @@ EXPANSION = 4
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResNetDesign:
     """depths: blocks per stage. widths: of the 3 x 3 convolutions of each stage. bottleneck: three
     convolutions per block instead of two. groups: of GroupNorm; 0 for convolutions with a folded
     norm. stem: width of the first convolution.
@@ -74,22 +74,24 @@ class Block(eqx.Module):
     convs: list[NormedConv]
     skip: NormedConv | None
 
-    def __init__(self, plan: Plan, inputs: int, width: int, key: PRNGKeyArray, stride: int):
+    def __init__(
+        self, design: ResNetDesign, inputs: int, width: int, key: PRNGKeyArray, stride: int
+    ):
         keys = jax.random.split(key, 4)
-        outputs = width * EXPANSION if plan.bottleneck else width
-        if plan.bottleneck:
+        outputs = width * EXPANSION if design.bottleneck else width
+        if design.bottleneck:
             self.convs = [
-                _conv(plan.groups, inputs, width, 1, keys[0]),
-                _conv(plan.groups, width, width, 3, keys[1], stride),
-                _silent(_conv(plan.groups, width, outputs, 1, keys[2])),
+                _conv(design.groups, inputs, width, 1, keys[0]),
+                _conv(design.groups, width, width, 3, keys[1], stride),
+                _silent(_conv(design.groups, width, outputs, 1, keys[2])),
             ]
         else:
             self.convs = [
-                _conv(plan.groups, inputs, width, 3, keys[0], stride),
-                _silent(_conv(plan.groups, width, outputs, 3, keys[1])),
+                _conv(design.groups, inputs, width, 3, keys[0], stride),
+                _silent(_conv(design.groups, width, outputs, 3, keys[1])),
             ]
         fits = stride == 1 and inputs == outputs
-        self.skip = None if fits else _conv(plan.groups, inputs, outputs, 1, keys[3], stride)
+        self.skip = None if fits else _conv(design.groups, inputs, outputs, 1, keys[3], stride)
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
         maps = image
@@ -106,18 +108,18 @@ class ResNet(Backbone):
     stem: NormedConv
     blocks: list[Block]
     head: Linear
-    plan: Plan = eqx.field(static=True)
+    design: ResNetDesign = eqx.field(static=True)
 
-    def __init__(self, colors: int, classes: int, key: PRNGKeyArray, plan: Plan):
-        keys = iter(jax.random.split(key, sum(plan.depths) + 2))
-        self.plan = plan
-        self.stem = _conv(plan.groups, colors, plan.stem, 7, next(keys), stride=2)
-        self.blocks, inputs = [], plan.stem
-        for stage, (depth, width) in enumerate(zip(plan.depths, plan.widths, strict=True)):
+    def __init__(self, colors: int, classes: int, key: PRNGKeyArray, design: ResNetDesign):
+        keys = iter(jax.random.split(key, sum(design.depths) + 2))
+        self.design = design
+        self.stem = _conv(design.groups, colors, design.stem, 7, next(keys), stride=2)
+        self.blocks, inputs = [], design.stem
+        for stage, (depth, width) in enumerate(zip(design.depths, design.widths, strict=True)):
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
-                self.blocks.append(Block(plan, inputs, width, next(keys), stride))
-                inputs = width * EXPANSION if plan.bottleneck else width
+                self.blocks.append(Block(design, inputs, width, next(keys), stride))
+                inputs = width * EXPANSION if design.bottleneck else width
         self.head = Linear.random(inputs, classes, next(keys))
 
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
@@ -130,11 +132,11 @@ class ResNet(Backbone):
         return self.blocks
 
 
-def _architecture(name: str, plan: Plan, *weights: str) -> Architecture:
+def _architecture(name: str, design: ResNetDesign, *weights: str) -> Architecture:
     return Architecture(
         name,
         "resnet",
-        lambda shape, classes, key: ResNet(shape[2], classes, key, plan),
+        lambda shape, classes, key: ResNet(shape[2], classes, key, design),
         IMAGENET,
         weights,
         rectified=True,
@@ -152,7 +154,7 @@ ARCHITECTURES = (
     *(
         _architecture(
             f"resnet{depth}",
-            Plan(DEPTHS[depth], depth >= 50),
+            ResNetDesign(DEPTHS[depth], depth >= 50),
             f"timm/resnet{depth}.{recipe}_in1k",
             f"microsoft/resnet-{depth}",
         )
@@ -161,7 +163,7 @@ ARCHITECTURES = (
     *(
         _architecture(
             f"resnet{depth}_gn",
-            Plan(DEPTHS[depth], depth >= 50, groups=32),
+            ResNetDesign(DEPTHS[depth], depth >= 50, groups=32),
             *(("timm/resnet50_gn.a1h_in1k",) if depth == 50 else ()),
         )
         for depth in DEPTHS

@@ -32,7 +32,7 @@ HALVES = Input(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), colors=3)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ResNetV2Design:
     """depths: blocks per stage. widths: of the 3 x 3 convolutions of each stage. bottleneck: three
     convolutions per block instead of two. norm: "affine", "group", or "bit" for GroupNorm with
     standardized convolutions and the stem's max pool padded with zeros. stem: width of the first
@@ -73,24 +73,30 @@ class Block(eqx.Module):
     skip: BareConv | None
 
     def __init__(
-        self, plan: Plan, inputs: int, width: int, key: PRNGKeyArray, stride: int, opens_stage: bool
+        self,
+        design: ResNetV2Design,
+        inputs: int,
+        width: int,
+        key: PRNGKeyArray,
+        stride: int,
+        opens_stage: bool,
     ):
         keys = jax.random.split(key, 4)
-        outputs = width * EXPANSION if plan.bottleneck else width
-        if plan.bottleneck:
+        outputs = width * EXPANSION if design.bottleneck else width
+        if design.bottleneck:
             self.convs = [
-                plan.conv(inputs, width, 1, keys[0]),
-                plan.conv(width, width, 3, keys[1], stride),
-                plan.conv(width, outputs, 1, keys[2]),
+                design.conv(inputs, width, 1, keys[0]),
+                design.conv(width, width, 3, keys[1], stride),
+                design.conv(width, outputs, 1, keys[2]),
             ]
         else:
             self.convs = [
-                plan.conv(inputs, width, 3, keys[0], stride),
-                plan.conv(width, outputs, 3, keys[1]),
+                design.conv(inputs, width, 3, keys[0], stride),
+                design.conv(width, outputs, 3, keys[1]),
             ]
-        self.norms = [plan.normalizer(conv.kernel.shape[2]) for conv in self.convs]
-        projects = opens_stage and (plan.bottleneck or stride != 1 or inputs != outputs)
-        self.skip = plan.conv(inputs, outputs, 1, keys[3], stride) if projects else None
+        self.norms = [design.normalizer(conv.kernel.shape[2]) for conv in self.convs]
+        projects = opens_stage and (design.bottleneck or stride != 1 or inputs != outputs)
+        self.skip = design.conv(inputs, outputs, 1, keys[3], stride) if projects else None
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
         active = jax.nn.relu(self.norms[0](image))
@@ -109,25 +115,25 @@ class ResNetV2(Backbone):
     blocks: list[Block]
     norm: GroupNorm | Affine
     head: Linear
-    plan: Plan = eqx.field(static=True)
+    design: ResNetV2Design = eqx.field(static=True)
 
-    def __init__(self, colors: int, classes: int, key: PRNGKeyArray, plan: Plan):
-        keys = iter(jax.random.split(key, sum(plan.depths) + 2))
-        self.plan = plan
-        self.stem = plan.conv(colors, plan.stem, 7, next(keys), stride=2)
-        self.blocks, inputs = [], plan.stem
-        for stage, (depth, width) in enumerate(zip(plan.depths, plan.widths, strict=True)):
+    def __init__(self, colors: int, classes: int, key: PRNGKeyArray, design: ResNetV2Design):
+        keys = iter(jax.random.split(key, sum(design.depths) + 2))
+        self.design = design
+        self.stem = design.conv(colors, design.stem, 7, next(keys), stride=2)
+        self.blocks, inputs = [], design.stem
+        for stage, (depth, width) in enumerate(zip(design.depths, design.widths, strict=True)):
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
                 self.blocks.append(
-                    Block(plan, inputs, width, next(keys), stride, opens_stage=index == 0)
+                    Block(design, inputs, width, next(keys), stride, opens_stage=index == 0)
                 )
-                inputs = width * EXPANSION if plan.bottleneck else width
-        self.norm = plan.normalizer(inputs)
+                inputs = width * EXPANSION if design.bottleneck else width
+        self.norm = design.normalizer(inputs)
         self.head = Linear.random(inputs, classes, next(keys))
 
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
-        maps = self.plan.pool(self.stem(image))
+        maps = self.design.pool(self.stem(image))
         for block in self.blocks:
             maps = block(maps)
         return jax.nn.relu(self.norm(maps)).mean((0, 1), dtype=jnp.float32)
@@ -142,11 +148,11 @@ class ResNetV2(Backbone):
 def _architecture(
     name: str, depth: int, norm: Literal["affine", "group", "bit"], *weights: str
 ) -> Architecture:
-    plan = Plan(DEPTHS[depth], depth >= 50, norm)
+    design = ResNetV2Design(DEPTHS[depth], depth >= 50, norm)
     return Architecture(
         name,
         "resnetv2",
-        lambda shape, classes, key: ResNetV2(shape[2], classes, key, plan),
+        lambda shape, classes, key: ResNetV2(shape[2], classes, key, design),
         HALVES,
         weights,
         rectified=True,

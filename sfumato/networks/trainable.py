@@ -59,7 +59,7 @@ def select(network: Backbone, mode: str, key: PRNGKeyArray) -> tuple[Backbone, P
     }
     if name != "head" and not parts[name](network):
         raise ArgumentError(
-            "train", mode, "this network has none but in its head; use last:K or all"
+            "train", mode, "this network has none outside its head; use last:K or all"
         )
     return network, _mask(network, lambda tree: [*parts[name](tree), tree.head])
 

@@ -46,7 +46,7 @@ def units_of(source: Source, most: int) -> Units:
         raise ArgumentError(
             "units",
             None,
-            f"of which unit the images of {source.name} are is not known; open it with --unit",
+            f"{source.name} has no unit column: pass --unit to say which images belong together",
         )
     return Units.of(source.owners, most)
 

@@ -7,7 +7,7 @@ from sfumato.report import words
 from sfumato.report.facts import Evaluation, RunFacts
 from sfumato.report.intervals import Score
 
-NO_EVALUATION = "No test data were at hand, so nothing is known of this model's accuracy."
+NO_EVALUATION = "There were no test data, so this model's accuracy is unknown."
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def source_sentence(facts: RunFacts, evaluation: Evaluation) -> str:
     if evaluation.split == "validation":
         return (
             f"These numbers come from validation {facts.shown}s ({evaluation.source}), not from a test set. Validation "
-            f"{facts.shown}s had no part in training and are not protected by the guarantee. Where settings were chosen by "
-            "them, the numbers are too kind."
+            f"{facts.shown}s had no part in training and are not protected by the guarantee. If settings were chosen by "
+            "them, the numbers are too optimistic."
         )
     return (
         f"These numbers come from test {facts.shown}s ({evaluation.source}), which had no part in training and are not "

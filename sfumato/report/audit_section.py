@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sfumato.audit.result import Audit, AuditResult
+from sfumato.audit.result import AuditRecord, AuditResult
 from sfumato.report import noise_limits, words
 from sfumato.report.facts import Plan, printable
 from sfumato.report.figures import audit_plot
@@ -18,7 +18,7 @@ LIMITS = (
 
 
 @dataclass(frozen=True)
-class Row:
+class AttackRow:
     attack: str
     method: str
     lower_bound: float
@@ -28,10 +28,10 @@ class Row:
     assumption: str
 
 
-def section(audit: Audit, plan: Plan) -> dict[str, Any]:
+def section(audit: AuditRecord, plan: Plan) -> dict[str, Any]:
     """Everything that the template shows."""
     rows = [
-        Row(
+        AttackRow(
             each.attack,
             each.method,
             each.lower_bound,
@@ -53,7 +53,7 @@ def section(audit: Audit, plan: Plan) -> dict[str, Any]:
     }
 
 
-def verdict(audit: Audit) -> str:
+def verdict(audit: AuditRecord) -> str:
     """One or two sentences: does anything contradict the claim, and how near do the attacks come?"""
     broken = [each for each in audit.results if each.broken]
     if broken:
@@ -64,7 +64,7 @@ def verdict(audit: Audit) -> str:
         )
     best = max(audit.results, key=lambda each: each.lower_bound / each.epsilon)
     if best.lower_bound == 0:
-        return "No attack contradicts the claim, and none could show any loss of privacy with so many guesses."
+        return "No attack contradicts the claim, and with this many guesses none could show any loss of privacy."
     return (
         f"No attack contradicts the claim. The strongest: {_measured(best)} is claimed, so "
         f"{words.percent(best.lower_bound / best.epsilon, 0)} of it was seen at work."

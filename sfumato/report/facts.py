@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.audit.result import FILE_NAME as AUDIT_FILE
-from sfumato.audit.result import Audit
+from sfumato.audit.result import AuditRecord
 from sfumato.core import typed_json
 from sfumato.core.errors import RunError
 from sfumato.privacy.ledger import Ledger
@@ -161,7 +161,7 @@ class RunFacts:
     evaluation: Evaluation | None = None
     metrics: tuple[Metric, ...] = ()
     images: tuple[Shown, ...] = ()
-    audit: Audit | None = None
+    audit: AuditRecord | None = None
     """What a report shows of it."""
     kept_back: tuple[str, ...] = ()
     """Attacks whose results it does not show: they rest on private images, and nothing was paid for
@@ -189,7 +189,7 @@ class RunFacts:
             evaluation=_optional(Evaluation, run_dir / "evaluation.json"),
             metrics=typed_json.read_lines(Metric, run_dir / "metrics.jsonl"),
             images=_optional(tuple[Shown, ...], run_dir / "images.json") or (),
-            audit=_optional(Audit, run_dir / AUDIT_FILE),
+            audit=_optional(AuditRecord, run_dir / AUDIT_FILE),
         )
         for name, complaint in [*_contradictions(facts), *_ledger_faults(facts)]:
             raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")
@@ -250,7 +250,7 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
         )
     if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
         found.append(
-            ("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is no privacy guarantee")
+            ("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is not a privacy guarantee")
         )
     if spent.epsilon < 0 or not 0 <= spent.delta < 1 or spent.releases < 0:
         found.append(

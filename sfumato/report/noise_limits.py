@@ -19,8 +19,8 @@ class Generator:
 
 
 _ROUNDING = (
-    "Rounding before the noise. What one {unit} may add is bounded with an allowance for rounding that experience, not proof, "
-    "supports; and one {unit} more in a sum may round the others’ contributions another way, by about a millionth of one."
+    "Rounding before the noise. What one {unit} may add is bounded with an allowance for rounding that is tested, not "
+    "proven; and one {unit} more in a sum may change how the others’ contributions are rounded, by about a millionth of one."
 )
 LIMITS = {
     "gaussian": (
@@ -32,23 +32,23 @@ LIMITS = {
         "Floating point, but for the lowest bits of the noise: every released number is a whole multiple of a public step, "
         "whatever the sum was, so that the known attacks on those bits find nothing.",
         _ROUNDING,
-        "The time that the noise took. Its sampler tries again until a draw fits, and large draws take longer; who could "
-        "time single releases would learn something of their noise.",
+        "The time that the noise took. Its sampler tries again until a draw fits, and large draws take longer; anyone who "
+        "could time single releases would learn something about their noise.",
     ),
 }
 GENERATORS = {
     "philox": Generator(
         "Philox4x64-10",
         (
-            "The generator of the noise, Philox4x64-10 with secret keys. It passes every known statistical test, but was not made "
-            "to withstand whoever tries to predict it; that nobody can is assumed (--noise-rng chacha takes a cipher).",
+            "The generator of the noise, Philox4x64-10 with secret keys. It passes every known statistical test, but it is not "
+            "a cipher; that nobody can predict it is an assumption (--noise-rng chacha uses a cipher).",
         ),
     ),
     "chacha": Generator(
         "ChaCha20",
         (
-            "The generator of the noise, ChaCha20 with secret keys. That nobody can predict it without them is assumed, as it is "
-            "for much of today’s encryption.",
+            "The generator of the noise, ChaCha20 with secret keys. That nobody can predict it without them is an assumption, on "
+            "which much of today’s encryption rests.",
         ),
     ),
 }

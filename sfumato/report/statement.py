@@ -112,7 +112,7 @@ def _promise(facts: RunFacts) -> Paragraph:
         f"{words.power(spent.delta)} (promised: at most ε = {words.number(plan.epsilon)}). "
         f"Take two training sets that are the same except that {differ}. Whatever anyone may see "
         f"{seen} is at most e^ε = {factor} times as likely with one as with the "
-        f"other, but for an added probability of at most δ. The smaller both are, the less it matters to {whose}."
+        f"other, apart from an added probability of at most δ. The smaller both are, the less it matters to {whose}."
     )
     if facts.audit is not None and facts.audit.unpaid:
         text += (
@@ -191,7 +191,7 @@ def _sampling(facts: RunFacts) -> str:
         case "truncated Poisson":
             return (
                 f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected; of more than "
-                f"{words.count(sampler.maximum or 0)}, so many are kept at random, and what that costs is in ε){end}"
+                f"{words.count(sampler.maximum or 0)}, that many are kept at random; ε includes what this costs){end}"
             )
         case "cyclic Poisson":
             return (
@@ -257,7 +257,7 @@ def _not_covered(facts: RunFacts) -> Paragraph:
     shown, same = (
         (unit, "of one person")
         if plan.images_per_unit is None
-        else ("image", "that are one in truth")
+        else ("image", "that are really one")
     )
     items = (
         f"Test and validation {shown}s. Accuracy, the confusion matrix, the learning curve and any {shown} shown come "
@@ -266,9 +266,9 @@ def _not_covered(facts: RunFacts) -> Paragraph:
         "spends its own ε and δ, and these add up.",
         f"Several {unit}s {same}. For k of them ε grows to about kε, and δ faster: two {unit}s have "
         f"ε = {words.epsilon(pair_epsilon)}, δ = {words.power(pair_delta)}.",
-        "What is true of people in general. If the model shows that an illness leaves a mark, it does so whether or "
-        "not a given person took part.",
-        "Side channels: running time, memory, the sizes of files, and whoever can read this computer.",
+        "What is true of people in general. If the model shows that an illness has visible signs, it does so "
+        "whether or not a given person took part.",
+        "Side channels: running time, memory, file sizes, and anyone who can read this computer.",
         *(
             [
                 f"Audits. audit.json, beside this report, holds what {_attacks(facts.kept_back)} measured on the private {unit}s, "

@@ -26,7 +26,7 @@ from sfumato.audit.canaries import whitebox
 from sfumato.audit.lira import lira
 from sfumato.audit.one_run import one_run_audit, wrong_labels
 from sfumato.audit.replayed import replay
-from sfumato.audit.result import FILE_NAME, Audit, AuditResult, Claim
+from sfumato.audit.result import FILE_NAME, AuditRecord, AuditResult, Claim
 from sfumato.clip import ClippedGrad
 from sfumato.core import files, typed_json
 from sfumato.core.checks import choice, whole
@@ -107,7 +107,7 @@ class Subject:
 
 def audit(
     path: Path, attack: str, size: int | None, images: int, seed: int | None, log: Log
-) -> Audit:
+) -> AuditRecord:
     """Attack a finished run; audit.json and the report are written anew, the report without what
     rests on private images and is not paid for. seed: None takes the system's entropy.
 
@@ -124,7 +124,7 @@ def audit(
         raise ArgumentError(
             "attack",
             attack,
-            "a run of `sfumato tune` shows nothing but its final model; use one-run or lira",
+            "a run of `sfumato tune` releases only its final model; use one-run or lira",
         )
     splits = open_splits(config)
     if (splits.train.examples, splits.train.class_names) != (plan.n, plan.classes):
@@ -172,9 +172,13 @@ def _warn(attack: str) -> None:
     )
 
 
-def load(path: Path) -> Audit:
+def load(path: Path) -> AuditRecord:
     """The audit of a run so far; an empty one if there was none."""
-    return typed_json.read(Audit, path / FILE_NAME) if (path / FILE_NAME).exists() else Audit(())
+    return (
+        typed_json.read(AuditRecord, path / FILE_NAME)
+        if (path / FILE_NAME).exists()
+        else AuditRecord(())
+    )
 
 
 def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
@@ -258,8 +262,8 @@ def _refuse(plan: Plan, attack: str) -> None:
         raise ArgumentError(
             "attack",
             attack,
-            f"asks about single images, and this run's unit is a {plan.unit} of "
-            "several; use whitebox or one-run",
+            f"tests single images, and this run protects a {plan.unit} with "
+            "several images; use whitebox or one-run",
         )
     if attack == "blackbox" and (by_name.is_features(plan.model) or plan.method != "dp-sgd"):
         raise ArgumentError(
@@ -360,7 +364,7 @@ def _lira(subject: Subject, size: int) -> list[AuditResult]:
     )
 
 
-def summary(audit: Audit) -> str:
+def summary(audit: AuditRecord) -> str:
     """For the terminal: a line per result."""
     lines = []
     for each in audit.results:
@@ -372,5 +376,5 @@ def summary(audit: Audit) -> str:
     return "\n".join(lines)
 
 
-def as_json(audit: Audit) -> list[dict[str, Any]]:
+def as_json(audit: AuditRecord) -> list[dict[str, Any]]:
     return [each.to_json() | {"broken": each.broken} for each in audit.results]

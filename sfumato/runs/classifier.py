@@ -261,7 +261,7 @@ def _spec(facts: dict[str, Any]) -> Spec:
     ):
         raise ValueError(f"shape {shape}")
     if not all(isinstance(name, str) for name in classes):
-        raise ValueError("names of classes that are no text")
+        raise ValueError("names of classes that are not text")
     return Spec(
         facts["model"],
         facts["head"],

@@ -14,7 +14,7 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.source import Source
 from sfumato.plan.config import TrainConfig
 from sfumato.report import write_report
-from sfumato.report.intervals import clopper_pearson
+from sfumato.report.intervals import Score
 from sfumato.report.verdict import verdicts
 from sfumato.runs import training as runs
 from sfumato.runs.classifier import Classifier
@@ -41,7 +41,7 @@ def evaluate(
             raise ArgumentError(
                 "data",
                 None,
-                f"{path} holds a released model and not its run; name labeled images by --data",
+                f"{path} holds a released model without its run; pass labeled images with --data",
             )
         directory = RunDirectory.open(path)
         classifier = Classifier.load(path)
@@ -128,7 +128,7 @@ def _relabeled(source: Source, classifier: Classifier) -> Source:
 
 def _print(counts: np.ndarray, classes: tuple[str, ...], which: str) -> None:
     right, n = int(np.trace(counts)), int(counts.sum())
-    low, high = clopper_pearson(right, n)
+    low, high = Score(right, n).interval
     print(
         f"accuracy {100 * right / n:.2f} %   (95 % interval {100 * low:.2f} to {100 * high:.2f}; {n} {which})"
     )

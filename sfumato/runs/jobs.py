@@ -210,11 +210,12 @@ def _on_images(
     # would give every later image other views once one image is removed, and neighboring sums would
     # differ in more than one term. Secret and independent, their law for the other images is the
     # same with and without the removed one, and one term is all that differs.
-    shift, views_seed = (
-        max(1, min(plan.shape[:2]) // 8),
-        int(secret.stream("views").integers(2**63)),
+    views = Views(
+        lambda step, indices, count: secret.words(("views", step), indices, count),
+        settings.views,
+        shift=max(1, min(plan.shape[:2]) // 8),
+        flip=plan.shape[2] == 3,
     )
-    views = Views(settings.views, shift, flip=plan.shape[2] == 3, seed=views_seed)
 
     def loss(params: PyTree, example: tuple[Array, Array], frozen: PyTree) -> Float[Array, ""]:
         return loss_of(eqx.combine(frozen, static), own)(params, example)

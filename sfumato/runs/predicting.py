@@ -179,9 +179,7 @@ def _check(out: Path, as_json: bool) -> None:
     if out.suffix.lower() != ".csv":
         raise ArgumentError("out", str(out), "give a name that ends in .csv")
     if as_json:
-        raise ArgumentError(
-            "json", as_json, "--out writes a table; leave out one of --json and --out"
-        )
+        raise ArgumentError("json", as_json, "give either --json or --out, not both")
     if out.exists():
         raise ArgumentError("out", str(out), "exists already; choose another name, or remove it")
     if not out.absolute().parent.is_dir():

@@ -109,7 +109,7 @@ def _learn(config: PretrainConfig, training: Pretraining, progress: Progress) ->
         first = stored.pop("epoch")
         if stored != facts:
             raise RunError(
-                f"{work}: left by a training with other settings ({stored}); delete it, or choose another --out"
+                f"{work}: left by a training run with other settings ({stored}); delete it, or choose another --out"
             )
     progress.begin(
         "pretraining (not private)",

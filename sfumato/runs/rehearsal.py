@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from sfumato.clip.handling import make_plan as clipping_plan
+from sfumato.clip.handling import handle
 from sfumato.clip.trace import trace_loss
 from sfumato.core.checks import large_delta, positive
 from sfumato.data.source import DataInfo
@@ -203,7 +203,7 @@ def _of_network(plan: Plan) -> Cost:
         return loss_of(eqx.combine(rest, static), own)(params, images)
 
     step = multiply_adds(jax.grad(loss), trained, (frozen, one))
-    clipping = clipping_plan(trace_loss(loss, trained, (frozen, one)))
+    clipping = handle(trace_loss(loss, trained, (frozen, one)))
     tape = sum(clipping.sizes(path).tape for path in clipping.sites)
     size, rest = parameters(trained), parameters(frozen)
     images = settings.steps * plan.sampler.expected_batch_size * views

@@ -149,7 +149,7 @@ def _begin(out: Path, planned: Store) -> Store:
         _save(out, planned)
         return planned
     if not (out / MANIFEST).exists():
-        raise RunError(f"out={str(out)!r}: exists and is no feature store; choose another --out")
+        raise RunError(f"out={str(out)!r}: exists and is not a feature store; choose another --out")
     found = read_manifest(out)
     for name, wanted in asdict(planned).items():
         if name != "digests" and getattr(found, name) != wanted:

@@ -66,7 +66,7 @@ class SweepConfig:
 
 
 @dataclass(frozen=True)
-class Table:
+class SweepRows:
     """Features and labels of both sides, in memory or mapped."""
 
     train: Rows
@@ -140,11 +140,11 @@ def _plan(base: TrainConfig, info: DataInfo, method: str, epsilon: float) -> Pla
     )
 
 
-def _rows(plan: Plan, train: Source, held_out: Source, progress: Progress) -> Table:
+def _rows(plan: Plan, train: Source, held_out: Source, progress: Progress) -> SweepRows:
     features = feature_map(plan.model, plan.shape, plan.weights)
     matrix, shown = matrices(features, train, held_out, progress)
     assert shown is not None
-    return Table(
+    return SweepRows(
         Rows(matrix, train.labels, len(plan.classes)), shown, held_out.labels, held_out.split
     )
 
@@ -153,7 +153,7 @@ Found = dict[str, list[tuple[float, list[float]]]]
 
 
 def _fits(
-    config: SweepConfig, plans: dict[tuple[str, float], Plan], rows: Table, progress: Progress
+    config: SweepConfig, plans: dict[tuple[str, float], Plan], rows: SweepRows, progress: Progress
 ) -> tuple[Found, dict[str, float]]:
     releases = [each for plan in plans.values() for each in plan.releases * config.repeats]
     delta = next(iter(plans.values())).delta
@@ -182,7 +182,7 @@ def _fits(
         return found, {"epsilon": ledger.epsilon(), "delta": delta}
 
 
-def _without_privacy(rows: Table) -> float:
+def _without_privacy(rows: SweepRows) -> float:
     """Logistic regression on (at most MOST_ROWS of) the same rows. NOT private."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import normalize

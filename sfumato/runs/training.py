@@ -158,8 +158,7 @@ def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
     planned = files.read_json(directory.file("plan.json"))
     if any(release["selected"] is not None for release in planned["releases"]):
         raise RunError(
-            f"{path}: a stopped `sfumato tune` leaves nothing that could be continued; start a new one (nothing was "
-            "released)"
+            f"{path}: an interrupted `sfumato tune` cannot be resumed; start a new one (nothing was released)"
         )
     plan = Plan.from_json(planned)
     if plan.weights is not None:

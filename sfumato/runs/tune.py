@@ -78,7 +78,7 @@ class TuneConfig:
 
 
 @dataclass(frozen=True)
-class Table:
+class TuneRows:
     """Features: of the training images, and of those that fits are compared on, whose labels are
     `truth`."""
 
@@ -105,7 +105,7 @@ def tune(config: TuneConfig) -> str:
     splits = open_splits(config.base)
     if splits.validation is None or not len(splits.validation):
         raise DataError(
-            f"data={config.base.data.data!r}: nobody is held out; give a larger --validation"
+            f"data={config.base.data.data!r}: no examples were held out; give a larger --validation"
         )
     spoiled = finite.checked(splits, splits.validation)
     plan, key = _plan(config, splits), SecretKey.from_entropy()
@@ -205,11 +205,13 @@ def published(plan: Plan, train: Source, held_out: Source, key: SecretKey) -> Cl
     )
 
 
-def _table(plan: Plan, features: Any, train: Source, held_out: Source, progress: Progress) -> Table:
+def _table(
+    plan: Plan, features: Any, train: Source, held_out: Source, progress: Progress
+) -> TuneRows:
     matrix, shown = matrices(features, train, held_out, progress)
     assert shown is not None
     rows = Rows(matrix, train.labels, len(plan.classes))
-    return Table(
+    return TuneRows(
         rows, sphere_for(plan.public, matrix.shape[1], plan.rooted), shown, held_out.labels
     )
 
@@ -218,7 +220,7 @@ def _classifier(plan: Plan, features: Any, winner: Winner) -> Classifier:
     return Classifier(spec_of(plan, winner.head.sphere.kind), OnFeatures(features, winner.head))
 
 
-def best_of(table: Table, plan: Plan, key: SecretKey) -> Winner:
+def best_of(table: TuneRows, plan: Plan, key: SecretKey) -> Winner:
     """The fits pay into ledgers that are thrown away: the choice was paid for."""
     chosen, stream, best = plan.releases[0].event, key.stream("tune"), None
     assert isinstance(chosen, SelectedEvent)

@@ -144,7 +144,7 @@ class FeatureCovariance:
                 raise ArgumentError(
                     "overwrite",
                     True,
-                    "the rows were transformed in place; make a new procedure from new ones",
+                    "the rows were transformed in place; make a new procedure from fresh rows",
                 )
             self._transformed, self._stage = self.rows, MEAN
         while self._stage < stage:

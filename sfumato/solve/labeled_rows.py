@@ -49,7 +49,9 @@ class Rows:
             )
         if len(self.labels) != len(self.matrix):
             raise ArgumentError(
-                "labels", len(self.labels), f"give one for each of the {len(self.matrix)} rows"
+                "labels",
+                len(self.labels),
+                f"give one label for each of the {len(self.matrix)} rows",
             )
         if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < self.classes:
             raise ArgumentError(
@@ -59,7 +61,7 @@ class Rows:
             np.all(self.weights >= 0) and np.all(self.weights <= 1)
         ):
             raise ArgumentError(
-                "weights", "outside [0, 1]", "divide them by the largest that may occur"
+                "weights", "outside [0, 1]", "divide the weights by the largest possible one"
             )
 
     def __len__(self) -> int:

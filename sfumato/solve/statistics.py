@@ -11,8 +11,8 @@ Second moments. Let x be a row made of groups with |x_g|^2 <= w_g, and x_b, b in
 group g (one per frequency). One example adds the matrices x_b x_b^T to the statistic. The squared
 distance it causes is
 
-    sum_b |x_b x_b^T|_F^2 = sum_b |x_b|^4 <= sum_g (sum_{b in g} |x_b|^2)^2 = sum_g |x_g|^4 <= sum_g
-    w_g^2,
+    sum_b |x_b x_b^T|_F^2 = sum_b |x_b|^4 <= sum_g (sum_{b in g} |x_b|^2)^2
+                          = sum_g |x_g|^4 <= sum_g w_g^2,
 
 so all blocks of all groups together have L2 sensitivity sqrt(sum_g w_g^2) <= 1 under
 add-or-remove-one, not that each.

@@ -125,7 +125,7 @@ class DPSGD:
             raise ArgumentError(
                 "physical",
                 self.physical,
-                f"a batch of so many examples needs {needed / 1e9:.1f} GB of the "
+                f"a batch of this size needs {needed / 1e9:.1f} GB of the "
                 f"{free / 1e9:.1f} GB that are free; take fewer at once",
             )
 

@@ -117,7 +117,7 @@ def _refuse_forgotten(
     paid = [name for name in names if ledger.paid(name, key.fingerprint)]
     if forgotten := [name for name in paid[:-1] if not replay_guard.knows(name)]:
         raise LedgerError(
-            f"{replay_guard.path}: lacks release {forgotten[0]!r}, which was paid for, so nobody could tell whether "
+            f"{replay_guard.path}: lacks release {forgotten[0]!r}, which was paid for, so it cannot be told whether "
             "repeating it is the same release: restore the file or start a new run"
         )
 

@@ -2,8 +2,7 @@
 image away.
 
     for every epoch: shuffle, cut into batches
-        for every batch: one augmented view per image -> mean cross entropy -> gradient -> SGD with
-        momentum
+        for every batch: one augmented view per image -> mean cross entropy -> gradient -> SGD
 
 The learning rate falls along half a cosine (Loshchilov & Hutter 2017) after one epoch of warm-up
 (Goyal et al. 2017). Order and views are functions of (seed, epoch), so training continues from a
@@ -23,7 +22,7 @@ from jaxtyping import Array, Float, Float32, Int, PyTree
 
 from sfumato.core.checks import fraction, positive, whole
 from sfumato.core.errors import ArgumentError
-from sfumato.core.keys import public_stream
+from sfumato.core.keys import public_stream, public_words
 from sfumato.data.source import Source
 from sfumato.data.views import Views
 from sfumato.networks.input import Prepared
@@ -97,7 +96,14 @@ class Pretraining:
         stream = public_stream(self.settings.seed, f"pretraining/{number}")
         order, batch = stream.permutation(len(self.source)), self.settings.batch
         side, colors = min(self.source.shape[:2]), self.source.shape[2]
-        views = Views(1, max(1, side // 8), flip=colors == 3, seed=int(stream.integers(2**63)))
+        views = Views(
+            lambda step, indices, count: public_words(
+                self.settings.seed, (f"views/{number}", step), indices, count
+            ),
+            1,
+            shift=max(1, side // 8),
+            flip=colors == 3,
+        )
         for step in range(self.steps_per_epoch):
             chosen = order[step * batch : (step + 1) * batch]
             images = views(self.source.images(chosen), chosen, step)[:, 0]

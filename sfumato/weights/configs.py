@@ -14,7 +14,7 @@ Method = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
-class Facts:
+class StatedFacts:
     """architecture: a name of the catalog, or the file's own where that has none; None where the
     file says nothing. input: None where it says nothing. classes: their names, () where it does not
     say.
@@ -25,18 +25,20 @@ class Facts:
     classes: tuple[str, ...] = ()
 
 
-def read_config(config: Config, preprocessor: Config) -> Facts:
+def read_config(config: Config, preprocessor: Config) -> StatedFacts:
     """config.json and preprocessor_config.json, either of which may be empty. Raises WeightsError."""
     try:
         if "model_type" in config:
-            return Facts(
+            return StatedFacts(
                 _transformers_name(config),
                 _transformers_input(config, preprocessor),
                 _transformers_classes(config),
             )
         if "architecture" in config:
             return _timm(config)
-        return Facts(None, _transformers_input(config, preprocessor) if preprocessor else None)
+        return StatedFacts(
+            None, _transformers_input(config, preprocessor) if preprocessor else None
+        )
     except WeightsError:
         raise
     except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -49,18 +51,18 @@ def read_config(config: Config, preprocessor: Config) -> Facts:
 # -- timm
 
 
-def _timm(config: Config) -> Facts:
+def _timm(config: Config) -> StatedFacts:
     """Before timm 0.9 the keys of pretrained_cfg were at the top."""
     given = config.get("pretrained_cfg", config)
     names = tuple(map(str, config.get("label_names") or given.get("label_names") or ()))
     architecture = str(config["architecture"]).split(".")[0]
     if "input_size" not in given:
-        return Facts(architecture, None, names)
+        return StatedFacts(architecture, None, names)
     colors, height, width = given["input_size"]
     if height != width:
         raise ValueError(f"images of {height} x {width}; square ones are expected")
     method: Method = "bilinear" if given.get("interpolation") == "bilinear" else "bicubic"
-    return Facts(
+    return StatedFacts(
         architecture,
         Input(int(height), _numbers(given["mean"]), _numbers(given["std"]), method, int(colors)),
         names,
@@ -106,7 +108,7 @@ def _transformers_name(config: Config) -> str:
         depths = tuple(config.get("depths", (3, 4, 6, 3)))
         return f"resnet{_RESNET_DEPTHS.get((config.get('layer_type', 'bottleneck'), depths))}"
     raise WeightsError(
-        f"model_type={kind!r}: of transformers' networks, vit and resnet are read; take timm's weights of the "
+        f"model_type={kind!r}: of the networks of transformers, only vit and resnet can be read; take timm's weights of the "
         "same network"
     )
 

@@ -13,7 +13,7 @@ unused = counts_batches
 def layout(network: ResNet) -> Iterable[Entry]:
     stem = "resnet.embedder.embedder"
     yield from normed_conv(network.stem, "stem", f"{stem}.convolution", f"{stem}.normalization")
-    for number, (stage, index) in enumerate(places(network.plan.depths)):
+    for number, (stage, index) in enumerate(places(network.design.depths)):
         block, theirs = network.blocks[number], f"resnet.encoder.stages.{stage}.layers.{index}"
         layers = {f"convs/{i}": (conv, f"layer.{i}") for i, conv in enumerate(block.convs)}
         if block.skip is not None:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sfumato.core.errors import WeightsError
+from sfumato.core.errors import WeightsError, said
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """What a repository's weights are called, in order of preference."""
@@ -61,9 +61,8 @@ def download(name: str, cache_dir: Path | None = None) -> Path:
             "of a file"
         ) from None
     except (errors.HfHubHTTPError, OSError) as error:
-        said = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"weights={name!r}: the download failed ({said}); try again, or give the path of a file"
+            f"weights={name!r}: the download failed ({said(error)}); try again, or give the path of a file"
         ) from None
     return file.parent
 

@@ -18,9 +18,10 @@ from sfumato.networks.image_cost import outline
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
 from sfumato.networks.listed import listed
-from sfumato.weights import files, own, places
+from sfumato.weights import own, places
 from sfumato.weights.configs import read_config
 from sfumato.weights.layout import Arrays, fill, fits
+from sfumato.weights.raw import read
 
 LAYOUTS = {
     "convnext": ("timm_convnext",),
@@ -133,7 +134,7 @@ def load(
     """
     wanted = None if model is None else catalog.find(model)
     place = places.find(str(name_or_path), None if cache_dir is None else Path(cache_dir))
-    raw = files.read(place.file, place.sha256)
+    raw = read(place.file, place.sha256)
     try:
         facts = own.facts(raw) or read_config(place.config, place.preprocessor)
         architecture = _architecture(

@@ -23,9 +23,9 @@ from sfumato.networks import catalog
 from sfumato.networks.architecture import Shape
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.input import Input, Prepared
-from sfumato.weights.configs import Facts
-from sfumato.weights.files import RawWeights
+from sfumato.weights.configs import StatedFacts
 from sfumato.weights.layout import Entry, outlined, same
+from sfumato.weights.raw import RawWeights
 
 _FORMAT = "sfumato-weights-1"
 
@@ -77,24 +77,24 @@ def _complete(given: Input, shape: Shape | None) -> Input:
         raise ArgumentError(
             "shape",
             shape,
-            "give (side, side, colors) of the images; the network's input does not say them",
+            "give (side, side, colors) of the images; the network's input does not say",
         )
     return replace(given, size=given.size or shape[0], colors=given.colors or shape[2])
 
 
-def facts(raw: RawWeights) -> Facts | None:
+def facts(raw: RawWeights) -> StatedFacts | None:
     """What the file says of itself; None if it is no file of ours. Raises WeightsError if it is
     damaged."""
     if raw.metadata.get("format") != _FORMAT:
         return None
     if raw.metadata.get("digest") != _digest(raw.arrays):
         raise WeightsError(
-            "its numbers are not those that were saved (digest); fetch or write it again"
+            "its content is not what was saved (the digest does not match); fetch or write it again"
         )
     try:
         given = parse_json(raw.metadata["input"])
         given |= {"mean": tuple(given["mean"]), "std": tuple(given["std"])}
-        return Facts(
+        return StatedFacts(
             raw.metadata["architecture"], Input(**given), tuple(parse_json(raw.metadata["classes"]))
         )
     except (KeyError, TypeError, ValueError) as error:

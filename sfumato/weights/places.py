@@ -8,7 +8,7 @@ from typing import Any
 
 from sfumato.core.errors import WeightsError
 from sfumato.weights import hub
-from sfumato.weights.files import SUFFIXES
+from sfumato.weights.raw import SUFFIXES
 
 _LARGEST_CONFIG = 1 << 24
 _PIN = "@sha256:"

@@ -15,13 +15,13 @@ def unused(name: str) -> bool:
 
 def layout(network: NormFreeNet) -> Iterable[Entry]:
     for i in range(len(network.stem)):
-        yield from _conv(f"stem/{i}", f"stem.conv{i + 1}" if network.plan.deep else "stem.conv")
-    for number, (stage, index) in enumerate(places(network.plan.depths)):
+        yield from _conv(f"stem/{i}", f"stem.conv{i + 1}" if network.design.deep else "stem.conv")
+    for number, (stage, index) in enumerate(places(network.design.depths)):
         ours, theirs = f"blocks/{number}", f"stages.{stage}.{index}"
         block = network.blocks[number]
         names = (
             ("conv1", "conv2", "conv2b", "conv3")
-            if network.plan.extra
+            if network.design.extra
             else ("conv1", "conv2", "conv3")
         )
         for i, name in enumerate(names):

@@ -12,7 +12,7 @@ unused = counts_batches
 
 def layout(network: ResNet) -> Iterable[Entry]:
     yield from normed_conv(network.stem, "stem", "conv1", "bn1")
-    for number, (stage, index) in enumerate(places(network.plan.depths)):
+    for number, (stage, index) in enumerate(places(network.design.depths)):
         ours, theirs = f"blocks/{number}", f"layer{stage + 1}.{index}"
         block = network.blocks[number]
         for i, conv in enumerate(block.convs):

@@ -13,7 +13,7 @@ unused = counts_batches
 def layout(network: ResNetV2) -> Iterable[Entry]:
     a_norm = folded_norm if isinstance(network.norm, Affine) else norm
     yield from bare_conv("stem", "stem.conv")
-    for number, (stage, index) in enumerate(places(network.plan.depths)):
+    for number, (stage, index) in enumerate(places(network.design.depths)):
         ours, theirs = f"blocks/{number}", f"stages.{stage}.blocks.{index}"
         block = network.blocks[number]
         for i in range(len(block.convs)):

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfumato.core.archive import Archive
-from sfumato.core.errors import WeightsError
+from sfumato.core.errors import WeightsError, said
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "module")
 """Where training scripts put the state dict."""
@@ -100,9 +100,8 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        said = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"{path}: damaged, or no PyTorch file ({type(error).__name__}: {said}); fetch it again"
+            f"{path}: damaged, or no PyTorch file ({type(error).__name__}: {said(error)}); fetch it again"
         ) from None
 
 
@@ -201,7 +200,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Te
         type(number) is not int or not 0 <= number < 1 << 62
         for number in (offset, *shape, *strides)
     ):
-        raise Refused("a tensor whose offset, shape or strides are no whole numbers of at least 0")
+        raise Refused("a tensor whose offset, shape or strides are not whole numbers of at least 0")
     tensor = _Tensor(storage, offset, shape, strides)
     if len(shape) != len(strides) or len(shape) > 32:
         raise Refused("a tensor whose shape and strides do not belong together")
@@ -231,7 +230,7 @@ def _named(module: Any, name: Any) -> Any:
         return _DTYPES[name]
     wanted = " ".join(f"{module}.{name}".split())[:100]
     raise Refused(
-        f"a pickle with code: it asks for {wanted}, which no state dict needs and which would be run; write it with "
+        f"a pickle with code: it asks for {wanted}, which a state dict never needs and which loading would run; write it with "
         "torch.save(model.state_dict(), file), or convert it to safetensors"
     )
 
@@ -306,12 +305,14 @@ def _interpret(code: bytes) -> Any:
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
                 if not isinstance(function, _Function) or not isinstance(arguments, tuple):
-                    raise Refused("its pickle calls what is no function")
+                    raise Refused("its pickle calls something that is not a function")
                 stack.append(function.call(*arguments))
             case "BUILD":  # an OrderedDict's attributes: versions of layers
                 stack.pop()
                 if not isinstance(stack[-1], dict):
-                    raise Refused("its pickle sets attributes of what is no dictionary")
+                    raise Refused(
+                        "its pickle sets attributes of something that is not a dictionary"
+                    )
             case "STOP":
                 return stack.pop()
             case name:
@@ -323,12 +324,12 @@ def _interpret(code: bytes) -> Any:
 
 def _extend(stack: list[Any], items: list[Any]) -> None:
     if not isinstance(stack[-1], list):
-        raise Refused("its pickle appends to what is no list")
+        raise Refused("its pickle appends to something that is not a list")
     stack[-1].extend(items)
 
 
 def _set(stack: list[Any], items: list[Any]) -> None:
     """Keys are text or whole numbers: the hash of a nest of tuples may take for ever."""
     if not isinstance(stack[-1], dict) or any(type(key) not in (str, int) for key in items[::2]):
-        raise Refused("its pickle has a dictionary whose keys are no text")
+        raise Refused("its pickle has a dictionary whose keys are not text")
     stack[-1].update(zip(items[::2], items[1::2], strict=True))

@@ -68,7 +68,7 @@ def positions(network: VisionTransformer) -> Callable[..., Any]:
             side = isqrt(len(moved))
             if side * side != len(moved):
                 raise WeightsError(
-                    f"weights do not fit: {len(moved)} position embeddings are no square grid to resize to "
+                    f"weights do not fit: {len(moved)} position embeddings are not a square grid that could be resized to "
                     f"{grid[0]} x {grid[1]}; choose the model they were made for"
                 )
             square = np.asarray(moved, np.float32).reshape(side, side, -1)

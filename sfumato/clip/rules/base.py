@@ -17,7 +17,7 @@ all examples and positions.
 Rounding. V_i may be small against M_i = sum_st |a_ist| |g_ist|, by cancellation over positions, and
 an example can be made so that it is. Products in float32 err by some u M_i (in norm; u = 2^-24), so
 what is computed here and what is summed there may differ by more than any relative slack. Therefore
-norms come with M_i, and clipping uses an upper bound (`clip/norms.py`).
+norms come with M_i, and clipping uses an upper bound (`clip/parts.py`).
 """
 
 import abc

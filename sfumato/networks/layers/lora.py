@@ -42,7 +42,9 @@ def adapt(network: Backbone, rank: int, key: PRNGKeyArray) -> Backbone:
     layers = linear_layers(network)
     if not layers:
         raise ArgumentError(
-            "train", f"lora:{rank}", "no linear layers here but the head; use norms, bias or last:K"
+            "train",
+            f"lora:{rank}",
+            "this network has no linear layer besides its head; use norms, bias or last:K",
         )
     smallest = min(min(layer.weight.shape[-2:]) for layer in layers)
     if rank > smallest:

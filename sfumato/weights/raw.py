@@ -3,7 +3,6 @@ it is checked."""
 
 import hashlib
 import io
-import math
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sfumato.core.archive import Archive
-from sfumato.core.errors import WeightsError
+from sfumato.core.archive import Archive, npy_header
+from sfumato.core.errors import WeightsError, said
 from sfumato.weights.torch_files import read_torch
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
@@ -54,7 +53,7 @@ def read(path: Path | str, sha256: str | None = None) -> RawWeights:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     if sha256 not in (None, found):
         raise WeightsError(
-            f"{path}: its SHA-256 is {found}, not {sha256}: the file is damaged or another one; fetch it again"
+            f"{path}: its SHA-256 is {found}, not {sha256}: the file is damaged or a different one; fetch it again"
         )
     arrays, metadata = readers[path.suffix](path)
     if not arrays:
@@ -105,24 +104,13 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _npy(content: bytes) -> np.ndarray:
-    """One array of numbers. Its header's shape must be what the bytes fill; an array of objects
-    would be a pickle."""
+    """One array of numbers."""
     file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"a .npy of version {version}, which plain numbers do not need")
-    header = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, by_column, dtype = header(file)
+    shape, by_column, dtype = npy_header(file, len(content))
     if dtype == np.dtype("V2"):  # how NumPy writes bfloat16
         dtype = _bfloat16()
     elif dtype.kind not in "fiub":
         raise ValueError(f"it holds an array of type {dtype}, not of numbers")
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError(f"an array of shape {shape} does not have the bytes for it")
     return np.frombuffer(content, dtype, offset=file.tell()).reshape(
         shape, order="F" if by_column else "C"
     )
@@ -135,7 +123,6 @@ def _bfloat16() -> np.dtype:
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    said = " ".join(str(error).split())[:200]
     return WeightsError(
-        f"{path}: damaged, or not what its name says ({type(error).__name__}: {said}); fetch it again"
+        f"{path}: damaged, or not what its name says ({type(error).__name__}: {said(error)}); fetch it again"
     )

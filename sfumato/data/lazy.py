@@ -1,6 +1,6 @@
 """What every reader hands on: a data set that was found, listed, but not yet read.
 
-`describe` and `open` both split a `Shelf` by the same rule; only `open` calls `load`. So they
+`describe` and `open` both split a `LazyDataset` by the same rule; only `open` calls `load`. So they
 cannot disagree.
 """
 
@@ -14,7 +14,7 @@ from sfumato.data.source import DataInfo, Source, Splits, from_arrays
 from sfumato.data.split import ReadOptions, partition
 from sfumato.data.units import check_on_one_side, check_told_apart
 
-Arrays = tuple[np.ndarray, np.ndarray]  # images, labels
+ImagesAndLabels = tuple[np.ndarray, np.ndarray]  # images, labels
 Owners = Callable[[str], dict[str, list[str]]]
 """`ReadOptions.unit` -> the unit of every training example ("train"), and the units of the data
 set's other parts ("test", "validation") as far as they are known. Raises ArgumentError, DataError.
@@ -22,7 +22,7 @@ set's other parts ("test", "validation") as far as they are known. Raises Argume
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedDataset:
     """The data set as read; `names` are the training examples that remain after unreadable ones
     were left out."""
 
@@ -34,7 +34,7 @@ class Loaded:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class LazyDataset:
     """The public facts of a data set, and how to read it."""
 
     name: str
@@ -43,7 +43,7 @@ class Shelf:
     shape: tuple[int, int, int] | None
     names: tuple[str, ...]  # stable names of the training examples: relative path, or position
     n_test: int | None  # None: no test split of its own
-    load: Callable[[], Loaded]
+    load: Callable[[], LoadedDataset]
     owners: Owners | None = None
     n_validation: int | None = None  # None: no validation split of its own
     left_out: dict[str, int] = field(
@@ -93,8 +93,8 @@ class Shelf:
         self, names: Sequence[str], validation: float, options: ReadOptions
     ) -> dict[str, np.ndarray]:
         """As `partition` says; what the data set has itself is not split off. With a validation
-        split of its own and no test split, nobody is held out at all: all training examples are
-        trained on, and the run is evaluated on the validation examples.
+        split of its own and no test split, no examples are held out: all training examples are used,
+        and the run is evaluated on the validation examples.
         """
         has_validation = self.n_validation is not None
         return partition(
@@ -112,8 +112,7 @@ class Shelf:
             raise ArgumentError(
                 "unit",
                 unit,
-                f"{self.name} does not say which images belong together; units are for folders, "
-                ".npz files and files of feature rows",
+                f"{self.name} has no unit column; units are for folders, .npz files and feature rows",
             )
         found = self.owners(unit)
         check_told_apart(found["train"], unit, "training")
@@ -123,13 +122,13 @@ class Shelf:
 
 
 @dataclass(frozen=True)
-class Held:
+class ArrayFiles:
     """Files of a known layout: how many images their headers promise, and how to read them."""
 
     path: str
     n_train: int
     n_test: int | None
-    read: Callable[[], tuple[Arrays, Arrays | None]]
+    read: Callable[[], tuple[ImagesAndLabels, ImagesAndLabels | None]]
 
 
 def positions(n: int) -> tuple[str, ...]:
@@ -137,19 +136,25 @@ def positions(n: int) -> tuple[str, ...]:
     return tuple(str(k) for k in range(n))
 
 
-def shelve(held: Held, name: str, classes: tuple[str, ...], shape: tuple[int, int, int]) -> Shelf:
-    """A shelf over arrays that are read whole."""
+def lazy_arrays(
+    files: ArrayFiles, name: str, classes: tuple[str, ...], shape: tuple[int, int, int]
+) -> LazyDataset:
+    """A data set of arrays that are read whole."""
 
-    def load() -> Loaded:
-        train, test = held.read()
+    def load() -> LoadedDataset:
+        train, test = files.read()
         try:
             sources = [
                 from_arrays(*part, classes, name) for part in (train, test) if part is not None
             ]
         except SfumatoError as error:
-            raise DataError(f"{held.path}: {error}") from None
-        return Loaded(
-            sources[0], positions(held.n_train), replace(sources[1], split="test") if test else None
+            raise DataError(f"{files.path}: {error}") from None
+        return LoadedDataset(
+            sources[0],
+            positions(files.n_train),
+            replace(sources[1], split="test") if test else None,
         )
 
-    return Shelf(name, held.path, classes, shape, positions(held.n_train), held.n_test, load)
+    return LazyDataset(
+        name, files.path, classes, shape, positions(files.n_train), files.n_test, load
+    )
