@@ -570,9 +570,9 @@ def test_json_lines_end_with_the_result(tmp_path: Path, folder: Path) -> None:
     assert outcome.code == 0 and outcome.err == ""
     assert [line["event"] for line in lines].count("result") == 1 and lines[-1]["event"] == "result"
     assert {"message", "stage", "progress", "result"} == {line["event"] for line in lines}
-    assert [line["warning"].split(":")[0] for line in lines if line["event"] == "message"] == [
-        "epsilon=3"
-    ]  # so few images
+    few, same = [line["warning"] for line in lines if line["event"] == "message"]
+    assert few.startswith("epsilon=3: with n=24 ")
+    assert same.startswith("12 evaluation images are training images")  # as the set was made
     result = json.loads((out / "result.json").read_text())
     assert lines[-1]["run"] == str(out) and lines[-1]["epsilon"] == result["spent"]["epsilon"] <= 3
     assert lines[-1]["evaluation"]["n"] == 12

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from run_helpers import refused, succeeds
-from sfumato.networks.listed import listed
-from sfumato.networks.naming import short
 
 from sfumato.core.errors import ArgumentError
 from sfumato.features import by_name
 from sfumato.networks import catalog
 from sfumato.networks.counted import describe
 from sfumato.networks.image_cost import forward_cost, multiply_adds, outline, parameters
+from sfumato.networks.listed import listed
+from sfumato.networks.naming import short
 
 
 def array(*shape: int) -> jax.ShapeDtypeStruct:

@@ -24,9 +24,9 @@ class List:
     """The named data sets."""
 
     def __call__(self) -> None:
-        from sfumato.runs import listings
+        from sfumato.cli import datasets
 
-        listings.list_data()
+        datasets.list_data()
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Info:
     """Largest image file that is decoded, width times height."""
 
     def __call__(self) -> None:
-        from sfumato.runs import listings
+        from sfumato.cli import datasets
 
-        listings.data_info(self.data, self.data_dir, self.unit, self.max_pixels)
+        datasets.data_info(self.data, self.data_dir, self.unit, self.max_pixels)
 
 
 @dataclass(frozen=True)
