@@ -122,6 +122,7 @@ BY_UNIT = "test_unit_runs.py::test_one_unit_with_all_its_images_moves_every_rele
 CLIPPED = (
     "clipped_grad(loss if most is None else unit_loss(loss), settings.clip_norm, normalized=True)"
 )
+EXTREMES = "test_accountants_extremes.py"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
 MUTATIONS = (
@@ -715,6 +716,136 @@ MUTATIONS = (
         'state = {**procedure.absorb(state, step, released), "ema": procedure.absorb(state, step, total.value)["ema"]}',
         BY_HAND,
         "close",
+    ),
+    # -- accounting
+    bug(
+        "rounding of FFTs is not taken off delta",
+        "privacy.losses:epsilon",
+        "delta - grid.rounding",
+        "delta",
+        f"{EXTREMES}::test_what_rounding_may_hide_is_taken_off_delta",
+        "assert",
+    ),
+    bug(
+        "rounding of FFTs is taken off the delta that is told",
+        "privacy.losses:deltas",
+        "+ grid.rounding",
+        "- grid.rounding",
+        f"{EXTREMES}::test_what_rounding_may_hide_is_taken_off_delta",
+        "assert",
+    ),
+    bug(
+        "the loss of one step is forgotten",
+        "privacy.losses:_composed",
+        "count - first * times",
+        "count - 1 - first * times",
+        "test_accountants.py::test_a_rate_of_nearly_one_is_nearly_the_plain_gaussian",
+        "assert",
+    ),
+    bug(
+        "plain Gaussians beside samples count as nothing",
+        "privacy.losses:_composed",
+        "if mu > 0 else []",
+        "if mu < 0 else []",
+        "test_accountants.py::test_mixing_costs_more_than_each_and_less_than_the_sum_of_epsilons",
+        "assert",
+    ),
+    bug(
+        "the second kind of release is left out of a sum",
+        "privacy.losses:_composed",
+        "for each in found[1:]:",
+        "for each in found[2:]:",
+        "test_accountants.py::test_mixing_costs_more_than_each_and_less_than_the_sum_of_epsilons",
+        "assert",
+    ),
+    bug(
+        "noise multipliers add up, not their squares",
+        "privacy.relations:simplified",
+        "PoissonSampledEvent(1.0, GaussianEvent(sigma)):\n                squares.append(count / sigma**2)",
+        "PoissonSampledEvent(1.0, GaussianEvent(sigma)):\n                squares.append(1 / (count * sigma) ** 2)",
+        "test_accountants.py::test_squared_mu_adds_over_different_events",
+        "assert",
+    ),
+    bug(
+        "the group of a cycle that had the fewest turns counts",
+        "privacy.relations:simplified",
+        "max(groups.get(key, 0), count)",
+        "min(groups.get(key, count), count)",
+        "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does",
+        "assert",
+    ),
+    bug(
+        "a replaced example moves a sum by C only",
+        "privacy.relations:distance",
+        "2.0 if relation == REPLACE_ONE else 1.0",
+        "1.0",
+        "test_relations.py::test_a_replaced_example_moves_a_gaussian_twice_as_far",
+        "assert",
+    ),
+    bug(
+        "truncation costs nothing",
+        "privacy.losses:_one_step",
+        "pld.from_truncated_subsampled_gaussian_mechanism(n, rate, maximum, sigma, **about)",
+        "pld.from_gaussian_mechanism(sigma, sampling_prob=rate, **about)",
+        "test_relations.py::test_no_attack_on_a_truncated_batch_beats_its_event[8-0.5-3]",
+        "assert",
+    ),
+    bug(
+        "calibration accepts an epsilon above its target",
+        "privacy.calibration:noise_multiplier",
+        "<= target_epsilon, rough",
+        "<= 1.01 * target_epsilon, 0.99 * rough",
+        "test_accountants.py::test_calibrated_full_batch_noise_keeps_the_promise_and_wastes_nothing[1.0]",
+        "assert",
+    ),
+    bug(
+        "a Gaussian budget a little too large",
+        "privacy.calibration:gaussian_mu_for",
+        "* (1 - 1e-9)\n    while",
+        "* (1 + 1e-4)\n    while 0 >",
+        "test_accountants.py::test_the_gaussian_budget_is_the_largest_that_keeps_the_promise[1e-09-1.0]",
+        "assert",
+    ),
+    bug(
+        "a sampled fit is chosen after looking at another",
+        "train.loop:run",
+        "authorize(remaining, key.fingerprint)",
+        "authorize(remaining)",
+        "test_ledger.py::test_a_sampled_fit_joins_no_other_that_may_have_been_looked_at[first1-then1-False]",
+        "data was looked at",
+    ),
+    # -- folders and units
+    bug(
+        "the folder of a patient is ignored: each image is a unit",
+        "data.units:owners_by_pattern",
+        "PurePosixPath(name).parent.name",
+        "name",
+        "test_data_layouts.py::test_a_folder_below_the_class_is_a_unit",
+        "assert",
+    ),
+    bug(
+        "a patient in two classes is two units",
+        "data.units:owners_by_pattern",
+        "PurePosixPath(name).parent.name",
+        "str(PurePosixPath(name).parent)",
+        "test_data_layouts.py::test_a_folder_below_the_class_is_a_unit",
+        "assert",
+    ),
+    bug(
+        "a patient in the training and in the validation part is accepted",
+        "data.units:check_on_one_side",
+        "set(train) & set(other)",
+        "set()",
+        "test_data_layouts.py::test_images_without_a_folder_and_folders_too_deep_are_refused",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "validation images are trained on",
+        "data.split:partition",
+        "~is_test & ~is_validation & is_used",
+        "~is_test & is_used",
+        "test_data_source.py::test_partition_covers_everyone_exactly_once",
+        "assert",
     ),
     # -- the ledger
     bug(

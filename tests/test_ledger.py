@@ -195,6 +195,36 @@ def test_authorising_one_plan_does_not_authorize_another(ledger):
     )
 
 
+@pytest.mark.parametrize(
+    "first, then, fine", [(G, G, True), (G, P, False), (P, G, False), (P, P, False)]
+)
+def test_a_sampled_fit_joins_no_other_that_may_have_been_looked_at(ledger, first, then, fine):
+    loop.run(Procedure(1, first), ledger, KEY)
+    before = ledger.path.read_bytes()
+    if fine:
+        loop.run(Procedure(1, then), ledger, SecretKey.from_insecure_seed(1))
+    else:
+        with pytest.raises(BudgetError, match=r"full batches only.*ledger of its own"):
+            loop.run(
+                Procedure(1, then, lambda *_: pytest.fail("data was looked at")),
+                ledger,
+                SecretKey.from_insecure_seed(1),
+            )
+        assert ledger.path.read_bytes() == before
+        planned = Procedure(1, then)
+        planned.name = "planned together"
+        loop.run(planned, ledger, KEY)
+    assert ledger.releases == 2
+
+
+def test_sampled_fits_that_were_planned_together_share_a_ledger(ledger):
+    ledger.authorize(tally((P, 2)))
+    for key in (KEY, SecretKey.from_insecure_seed(1)):
+        loop.run(Procedure(1, P), ledger, key)
+    with pytest.raises(BudgetError, match="full batches only"):
+        loop.run(Procedure(1, P), ledger, SecretKey.from_insecure_seed(2))
+
+
 @pytest.mark.parametrize("epsilon", [float("nan"), float("inf")])
 def test_an_epsilon_that_is_no_number_refuses(ledger, monkeypatch, epsilon):
     monkeypatch.setattr(accountants, "epsilon", lambda *_, **__: epsilon)

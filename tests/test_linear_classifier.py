@@ -103,6 +103,19 @@ def test_fits_share_a_ledger_until_it_is_empty(tmp_path: Path) -> None:
         assert (ledger.epsilon(), ledger.head.lines) == (spent, lines)
 
 
+def test_a_fit_joins_no_ledger_that_paid_for_samples(tmp_path: Path) -> None:
+    rows, labels = make_blobs(120, centers=2, n_features=4, random_state=0)
+    with sfumato.Ledger.create(tmp_path, delta=1e-5, epsilon_max=8.0) as ledger:
+        ledger.spend(
+            sfumato.PoissonSampledEvent(0.01, sfumato.GaussianEvent(5.0)), "another/0", "its key"
+        )
+        with pytest.raises(sfumato.BudgetError, match="full batches only"):
+            DPLinearClassifier(epsilon=1.0, delta=1e-5, method="ls", ledger=ledger).fit(
+                rows, labels
+            )
+        assert ledger.releases == 1
+
+
 def test_clones_share_the_ledger_and_cross_validation_pays_for_every_fit(tmp_path: Path) -> None:
     rows, labels = make_blobs(120, centers=2, n_features=4, random_state=0)
     with sfumato.Ledger.create(tmp_path, delta=1e-3, epsilon_max=4.0) as ledger:

@@ -313,7 +313,7 @@ def _run(
 ) -> SphereLinear:
     """of_class: the weight of each class; None to balance them by counts that are released first."""
     key, releases = SecretKey.from_entropy(), plan.releases
-    ledger.authorize(tally_of(releases))
+    ledger.authorize(tally_of(releases), key.fingerprint)
     if of_class is None:
         state: Any = run(class_counts(rows, releases[0]), ledger, key)
         of_class, releases = _balancing(np.asarray(state["counts"])), releases[1:]

@@ -1,12 +1,28 @@
 """The least noise that keeps a promise, always rounded to the safe side."""
 
+import math
 from collections.abc import Callable
 
 from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy.accountants import PLD_INTERVAL, epsilon
-from sfumato.privacy.events import GaussianEvent, Tally, tally
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation, distance, renyi_epsilon, simplified
+from sfumato.privacy.events import (
+    Event,
+    GaussianEvent,
+    PoissonSampledEvent,
+    Tally,
+    noise_of,
+    rate_of,
+    tally,
+)
+from sfumato.privacy.relations import (
+    ADD_OR_REMOVE,
+    RENYI_ONLY,
+    Relation,
+    distance,
+    renyi_epsilon,
+    simplified,
+)
 
 RELATIVE_TOLERANCE = 1e-4
 """The noise multiplier returned is at most this factor above the smallest one that would do."""
@@ -33,23 +49,15 @@ def noise_multiplier(
     spend much less than that, or when nobody can price the events under `relation`.
     """
     _check(target_epsilon)
-    enough = _enough_by_renyi(make_tally, target_epsilon, delta, relation)
-
-    def fits(sigma: float, interval: float) -> bool:
-        return epsilon(make_tally(sigma), delta, interval, relation) <= target_epsilon
-
-    def nearly(sigma: float) -> bool:
-        """Rényi divergences, which are cheap, say that so much is enough, and half of that is in
-        practice too little."""
-        if enough is not None and not 0.5 * enough < sigma < enough:
-            return sigma >= enough
-        return fits(sigma, _COARSE_INTERVAL)
-
     # Wide privacy-loss buckets are ten times cheaper and nearly as good (but for tiny epsilon):
     # they do the searching, and two looks through narrow ones, just below and at what they found,
     # usually confirm it.
-    rough = _smallest(nearly, 1.0, factor=2.0)
-    sigma = _smallest(lambda sigma: fits(sigma, PLD_INTERVAL), rough, factor=1 + RELATIVE_TOLERANCE)
+    rough = _roughly(make_tally, target_epsilon, delta, relation)
+    sigma = _smallest(
+        lambda sigma: epsilon(make_tally(sigma), delta, PLD_INTERVAL, relation) <= target_epsilon,
+        rough,
+        factor=1 + RELATIVE_TOLERANCE,
+    )
     if sigma >= _BOUNDS[1]:
         raise ArgumentError(
             "epsilon",
@@ -67,21 +75,77 @@ def noise_multiplier(
     return sigma
 
 
-def _enough_by_renyi(
+def _roughly(
     make_tally: Callable[[float], Tally], target_epsilon: float, delta: float, relation: Relation
-) -> float | None:
-    """A sigma that Rényi divergences say is enough, where releases are sampled and there is such a
-    bound."""
-    if not simplified(make_tally(1.0))[1]:
-        return None
-    try:
-        return _smallest(
-            lambda sigma: renyi_epsilon(make_tally(sigma), delta, relation) <= target_epsilon,
-            1.0,
-            factor=2.0,
+) -> float:
+    """Right but for the width of the buckets."""
+    coarse = _Falling(
+        lambda sigma: epsilon(make_tally(sigma), delta, _COARSE_INTERVAL, relation), target_epsilon
+    )
+    _, parts = simplified(make_tally(1.0))
+    if any(isinstance(event, RENYI_ONLY) for event, _ in parts):
+        coarse.narrow(1.0, factor=2.0)
+    elif parts:
+        alike = _Falling(
+            lambda sigma: renyi_epsilon(_alike(make_tally(sigma), relation), delta), target_epsilon
         )
-    except ArgumentError:
-        return None
+        alike.narrow(1.0, factor=2.0, width=0.01)
+        coarse.narrow(alike.high if math.isfinite(alike.high) else 1.0, factor=1.2)
+    return _smallest(coarse.fits, 1.0, factor=2.0)
+
+
+def _alike(events: Tally, relation: Relation) -> Tally:
+    """Something of about the same price that has a Rényi bound, which is cheap: to know where to
+    look, not as a price."""
+    mu, parts = simplified(events)
+    found: list[tuple[Event, int]] = (
+        [(GaussianEvent(1 / mu / distance(relation)), 1)] if mu > 0 else []
+    )
+    found += [
+        (
+            PoissonSampledEvent(
+                rate_of(event) or 1.0, GaussianEvent(noise_of(event) / distance(relation))
+            ),
+            count,
+        )
+        for event, count in parts
+    ]
+    return tally(*found)
+
+
+class _Falling:
+    """A function of sigma that falls, and between which two sigmas it passes `target`: it is not
+    looked at beyond them.
+
+    low, high: the largest sigma known to be too small, and the smallest one known to be enough.
+    """
+
+    def __init__(self, value: Callable[[float], float], target: float):
+        self._value, self._target = value, target
+        self.low, self.high = 0.0, math.inf
+
+    def fits(self, sigma: float) -> bool:
+        return sigma >= self.high or (sigma > self.low and self._excess(math.log(sigma)) <= 0)
+
+    def narrow(self, start: float, factor: float, width: float = 5e-6) -> None:
+        """Bring `low` and `high` together, to a relative `width`, from `start` in growing steps,
+        then by Brent's method: the logarithm of epsilon is nearly a straight line in that of sigma.
+        Nothing happens where there is no such sigma.
+        """
+        from scipy.optimize import brentq
+
+        _bracket(self.fits, start, factor)
+        if self.low > 0 and math.isfinite(self.high):
+            brentq(self._excess, math.log(self.low), math.log(self.high), xtol=width)
+
+    def _excess(self, log_sigma: float) -> float:
+        sigma = math.exp(log_sigma)
+        value = self._value(sigma)
+        if value <= self._target:
+            self.high = min(self.high, sigma)
+        else:
+            self.low = max(self.low, sigma)
+        return min(math.log(value / self._target), 100.0) if value > 0 else -100.0
 
 
 def _check(target_epsilon: float) -> None:
@@ -93,12 +157,9 @@ def _check(target_epsilon: float) -> None:
         )
 
 
-def _smallest(fits: Callable[[float], bool], start: float, factor: float) -> float:
-    """Geometric search for the smallest sigma that fits, within _BOUNDS; what is returned fits (or
-    is the upper bound).
-
-    It goes from `start` in growing steps until one end fits and the other does not, then halves the
-    distance.
+def _bracket(fits: Callable[[float], bool], start: float, factor: float) -> tuple[float, float]:
+    """Two sigmas of which the first does not fit and the second does, from `start` in growing
+    steps; or what is at the end of _BOUNDS.
     """
     low, high, step = start / factor, start, factor
     if fits(start):
@@ -108,6 +169,17 @@ def _smallest(fits: Callable[[float], bool], start: float, factor: float) -> flo
         low, high = start, start * factor
         while high < _BOUNDS[1] and not fits(high):
             low, high, step = high, min(high * step, _BOUNDS[1]), step**1.5
+    return low, high
+
+
+def _smallest(fits: Callable[[float], bool], start: float, factor: float) -> float:
+    """Geometric search for the smallest sigma that fits, within _BOUNDS; what is returned fits (or
+    is the upper bound).
+
+    It goes from `start` in growing steps until one end fits and the other does not, then halves the
+    distance.
+    """
+    low, high = _bracket(fits, start, factor)
     while high / low > 1 + RELATIVE_TOLERANCE * (1 + 1e-9):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if fits(middle) else (middle, high)

@@ -76,6 +76,7 @@ class Ledger:
         for record in records[1:]:
             self._count(record)
         self._authorized: Counter[Event] = Counter(self.tally)
+        self._planned: Counter[Event] = Counter()
 
     # -- life cycle
 
@@ -218,10 +219,29 @@ class Ledger:
     def paid(self, release: str, key: str) -> bool:
         return (key, release) in self._paid
 
-    def authorize(self, planned: Tally) -> None:
+    def authorize(self, planned: Tally, key: str | None = None) -> None:
         """Make sure that all of `planned` fits into what is left. Raises BudgetError; writes and
-        spends nothing."""
+        spends nothing.
+
+        key: the fingerprint of the key it will be made with; None for releases that are planned
+        together, whatever their keys. What other keys have paid for was another fit, which may have
+        been looked at before this one was chosen. That is proven for full batches only, whose noise
+        may be chosen adaptively within a budget (Smith & Thakurta 2022, arXiv 2210.17520), so what
+        is sampled or selected is refused in such company.
+        """
         total = self.tally + Counter(planned)
+        if key is None:
+            self._planned = total
+        elif (
+            any(other != key for other, _ in self._paid)
+            and not total <= self._planned
+            and relations.simplified(total)[1]
+        ):
+            raise BudgetError(
+                f"{self.path}: a fit chosen after looking at an earlier one is proven for full batches only, and "
+                "this fit or an earlier one samples or selects; give it a ledger of its own (their epsilons and "
+                "deltas add up), or use full batches for all"
+            )
         self._require(total)
         self._authorized = total
 

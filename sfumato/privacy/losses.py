@@ -75,7 +75,12 @@ def epsilon(
     if delta <= 2 * grid.rounding:
         return math.inf, grid.spacing
     found = _composed_nearby(mu, parts, neighbors, grid)
-    return float(found.get_epsilon_for_delta(delta - grid.rounding)), grid.spacing
+    try:
+        return float(found.get_epsilon_for_delta(delta - grid.rounding)), grid.spacing
+    except (
+        OverflowError
+    ):  # it adds up masses from the largest loss on, and has come to -709 with less than delta
+        return 0.0, grid.spacing
 
 
 def deltas(

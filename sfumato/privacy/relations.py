@@ -50,7 +50,7 @@ ZERO_OUT: Relation = "zero-out"
 REPLACE_ONE: Relation = "replace-one"
 RELATIONS: tuple[Relation, ...] = (ADD_OR_REMOVE, ZERO_OUT, REPLACE_ONE)
 
-_RENYI_ONLY = (SelectedEvent, FixedSizeEvent)
+RENYI_ONLY = (SelectedEvent, FixedSizeEvent)
 _ORDERS = (
     [1 + k / 10 for k in range(1, 100)]
     + list(range(11, 64))
@@ -91,7 +91,7 @@ def price(tally: Tally, delta: float, relation: Relation, interval: float = PLD_
     mu, parts = simplified(tally)
     if not parts:
         return Price(_gaussian_epsilon(mu * distance(relation), delta) if mu > 0 else 0.0, "exact")
-    if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
+    if any(isinstance(event, RENYI_ONLY) for event, _ in parts):
         return Price(_renyi_epsilon(mu, parts, delta, relation), "Rényi")
     return _sampled_price(mu, parts, delta, relation, interval)
 
@@ -104,21 +104,30 @@ def _sampled_price(
     to be wide."""
     try:
         found = [Price(_renyi_epsilon(mu, parts, delta, relation), "Rényi")]
-    except ArgumentError:  # no bound is known, as for truncated samples
+    except (
+        ArgumentError,
+        OverflowError,
+    ):  # no bound is known, as for truncated samples, or it is beyond all numbers
         found = []
     try:
         found.append(Price(*_by_losses(mu, parts, delta, relation, interval)))
+    except OverflowError:
+        found.append(Price(math.inf, "PLD"))
     except ArgumentError:
         if not found:
             raise
-    best = min(found, key=lambda each: each.epsilon)
-    if not math.isfinite(best.epsilon):
+    best = min(
+        (each for each in found if not math.isnan(each.epsilon)),
+        key=lambda each: each.epsilon,
+        default=None,
+    )
+    if best is None or not math.isfinite(best.epsilon):
         steps = sum(count for _, count in parts)
         raise ArgumentError(
             "delta",
             delta,
             f"too small to account for {steps:,} of these releases under {relation}: "
-            f"rounding alone is {losses.ROUNDING * steps:.1g}; give more",
+            f"rounding alone is {losses.ROUNDING * steps:.1g}; give more, or more noise",
         )
     return best
 
@@ -143,7 +152,7 @@ def delta(
 
 def _deltas(tally: Tally, epsilons: Sequence[float], relation: Relation, interval: float) -> Any:
     mu, parts = simplified(tally)
-    if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
+    if any(isinstance(event, RENYI_ONLY) for event, _ in parts):
         raise ArgumentError(
             "event", parts[-1][0], "is known by Rényi divergences only; ask for epsilon"
         )
@@ -194,10 +203,13 @@ def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) ->
     parts += ((GaussianEvent(1 / mu), 1),) if mu > 0 else ()
 
     def at(orders: Sequence[float]) -> float:
-        found = [count * _divergences(event, relation, tuple(orders)) for event, count in parts]
+        found = [
+            count * (_divergences(event, relation, tuple(orders)) + _rounding(event, orders))
+            for event, count in parts
+        ]
         return float(rdp.compute_epsilon(orders, sum(found), delta)[0])
 
-    if any(isinstance(event, _RENYI_ONLY) for event, _ in parts):
+    if any(isinstance(event, RENYI_ONLY) for event, _ in parts):
         return at(_ORDERS)
     return _smallest(lambda k: at(_ORDERS[k : k + 1]), len(_ORDERS)) if parts else 0.0
 
@@ -232,6 +244,23 @@ def _divergences(event: Event, relation: Relation, orders: tuple[float, ...]) ->
     except UnsupportedEventError:
         raise ArgumentError("event", event, f"no Rényi bound for it under {relation}") from None
     return accountant.rdp
+
+
+def _rounding(event: Event, orders: Sequence[float]) -> Any:
+    """What the library's divergence of one sampled release may be too small by, per order a: it is
+    log(A) / (a - 1), and where one step tells little, A = 1 + little. With 1e9 steps what came out
+    was below nothing, and so an epsilon of zero.
+
+    Integer a: A is a sum of terms with log-binomials of up to a log a, each right to some units u =
+    2^-53 in the last place; sixteen are allowed. Others: a series that ends where its terms fall
+    below e^-30 of the sum; eight times that is allowed.
+    """
+    import numpy as np
+
+    a = np.asarray(orders, float)
+    if isinstance(event, GaussianEvent | SelectedEvent):
+        return np.zeros_like(a)
+    return np.where(a % 1 == 0, 2.0**-49 * a * np.log(a), 8 * math.exp(-30)) / (a - 1)
 
 
 @contextmanager

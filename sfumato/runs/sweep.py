@@ -162,6 +162,7 @@ def _fits(
     progress.begin("fits", len(plans) * config.repeats, "fits")
     found: Found = {method: [] for method in config.methods}
     with Ledger.create(config.out, delta=delta, epsilon_max=total) as ledger:
+        ledger.authorize(tally_of(releases))
         for (method, epsilon), plan in plans.items():
             assert isinstance(plan.settings, LinearSettings)
             scores, sphere = [], sphere_for(plan.public, rows.train.features, plan.rooted)

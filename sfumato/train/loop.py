@@ -90,7 +90,7 @@ def run(
         )
     if replay_guard is not None:
         _refuse_forgotten(procedure, ledger, key, first, replay_guard)
-    ledger.authorize(remaining)
+    ledger.authorize(remaining, key.fingerprint)
     state = procedure.start() if state is None else state
     if isinstance(procedure, Rehearsed) and first < procedure.steps:
         procedure.rehearse(state)
