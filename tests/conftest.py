@@ -17,7 +17,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from run_helpers import ctrl_c_after, sfumato, succeeds, train_arguments, write_dataset  # noqa: E402
 
-pytest_plugins = ("controls", "pytester")
+pytest_plugins = ("controls", "entropy", "pytester")
 
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
 settings.load_profile("no clock")
@@ -29,6 +29,10 @@ def _programs_of_a_module() -> Iterator[None]:
     the cache on disk."""
     yield
     jax.clear_caches()
+
+
+def pytest_sessionfinish() -> None:
+    programs.settle()
 
 
 @pytest.fixture

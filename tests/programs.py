@@ -20,6 +20,7 @@ SHIPPED = {"xla_backend_optimization_level": 3}
 """`compiler_options` of `jax.jit`: XLA's own default, whatever XLA_FLAGS say."""
 MOST_BYTES = 2**30
 _of_this_run: list[tempfile.TemporaryDirectory[str]] = []
+_of_this_process: list[Path] = []
 
 
 def home() -> Path:
@@ -43,12 +44,15 @@ def directory(root: Path) -> Path:
     return root / hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
-def prune(root: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Delete the programs that were made first until `most_bytes` are left; two runs may do so at
-    once.
+def prune(root: Path, most_bytes: int) -> None:
+    """Delete the programs that were not used for longest until `most_bytes` are left, of all kinds
+    of processors together.
 
-    JAX's own bound reads the whole directory for every program that it adds, which for thousands
-    takes longer than to compile.
+    Before and after every run, so that only what one run adds is ever above the bound. Several runs
+    may do so at once: one that misses a program compiles it. JAX's own bound reads the whole
+    directory, under a lock, for every program that it adds, which for thousands takes longer than
+    to compile. The system notes when a file was read, once a day at least (`relatime`); where it
+    does not, the oldest go first.
     """
     found = []
     for path in root.rglob("*-cache"):
@@ -56,7 +60,7 @@ def prune(root: Path, most_bytes: int = MOST_BYTES) -> None:
             facts = path.stat()
         except FileNotFoundError:
             continue
-        found.append((facts.st_mtime, facts.st_size, path))
+        found.append((max(facts.st_atime, facts.st_mtime), facts.st_size, path))
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if total <= most_bytes:
@@ -80,7 +84,7 @@ def arrange() -> None:
     root = home()
     try:
         directory(root).mkdir(parents=True, exist_ok=True)
-        prune(root)
+        prune(root, MOST_BYTES)
     except OSError:  # a home that cannot be written: for this run alone
         _of_this_run.append(
             tempfile.TemporaryDirectory(prefix="sfumato-programs-", ignore_cleanup_errors=True)
@@ -91,3 +95,10 @@ def arrange() -> None:
         "JAX_COMPILATION_CACHE_DIR": str(directory(root)),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
+    _of_this_process.append(root)
+
+
+def settle() -> None:
+    """At the end of a run, by the process that arranged it."""
+    for root in _of_this_process:
+        prune(root, MOST_BYTES)

@@ -1,4 +1,8 @@
-"""Audits of the shipped trainer: what is right passes, near its claim; what is wrong is found out."""
+"""Audits of the shipped trainer: what is right passes, near its claim; what is wrong is found out.
+
+At their own confidence, 95 %, one audit of twenty accuses a trainer that is right. Here seeds are
+fixed and noise goes by name, so what was seen once is seen on every machine.
+"""
 
 import dataclasses
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from chance import UNLIKELY
 from scipy.stats import binom, norm
 
 from sfumato.audit import bounds, verdicts
@@ -175,9 +176,9 @@ def test_an_example_shows_itself_in_a_sample_as_often_as_it_takes_part():
 
 
 def exceeds_too_often(found, truth, level=0.05):
-    """Is the share of bounds above the truth more than 5 %, at a significance of 1 in 1,000?"""
+    """Is the share of bounds above the truth more than 5 %, by more than chance explains?"""
     above = sum(each > truth for each in found)
-    return binom.sf(above - 1, len(found), level) < 1e-3
+    return binom.sf(above - 1, len(found), level) < UNLIKELY
 
 
 def randomized_response(stream, eps, n, trials):
@@ -186,6 +187,7 @@ def randomized_response(stream, eps, n, trials):
 
 @pytest.mark.parametrize("eps", [0.5, 2.0])
 def test_one_run_covers_randomized_response_where_it_is_tight(eps):
+    """False alarms: 1e-9."""
     stream = np.random.default_rng(1)
     right = randomized_response(stream, eps, 200, 2000)
     limit = [bounds.one_run(200, 200, v, 0.0, LEVEL) if v > 100 else 0.0 for v in range(201)]
@@ -199,7 +201,10 @@ def test_one_run_covers_randomized_response_where_it_is_tight(eps):
 
 def test_one_run_covers_a_mechanism_that_fails_with_probability_delta():
     """With probability delta per canary, all is told; else randomized response. (eps, delta)-DP,
-    and delta matters."""
+    and delta matters.
+
+    False alarms: 1e-9.
+    """
     eps, delta, m = 1.0, 0.03, 1000
     stream = np.random.default_rng(2)
     told = stream.binomial(m, delta, 1500)
@@ -222,7 +227,10 @@ def gaussian_scores(stream, mu, n):
 @pytest.mark.parametrize("eps", [1.0, 4.0])
 def test_all_verdicts_cover_the_gaussian_mechanism(eps):
     """From scores to bounds, threshold choice and abstaining included; the controls let the
-    attacker see a little more."""
+    attacker see a little more.
+
+    False alarms: 1e-9.
+    """
     mu, stream = gaussian_mu_for(eps, DELTA), np.random.default_rng(3)
     claim = Claim(gaussian(mu), DELTA)
     found = []

@@ -13,6 +13,8 @@ from sfumato.report import write_report
 from sfumato.report.audit_section import LIMITS, membership_sentence, verdict
 from sfumato.runs.auditing import _joined, load
 
+pytestmark = pytest.mark.usefixtures("noise_by_name")
+
 
 @pytest.fixture
 def run(finished, tmp_path):

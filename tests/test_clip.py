@@ -28,6 +28,7 @@ from clip_registry import CLASSIC, built
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
+from pace import paced
 from programs import SHIPPED
 
 from sfumato.clip import clipped_grad
@@ -39,7 +40,7 @@ from sfumato.solve.symmetric import pack, packed_size, unpack
 
 REFUSED = (ArgumentError, TypeCheckError)
 LARGE = ("wrn", "cnn")  # half a minute to compile
-ALL = [*CLASSIC, "cnn", pytest.param("wrn", marks=pytest.mark.slow)]
+ALL = paced([*CLASSIC, "cnn", "wrn"], "linear", "embedding", "scanned")
 
 
 # -- equality with the slow loop
@@ -127,7 +128,9 @@ def test_control_wrong_clipping_is_noticed(bug):
         check_influence(clipped, params, batch, 0.1)
 
 
-@pytest.mark.parametrize("name", ["linear", "mlp", "tied", "views", "scanned", "bias_only"])
+@pytest.mark.parametrize(
+    "name", paced(["linear", "mlp", "tied", "views", "scanned", "bias_only"], "linear", "views")
+)
 def test_an_absurd_example_is_bounded_like_any_other(name):
     loss, params, batch = built(name)
     clipped = jax.jit(clipped_grad(loss, 0.1).__call__)
@@ -153,7 +156,7 @@ def test_a_label_that_is_no_class_is_bounded_in_the_softmax_gradient(label):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-@pytest.mark.parametrize("name", ["linear", "mlp", "tied", "views", "bias_only"])
+@pytest.mark.parametrize("name", paced(["linear", "mlp", "tied", "views", "bias_only"], "linear"))
 @pytest.mark.parametrize("also_params", [False, True])
 def test_half_precision_hides_no_example(name, dtype, also_params):
     """Squares of 1e-4 underflow in float16 and those of 300 overflow; norms must be measured in
@@ -220,7 +223,7 @@ def test_masked_examples_contribute_nothing_whatever_they_hold(name):
     assert nobody.sensitivity == one.sensitivity
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     st.sampled_from(["linear", "embedding", "views", "tied"]),
     st.integers(1, 9),

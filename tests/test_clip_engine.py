@@ -23,6 +23,7 @@ from clip_helpers import (
 )
 from clip_laws import LAWS, ONE_OUT, QUICK, case, cases, compiled
 from clip_registry import CLASSIC, FAST, REGISTRY, built
+from pace import paced
 from programs import SHIPPED
 
 from sfumato.clip import clipped_grad, explain
@@ -52,8 +53,7 @@ def program(it, method):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in REGISTRY],
+    "name", paced(REGISTRY, "mlp", "tied", "views", "layers_scanned", "conv_depthwise")
 )
 def test_auto_is_a_choice_between_the_methods_that_the_laws_hold_for(name):
     """The very program of one of them, so it needs no laws of its own."""
@@ -129,7 +129,7 @@ def test_a_clip_norm_is_shared_equally_by_groups(name, method, groups, group_of,
 
 
 @pytest.mark.parametrize("method", ["materialize", *ENGINES])
-@pytest.mark.parametrize("groups", ["per_layer", first_part])
+@pytest.mark.parametrize("groups", paced(["per_layer", first_part], "per_layer"))
 @pytest.mark.parametrize("normalized", [False, True])
 def test_an_example_moves_each_group_by_no_more_than_the_groups_clip_norm(
     method, groups, normalized

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pace import paced
 
 from sfumato.core.errors import ArgumentError
 from sfumato.features.dead_leaves import dead_leaves
@@ -66,7 +67,7 @@ def pictures(shape, seed=0):
     )
 
 
-@pytest.mark.parametrize("colors", [1, 3])
+@pytest.mark.parametrize("colors", paced([1, 3], 3))
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_have_the_promised_shape_and_norm(kind, colors, patches):
     each = build(kind, colors, patches)
@@ -83,7 +84,9 @@ def test_rows_have_the_promised_shape_and_norm(kind, colors, patches):
         start += group.size
 
 
-@pytest.mark.parametrize("size", [(8, 8), (29, 31), (64, 48)])
+@pytest.mark.parametrize(
+    "size", [(8, 8), *(pytest.param(size, marks=pytest.mark.slow) for size in ((29, 31), (64, 48)))]
+)
 def test_any_size_of_at_least_eight_pixels(size, patches):
     for kind in ("joined", "plain"):
         each = build(kind, 1, patches, size)
@@ -98,7 +101,10 @@ def test_any_size_of_at_least_eight_pixels(size, patches):
         working_size(7, 32)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (28, 28), (8, 12)])
+@pytest.mark.parametrize(
+    "size",
+    [(28, 28), *(pytest.param(size, marks=pytest.mark.slow) for size in ((32, 32), (8, 12)))],
+)
 @pytest.mark.parametrize("kind", ["patches", "scattering", "encoder"])
 def test_a_mirrored_image_has_the_same_row(kind, size, patches):
     each, image = build(kind, 3, patches), pictures((*size, 3))[0]

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from pace import paced
 from run_helpers import CLASSES, N, ctrl_c_after, refused, sfumato, succeeds
 from safetensors.numpy import load_file
 
@@ -57,14 +58,18 @@ def read(path: Path) -> Any:
 
 @pytest.mark.parametrize(
     ("model", "mode", "trained"),
-    [
+    paced(
+        [
+            ("cnn", "last:1", "hidden/|head/"),
+            ("cnn", "bias", ".*/bias$|head/"),
+            ("cnn", "all", ""),
+            ("cnn", "lora:2", "hidden/weight$|head/"),
+            ("wrn-10-1", "last:1", "blocks/2/|norm/|head/"),
+            ("wrn-10-1", "norms", ".*/(scale|shift)$|head/"),
+        ],
         ("cnn", "last:1", "hidden/|head/"),
-        ("cnn", "bias", ".*/bias$|head/"),
-        ("cnn", "all", ""),
         ("cnn", "lora:2", "hidden/weight$|head/"),
-        ("wrn-10-1", "last:1", "blocks/2/|norm/|head/"),
-        pytest.param("wrn-10-1", "norms", ".*/(scale|shift)$|head/", marks=pytest.mark.slow),
-    ],
+    ),
 )
 def test_only_what_is_trained_changes(
     folder: Path, public: dict[str, Path], tmp_path: Path, model: str, mode: str, trained: str
@@ -124,7 +129,7 @@ def test_a_head_is_trained_on_features_computed_once(
             np.testing.assert_array_equal(after[f"features/network/network/{name}"], array)
 
 
-@pytest.mark.parametrize("method", ["ls", "dp-sgd"])
+@pytest.mark.parametrize("method", paced(["ls", "dp-sgd"], "ls"))
 def test_other_methods_for_the_head(
     folder: Path, public: dict[str, Path], tmp_path: Path, method: str
 ) -> None:

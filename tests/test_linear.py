@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chance import has_deviation, share_nothing
 from clip_helpers import assert_close
 from scipy.optimize import minimize
 
@@ -103,7 +104,7 @@ def ran(kind: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stages, li
 
 
 def test_the_releases_cost_the_budget_and_not_more(kind: str) -> None:
-    for target in (1.0, 8.0) if kind.endswith("sampled") else (0.1, 1.0, 8.0):
+    for target in (8.0,) if kind.endswith("sampled") else (0.1, 1.0, 8.0):
         solved = procedure(kind, Rows(*toy(2_000), CLASSES), target)
         spent = epsilon(tally(solved), 1e-5)
         assert target * 0.998 < spent <= target
@@ -135,7 +136,10 @@ def test_one_row_moves_every_release_by_at_most_its_sensitivity(
         if kind.endswith("sampled") and step > 0:
             continue  # who takes part depends on n; gradient() is attacked below
         for label in range(CLASSES):
-            for extra in [*absurd, *np.random.default_rng(step).normal(size=(4, D))]:
+            for extra in [
+                *(absurd if label == step % CLASSES else ()),
+                *np.random.default_rng(step).normal(size=(4, D)),
+            ]:
                 more = Rows(
                     np.vstack([rows, extra]).astype(np.float32),
                     np.append(labels, label).astype(np.int32),
@@ -265,12 +269,13 @@ def silent(kind: str) -> Stages:
 
 def assert_independent(noise: np.ndarray) -> None:
     """seeds x numbers: standard deviation 1 everywhere, no two numbers correlated."""
-    assert np.all(np.abs(noise.std(0) - 1) < 6 / np.sqrt(2 * len(noise)))
-    correlation = np.corrcoef(noise.T) - np.eye(noise.shape[1])
-    assert np.abs(correlation).max() < 6 / np.sqrt(len(noise))
+    assert all(has_deviation(each) for each in noise.T)
+    assert share_nothing(noise.T)
 
 
 def test_noise_is_independent_across_numbers_classes_and_releases(kind: str) -> None:
+    """False alarms: 1e-7: for each of eleven procedures at most 80 deviations, and all correlations
+    together."""
     solved = silent(kind)
     state = solved.start()
     steps = sorted({0, 1, min(2, solved.steps - 1), solved.steps - 1})
@@ -280,7 +285,10 @@ def test_noise_is_independent_across_numbers_classes_and_releases(kind: str) -> 
 @pytest.mark.parametrize("shared", ["across classes", "across steps"])
 def test_noise_that_is_shared_is_caught(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same vector for every class, or for every step: the bug of a published implementation,
-    planted."""
+    planted.
+
+    False alarms: 1e-9: numbers that are shared have a correlation of 1.
+    """
     honest = Gaussian.__call__
 
     def faulty(self: Gaussian, total: object, key: SecretKey) -> object:

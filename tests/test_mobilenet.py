@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from pace import paced
 from PIL import Image
 
 from sfumato.clip import clipped_grad
@@ -64,7 +65,8 @@ def test_the_layers_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize("padding", ["SAME", "symmetric"])
 @pytest.mark.parametrize(
-    "stride, shape", [(1, (5, 6, 4)), (2, (6, 7, 4)), (2, (8, 2, 4)), (2, (1, 1, 4))]
+    "stride, shape",
+    paced([(1, (5, 6, 4)), (2, (6, 7, 4)), (2, (8, 2, 4)), (2, (1, 1, 4))], (2, (6, 7, 4))),
 )
 def test_a_depthwise_convolution_is_a_grouped_one(
     padding: str, stride: int, shape: tuple[int, int, int]

@@ -63,32 +63,58 @@ def test_names_of_bugs_are_all_different() -> None:
 # -- controls
 
 
-CATCHER = "import pytest\n@pytest.mark.parametrize('x', [0])\n{mark}\ndef test_catches(x):\n    assert {outcome}\n"
-BUG = "def test_bug(request, record_property):\n    record_property('caught by', 'test_law.py::test_catches[0]')\n"
+CATCHERS = """
+import pytest
+
+def test_passes(): pass
+@pytest.mark.parametrize("x", [0, 1])
+def test_of_cases(x): assert x == 0
+def test_fails(): assert False
+@pytest.mark.skip
+def test_is_skipped(): pass
+@pytest.mark.xfail
+def test_is_known_to_fail(): assert False
+"""
+BUGS = """
+import pytest
+
+@pytest.mark.parametrize("catcher", {catchers})
+def test_bug(catcher, record_property):
+    record_property("caught by", f"test_law.py::{{catcher}}")
+"""
+GOOD = ["test_passes", "test_of_cases[0]"]
+BAD = [
+    "test_fails",
+    "test_of_cases[1]",
+    "test_is_skipped",
+    "test_is_known_to_fail",
+    "test_that_is_nowhere",
+]
 
 
-@pytest.mark.parametrize("workers", [(), ("-n", "1")])
-@pytest.mark.parametrize(
-    "mark, outcome, refused",
-    [
-        ("", "True", False),
-        ("", "False", True),
-        ("@pytest.mark.skip", "True", True),
-        ("@pytest.mark.xfail", "False", True),
-    ],
-)
+@pytest.mark.parametrize("workers", [(), ("-p", "xdist", "-n", "1")])
 def test_a_bug_is_not_caught_by_a_test_that_does_not_pass_without_it(
-    pytester: pytest.Pytester,
-    monkeypatch: pytest.MonkeyPatch,
-    mark: str,
-    outcome: str,
-    refused: bool,
-    workers: tuple[str, ...],
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(controls.__file__).parent))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # half of a second instead of five
     tests = pytester.mkdir("tests")
-    (tests / "test_law.py").write_text(CATCHER.format(mark=mark, outcome=outcome))
-    (tests / "test_bug.py").write_text(BUG)
-    found = pytester.runpytest_subprocess("-p", "controls", *workers, str(tests))
-    assert ("NO CONTROL tests/test_bug.py::test_bug" in found.stdout.str()) == refused
-    assert (found.ret != 0) == refused
+    (tests / "test_law.py").write_text(CATCHERS)
+    for catchers, passes in ((GOOD + BAD, False), *[(GOOD, True)] * (not workers)):
+        (tests / "test_bug.py").write_text(BUGS.format(catchers=catchers))
+        chosen = [
+            "--deselect",
+            "tests/test_law.py::test_fails",
+            "--deselect",
+            "tests/test_law.py::test_of_cases[1]",
+        ]
+        found = pytester.runpytest_subprocess(
+            "-p", "controls", *workers, *(chosen if passes else []), "tests"
+        )
+        refused = [
+            each
+            for each in GOOD + BAD
+            if f"NO CONTROL tests/test_bug.py::test_bug[{each}]" in found.stdout.str()
+        ]
+        assert refused == ([] if passes else BAD), found.stdout.str()
+        assert (found.ret == 0) == passes

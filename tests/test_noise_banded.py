@@ -8,10 +8,10 @@ import math
 import numpy as np
 import optax
 import pytest
+from chance import sigmas
 from jaxtyping import TypeCheckError
 from run_helpers import NETWORK, refused, succeeds, write_dataset
 from run_helpers import N as N_IMAGES
-from scipy import stats
 from test_training_loop import KEY, N, dpsgd, equal
 
 from sfumato.audit import canaries
@@ -33,7 +33,6 @@ from sfumato.sampling.samplers import CyclicPoisson, FixedSize, FullBatch, Poiss
 from sfumato.train import loop
 from sfumato.train.replay_guard import ReplayGuard
 
-UNLIKELY = 1e-6
 SIGMA, BANDS, CYCLE, STEPS = 2.0, 3, 4, 9
 
 
@@ -124,7 +123,7 @@ def check_white(rows, deviation):
     """Every row has the deviation, no two rows share noise."""
     size = rows.shape[1]
     squares = (rows**2).sum(1) / deviation**2
-    worst = stats.norm.isf(UNLIKELY / len(rows) ** 2)
+    worst = sigmas(len(rows) ** 2)
     assert (np.abs(squares - size) < worst * math.sqrt(2 * size)).all(), (
         "a step has another deviation"
     )
@@ -136,17 +135,21 @@ def check_white(rows, deviation):
 
 @pytest.mark.parametrize("bands", [1, 2, 5])
 def test_c_times_the_noise_is_white_with_the_claimed_deviation(bands):
+    """False alarms: 3e-8."""
     c = square_root_bands(bands)
     check_white(whitened(released(BandedGaussian(1.7, c), 12, sensitivity=0.3), c), 1.7 * 0.3)
 
 
 def test_control_the_noise_itself_is_not_white():
+    """False alarms: 1e-9: neighbors have a correlation of -0.4, 18 standard deviations of 2,000
+    numbers."""
     rows = released(BandedGaussian(1.7, square_root_bands(3)), 12)
     with pytest.raises(AssertionError, match="steps share noise"):
         check_white(rows / rows.std(1, keepdims=True), 1.0)
 
 
 def test_control_too_little_noise_is_noticed():
+    """False alarms: 1e-9: a third of the variance, 10 standard deviations in each of 12 steps."""
     c = square_root_bands(3)
     with pytest.raises(AssertionError, match="another deviation"):
         check_white(whitened(released(BandedGaussian(1.4, c), 12), c), 1.7)
@@ -172,7 +175,7 @@ def test_correlated_noise_without_the_seals_of_earlier_sums_is_refused():
 # -- what an attacker sees
 
 
-def check_separation(bands, cycle, runs=4000):
+def check_separation(bands, cycle, runs=12_000):
     """The best attacker on one example that takes part in all its turns: C times the releases,
     matched with what it adds.
 
@@ -193,10 +196,12 @@ def check_separation(bands, cycle, runs=4000):
 
 @pytest.mark.parametrize(("bands", "cycle"), [(1, 1), (3, 3), (3, 4), (4, 4)])
 def test_turns_as_far_apart_as_there_are_bands_cost_what_is_charged(bands, cycle):
+    """False alarms: 1e-9: a deviation of 12,000 numbers that is 5 % off, 7 of its own."""
     assert check_separation(bands, cycle) > math.sqrt(12 / cycle) / SIGMA * 0.8
 
 
 def test_control_closer_turns_would_cost_more():
+    """False alarms: 1e-9."""
     with pytest.raises(AssertionError, match="overlap"):
         check_separation(4, 1)
 
@@ -347,8 +352,13 @@ def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, done):
 
 
 def test_the_noise_left_in_the_parameters_is_what_was_predicted():
-    """Training on nobody: the parameters are the sums of the noise."""
-    steps, size = 40, 4000
+    """Training on nobody: the parameters are the sums of the noise.
+
+    False alarms: 1e-9. The mean square of a random walk has 4/3 of its squared mean as variance, so
+    the root of that of 8,000 walks is off by 5 % in 7 of its standard deviations; that of
+    correlated noise varies less.
+    """
+    steps, size = 40, 8000
     left = {}
     for bands in (1, 8):
         procedure = dataclasses.replace(
@@ -393,11 +403,13 @@ def audited():
     )[0]
 
 
+@pytest.mark.usefixtures("noise_by_name")
 def test_an_audit_of_correlated_noise_sees_most_of_what_is_claimed_and_no_more():
     claim, found = audited()
     assert 0.75 * claim.epsilon < found.lower_bound <= claim.epsilon
 
 
+@pytest.mark.usefixtures("noise_by_name")
 def test_control_an_audit_finds_half_of_the_noise(monkeypatch):
     fresh = banded.unit_noise
     monkeypatch.setattr(banded, "unit_noise", lambda total, key: [z / 2 for z in fresh(total, key)])
@@ -426,18 +438,22 @@ BANDED = (
 
 def test_a_run_with_correlated_noise_and_its_account_and_resume(tmp_path):
     images = write_dataset(tmp_path / "images")
-    shown = succeeds("train", "--data", images, *BANDED, "--dry-run")
+    whole = (
+        "--batch",
+        2 * BATCH,
+    )  # every image of the group whose turn it is, so there is little to calibrate
+    shown = succeeds("train", "--data", images, *BANDED, *whole, "--dry-run")
     assert "correlated over 2 steps" in shown and "2 groups in turn" in shown
     out = tmp_path / "run"
-    succeeds("train", "--data", images, *BANDED, "--log", "quiet", "--out", out)
+    succeeds("train", "--data", images, *BANDED, *whole, "--log", "quiet", "--out", out)
     lines = [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
     inner = [line["event"]["event"] for line in lines if "event" in line]
     assert len(inner) == 5 and {(each["kind"], each["bands"]) for each in inner} == {
         ("banded-gaussian", 2)
     }
     sigma = inner[0]["noise_multiplier"]
-    spent = epsilon({PoissonSampledEvent(0.5, GaussianEvent(sigma)): 3}, 0.001)
-    assert spent <= 8 and f"{spent:.4g}"[:4] in succeeds("account", out / "ledger.jsonl")
+    spent = epsilon({GaussianEvent(sigma): 3}, 0.001)
+    assert 7.9 < spent <= 8 and f"{spent:.4g}"[:4] in succeeds("account", out / "ledger.jsonl")
 
 
 @pytest.mark.parametrize(

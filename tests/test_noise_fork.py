@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from chance import share_nothing
 from test_noise_banded import trainer
 from test_training_loop import KEY, STEPS, dpsgd
 
@@ -80,15 +81,16 @@ def forked(tmp_path, kind):
 
 
 def check_noisy(one, two, tilt, deviation):
-    """The difference of two releases has the noise of both."""
+    """The difference of two releases has the noise of both: a deviation of 1.41, measured to 3 %."""
     rest = one - two + tilt
-    assert rest.std() > 1.25 * deviation, "the difference is without noise"
-    assert abs(rest.mean()) < 6 * rest.std() / SIZE**0.5
+    assert rest.std() > deviation, "the difference is without noise"
+    assert abs(rest.mean()) < 7 * rest.std() / SIZE**0.5
     assert rest.std() < 2 * deviation, "control: not much more than that"
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "lattice", "banded"])
 def test_two_copies_that_round_differently_have_independent_noise(tmp_path, kind):
+    """False alarms: 1e-9: deviations of 500 numbers, 9 of their own below."""
     one, two = forked(tmp_path, kind)
     tilt = 2**-20
     seen = [go_on(one, kind), go_on(two, kind, tilt)]
@@ -96,9 +98,7 @@ def test_two_copies_that_round_differently_have_independent_noise(tmp_path, kind
     for step in range(DONE, STEPS):
         if kind != "banded" or step == DONE:
             check_noisy(seen[0][step], seen[1][step], tilt, scale)
-        assert (seen[0][step] - seen[1][step]).std() > 1.25 * scale, (
-            "the difference is without noise"
-        )
+        assert (seen[0][step] - seen[1][step]).std() > scale, "the difference is without noise"
     with Ledger.open(one) as first, Ledger.open(two) as second:
         assert first.tally == second.tally == loop.tally(procedure(kind)), (
             "each has paid for what it released"
@@ -146,7 +146,11 @@ def test_a_replay_guard_counts_a_last_line_without_its_newline(tmp_path):
 
 def test_a_later_step_of_equal_sums_tells_nothing_of_earlier_ones():
     """Copies of a run with correlated noise differ in step 0 and have equal sums in step 1, such as
-    those of empty batches."""
+    those of empty batches.
+
+    False alarms: 1e-9: a deviation of 500 numbers, 7 of its own below. With the fresh noise in
+    common it would be 0.45.
+    """
     noise, later = BandedGaussian(1.0, square_root_bands(2)), []
     for first in (0.0, 1e-3):
         seals, bound = noise.no_seals(2), Sensitivity.of_contribution(1.0)
@@ -159,13 +163,13 @@ def test_a_later_step_of_equal_sums_tells_nothing_of_earlier_ones():
         1 / noise.coefficients[0],
         noise.coefficients[1] / noise.coefficients[0] ** 2,
     )
-    assert (later[0] - later[1]).std() > 0.9 * (2 * (fresh**2 + taken_back**2)) ** 0.5, (
+    assert (later[0] - later[1]).std() > 0.75 * (2 * (fresh**2 + taken_back**2)) ** 0.5, (
         "without noise of its own"
     )
 
 
 def test_another_scale_or_mechanism_has_noise_of_its_own():
-    """Two scales of the same noise on the same sum would tell both."""
+    """Two scales of the same noise on the same sum would tell both. False alarms: 1e-9."""
     value, draws = {"w": np.zeros(SIZE, np.float32)}, []
     for make, bound in (
         (Gaussian(1.0), 1.0),
@@ -175,8 +179,7 @@ def test_another_scale_or_mechanism_has_noise_of_its_own():
     ):
         total = BoundedSum(value, Sensitivity.of_contribution(bound))
         draws.append(np.asarray(make(total, KEY.at("r/0"))["w"], np.float64))
-    shared = np.abs(np.corrcoef(draws)[np.triu_indices(4, 1)])
-    assert shared.max() < 6 / SIZE**0.5, "two releases share noise"
+    assert share_nothing(np.stack(draws).reshape(4, -1)), "two releases share noise"
 
 
 def test_a_seal_is_of_names_shapes_types_and_numbers():

@@ -111,7 +111,17 @@ def test_a_store_of_a_folder_holds_out_by_the_names_of_its_files(photos: Path, s
 
 def test_a_run_on_a_store_tells_no_name(store: Path, tmp_path: Path) -> None:
     succeeds(
-        "fit", "--features", store, "--validation", 0.2, "--out", tmp_path / "run", "--log", "quiet"
+        "fit",
+        "--features",
+        store,
+        "--validation",
+        0.2,
+        "--method",
+        "means",
+        "--out",
+        tmp_path / "run",
+        "--log",
+        "quiet",
     )
     for file in (tmp_path / "run").iterdir():
         assert b".png" not in file.read_bytes(), file
@@ -166,11 +176,9 @@ def test_how_many_files_cannot_be_read_is_told_to_their_owner_alone(
         "--data",
         tmp_path / "data",
         "--method",
-        "dp-sgd",
+        "means",
         "--model",
         "scattering",
-        "--steps",
-        2,
         "--skip-unreadable",
         "--log",
         "json",

@@ -42,6 +42,7 @@ def test_the_readme_shows_the_example_that_is_run_here(capsys: pytest.CaptureFix
     assert 7.9 < float(epsilon) <= 8
 
 
+@pytest.mark.slow
 def test_the_estimator_learns_strings() -> None:
     images, labels = digits(1_300)
     model = sfumato.DPImageClassifier(epsilon=8.0, method="dp-sgd", model="cnn").fit(

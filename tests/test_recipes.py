@@ -153,6 +153,7 @@ def test_refusals(tmp_path: Path, more: tuple[str, ...], says: tuple[str, ...]) 
     refused(tmp_path, "train", *more, "--out", tmp_path / "run", says=says)
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_recipe_takes_any_weights_of_ones_own(folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "w.safetensors"
     succeeds(

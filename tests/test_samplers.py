@@ -1,17 +1,19 @@
 """Every sampler draws from the law that its event states: all subsets of a few examples, and pairs
-of them, by chi-square.
+of them.
 
 The law is written down from the EVENT, which is what the accountant prices, not from the sampler.
 """
 
 import math
-import time
+import tracemalloc
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pytest
+from chance import UNLIKELY, as_likely
 from jaxtyping import TypeCheckError
+from pace import paced
 from scipy import stats
 
 from sfumato.core.errors import ArgumentError
@@ -35,7 +37,6 @@ from sfumato.sampling.samplers import (
 
 KEY = SecretKey.from_insecure_seed(13)
 G = GaussianEvent(2.0)
-UNLIKELY = 1e-6
 DRAWS = 6000
 REFUSED = (ArgumentError, TypeCheckError)
 
@@ -99,22 +100,14 @@ def check_law(sampler, event_of=None, first=0, stride=1):
 
 
 def compare(observed, law):
-    """Chi-square; outcomes too rare for it are pooled."""
     assert not observed[law == 0].any(), "drew what the event excludes"
-    expected = law * observed.sum()
-    rare = expected < 5
-    observed = np.append(observed[~rare], observed[rare].sum())
-    expected = np.append(expected[~rare], expected[rare].sum())
-    if expected[-1] < 1:
-        observed, expected = observed[:-1], expected[:-1]
-    if len(expected) > 1:
-        expected *= observed.sum() / expected.sum()
-        assert stats.chisquare(observed, expected).pvalue > UNLIKELY, "another law than the event's"
+    assert as_likely(observed, law) > UNLIKELY, "another law than the event's"
 
 
-@pytest.mark.parametrize("n", [4, 6])
+@pytest.mark.parametrize("n", paced([4, 6], 4))
 @pytest.mark.parametrize("name", REGISTRY)
 def test_batches_follow_the_law_of_their_event(name, n):
+    """False alarms: 3e-9: two comparisons of each."""
     sampler = REGISTRY[name](n, 10**6)
     assert isinstance(sampler, Sampler)
     if name == "cyclic poisson":
@@ -165,6 +158,8 @@ class Repeats(FixedSize):
     ids=lambda each: type(each).__name__,
 )
 def test_control_another_law_is_noticed(sampler, event):
+    """False alarms: 1e-9: the smallest distance of two laws, 0.0146 in relative entropy, is 88 in
+    6,000 draws."""
     with pytest.raises(AssertionError):
         check_law(sampler, lambda step: event)
 
@@ -195,15 +190,19 @@ def test_a_batch_is_a_function_of_key_and_step_alone(name):
     ],
 )
 def test_a_billion_examples_are_quick(name, sampler):
-    began = time.monotonic()
+    """False alarms: 1e-8: a size 7 deviations off, no index in a 500th of all."""
+    tracemalloc.start()
     batch = sampler.indices(KEY, 999_999)
-    assert time.monotonic() - began < 2
-    assert abs(len(batch) - 10_000) < 600
+    assert tracemalloc.get_traced_memory()[1] < 10**7, "it looked at everybody"
+    tracemalloc.stop()
+    assert abs(len(batch) - 10_000) < 700
     assert 0 <= batch.min() < 2 * 10**6 and 10**9 - 2 * 10**6 < batch.max() < 10**9
 
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_the_divisor_is_the_public_mean_and_events_survive_the_ledger(name):
+    """False alarms: 1e-9: a mean of 2,000 sizes of deviation 1.2 at most is off by 8 of its own
+    deviations."""
     sampler = REGISTRY[name](6, 100)
     event = sampler.event(G, 1)
     assert events.from_json(events.to_json(event)) == event
@@ -211,7 +210,7 @@ def test_the_divisor_is_the_public_mean_and_events_survive_the_ledger(name):
         "truncated" not in name
     ):  # divided by the size before truncation: a public constant all the same
         sizes = [len(sampler.indices(KEY, step)) for step in range(2000)]
-        assert np.mean(sizes) == pytest.approx(sampler.expected_batch_size, abs=0.2)
+        assert np.mean(sizes) == pytest.approx(sampler.expected_batch_size, abs=0.22)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from chance import has_deviation
 
 from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError
@@ -119,14 +120,14 @@ def test_the_moments_bound_is_reached() -> None:
 
 @pytest.mark.parametrize("step", [MEAN, MOMENTS, FIRST_GRADIENT])
 def test_released_noise_has_the_promised_scale(step: int) -> None:
-    """With all rows zero a release is noise alone; a tenth less noise would fail."""
+    """With all rows zero a release is noise alone; a tenth less noise would fail. False alarms:
+    1e-9."""
     rows = np.zeros((5, D), np.float32)
     solver = procedure(rows, np.zeros(5, np.int32))
     mechanism = solver.mechanism(step)
     total = solver.measure(solver.start(), step, SecretKey.from_insecure_seed(0))
     draws = [flat(mechanism(total, SecretKey.from_insecure_seed(seed))) for seed in range(400)]
-    measured = np.std(draws) / (mechanism.multiplier * total.sensitivity.add_or_remove)
-    assert abs(measured - 1) < 0.05
+    assert has_deviation(np.array(draws), mechanism.multiplier * total.sensitivity.add_or_remove)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 7, 21])
@@ -150,7 +151,7 @@ def test_a_run_stopped_anywhere_ends_in_the_same_bits(stop: int, tmp_path: objec
 def test_it_learns_and_the_common_part_is_removed(tmp_path: object) -> None:
     rows, labels = toy(4_000)
     solver = procedure(rows, labels, mu=2.0)
-    state = run(solver, ledger_for(solver, tmp_path), SecretKey.from_entropy())
+    state = run(solver, ledger_for(solver, tmp_path), SecretKey.from_insecure_seed(0))
     head = jax.vmap(solver.head(state))
     assert np.mean(np.argmax(head(rows), 1) == labels) > 0.9
     assert np.abs(np.asarray(state["mean"]) - rows.mean(0)).max() < 0.02

@@ -196,11 +196,11 @@ def test_damage_is_found(store: Path, tmp_path: Path, damage: str) -> None:
 def test_fit_makes_a_run_directory_like_train(store: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     succeeds(
-        "fit", "--features", store, "--method", "fc", "--epsilon", 8, "--out", run, "--log", "quiet"
+        "fit", "--features", store, "--method", "ls", "--epsilon", 8, "--out", run, "--log", "quiet"
     )
     assert {file.name for file in run.iterdir()} == FILES
     plan = json.loads((run / "plan.json").read_text())
-    assert plan["method"] == "fc" and plan["features"] == plan["shape"][2]
+    assert plan["method"] == "ls" and plan["features"] == plan["shape"][2]
     spent = Ledger.read(run).epsilon()
     assert 7.9 < spent <= 8.0
     assert json.loads((run / "evaluation.json").read_text())["n"] == 12

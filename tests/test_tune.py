@@ -65,9 +65,10 @@ def test_selected_events_compose_with_others_and_are_written_down() -> None:
 
 @pytest.mark.parametrize("mean", [1.5, 10.0, 100.0])
 def test_the_number_of_fits_has_the_law_that_is_paid_for(mean: float) -> None:
+    """False alarms: 1e-9: of 10,000 numbers, a mean 7 deviations off, a share of ones 8."""
     stream = np.random.default_rng(0)
-    drawn = np.array([number_of_fits(mean, stream) for _ in range(4_000)])
-    assert drawn.min() == 1 and abs(drawn.mean() - mean) < 5 * drawn.std() / math.sqrt(len(drawn))
+    drawn = np.array([number_of_fits(mean, stream) for _ in range(10_000)])
+    assert drawn.min() == 1 and abs(drawn.mean() - mean) < 7 * drawn.std() / math.sqrt(len(drawn))
     share = np.mean(drawn == 1)  # (1 - gamma) / ln(1 / gamma) = mean * gamma
     assert abs((1 / (share / mean) - 1) / math.log(mean / share) - mean) < 0.15 * mean
 

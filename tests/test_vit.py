@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pace import paced
 
 from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError, WeightsError
@@ -100,7 +101,7 @@ def test_more_layers_than_there_are() -> None:
         tiny().after(6)
 
 
-@pytest.mark.parametrize("last, scale", [(2, None), (5, 0.1)])
+@pytest.mark.parametrize("last, scale", paced([(2, None), (5, 0.1)], (2, None)))
 def test_the_engine_clips_the_trained_half_as_the_slow_twin_does(
     last: int, scale: float | None
 ) -> None:
