@@ -152,7 +152,7 @@ def test_bad_values_are_refused(
         ("clip_norm", 1.0),
         ("views", 0),
         ("ema", 0.0),
-        ("physical", 8),
+        ("physical_batch_size", 8),
     ],
 )
 @pytest.mark.parametrize("method", ["dp-fc", "auto"])

@@ -24,7 +24,8 @@ from sfumato.estimators.fitting import (
 )
 from sfumato.plan import unit_batches
 from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, UnitConfig
-from sfumato.plan.plan import Plan, make_plan
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger, relation_of
 from sfumato.runs.jobs import build
 from sfumato.train.loop import run

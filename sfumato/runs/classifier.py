@@ -5,7 +5,7 @@ the classes, how to read an image, and the privacy statement in numbers.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
+from sfumato.core import typed_json
 from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
@@ -47,6 +48,11 @@ class Spec:
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     input: Input | None = None
+
+    def __post_init__(self) -> None:
+        """A shape may not ask for more memory than images do."""
+        if min(self.shape) < 1 or math.prod(self.shape) > _MOST_NUMBERS:
+            raise ValueError(f"shape {self.shape}")
 
 
 class Classifier:
@@ -183,7 +189,12 @@ class Classifier:
 
         write_atomic(directory / "model.safetensors", save(self._arrays()))
         probe = [float(p) for p in self.probabilities(self._probe())[0]]
-        facts = {"format": _FORMAT, **asdict(self.spec), "probe": probe, "privacy": privacy}
+        facts = {
+            "format": _FORMAT,
+            **typed_json.plain(self.spec),
+            "probe": probe,
+            "privacy": privacy,
+        }
         fields.check("model.json", facts)
         write_json(directory / "model.json", facts)
 
@@ -201,7 +212,7 @@ class Classifier:
         try:
             facts = read_json(directory / "model.json")
             arrays = load((directory / "model.safetensors").read_bytes())
-            spec = _spec(facts)
+            spec = typed_json.convert(Spec, facts)
             classifier = _built(spec, arrays, directory)
             same = np.allclose(
                 classifier.probabilities(classifier._probe())[0],
@@ -237,26 +248,6 @@ class Classifier:
 
     def _probe(self) -> Float32[np.ndarray, "1 h w c"]:
         return public_stream(0, "probe").random((1, *self.spec.shape), np.float32)
-
-
-def _spec(facts: dict[str, Any]) -> Spec:
-    """Raises ValueError, KeyError or TypeError; a shape may not ask for more memory than images do."""
-    shape, classes, given = tuple(facts["shape"]), tuple(facts["classes"]), facts.get("input")
-    if (
-        len(shape) != 3
-        or not all(type(size) is int and size > 0 for size in shape)
-        or math.prod(shape) > _MOST_NUMBERS
-    ):
-        raise ValueError(f"shape {shape}")
-    if not all(isinstance(name, str) for name in classes):
-        raise ValueError("names of classes that are no text")
-    return Spec(
-        facts["model"],
-        facts["head"],
-        shape,
-        classes,
-        None if given is None else Input.from_json(given),
-    )
 
 
 def _built(spec: Spec, arrays: dict[str, np.ndarray], where: Path | str) -> Classifier:

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from sfumato import data
-from sfumato.core import files
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.source import Source
-from sfumato.plan.config import TrainConfig
+from sfumato.plan.config import read_config
 from sfumato.report import write_report
 from sfumato.report.intervals import clopper_pearson
 from sfumato.report.verdict import verdicts
@@ -49,14 +48,14 @@ def _is_own(path: Path, name: str) -> bool:
     """Is it the data set that the run was trained on? Then only what was held out may be counted."""
     if not (path / "config.json").is_file():
         return False
-    own = str(files.read_json(path / "config.json").get("data"))
+    own = read_config(path / "config.json").data.data
     return name == own or (
         name not in data.names() and str(Path(name).expanduser().resolve()) == own
     )
 
 
 def _own(directory: RunDirectory, data_dir: Path | None, split: str) -> Source:
-    config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
+    config = read_config(directory.file("config.json"))
     config = replace(config, data=replace(config.data, data_dir=data_dir or config.data.data_dir))
     splits = runs.open_splits(config)
     source = splits.test if split == "test" else splits.validation

@@ -18,10 +18,13 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source
 from sfumato.features.heads import Sphere
-from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
-from sfumato.plan.plan import Plan, make_plan
+from sfumato.noise import NOISES
+from sfumato.plan.config import Log, TrainConfig
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan
 from sfumato.plan.public_features import sphere_for
 from sfumato.plan.public_weights import feature_map
+from sfumato.plan.unit_batches import examples
 from sfumato.privacy import accountants, fields
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
@@ -29,7 +32,7 @@ from sfumato.report import curve
 from sfumato.runs.directory import refuse_existing
 from sfumato.runs.jobs import matrices
 from sfumato.runs.progress import Progress, make_progress
-from sfumato.runs.training import open_splits
+from sfumato.runs.training import counted, describe, open_splits, secret_key
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import METHODS, LinearSettings
@@ -84,8 +87,7 @@ def sweep(config: SweepConfig) -> str:
         raise DataError(
             f"data={config.base.data.data!r}: no images to evaluate on; give --test-fraction or --validation"
         )
-    counts = {"train": len(splits.train), held_out.split: len(held_out)}
-    info = DataInfo(splits.train.name, "", splits.train.class_names, splits.train.shape, counts)
+    info = counted(describe(config.base), splits)
     plans = {
         (method, epsilon): _plan(config.base, info, method, epsilon)
         for method in config.methods
@@ -111,14 +113,15 @@ def sweep(config: SweepConfig) -> str:
 def fit_once(
     rows: Rows,
     sphere: Sphere,
-    recipe: LinearSettings,
+    settings: LinearSettings,
     releases: tuple[Release, ...],
     ledger: Ledger,
     key: SecretKey,
+    noise: str,
 ) -> Any:
-    """A head. Every fit needs a key of its own."""
-    procedure = solver(rows, sphere, recipe, releases)
-    state: Any = run(procedure, ledger, key)
+    """A head. Every fit needs a key of its own. noise: a name of NOISES."""
+    procedure = solver(rows, sphere, settings, releases)
+    state: Any = run(procedure, ledger, key, noise=NOISES[noise])
     return procedure.classifier(state)
 
 
@@ -127,7 +130,7 @@ def accuracy_of(head: Any, shown: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _plan(base: TrainConfig, info: DataInfo, method: str, epsilon: float) -> Plan:
-    privacy = PrivacyConfig(epsilon, base.privacy.delta)
+    privacy = replace(base.privacy, epsilon=epsilon)
     return make_plan(
         replace(base, privacy=privacy, method=replace(base.method, method=method)), info
     )
@@ -137,9 +140,8 @@ def _rows(plan: Plan, train: Source, held_out: Source, progress: Progress) -> Ta
     features = feature_map(plan.model, plan.shape, plan.weights)
     matrix, shown = matrices(features, train, held_out, progress)
     assert shown is not None
-    return Table(
-        Rows(matrix, train.labels, len(plan.classes)), shown, held_out.labels, held_out.split
-    )
+    matrix, labels = examples(train, plan.images_per_unit, matrix)
+    return Table(Rows(matrix, labels, len(plan.classes)), shown, held_out.labels, held_out.split)
 
 
 Found = dict[str, list[tuple[float, list[float]]]]
@@ -149,12 +151,15 @@ def _fits(
     config: SweepConfig, plans: dict[tuple[str, float], Plan], rows: Table, progress: Progress
 ) -> tuple[Found, dict[str, float]]:
     releases = [each for plan in plans.values() for each in plan.releases * config.repeats]
-    delta = next(iter(plans.values())).delta
-    total = accountants.epsilon(tally_of(releases), delta)
+    first = next(iter(plans.values()))
+    delta, relation = first.delta, first.relation
+    total = accountants.epsilon(tally_of(releases), delta, relation=relation)
     files.make_directory(config.out, 0o700)
     progress.begin("fits", len(plans) * config.repeats, "fits")
     found: Found = {method: [] for method in config.methods}
-    with Ledger.create(config.out, delta=delta, epsilon_max=total) as ledger:
+    with Ledger.create(
+        config.out, delta=delta, epsilon_max=total, relation=relation, unit=first.whole_unit
+    ) as ledger:
         for (method, epsilon), plan in plans.items():
             assert isinstance(plan.settings, LinearSettings)
             scores, sphere = [], sphere_for(plan.public, rows.train.features, plan.rooted)
@@ -165,7 +170,8 @@ def _fits(
                     plan.settings,
                     plan.releases,
                     ledger,
-                    SecretKey.from_entropy(),
+                    secret_key(config.base.privacy),
+                    plan.noise,
                 )
                 scores.append(accuracy_of(head, rows.shown, rows.truth))
                 progress.advance(

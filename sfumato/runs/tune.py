@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from sfumato.core import typed_json
 from sfumato.core.checks import choice, default_delta, positive
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import Source, Splits
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
-from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
-from sfumato.plan.plan import BEST_OF, Plan, make_plan
+from sfumato.plan.config import Log, TrainConfig
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import BEST_OF, Plan
 from sfumato.plan.public_features import sphere_for
 from sfumato.plan.public_weights import feature_map
+from sfumato.plan.unit_batches import examples
 from sfumato.privacy import calibration
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
@@ -40,6 +43,7 @@ from sfumato.runs.training import (
     open_splits,
     save_model,
     say_skipped,
+    secret_key,
     write_evaluation,
     write_result,
 )
@@ -87,10 +91,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Winner:
-    """The best head, its recipe, and its confusion matrix on the held-out rows."""
+    """The best head, its settings, and its confusion matrix on the held-out rows."""
 
     head: SphereLinear
-    recipe: LinearSettings
+    settings: LinearSettings
     confusion: np.ndarray
 
 
@@ -104,8 +108,8 @@ def tune(config: TuneConfig) -> str:
         raise DataError(
             f"data={config.base.data.data!r}: nobody is held out; give a larger --validation"
         )
-    plan, key = _plan(config, splits), SecretKey.from_entropy()
-    asked = config.base.to_json() | {
+    plan, key = _plan(config, splits), secret_key(config.base.privacy)
+    asked = typed_json.plain(config.base) | {
         "method": ",".join(config.methods),
         "out": str(config.out),
         "log": config.log,
@@ -121,10 +125,11 @@ def tune(config: TuneConfig) -> str:
     directory.finish()
     report = write_report(directory.path)
     directory.level_times()
-    recipe, held_out = winner.recipe, len(splits.validation)
+    chosen, held_out = winner.settings, len(splits.validation)
+    numbers = {name: value for name, value in asdict(chosen).items() if isinstance(value, float)}
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
     return (
-        f"chosen    {recipe.method}, learning rate {recipe.learning_rate:.4g}, ridge {recipe.ridge:.4g}, {recipe.steps} "
-        f"steps\n"
+        f"chosen    {chosen.method}, {chosen.steps} steps, {told}\n"
         f"accuracy  {100 * accuracy(winner.confusion):.2f} % of {held_out:,} held-out rows (chosen on them, so a little "
         f"flattering)\n"
         f"privacy   epsilon {spent:.6g}, delta {plan.delta:g}, the choice among about {config.fits:g} fits included\n"
@@ -135,12 +140,7 @@ def tune(config: TuneConfig) -> str:
 def _plan(config: TuneConfig, splits: Splits) -> Plan:
     """One release: the choice. settings: those of the rule, around which the fits' own are drawn."""
     method = replace(config.base.method, method=config.methods[0])
-    privacy = PrivacyConfig(
-        config.base.privacy.epsilon, config.base.privacy.delta
-    )  # the fits' noise is the default one
-    plan = make_plan(
-        replace(config.base, method=method, privacy=privacy), counted(describe(config.base), splits)
-    )
+    plan = make_plan(replace(config.base, method=method), counted(describe(config.base), splits))
     sigma = calibration.noise_multiplier(
         lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1},
         plan.epsilon,
@@ -183,7 +183,11 @@ def _run(
         {"step": 1, "epsilon": ledger.epsilon(), "accuracy": evaluation["accuracy"]}
     )
     save_model(directory, _classifier(plan, features, winner), plan, ledger)
-    directory.write("tune.json", {"recipe": asdict(winner.recipe), "fits_on_average": config.fits})
+    chosen = winner.settings
+    directory.write(
+        "tune.json",
+        {"recipe": asdict(chosen) | {"method": chosen.method}, "fits_on_average": config.fits},
+    )
     write_result(
         directory, ledger, {}
     )  # time and memory would tell how many fits there were: `privacy/fields.py` refuses them
@@ -201,7 +205,8 @@ def published(plan: Plan, train: Source, held_out: Source, key: SecretKey) -> Cl
 def _table(plan: Plan, features: Any, train: Source, held_out: Source, progress: Progress) -> Table:
     matrix, shown = matrices(features, train, held_out, progress)
     assert shown is not None
-    rows = Rows(matrix, train.labels, len(plan.classes))
+    matrix, labels = examples(train, plan.images_per_unit, matrix)
+    rows = Rows(matrix, labels, len(plan.classes))
     return Table(
         rows, sphere_for(plan.public, matrix.shape[1], plan.rooted), shown, held_out.labels
     )
@@ -216,17 +221,18 @@ def best_of(table: Table, plan: Plan, key: SecretKey) -> Winner:
     chosen, stream, best = plan.releases[0].event, key.stream("tune"), None
     assert isinstance(chosen, SelectedEvent)
     for fit in range(number_of_fits(chosen.mean, stream)):
-        recipe = random_recipe(plan.choices, table.rows, table.sphere, plan.mu, stream)
-        with Ledger.temporary(default_delta(len(table.rows)), 1e6) as aside:
+        settings = random_settings(plan.choices, table.rows, table.sphere, plan.mu, stream)
+        with Ledger.temporary(default_delta(len(table.rows)), 1e6, plan.relation) as aside:
             head: Any = fit_once(
                 table.rows,
                 table.sphere,
-                recipe,
-                recipe.releases(plan.mu),
+                settings,
+                settings.releases(plan.mu),
                 aside,
                 key.at("fit", fit),
+                plan.noise,
             )
-        found = Winner(head, recipe, count(table.truth, scores_of(head, table.shown)))
+        found = Winner(head, settings, count(table.truth, scores_of(head, table.shown)))
         if best is None or accuracy(found.confusion) > accuracy(best.confusion):
             best = found
     assert best is not None
@@ -240,14 +246,10 @@ def number_of_fits(mean: float, stream: np.random.Generator) -> int:
     return int(stream.logseries(-math.expm1(log_gamma)))
 
 
-def random_recipe(
+def random_settings(
     methods: tuple[str, ...], rows: Rows, sphere: Sphere, mu: float, stream: np.random.Generator
 ) -> LinearSettings:
-    """The rule's recipe of a random method, its learning rate and ridge up to four times larger or
-    smaller."""
+    """The rule's for a random method, its learning rate and ridge up to four times larger or smaller."""
     method = methods[int(stream.integers(len(methods)))]
     found = linear_rule(method, len(rows), sphere.size, rows.classes, mu)
-    factors = 4.0 ** stream.uniform(-1, 1, 2)
-    return replace(
-        found, learning_rate=found.learning_rate * factors[0], ridge=found.ridge * factors[1]
-    )
+    return found.varied(*(4.0 ** stream.uniform(-1, 1, 2)).tolist())
