@@ -131,7 +131,7 @@ def _by_itself(make: Callable[..., Any], where: str, *arguments: Any) -> Any:
         return make(*arguments)
     except SfumatoError as error:
         raise Damaged(f"{where}: {error}" if where else str(error)) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         told = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise Damaged(f"{where or 'the file'} is not what it must be ({told})") from None
 

@@ -5,7 +5,7 @@ A new linear method is a class in `solve/linear_settings.py` and its stages in `
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from sfumato.core.errors import ArgumentError
 from sfumato.core.settings import flags_of
@@ -18,6 +18,7 @@ from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.train.sgd_settings import SGDSettings
 
 
+@runtime_checkable
 class Settings(Protocol):
     """The part of a plan that is its method's own.
 

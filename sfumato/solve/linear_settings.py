@@ -14,7 +14,7 @@ found by calibration.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
@@ -53,7 +53,7 @@ class LinearSettings:
     sampling: float = 1.0
 
     @classmethod
-    def rule(cls, n: int, d: int, classes: int, mu: float) -> Self:
+    def rule(cls, n: int, d: int, classes: int, mu: float) -> "LinearSettings":
         """The settings for n rows of d features.
 
         mean_share: the mean of rows of norm 1 is released with noise of norm sqrt(d) / (n mu_m),
@@ -64,16 +64,16 @@ class LinearSettings:
         return cls.after_mean(mean_share, n * mu, classes)
 
     @classmethod
-    def after_mean(cls, mean_share: float, strength: float, classes: int) -> Self:
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
         """strength: n mu."""
         raise NotImplementedError
 
     @classmethod
-    def ruled(cls, budget: Budget) -> Self:
+    def ruled(cls, budget: Budget) -> "LinearSettings":
         """What the user left open; a row has one number more than features, for the intercept."""
         return cls.rule(budget.n, budget.d + 1, budget.classes, budget.mu)
 
-    def given(self, asked: dict[str, Any], n: int) -> Self:
+    def given(self, asked: dict[str, Any], n: int) -> "LinearSettings":
         """With what the user gave."""
         rest = {name: value for name, value in asked.items() if name not in (*self.also, "batch")}
         batch = asked.get("batch", n)
@@ -103,7 +103,7 @@ class LinearSettings:
         """Those after the mean."""
         raise NotImplementedError
 
-    def varied(self, rate: float, ridge: float) -> Self:
+    def varied(self, rate: float, ridge: float) -> "LinearSettings":
         """With a learning rate (and ridge, if there is one) that many times as large."""
         return replace(self, learning_rate=self.learning_rate * rate)
 
@@ -122,7 +122,7 @@ class Means(LinearSettings):
     what: ClassVar[str] = "class means"
 
     @classmethod
-    def after_mean(cls, mean_share: float, strength: float, classes: int) -> Self:
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
         return cls(mean_share=mean_share, steps=1, learning_rate=1.0, clip_norm=_flat(classes))
 
     def later(self, mu: float, step_noise: float | None) -> tuple[Release, ...]:
@@ -146,8 +146,8 @@ class Curved(LinearSettings):
     def gradient_share(self) -> float:
         return 1 - self.mean_share - self.curvature_share
 
-    def varied(self, rate: float, ridge: float) -> Self:
-        return replace(super().varied(rate, ridge), ridge=self.ridge * ridge)
+    def varied(self, rate: float, ridge: float) -> "LinearSettings":
+        return replace(self, learning_rate=self.learning_rate * rate, ridge=self.ridge * ridge)
 
     def matrices(self, classes: int) -> int:
         return classes + 1 if self.per_class else 1
@@ -174,7 +174,7 @@ class LeastSquares(Moments):
     per_class: bool = flag(default=False)
 
     @classmethod
-    def after_mean(cls, mean_share: float, strength: float, classes: int) -> Self:
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
         return cls(
             mean_share=mean_share,
             curvature_share=0.4 * (1 - mean_share),
@@ -199,7 +199,7 @@ class FeatureCovarianceHead(Moments):
     clip_norm: float = flag()
 
     @classmethod
-    def after_mean(cls, mean_share: float, strength: float, classes: int) -> Self:
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
         return cls(
             mean_share=mean_share,
             curvature_share=0.1,
@@ -224,7 +224,7 @@ class Newton(Curved):
     per_class: bool = flag(default=False)
 
     @classmethod
-    def after_mean(cls, mean_share: float, strength: float, classes: int) -> Self:
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
         return cls(
             mean_share=mean_share,
             curvature_share=0.4,
@@ -256,7 +256,7 @@ class FirstOrder(LinearSettings):
     momentum: float = flag(default=0.9)
 
     @classmethod
-    def after_mean(cls, mean_share: float, strength: float, classes: int) -> Self:
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
         steps, rate = cls.pace(strength * math.sqrt(1 - mean_share), _flat(classes))
         return cls(mean_share=mean_share, steps=steps, learning_rate=rate, clip_norm=_flat(classes))
 
