@@ -79,6 +79,7 @@ def parse(arguments: list[str]) -> Callable[[], None]:
         words = " ".join(line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines())
         problem = (
             words.removeprefix("Parsing error")
+            .replace("Invalid choice invalid choice", "invalid choice")
             .removeprefix("Required options")
             .split("For full helptext")[0]
         )
