@@ -8,8 +8,9 @@ from sfumato.core.checks import large_delta
 from sfumato.data.listing import left_out_words
 from sfumato.plan import noise_bands, samplers
 from sfumato.plan.config import Log
-from sfumato.plan.plan import Plan
-from sfumato.report import RunFacts, words
+from sfumato.plan.plan import Plan, read_plan
+from sfumato.report import words
+from sfumato.report.facts import Evaluation, Result
 from sfumato.report.intervals import clopper_pearson
 from sfumato.report.verdict import verdicts
 from sfumato.runs.cost import Estimate
@@ -118,8 +119,9 @@ def _print_weakness(plan: Plan) -> None:
 
 def print_result(directory: RunDirectory, log: Log) -> None:
     """What a finished run has learned and spent."""
-    facts = RunFacts.load(directory.path)
-    plan, spent, evaluation = facts.plan, facts.spent, facts.evaluation
+    result = typed_json.read(Result, directory.file("result.json"))
+    evaluation = typed_json.read_if_there(Evaluation, directory.file("evaluation.json"))
+    plan, spent = read_plan(directory.file("plan.json")), result.spent
     problems = [] if evaluation is None else verdicts(evaluation.confusion, plan.classes)
     if log == "json":
         found = evaluation and {
@@ -129,8 +131,8 @@ def print_result(directory: RunDirectory, log: Log) -> None:
             "warnings": problems,
         }
         told = {"event": "result", "run": str(directory.path), **asdict(spent)}
-        told |= {"evaluation": found, "seconds": facts.result.seconds}
-        print(json.dumps(told | {"peak_memory_bytes": facts.result.peak_memory_bytes}))
+        told |= {"evaluation": found, "seconds": result.seconds}
+        print(json.dumps(told | {"peak_memory_bytes": result.peak_memory_bytes}))
         return
     if evaluation:
         right = round(evaluation.accuracy * evaluation.n)

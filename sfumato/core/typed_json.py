@@ -205,6 +205,11 @@ def read(kind: Any, path: Path, closed: bool = False) -> Any:
         raise RunError(f"{path}: damaged, {error}; {RESTORE}") from None
 
 
+def read_if_there(kind: Any, path: Path) -> Any:
+    """As `read`; None where there is no such file."""
+    return read(kind, path) if path.exists() else None
+
+
 def read_lines(kind: Any, path: Path) -> tuple[Any, ...]:
     """A JSON-lines file as a tuple of `kind`. A last line without its newline was cut by a crash
     and is left out."""

@@ -125,10 +125,10 @@ class RunFacts:
             config=typed_json.read(dict[str, Any], run_dir / "config.json"),
             plan=read_plan(run_dir / "plan.json"),
             result=typed_json.read(Result, run_dir / "result.json"),
-            evaluation=_optional(Evaluation, run_dir / "evaluation.json"),
+            evaluation=typed_json.read_if_there(Evaluation, run_dir / "evaluation.json"),
             metrics=typed_json.read_lines(Metric, run_dir / "metrics.jsonl"),
-            images=_optional(tuple[Shown, ...], run_dir / "images.json") or (),
-            audit=_optional(Audit, run_dir / AUDIT_FILE),
+            images=typed_json.read_if_there(tuple[Shown, ...], run_dir / "images.json") or (),
+            audit=typed_json.read_if_there(Audit, run_dir / AUDIT_FILE),
         )
         for name, complaint in [*_contradictions(facts), *_ledger_faults(facts)]:
             raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")
@@ -172,10 +172,6 @@ class RunFacts:
         return self.spent.epsilon > self.plan.epsilon * (
             1 + 1e-9
         ) or self.spent.delta > self.plan.delta * (1 + 1e-9)
-
-
-def _optional(kind: Any, path: Path) -> Any:
-    return typed_json.read(kind, path) if path.exists() else None
 
 
 def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:

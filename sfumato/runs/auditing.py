@@ -174,7 +174,7 @@ def _warn(attack: str) -> None:
 
 def load(path: Path) -> Audit:
     """The audit of a run so far; an empty one if there was none."""
-    return typed_json.read(Audit, path / FILE_NAME) if (path / FILE_NAME).exists() else Audit(())
+    return typed_json.read_if_there(Audit, path / FILE_NAME) or Audit(())
 
 
 def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
