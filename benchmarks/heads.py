@@ -38,7 +38,7 @@ from sfumato.features import by_name
 from sfumato.features.extraction import extract
 from sfumato.features.heads import Sphere
 from sfumato.plan.config import DataConfig, PrivacyConfig, TrainConfig
-from sfumato.plan.plan import make_plan
+from sfumato.plan.making import make_plan
 from sfumato.privacy.calibration import gaussian_mu_for
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import curve

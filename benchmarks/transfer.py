@@ -47,7 +47,7 @@ def cases(steps: int) -> tuple[Case, ...]:
         str(steps),
         "--views",
         "0",
-        "--physical",
+        "--physical-batch-size",
         "64",
     )
     return (

@@ -310,7 +310,7 @@ def serve() -> None:
     sys.path.insert(0, str(Path(__file__).parent))
     for module in (
         "sfumato.cli",
-        "sfumato.cli.commands",
+        "sfumato.cli.printing",
         "sfumato.estimators.image_classifier",
         "dp_accounting.pld",
         "dp_accounting.rdp",

@@ -548,9 +548,10 @@ MUTATIONS = (
     ),
     bug(
         "a plan that leaves truncation out of its price",
-        "plan.budget:_sgd",
-        "chosen.event(event(sigma))",
-        "Poisson(chosen.rate, chosen.steps, chosen.n).event(GaussianEvent(sigma))",
+        "plan.budget:spend",
+        "sampler.event(event(sigma))",
+        "__import__('sfumato.sampling.samplers').sampling.samplers.Poisson(sampler.rate, sampler.steps, "
+        "sampler.n).event(event(sigma))",
         f"{END_TO_END}[truncated-add-or-remove-one]",
         "epsilon_max|assert",
     ),
@@ -572,9 +573,9 @@ MUTATIONS = (
     ),
     bug(
         "noise calibrated for another relation than the run's",
-        "plan.budget:_sgd",
-        "budget.delta, budget.relation)",
-        "budget.delta)",
+        "train.sgd_settings:SGDSettings.paid",
+        "budget.delta, budget.relation",
+        "budget.delta",
         f"{END_TO_END}[full-replace-one]",
         "epsilon_max",
     ),
@@ -1105,7 +1106,7 @@ def serve() -> None:
     for module in (
         "cli",
         "runs.jobs",
-        "plan.plan",
+        "plan.making",
         "runs.training",
         "train.replay_guard",
         "estimators.image_classifier",

@@ -5,7 +5,7 @@ import numpy as np
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, from_arrays
 from sfumato.plan.config import DataConfig, MethodConfig, TrainConfig
-from sfumato.plan.plan import make_plan
+from sfumato.plan.making import make_plan
 from sfumato.runs.jobs import build
 from sfumato.runs.progress import Quiet
 

@@ -102,7 +102,7 @@ DIGITS_REFUSED = [
     (("--delta", "0.1"), ("delta=0.1", "1/n", "1e-05")),
     (("--delta", "0"), ("delta=0", "1/n")),
     (("--delta", "nan"), ("delta=nan", "1/n")),
-    (("--method", "dp-foo"), ("method='dp-foo'", "dp-sgd")),
+    (("--method", "dp-foo"), ("dp-foo", "dp-sgd")),
     (("--model", "resnet"), ("model='resnet'", "resnet18")),
     (("--model", "rasnet"), ("model='rasnet'", "cnn")),
     (("--model", "wrn-17-4"), ("depth=17", "16")),
@@ -153,7 +153,7 @@ def test_bad_values_are_refused(
         ("clip_norm", 1.0),
         ("views", 0),
         ("ema", 0.0),
-        ("physical", 8),
+        ("physical_batch_size", 8),
     ],
 )
 @pytest.mark.parametrize("method", ["dp-fc", "auto"])
@@ -174,7 +174,7 @@ def test_settings_of_another_method_are_refused(
         tmp_path / "run",
         f"--{name.replace('_', '-')}",
         value,
-        says=(f"{name}={value}", "dp-fc", "another --method"),
+        says=(f"{name}={value}", "dp-fc", "another --method: dp-sgd"),
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 from run_helpers import CLASSES, FULL_BATCH, ctrl_c_after, sfumato, succeeds, write_images
 
 from sfumato.audit.result import AuditRecord, AuditResult
+from sfumato.core import typed_json
 from sfumato.core.errors import RunError
 from sfumato.core.keys import SecretKey
 from sfumato.plan.config import TrainConfig
@@ -93,13 +94,7 @@ def test_what_every_command_writes_is_in_the_table(
 
 
 def test_the_table_has_every_setting_and_every_part_of_a_plan_and_no_other() -> None:
-    sections = [
-        dataclasses.fields(each.default_factory)
-        if each.default_factory is not dataclasses.MISSING  # type: ignore[arg-type,misc]
-        else dataclasses.fields(each.type)
-        for each in dataclasses.fields(TrainConfig)
-    ]
-    settings = {each.name for section in sections for each in section}
+    settings = set(typed_json.names(TrainConfig))
     assert {
         name for each in FIELDS if each.file == "config.json" for name in each.names.split()
     } == settings

@@ -242,6 +242,6 @@ def test_a_dry_run_without_an_estimate_times_nothing(
     def fail(*_: object) -> None:
         raise AssertionError("timed")
 
-    monkeypatch.setattr("sfumato.cli.commands.estimate", fail)
+    monkeypatch.setattr("sfumato.runs.cost.estimate", fail)
     told = succeeds(*train_arguments(folder, tmp_path / "run", "--dry-run", "--no-estimate"))
     assert "noise multiplier" in told and "estimate" not in told

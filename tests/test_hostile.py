@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sfumato import data
+from sfumato.core import typed_json
 from sfumato.core.errors import ArgumentError, LedgerError, RunError, SfumatoError
 from sfumato.data import ReadOptions
 from sfumato.data.decode import decode, upright_size
@@ -413,11 +414,10 @@ NAMES = st.text(max_size=10) | st.sampled_from(["data", "epsilon", "steps", "out
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(NAMES, VALUES, max_size=6))
 def test_a_configuration_is_read_or_refused(value) -> None:
-    """TypeError: values of other types are stopped by the checker of these tests; a user's come
-    through typed options."""
+    """Whatever is in the file: it is of the right types and names, or refused."""
     try:
-        TrainConfig.from_json(json.loads(json.dumps(value))).check()
-    except (SfumatoError, TypeError):
+        typed_json.convert(TrainConfig, json.loads(json.dumps(value)), closed=True).check()
+    except (SfumatoError, typed_json.Damaged):
         return
 
 

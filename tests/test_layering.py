@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -88,3 +90,25 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     while free := {name for name, others in needs.items() if not others}:
         needs = {name: others - free for name, others in needs.items() if name not in free}
     assert not needs, f"these import each other: {', '.join(sorted(needs))}"
+
+
+def without(modules: str, code: str) -> None:
+    """Run some code and see that these modules were not imported."""
+    code += (
+        f"; import sys; heavy = {{*{modules.split()}}} & set(sys.modules); assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_user_may_ask_is_known_without_jax_or_numpy() -> None:
+    without("jax equinox optax numpy scipy PIL", "import sfumato.plan.config, sfumato.plan.recipes")
+
+
+def test_a_report_reads_the_plan_itself_and_needs_no_jax() -> None:
+    sources = {path.name: path.read_text() for path in (ROOT / "sfumato" / "report").glob("*.py")}
+    assert "from sfumato.plan.plan import Plan" in sources["facts.py"]
+    assert not [name for name, text in sources.items() if "class Plan" in text]
+    run = ROOT / "tests" / "old_runs" / "ls"
+    code = f"from sfumato.report import *; print(as_text(privacy_statement(RunFacts.load({str(run)!r}))))"
+    without("jax equinox optax", code)

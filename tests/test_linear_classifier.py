@@ -17,7 +17,7 @@ import sfumato
 from sfumato import DPLinearClassifier
 from sfumato.data.source import DataInfo
 from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
-from sfumato.plan.plan import make_plan
+from sfumato.plan.making import make_plan
 from sfumato.privacy.accountants import epsilon as epsilon_of
 from sfumato.privacy.releases import tally_of
 from sfumato.solve.linear_settings import METHODS

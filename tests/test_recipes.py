@@ -16,7 +16,7 @@ from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, tally
 PUBLISHED = [
     (recipe.name, point)
     for recipe in map(recipes.load, recipes.names())
-    for point in recipe.points
+    for point in recipe.point
     if point.noise_multiplier is not None
 ]
 QUICK = ("de2022-cifar10-wrn-16-4:1", "mehta2022-imagenet-vit-b16", "mehta2023-imagenet-ls:0.1")
@@ -49,12 +49,12 @@ def test_the_papers_accountant_gives_the_papers_epsilon(name: str, point: recipe
     """Noise, steps, batch and epsilon as written in a recipe hang together as they did in its
     paper."""
     recipe = recipes.load(name)
-    method = recipe.method(point)
+    method = recipe.at(point)
     assert (
         method.batch is not None and method.steps is not None and point.noise_multiplier is not None
     )
     event = PoissonSampledEvent(method.batch / recipe.data.n, GaussianEvent(point.noise_multiplier))
-    found = renyi.epsilon(tally((event, method.steps)), recipe.published_delta)
+    found = renyi.epsilon(tally((event, method.steps)), recipe.delta_as_published)
     assert 0.98 * point.epsilon < found <= point.epsilon
 
 

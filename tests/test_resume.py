@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from run_helpers import FILES, succeeds
 
-from sfumato.plan.plan import Plan
+from sfumato.plan.plan import read_plan
 from sfumato.privacy import accountants
 from sfumato.privacy.ledger import Ledger
 
@@ -120,7 +120,7 @@ def same_as(run: Path, reference: Path) -> None:
     for name in ("model.safetensors", "plan.json", "evaluation.json"):
         assert (run / name).read_bytes() == (reference / name).read_bytes(), name
     assert releases(run) == releases(reference) and len(set(releases(run))) == len(releases(run))
-    plan, ledger = Plan.from_json(json.loads((run / "plan.json").read_text())), Ledger.read(run)
+    plan, ledger = read_plan(run / "plan.json"), Ledger.read(run)
     assert ledger.tally == plan.tally
     assert accountants.epsilon(ledger.tally, ledger.delta) == plan.spends <= plan.epsilon
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == FILES

@@ -17,8 +17,8 @@ from scipy import stats
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.plan import samplers
-from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
-from sfumato.plan.plan import Plan
+from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, read_config
+from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy import accountants, events
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
@@ -119,11 +119,11 @@ def test_plan_procedure_ledger_report_and_account_agree(
 ) -> None:
     run = tmp_path / "run"
     told = succeeds(*arguments(folder, run, *FLAGS[name], "--relation", relation))
-    written, plan = read(run / "plan.json"), Plan.from_json(read(run / "plan.json"))
+    written, plan = read(run / "plan.json"), read_plan(run / "plan.json")
     assert json.loads(json.dumps(plan.to_json())) == written
     assert plan.sampler == SAMPLERS[name] and plan.relation == relation
 
-    config = TrainConfig.from_json(read(run / "config.json"))
+    config = read_config(run / "config.json")
     procedure = build(
         plan, open_splits(config).train, None, 0, SecretKey.from_entropy(), Quiet()
     ).procedure
@@ -210,11 +210,7 @@ def test_a_cyclic_run_is_resumed_to_the_same_bits(
     succeeds("resume", run)
     for name in ("model.safetensors", "evaluation.json", "plan.json"):
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
-    assert (
-        Ledger.read(run).tally
-        == Ledger.read(whole).tally
-        == Plan.from_json(read(run / "plan.json")).tally
-    )
+    assert Ledger.read(run).tally == Ledger.read(whole).tally == read_plan(run / "plan.json").tally
 
 
 def as_it_was(plan: dict[str, Any]) -> dict[str, Any]:
@@ -450,7 +446,7 @@ def test_a_linear_head_under_replace_one_has_twice_the_noise(folder: Path, tmp_p
         "--relation",
         REPLACE_ONE,
     )
-    plan, ledger = Plan.from_json(read(run / "plan.json")), Ledger.read(run)
+    plan, ledger = read_plan(run / "plan.json"), Ledger.read(run)
     assert [each.noise_multiplier for each in plan.releases] == noise[REPLACE_ONE]
     assert (
         ledger.relation == REPLACE_ONE

@@ -14,14 +14,17 @@ import pytest
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, from_arrays
 from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
-from sfumato.plan.plan import Plan, make_plan
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.runs.jobs import Job, build
 from sfumato.runs.progress import Quiet
 
 KEY = SecretKey.from_insecure_seed(21)
 N = 24
-NETWORK = MethodConfig("dp-sgd", "cnn", views=4, steps=2, batch=N, physical=16, learning_rate=0.5)
+NETWORK = MethodConfig(
+    "dp-sgd", "cnn", views=4, steps=2, batch=N, physical_batch_size=16, learning_rate=0.5
+)
 METHODS = {
     "dp-sgd on images": NETWORK,
     "dp-sgd on features": MethodConfig("dp-sgd", "scattering", steps=2, batch=N),

@@ -99,7 +99,7 @@ def test_one_row_moves_a_sum_by_at_most_its_sensitivity(step: int, tmp_path: obj
     for extra in extremes:
         more = np.concatenate([rows, extra[None].astype(np.float32)])
         changed = FeatureCovariance(
-            more, np.append(labels, 1).astype(np.int32), CLASSES, GROUPS, 1.0, reference.recipe
+            more, np.append(labels, 1).astype(np.int32), CLASSES, GROUPS, 1.0, reference.settings
         )
         moved = flat(changed.measure(state, step, key).value) - flat(whole.value)
         assert np.linalg.norm(moved) <= whole.sensitivity.add_or_remove * (1 + 1e-4)

@@ -17,7 +17,7 @@ from sfumato.privacy.accountants import describe, epsilon
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.tune import number_of_fits, random_recipe
+from sfumato.runs.tune import number_of_fits, random_settings
 from sfumato.solve.labeled_rows import Rows
 
 
@@ -76,7 +76,7 @@ def test_the_number_of_fits_has_the_law_that_is_paid_for(mean: float) -> None:
 def test_recipes_differ_and_keep_the_budget() -> None:
     rows = Rows(np.zeros((500, 4), np.float32), np.zeros(500, np.int32), 3)
     stream = SecretKey.from_insecure_seed(0).stream("tune")
-    found = [random_recipe(("fc", "ls"), rows, Sphere.plain(4), 0.5, stream) for _ in range(20)]
+    found = [random_settings(("fc", "ls"), rows, Sphere.plain(4), 0.5, stream) for _ in range(20)]
     assert {each.method for each in found} == {"fc", "ls"} and len(
         {each.learning_rate for each in found}
     ) == 20

@@ -21,7 +21,8 @@ from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, Source, from_arrays
 from sfumato.plan import unit_batches
 from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, UnitConfig
-from sfumato.plan.plan import Plan, make_plan
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs.jobs import Job, build
 from sfumato.runs.progress import Quiet
@@ -130,7 +131,7 @@ def test_a_fingerprint_knows_whose_images_they_are() -> None:
 # -- sums
 
 METHODS = {
-    "dp-sgd on images": MethodConfig("dp-sgd", "cnn", views=2, steps=1, physical=7),
+    "dp-sgd on images": MethodConfig("dp-sgd", "cnn", views=2, steps=1, physical_batch_size=7),
     "dp-sgd on features": MethodConfig("dp-sgd", "scattering", steps=1),
     "dp-fc": MethodConfig("dp-fc", "scattering"),
     "ls": MethodConfig("ls", "scattering"),
@@ -230,7 +231,7 @@ def test_a_run_counts_units_and_says_what_a_unit_is(run: Path, people: Path) -> 
         PATTERN,
     )
     assert {path.name for path in run.iterdir()} == FILES
-    assert plan["settings"]["physical"] == 5, "as given"
+    assert plan["settings"]["physical_batch_size"] == 5, "as given"
     assert (
         Ledger.read(run).unit
         == read(run / "model.json")["privacy"]["unit"]

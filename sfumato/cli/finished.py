@@ -2,6 +2,7 @@
 predict, report, audit, calibrate, account.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -68,9 +69,17 @@ class Report:
     report is for you alone."""
 
     def __call__(self) -> None:
-        from sfumato.cli import commands
+        from sfumato.core.errors import RunError
+        from sfumato.report import RunFacts, as_text, privacy_statement, write_report
+        from sfumato.runs.directory import RunDirectory
 
-        commands.report(self.run, self.with_audit)
+        if not RunDirectory.open(self.run).complete:
+            raise RunError(
+                f"{self.run}: the run is not complete; `sfumato resume {self.run}` finishes it"
+            )
+        written = write_report(self.run, self.with_audit)
+        print(as_text(privacy_statement(RunFacts.load(self.run, self.with_audit))))
+        print(f"\nreport: {written}")
 
 
 @dataclass(frozen=True)
@@ -94,9 +103,20 @@ class Audit:
     log: Log = "bar"
 
     def __call__(self) -> None:
-        from sfumato.cli import commands
+        from sfumato.runs import auditing
 
-        commands.audit(self.run, self.attack, self.size, self.images, self.seed, self.log)
+        found = auditing.audit(self.run, self.attack, self.size, self.images, self.seed, self.log)
+        if self.log == "json":
+            told = {"event": "audit", "run": str(self.run), "results": auditing.as_json(found)}
+            print(json.dumps(told))
+            return
+        print(auditing.summary(found))
+        print(f"report    {self.run / 'report.html'}")
+        if found.unpaid:
+            print(
+                f"kept back {', '.join(found.unpaid)}: of private images and not paid for, so in {self.run / 'audit.json'} "
+                "alone (`sfumato report --with-audit` shows it)"
+            )
 
 
 @dataclass(frozen=True)

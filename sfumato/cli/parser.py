@@ -6,25 +6,42 @@ import io
 import re
 import sys
 from collections.abc import Callable
-from typing import Annotated, get_args
+from pathlib import Path
+from typing import Annotated, Any, get_args
 
 import tyro
 
 from sfumato import __version__
+from sfumato.cli.features import Features
 from sfumato.cli.finished import Account, Audit, Calibrate, Evaluate, Predict, Report
-from sfumato.cli.linear_heads import Features, Fit, Sweep, Tune
+from sfumato.cli.fit import Fit
 from sfumato.cli.listings import Data, Models, Recipes
+from sfumato.cli.pretrain import Pretrain
 from sfumato.cli.refusals import in_one_line, no_command
-from sfumato.cli.train import Pretrain, Resume, Train
+from sfumato.cli.resume import Resume
+from sfumato.cli.sweep import Sweep
+from sfumato.cli.train import Train
+from sfumato.cli.tune import Tune
+from sfumato.core.typed_json import OLD_NAMES
+from sfumato.plan.config import asked_in
+from sfumato.plan.methods import ROWS, table
+
+
+def _described(command: type, methods: str) -> str:
+    """A command's help, with the methods that it has."""
+    return f"{command.__doc__}\n\nMethods, and their flags:\n\n{methods}"
+
 
 Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
+    Annotated[Train, tyro.conf.subcommand("train", description=_described(Train, table()))]
     | Annotated[Recipes, tyro.conf.subcommand("recipes")]
     | Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Features, tyro.conf.subcommand("features")]
-    | Annotated[Fit, tyro.conf.subcommand("fit")]
-    | Annotated[Sweep, tyro.conf.subcommand("sweep")]
-    | Annotated[Tune, tyro.conf.subcommand("tune")]
+    | Annotated[Fit, tyro.conf.subcommand("fit", description=_described(Fit, table(ROWS)))]
+    | Annotated[Sweep, tyro.conf.subcommand("sweep", description=_described(Sweep, table(ROWS)))]
+    | Annotated[
+        Tune, tyro.conf.subcommand("tune", description=_described(Tune, table(ROWS, flagged=False)))
+    ]
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
@@ -52,11 +69,17 @@ def parse(arguments: list[str]) -> Callable[[], None]:
     line."""
     if arguments == ["--version"]:
         return lambda: print(f"sfumato {__version__}")
-    said = io.StringIO()
+    said, arguments = io.StringIO(), [_as_called_today(word) for word in arguments]
+    default = _from_file(arguments)
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                Command, prog="sfumato", description=_ABOUT, args=arguments, config=_CONFIG
+                Command,
+                prog="sfumato",
+                description=_ABOUT,
+                args=arguments,
+                default=default,
+                config=_CONFIG,
             )
     except SystemExit as end:
         if end.code in (None, 0):
@@ -65,6 +88,25 @@ def parse(arguments: list[str]) -> Callable[[], None]:
         told = _mistyped(arguments) or in_one_line(said.getvalue())
         print(f"sfumato: {told} (see `{where}`)", file=sys.stderr)
         sys.exit(2)
+
+
+def _as_called_today(word: str) -> str:
+    """A flag by the name that it has now: `--grey` is `--gray`, `--physical` `--physical-batch-size`."""
+    flag, equals, value = word.partition("=")
+    for new, old in OLD_NAMES.items():
+        for start in ("--", "--no-"):
+            if flag == start + old:
+                return start + new.replace("_", "-") + equals + value
+    return word
+
+
+def _from_file(arguments: list[str]) -> Any:
+    """What `sfumato train --config FILE` begins with, before its flags. Raises ArgumentError."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    if arguments[:1] != ["train"] or "--config" not in words or words[-1] == "--config":
+        return tyro.MISSING_NONPROP
+    asked = asked_in(Path(words[words.index("--config") + 1]))
+    return Train(asked.data, asked.privacy, asked.method, asked.run, asked.units)
 
 
 def _mistyped(arguments: list[str]) -> str | None:

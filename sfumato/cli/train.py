@@ -1,21 +1,24 @@
-"""Commands that train on images: train, resume, pretrain."""
+"""`sfumato train`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
     DataConfig,
-    Log,
     MethodConfig,
     PrivacyConfig,
-    Published,
     RunConfig,
     TrainConfig,
     UnitConfig,
 )
+
+if TYPE_CHECKING:
+    from sfumato.plan.plan import Plan
+    from sfumato.runs.cost import Estimate
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,12 @@ class Train:
     method: tyro.conf.OmitArgPrefixes[MethodConfig]
     run: tyro.conf.OmitArgPrefixes[RunConfig]
     units: tyro.conf.OmitArgPrefixes[UnitConfig]
+    config: Path | None = None
+    """A TOML or JSON file of flags and their values, such as the config.json of a run (give another
+    --out then); flags that are given here go before it."""
     recipe: str | None = None
-    """Settings of a published result, NAME or NAME:EPSILON of `sfumato recipes`; with --dry-run,
-    what it costs at full size."""
+    """Settings of a published result, NAME or NAME:EPSILON of `sfumato recipes`, or of one's own
+    .toml file in the same format; with --dry-run, what it costs at full size."""
     scale: float | None = None
     """With --recipe: share of its images, batch and steps."""
     device_memory: float = 80.0
@@ -40,64 +46,72 @@ class Train:
     """For --dry-run: print the plan at once, without timing a small copy of it."""
 
     def __call__(self) -> None:
-        from sfumato.cli import commands
-
-        published = None
-        if self.recipe is not None:
-            published = Published(self.recipe, self.scale, self.device_memory, self.device_flops)
-        elif self.scale is not None:
-            raise ArgumentError("scale", self.scale, "is for a --recipe")
         config = TrainConfig(self.data, self.privacy, self.method, self.run, self.units)
-        commands.train(config, published, timed=not self.no_estimate)
+        config.method.check()
+        if self.recipe is None:
+            if self.scale is not None:
+                raise ArgumentError("scale", self.scale, "is for a --recipe")
+            train(config, timed=not self.no_estimate)
+        elif self.run.dry_run and self.scale is None:
+            self._rehearse(config, self.recipe)
+        else:
+            train(_from_recipe(config, self.recipe, self.scale), timed=not self.no_estimate)
+
+    def _rehearse(self, config: TrainConfig, name: str) -> None:
+        """What the recipe costs at full size."""
+        from sfumato.cli.rehearsal import Device, rehearse
+        from sfumato.plan import recipes
+
+        recipe, point = recipes.find(name)
+        config = recipes.configured(recipe, point, config)
+        device = Device(self.device_memory, self.device_flops)
+        print(rehearse(config, recipe, point, device))
 
 
-@dataclass(frozen=True)
-class Resume:
-    """Continue a run that was stopped; its result is that of the uninterrupted run, bit for bit."""
+def train(config: TrainConfig, timed: bool = True) -> None:
+    """timed: a dry run estimates time and memory."""
+    from sfumato.cli import printing
+    from sfumato.runs import training
 
-    run: tyro.conf.Positional[Path]
-    """The run's directory."""
-    log: Log | None = None
-    """bar, json or quiet [as the run was started]."""
-
-    def __call__(self) -> None:
-        from sfumato.cli import commands
-
-        commands.resume(self.run, self.log)
+    config.check()
+    if not config.run.dry_run:
+        printing.print_result(training.train(config), config.run.log, config.run.log == "bar")
+        return
+    plan = training.plan_for(config)
+    guess, problem = _guess(plan) if timed else (None, "")
+    printing.print_plan(plan, guess, config.run.log == "json", problem)
 
 
-@dataclass(frozen=True)
-class Pretrain:
-    """Train a network on PUBLIC images, without any privacy, and write weights that `sfumato train
-    --weights` takes."""
+def _guess(plan: "Plan") -> "tuple[Estimate | None, str]":
+    """An estimate, or why there is none: a plan may be for a larger machine."""
+    from sfumato.runs.cost import estimate
 
-    data: tyro.conf.OmitArgPrefixes[DataConfig]
-    out: Path
-    """The .safetensors file to write."""
-    model: str = "wrn-16-4"
-    """A network: cnn | wrn-DEPTH-WIDTH | any of `sfumato models`."""
-    epochs: int = 30
-    """Passes over the images."""
-    batch: int = 128
-    """Images in a step."""
-    learning_rate: float = 0.1
-    """At its largest."""
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    size: int | None = None
-    """Side in pixels to which the network resizes its images [its own]."""
-    seed: int = 0
-    log: Log = "bar"
+    try:
+        return estimate(plan), ""
+    except ArgumentError as error:
+        if error.argument != "physical_batch_size":
+            raise
+        return None, f"none on this machine: {error}"
 
-    def __call__(self) -> None:
-        from sfumato.runs import pretraining
-        from sfumato.train.pretrain import PretrainSettings
 
-        settings = PretrainSettings(
-            self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed
+def _from_recipe(config: TrainConfig, name: str, scale: float | None) -> TrainConfig:
+    """Ready to run on the data that are at hand; says what was scaled."""
+    from sfumato.plan import recipes
+    from sfumato.runs.training import describe
+
+    recipe, point = recipes.find(name)
+    config = recipes.configured(recipe, point, config)
+    if recipe.weights is not None and config.method.weights is None:
+        raise ArgumentError(
+            "weights",
+            None,
+            f"{recipe.name} fine-tunes a {config.method.model}; give its public weights",
         )
-        pretraining.pretrain(
-            pretraining.PretrainConfig(
-                self.data, self.model, self.out, settings, self.size, self.log
-            )
-        )
+    if scale is None:
+        return config
+    n = describe(replace(config, method=replace(config.method, weights=None))).examples
+    config = replace(config, data=replace(config.data, share=recipes.share_of(recipe, scale, n)))
+    config, told = recipes.scaled(recipe, config, scale, describe(config).examples)
+    if config.run.log == "bar":
+        print(f"recipe    {recipe.name}, {told}")
+    return config

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from sfumato.core import typed_json
 from sfumato.core.keys import SecretKey
 from sfumato.data.finite import of_source
 from sfumato.data.labels import names_of
@@ -28,7 +29,8 @@ from sfumato.estimators.fitting import (
 )
 from sfumato.plan import unit_batches
 from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, UnitConfig
-from sfumato.plan.plan import Plan, make_plan
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger, relation_of
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.jobs import build
@@ -182,6 +184,6 @@ class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
         self, facts: Mapping[str, Any], arrays: dict[str, np.ndarray], where: Path
     ) -> None:
         self.plan_, self.classifier_ = (
-            Plan.from_json(facts["plan"]),
+            typed_json.convert(Plan, facts["plan"], "plan"),
             Classifier.of_parts(facts["model"], arrays, where),
         )

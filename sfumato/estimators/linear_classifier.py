@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sfumato.core import typed_json
 from sfumato.core.checks import choice, privacy_target
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.core.typed_json import Read
 from sfumato.data.finite import of_rows
 from sfumato.data.source import warn_if_not_finite
 from sfumato.data.units import Units, column
@@ -43,6 +45,7 @@ from sfumato.runs.saved import Saveable
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import class_counts, solver
 from sfumato.solve.linear_settings import (
+    HEADS,
     METHODS,
     LinearSettings,
     automatic,
@@ -57,6 +60,11 @@ COUNT_SHARE = 0.02
 _FLOATS = (np.float64, np.float32, np.float16)
 
 
+def _settings(value: Any, plan: Mapping[str, Any]) -> Any:
+    """Of the plan's method."""
+    return typed_json.convert(HEADS[choice("method", plan["method"], METHODS)], value, "recipe")
+
+
 @dataclass(frozen=True)
 class LinearPlan:
     """What a fit does, from public facts: n rows, d features, the recipe, and the releases it pays
@@ -64,7 +72,7 @@ class LinearPlan:
 
     n: int
     d: int
-    recipe: LinearSettings
+    recipe: Annotated[LinearSettings, Read(_settings)]
     releases: tuple[Release, ...]
     epsilon: float
     delta: float
@@ -76,18 +84,9 @@ class LinearPlan:
         return accountants.epsilon(tally_of(self.releases), self.delta, relation=self.relation)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"releases": [each.to_json() for each in self.releases]}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "LinearPlan":
-        """The inverse of `to_json`."""
-        return cls(
-            **{
-                **value,
-                "recipe": LinearSettings(**value["recipe"]),
-                "releases": tuple(map(Release.from_json, value["releases"])),
-            }
-        )
+        """What `typed_json.convert` reads."""
+        own = {each.name: typed_json.plain(getattr(self, each.name)) for each in fields(self)}
+        return own | {"method": self.recipe.method}
 
 
 class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
@@ -259,7 +258,7 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
     ) -> None:
         self.n_features_in_, self.plan_ = (
             int(facts["features"]),
-            LinearPlan.from_json(facts["plan"]),
+            typed_json.convert(LinearPlan, facts["plan"], "plan"),
         )
         if facts["feature_names"] is not None:
             self.feature_names_in_ = np.array(facts["feature_names"], object)

@@ -2,7 +2,7 @@
 public weights."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -26,11 +26,6 @@ class Input:
     std: tuple[float, ...] = (0.25,)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     colors: int | None = None
-
-    @classmethod
-    def from_json(cls, facts: dict[str, Any]) -> "Input":
-        """The inverse of `dataclasses.asdict`, also after JSON has made lists of tuples."""
-        return cls(**facts | {name: tuple(facts[name]) for name in ("mean", "std")})
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The shape of what the network sees of an image of this shape. Raises ArgumentError for a

@@ -5,9 +5,9 @@ from sfumato.core.errors import ArgumentError
 from sfumato.features import by_name
 from sfumato.networks import trainable
 from sfumato.plan.config import MethodConfig
-from sfumato.plan.public_features import PublicRows, describe_public
-from sfumato.plan.public_weights import PublicWeights
-from sfumato.solve.linear_settings import METHODS as LINEAR
+from sfumato.plan.methods import METHODS, ROWS
+from sfumato.plan.public_facts import PublicRows, PublicWeights
+from sfumato.plan.public_features import describe_public
 
 
 def resolve(
@@ -26,23 +26,18 @@ def resolve(
         return _for_rows(method), model, None
     if method == "auto":
         method = "dp-fc" if model == "auto" or by_name.is_features(model) else "dp-sgd"
+    needs = METHODS[method].needs
     if model == "auto":
-        model = (
-            "patches+scattering"
-            if method == "dp-fc"
-            else "scattering"
-            if method in LINEAR
-            else "cnn"
-        )
-    if method in LINEAR and not by_name.is_features(model):
+        model = METHODS[method].model
+    if needs == "rows" and not by_name.is_features(model):
         raise ArgumentError(
             "model",
             model,
             f"{method} needs --weights, or fixed features: {', '.join(by_name.FEATURES)}",
         )
-    if method == "dp-fc" and not (by_name.is_features(model) and model != "scatternet"):
+    if needs == "groups" and not (by_name.is_features(model) and model != "scatternet"):
         fit = ", ".join(name for name in by_name.FEATURES if name != "scatternet")
-        raise ArgumentError("model", model, f"method dp-fc needs fixed features: {fit}")
+        raise ArgumentError("model", model, f"method {method} needs fixed features: {fit}")
     return method, model, None
 
 
@@ -50,7 +45,7 @@ def _resolve_weights(config: MethodConfig, weights: PublicWeights) -> tuple[str,
     """A head on frozen features by a linear method, or more than the head by DP-SGD."""
     mode, method = config.train or "head", config.method
     kind, _ = trainable.parse(mode)
-    if method == "dp-fc":
+    if method != "auto" and METHODS[method].needs == "groups":
         raise ArgumentError(
             "method", method, "is for features in groups; with public weights take fc"
         )
@@ -62,34 +57,23 @@ def _resolve_weights(config: MethodConfig, weights: PublicWeights) -> tuple[str,
                 "features are computed once per image; leave it out, or train last:1",
             )
         return method, weights.model, None
-    if method not in ("auto", "dp-sgd"):
+    if method != "auto" and METHODS[method].needs != "network":
         raise ArgumentError(
             "method", method, f"trains a head on fixed features; with --train {mode} take dp-sgd"
         )
     return "dp-sgd", weights.model, mode
 
 
-def public_rows(
-    config: MethodConfig, method: str, features: int | None, n: int, mu: float
-) -> PublicRows | None:
-    """What is known of the public rows, if there are any; only linear heads have a use for them."""
-    heads = features is not None and (method == "auto" or method in LINEAR)
-    for name in ("public", "rooted", "per_class"):
-        if getattr(config, name) and not heads:
-            raise ArgumentError(
-                name,
-                getattr(config, name),
-                f"method {method} has no such setting; it is for the linear heads "
-                f"on features: {', '.join(LINEAR)}",
-            )
+def public_rows(config: MethodConfig, features: int | None, n: int, mu: float) -> PublicRows | None:
+    """What is known of the public rows, if there are any."""
     if config.public is None or features is None:
         return None
     return describe_public(config.public, features, n, mu, config.rooted)
 
 
 def _for_rows(method: str) -> str:
-    if method not in ("auto", *LINEAR):
+    if method not in ("auto", *ROWS):
         raise ArgumentError(
-            "method", method, f"for feature rows choose auto or one of {', '.join(LINEAR)}"
+            "method", method, f"for feature rows choose auto or one of {', '.join(ROWS)}"
         )
     return method

@@ -1,31 +1,44 @@
-"""What a user may ask of a training run. Plain facts: importing this module imports neither JAX nor
-NumPy."""
+"""What a user may ask of a training run, in sections that the commands share. Plain facts: importing
+this module imports neither JAX nor NumPy.
+
+The flags of methods stand in `SettingsConfig`, all of them, as what a user left open is None; which
+of them a method has, its own class of settings says (`plan/methods.py`).
+"""
 
 import re
-from dataclasses import asdict, dataclass, field, fields
+import tomllib
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
+from sfumato.core import typed_json
 from sfumato.core.archive import MAX_PIXELS
 from sfumato.core.checks import choice, fraction, positive, probability, whole
-from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.errors import ArgumentError
+from sfumato.core.typed_json import SECTION, Damaged, Read
+from sfumato.plan.methods import METHODS, MethodName, OptimizerName, refuse_foreign
 from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, Relation
+from sfumato.solve.optimizers import OPTIMIZERS
 
-METHODS = ("auto", "dp-fc", "dp-sgd", "fc", "ls", "newton", "sgd", "adam", "lamb", "means")
-OPTIMIZERS = ("sgd", "momentum", "adam", "lamb")
 Log = Literal["bar", "json", "quiet"]
 SamplerName = Literal["poisson", "full", "truncated", "cyclic", "fixed"]
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Which images."""
+class WhereConfig:
+    """Where the images lie."""
 
     data: str = ""
     """A named data set (see `sfumato data list`), a folder with one sub-folder of images per class,
     or a .npz file."""
     data_dir: Path | None = None
     """Where named data sets lie or are downloaded to [$SFUMATO_DATA, or the user's cache]."""
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Who is trained on."""
+
     validation: float = 0.0
     """Share of the training images held out for tuning. The run is then evaluated on them and the
     test set stays unseen. Where the data set has a validation split of its own, that is used,
@@ -35,6 +48,12 @@ class DataConfig:
     own."""
     share: float = 1.0
     """Share of the training images that is used at all."""
+
+
+@dataclass(frozen=True)
+class ReadingConfig:
+    """How images are read."""
+
     resize: int | None = None
     """Shorter side in pixels; the center square is kept."""
     gray: bool = False
@@ -43,6 +62,11 @@ class DataConfig:
     """Leave unreadable files out instead of stopping."""
     max_pixels: int = MAX_PIXELS
     """Largest image file that is decoded, width times height."""
+
+
+@dataclass(frozen=True)
+class DataConfig(ReadingConfig, SplitConfig, WhereConfig):
+    """Which images."""
 
     def check(self) -> None:
         """Raise ArgumentError for values that no data set could make right."""
@@ -106,19 +130,23 @@ _NOUN = re.compile(r"[^\W\d_][\w-]*( [\w-]+)*")
 
 
 @dataclass(frozen=True)
-class PrivacyConfig:
-    """What is promised."""
+class BudgetConfig:
+    """How much."""
 
     epsilon: float | None = None
     """The privacy budget of the whole run [3, or the recipe's]."""
     delta: float | None = None
     """[the largest power of ten that is at most 1/(10 n) and 1e-5]"""
+
+
+@dataclass(frozen=True)
+class PromiseConfig:
+    """To whom, and by what noise."""
+
     relation: Relation = ADD_OR_REMOVE
     """Which training sets are neighbors: one example is there or not | its contribution is nothing
     | it is any other. The number of examples is public in the last two. replace-one asks for twice
     the noise of full batches."""
-    insecure_seed: int | None = None
-    """FOR TESTS: fixes the secret noise and sampling too, which voids the guarantee."""
     noise: Literal["gaussian", "lattice"] = "gaussian"
     """lattice: whole multiples of a public step, so that the last bits of a release tell nothing;
     slower."""
@@ -126,20 +154,38 @@ class PrivacyConfig:
     """chacha: all secret randomness by ChaCha20, a cryptographic generator (needs the extra
     `sfumato[chacha]`)."""
 
+
+@dataclass(frozen=True)
+class PrivacyConfig(PromiseConfig, BudgetConfig):
+    """What is promised."""
+
+    insecure_seed: int | None = None
+    """FOR TESTS: fixes the secret noise and sampling too, which voids the guarantee."""
+
     @property
     def budget(self) -> float:
         """epsilon, as it was given or not."""
         return 3.0 if self.epsilon is None else self.epsilon
 
 
-@dataclass(frozen=True)
-class MethodConfig:
-    """How to learn. Values left out follow published rules, from public facts only; `--dry-run`
-    shows them."""
+def _first_method(value: Any, config: Any) -> str:
+    """`sfumato tune` writes all that it chose among, with commas between."""
+    return choice("method", str(value).split(",")[0], ("auto", *METHODS))
 
-    method: str = "auto"
-    """auto | dp-fc (descent on fixed features, whitened in blocks) | dp-sgd | linear heads on fixed
-    features: fc (feature covariance) | ls (least squares) | newton | sgd | adam | lamb | means."""
+
+@dataclass(frozen=True)
+class ChoiceConfig:
+    """How to learn."""
+
+    method: Annotated[MethodName, Read(_first_method)] = "auto"
+    """The flags of each are listed above [dp-fc; dp-sgd for a network; with --weights or for rows fc,
+    or sgd where there are many features]."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What learns."""
+
     model: str = "auto"
     """Fixed features: patches+scattering | patches | scattering | scatternet | encoder |
     encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W.
@@ -152,43 +198,92 @@ class MethodConfig:
     all [head]."""
     size: int | None = None
     """Side in pixels to which a network resizes its images [its own, or as the weights say]."""
+
+
+@dataclass(frozen=True)
+class RowMapConfig:
+    """Linear heads: what is done to rows of features before anything is learned."""
+
+    public: Path | None = None
+    """Features of public examples (a file or a feature store), for centering and directions that
+    cost nothing."""
+    rooted: bool = False
+    """Signed square roots of the features first; suits those of a ReLU network."""
+
+
+@dataclass(frozen=True)
+class SettingsConfig(RowMapConfig):
+    """Settings of methods. Values left out follow published rules, from public facts only;
+    `--dry-run` shows them."""
+
     batch: int | None = None
-    """Expected batch size; dp-sgd, fc and the first-order heads."""
+    """Expected batch size [heads on features: all examples]."""
     steps: int | None = None
     """Number of steps."""
     sampler: SamplerName | None = None
-    """dp-sgd, who takes part in a step: poisson, each by a coin of its own | full, all | truncated,
-    poisson cut at --truncate | cyclic, poisson in --cycle groups that take turns | fixed, exactly
-    --batch (not for add-or-remove-one) [poisson; full for a batch of everybody]."""
+    """Who takes part in a step: poisson, each by a coin of its own | full, all | truncated, poisson
+    cut at --truncate | cyclic, poisson in --cycle groups that take turns | fixed, exactly --batch
+    (not for add-or-remove-one) [poisson; full for a batch of everybody]."""
     truncate: int | None = None
     """--sampler truncated: the largest batch there can be [five standard deviations above the
     mean]."""
     cycle: int | None = None
     """--sampler cyclic: number of groups."""
     noise_bands: int | None = None
-    """dp-sgd: correlated noise, each step takes back a part of that of the B - 1 steps before.
+    """Correlated noise: each step cancels part of the noise added in the previous B - 1 steps.
     Examples take turns, in B groups or more (--sampler cyclic). Pays for small batches and a large
     epsilon: --dry-run tells how much."""
-    optimizer: str | None = None
-    """dp-sgd: sgd | momentum | adam | lamb [sgd]."""
+    optimizer: OptimizerName | None = None
+    """[sgd]"""
     learning_rate: float | None = None
+    """Of a step; constant."""
     momentum: float | None = None
-    """0 is none; dp-sgd, sgd, adam, lamb."""
+    """0 is none; the first decay of Adam and LAMB, too."""
     clip_norm: float | None = None
     """Largest L2 norm of one example's gradient."""
     views: int | None = None
-    """dp-sgd: augmented views of an example per step (0: the image as it is)."""
+    """Augmented views of an example per step (0: the image as it is)."""
     ema: float | None = None
-    """dp-sgd: decay of the averaged parameters, which become the model (0: none)."""
-    physical: int | None = None
-    """dp-sgd: examples on the device at once; bounds memory, does not change the result."""
-    public: Path | None = None
-    """Linear heads: features of public examples (a file or a feature store), for centering and
-    directions that cost nothing."""
-    rooted: bool = False
-    """Linear heads: signed square roots of the features first; suits those of a ReLU network."""
+    """Decay of the averaged parameters, which become the model (0: none)."""
+    physical_batch_size: int | None = None
+    """Examples on the device at once; bounds memory, does not change the result."""
     per_class: bool = False
-    """ls, newton: a matrix of second moments for each class instead of a shared one."""
+    """A matrix of second moments for each class instead of a shared one."""
+
+    def check_settings(self) -> None:
+        """Raise ArgumentError for values that are right for no method."""
+        if self.noise_bands is not None:
+            whole("noise_bands", self.noise_bands, at_least=2)
+        if self.sampler is not None:
+            choice("sampler", self.sampler, get_args(SamplerName))
+        if self.optimizer is not None:
+            choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
+        for name in ("batch", "steps", "truncate", "cycle", "physical_batch_size"):
+            if (value := getattr(self, name)) is not None:
+                whole(name, value)
+        for name in ("learning_rate", "clip_norm"):
+            if (value := getattr(self, name)) is not None:
+                positive(name, value)
+        for name in ("momentum", "ema"):
+            if (value := getattr(self, name)) is not None:
+                fraction(name, value)
+        if self.views is not None:
+            whole("views", self.views, at_least=0)
+
+
+@dataclass(frozen=True)
+class MethodConfig(SettingsConfig, NetworkConfig, ChoiceConfig):
+    """How to learn, and what."""
+
+    def check(self) -> None:
+        """Raise ArgumentError for values that no data set could make right, and for flags of another
+        method than the one that was chosen."""
+        choice("method", self.method, ("auto", *METHODS))
+        if self.size is not None:
+            whole("size", self.size)
+        self.check_settings()
+        if self.method != "auto":
+            refuse_foreign(self, self.method)
 
 
 @dataclass(frozen=True)
@@ -210,18 +305,6 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class Published:
-    """A published result to follow: recipe as `plan/recipes.py` reads it. scale: of images, batch
-    and steps. device_memory: GB. device_flops: floating-point operations per second, sustained.
-    """
-
-    recipe: str
-    scale: float | None
-    device_memory: float
-    device_flops: float
-
-
-@dataclass(frozen=True)
 class FeaturesConfig:
     """What `sfumato features` is asked for."""
 
@@ -237,13 +320,13 @@ class FeaturesConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything a training run is made from."""
+    """Everything a training run is made from; config.json, flat."""
 
-    data: DataConfig
-    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
-    method: MethodConfig = field(default_factory=MethodConfig)
-    run: RunConfig = field(default_factory=RunConfig)
-    units: UnitConfig = field(default_factory=UnitConfig)
+    data: DataConfig = field(metadata=SECTION)
+    privacy: PrivacyConfig = field(default=PrivacyConfig(), metadata=SECTION)
+    method: MethodConfig = field(default=MethodConfig(), metadata=SECTION)
+    run: RunConfig = field(default=RunConfig(), metadata=SECTION)
+    units: UnitConfig = field(default=UnitConfig(), metadata=SECTION)
 
     def check(self) -> None:
         """Raise ArgumentError for values that no data set could make right."""
@@ -251,31 +334,13 @@ class TrainConfig:
         self.data.check()
         choice("relation", self.privacy.relation, RELATIONS)
         self.units.check()
-        choice("method", self.method.method, METHODS)
-        if self.method.noise_bands is not None:
-            whole("noise_bands", self.method.noise_bands, at_least=2)
-            if self.privacy.noise == "lattice":
-                raise ArgumentError(
-                    "noise",
-                    "lattice",
-                    "correlated noise is not drawn on a lattice; leave out --noise or "
-                    "--noise-bands",
-                )
-        if self.method.sampler is not None:
-            choice("sampler", self.method.sampler, get_args(SamplerName))
-        if self.method.optimizer is not None:
-            choice("optimizer", self.method.optimizer, OPTIMIZERS)
-        for name in ("batch", "steps", "truncate", "cycle", "physical", "size"):
-            if (value := getattr(self.method, name)) is not None:
-                whole(name, value)
-        for name in ("learning_rate", "clip_norm"):
-            if (value := getattr(self.method, name)) is not None:
-                positive(name, value)
-        for name in ("momentum", "ema"):
-            if (value := getattr(self.method, name)) is not None:
-                fraction(name, value)
-        if self.method.views is not None:
-            whole("views", self.method.views, at_least=0)
+        self.method.check()
+        if self.method.noise_bands is not None and self.privacy.noise == "lattice":
+            raise ArgumentError(
+                "noise",
+                "lattice",
+                "correlated noise is not drawn on a lattice; leave out --noise or --noise-bands",
+            )
         whole("seed", self.run.seed, at_least=0)
         positive("checkpoint_seconds", self.run.checkpoint_seconds)
 
@@ -286,46 +351,25 @@ class TrainConfig:
             self.run.out if self.run.out is not None else Path("runs") / Path(self.data.data).stem
         )
 
-    def to_json(self) -> dict[str, Any]:
-        """Flat, name -> value."""
-        sections = asdict(self).values()
-        return {
-            name: str(value) if isinstance(value, Path) else value
-            for part in sections
-            for name, value in part.items()
-        }
 
-    @classmethod
-    def from_json(cls, flat: dict[str, Any]) -> "TrainConfig":
-        """The inverse of `to_json`. Raises RunError for names this version does not know."""
-        parts: dict[str, Any] = {}
-        rest = dict(flat)
-        kinds = {
-            "data": DataConfig,
-            "privacy": PrivacyConfig,
-            "method": MethodConfig,
-            "run": RunConfig,
-            "units": UnitConfig,
-        }
-        for section, kind in kinds.items():
-            own = {each.name: rest.pop(each.name) for each in fields(kind) if each.name in rest}
-            parts[section] = kind(**{name: _path(name, value) for name, value in own.items()})
-        if rest:
-            raise RunError(
-                f"config.json: unknown entries {', '.join(sorted(rest))}; use the version that wrote it"
-            )
-        return cls(**parts)
-
-
-def _path(name: str, value: Any) -> Any:
-    return Path(value) if name in ("data_dir", "out", "public") and value is not None else value
-
-
-def refuse(argument: str, value: Any, method: str) -> None:
-    """For settings that a method does not have."""
-    if value is not None:
+def asked_in(path: Path) -> TrainConfig:
+    """A file of settings, TOML or JSON, by the names of the flags; a run's config.json is one. Raises
+    ArgumentError."""
+    try:
+        text = path.expanduser().read_text(encoding="utf-8")
+        content = tomllib.loads(text) if path.suffix == ".toml" else typed_json.parse(text)
+        if isinstance(content, dict):
+            content = {name.replace("-", "_"): value for name, value in content.items()}
+        config: TrainConfig = typed_json.convert(TrainConfig, content, closed=True)
+        return config
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, Damaged) as error:
+        told = getattr(error, "strerror", None) or str(error)
         raise ArgumentError(
-            argument,
-            value,
-            f"method {method} has no such setting; leave it out or choose another --method",
-        )
+            "config", str(path), f"{told}; give a .toml or .json file of flags and values"
+        ) from None
+
+
+def read_config(path: Path) -> TrainConfig:
+    """config.json of a run. Raises RunError for what this version does not know."""
+    config: TrainConfig = typed_json.read(TrainConfig, path, closed=True)
+    return config

@@ -4,7 +4,7 @@ and what that is worth.
 See `noise/banded.py` for the mechanism and its price.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -19,13 +19,6 @@ from sfumato.privacy.relations import Relation
 from sfumato.privacy.releases import Release
 from sfumato.sampling.samplers import Poisson, Sampler
 from sfumato.train.sgd_settings import SGDSettings
-
-
-def mechanism(noise: str, releases: Iterable[Release]) -> str:
-    """What `--noise` and `--noise-bands` add, in words before "noise"."""
-    if any(events.bands_of(each.event) > 1 for each in releases):
-        return "correlated Gaussian"
-    return {"gaussian": "Gaussian", "lattice": "discrete Gaussian"}[noise]
 
 
 def with_groups(config: MethodConfig) -> MethodConfig:

@@ -3,7 +3,7 @@
 from sfumato.data.source import DataInfo
 from sfumato.features import by_name
 from sfumato.plan import unit_batches
-from sfumato.plan.public_weights import PublicWeights
+from sfumato.plan.public_facts import PublicWeights
 from sfumato.sampling.samplers import CyclicPoisson, Sampler
 
 

@@ -2,7 +2,6 @@
 costs no privacy."""
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,26 +10,8 @@ import numpy as np
 from sfumato.core.errors import DataError, RunError
 from sfumato.data.rows import read_features
 from sfumato.features.heads import Sphere
+from sfumato.plan.public_facts import PublicRows
 from sfumato.solve.public_rows import directions, public_sphere
-
-
-@dataclass(frozen=True)
-class PublicRows:
-    """What the plan says of them. sha256: of type, shape and every number. directions: kept for the
-    fit."""
-
-    path: str
-    count: int
-    sha256: str
-    directions: int
-
-    @property
-    def fact(self) -> str:
-        """For the report. Of the path only the last part."""
-        return (
-            f"the features of {self.count:,} public examples ({Path(self.path).name}, SHA-256 {self.sha256[:16]}…), of "
-            f"which {self.directions:,} directions were kept"
-        )
 
 
 def describe_public(path: Path, d: int, n: int, mu: float, rooted: bool) -> PublicRows:

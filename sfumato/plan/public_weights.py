@@ -1,7 +1,7 @@
 """Public weights in a run: looked up once, before anything is planned, and known by the hash of
 their file ever after."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,31 +13,7 @@ from sfumato.networks import catalog
 from sfumato.networks.image_cost import outline
 from sfumato.networks.input import Input, Prepared
 from sfumato.plan.config import MethodConfig
-
-
-@dataclass(frozen=True)
-class PublicWeights:
-    """source: a file, or a name that `sfumato.weights.load` knows. sha256: of the file. model: the
-    architecture they are for. input: how the network wants its image.
-    """
-
-    source: str
-    sha256: str
-    model: str
-    input: Input
-
-    @property
-    def name(self) -> str:
-        """For a reader: a file's name without its folders."""
-        return (
-            self.source.rsplit("/", 1)[-1]
-            if self.source.startswith(("/", ".", "~"))
-            else self.source
-        )
-
-    @classmethod
-    def from_json(cls, facts: dict[str, Any]) -> "PublicWeights":
-        return cls(**facts | {"input": Input.from_json(facts["input"])})
+from sfumato.plan.public_facts import PublicWeights
 
 
 def input_of(model: str, size: int | None, weights: PublicWeights | None) -> Input | None:

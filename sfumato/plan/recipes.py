@@ -3,16 +3,19 @@ beside it.
 
 NAME            the recipe at its last epsilon
 NAME:EPSILON    at one of its others
+FILE.toml       one's own, in the same format (also FILE.toml:EPSILON)
 """
 
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
+from pathlib import Path
 
+from sfumato.core import typed_json
 from sfumato.core.checks import probability
 from sfumato.core.errors import ArgumentError
+from sfumato.core.typed_json import SECTION, Damaged
 from sfumato.plan.config import MethodConfig, TrainConfig
 
 SMALLEST_STEPS = 10
@@ -32,6 +35,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """What the public weights were learned from, and the side of the images their network sees."""
+
+    learned_from: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Point:
     """One epsilon of a recipe. accuracy: test accuracy in percent as published, None if it is not
     known here. noise_multiplier: as published. settings: what differs from the recipe's own at this
@@ -39,36 +50,49 @@ class Point:
     """
 
     epsilon: float
-    accuracy: float | None
-    noise_multiplier: float | None
-    settings: dict[str, Any]
+    accuracy: float | None = None
+    noise_multiplier: float | None = None
+    settings: MethodConfig = field(default=MethodConfig(), metadata=SECTION)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """source: where the numbers stand. recalled: some were written down from memory. assumed:
     settings not the paper's. delta: as published, or smaller where the published one is not below
-    1/n. weights: what the public weights were learned from, None from scratch. settings: of
-    `MethodConfig`.
+    1/n. weights: None from scratch. method: the settings.
     """
 
-    name: str
     title: str
-    paper: str
-    source: str
-    recalled: bool
-    assumed: tuple[str, ...]
     delta: float
-    published_delta: float
     data: Facts
-    weights: str | None
-    settings: dict[str, Any]
-    points: tuple[Point, ...]
+    method: MethodConfig
+    point: tuple[Point, ...]
+    name: str = ""
+    paper: str = "not published"
+    source: str = "one's own"
+    recalled: bool = False
+    assumed: tuple[str, ...] = ()
+    published_delta: float | None = None
+    weights: Weights | None = None
 
-    def method(self, point: Point) -> MethodConfig:
+    @property
+    def delta_as_published(self) -> float:
+        return self.delta if self.published_delta is None else self.published_delta
+
+    def at(self, point: Point) -> MethodConfig:
         """The settings at one epsilon. `size` is among them only for public weights or where it is
         not the network's own."""
-        return MethodConfig(**self.settings | point.settings)
+        own = self.method
+        if self.weights is not None:
+            own = replace(own, size=self.weights.size)
+        return over(own, point.settings)
+
+
+def over(own: MethodConfig, given: MethodConfig) -> MethodConfig:
+    """own, but for what is given."""
+    values = {each.name: getattr(given, each.name) for each in fields(MethodConfig)}
+    told = {name: value for name, value in values.items() if value not in (None, "auto")}
+    return replace(own, **{name: value for name, value in told.items() if value is not False})
 
 
 def names() -> tuple[str, ...]:
@@ -78,40 +102,33 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Recipe:
-    """Raises ArgumentError for a name that is not there."""
+    """A published one by its name, or one's own by the path of its file. Raises ArgumentError."""
+    own = Path(name).expanduser()
+    if own.suffix == ".toml":
+        return _read(own, name, own.stem)
     if name not in names():
-        raise ArgumentError("recipe", name, "no such recipe; `sfumato recipes` lists them")
-    content = tomllib.loads((_folder() / f"{name}.toml").read_text("utf-8"))
-    data, weights = content["data"], content.get("weights")
-    settings = content["method"] | ({} if weights is None else {"size": weights["size"]})
-    delta, facts = content["delta"], Facts(**data | {"shape": tuple(data["shape"])})
-    told = {name: content[name] for name in ("title", "paper", "source", "recalled")}
-    return Recipe(
-        name=name,
-        **told,
-        assumed=tuple(content.get("assumed", ())),
-        delta=delta,
-        data=facts,
-        settings=settings,
-        published_delta=content.get("published_delta", delta),
-        weights=None if weights is None else weights["learned_from"],
-        points=tuple(_point(each) for each in content["point"]),
-    )
+        raise ArgumentError(
+            "recipe", name, "no such recipe; `sfumato recipes` lists them, or give a .toml file"
+        )
+    return _read(_folder() / f"{name}.toml", name, name)
+
+
+def _read(file: Traversable | Path, asked: str, name: str) -> Recipe:
+    try:
+        content = tomllib.loads(file.read_text("utf-8"))
+        recipe: Recipe = typed_json.convert(Recipe, content, closed=True)
+        if not recipe.point:
+            raise Damaged("point must not be empty")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, Damaged) as error:
+        told = getattr(error, "strerror", None) or str(error)
+        raise ArgumentError(
+            "recipe", asked, f"{told}; a recipe is written as those of sfumato/recipes"
+        ) from None
+    return replace(recipe, name=name)
 
 
 def _folder() -> Traversable:
     return resources.files("sfumato") / "recipes"
-
-
-def _point(content: dict[str, Any]) -> Point:
-    rest = {
-        name: value
-        for name, value in content.items()
-        if name not in ("epsilon", "accuracy", "noise_multiplier")
-    }
-    return Point(
-        float(content["epsilon"]), content.get("accuracy"), content.get("noise_multiplier"), rest
-    )
 
 
 def find(text: str) -> tuple[Recipe, Point]:
@@ -119,13 +136,13 @@ def find(text: str) -> tuple[Recipe, Point]:
     name, _, epsilon = text.partition(":")
     recipe = load(name)
     if not epsilon:
-        return recipe, recipe.points[-1]
-    for point in recipe.points:
+        return recipe, recipe.point[-1]
+    for point in recipe.point:
         if f"{point.epsilon:g}" == epsilon:
             return recipe, point
-    known = ", ".join(f"{point.epsilon:g}" for point in recipe.points)
+    known = ", ".join(f"{point.epsilon:g}" for point in recipe.point)
     raise ArgumentError(
-        "recipe", text, f"it has epsilon {known}; write {name}:{recipe.points[-1].epsilon:g}"
+        "recipe", text, f"it has epsilon {known}; write {name}:{recipe.point[-1].epsilon:g}"
     )
 
 
@@ -135,12 +152,12 @@ def listing() -> str:
     for recipe in map(load, names()):
         numbers = ", ".join(
             f"{point.epsilon:g}: {'?' if point.accuracy is None else f'{point.accuracy:g} %'}"
-            for point in recipe.points
+            for point in recipe.point
         )
         lines = [
             recipe.name,
             f"  {recipe.title}",
-            f"  published by epsilon, delta {recipe.published_delta:g}: {numbers}",
+            f"  published by epsilon, delta {recipe.delta_as_published:g}: {numbers}",
             f"  {recipe.paper}; {recipe.source}",
         ]
         if recipe.recalled:
@@ -159,15 +176,9 @@ def configured(recipe: Recipe, point: Point, given: TrainConfig) -> TrainConfig:
                 value,
                 f"a recipe brings its own; choose among them by --recipe {recipe.name}:EPSILON",
             )
-    own = recipe.method(point)
-    chosen = {
-        each.name: value
-        for each in fields(MethodConfig)
-        if (value := getattr(given.method, each.name)) not in (None, "auto")
-    }
     data = given.data if given.data.data else replace(given.data, data=recipe.data.name)
     privacy = replace(given.privacy, epsilon=point.epsilon, delta=recipe.delta)
-    return replace(given, data=data, privacy=privacy, method=replace(own, **chosen))
+    return replace(given, data=data, privacy=privacy, method=over(recipe.at(point), given.method))
 
 
 def share_of(recipe: Recipe, scale: float, n: int) -> float:

@@ -66,7 +66,9 @@ def at_once(settings: Any, info: DataInfo, given: int | None) -> Any:
     user gave a number."""
     if info.images_per_unit is None or given is not None or not isinstance(settings, SGDSettings):
         return settings
-    return replace(settings, physical=max(1, settings.physical // info.images_per_unit))
+    return replace(
+        settings, physical_batch_size=max(1, settings.physical_batch_size // info.images_per_unit)
+    )
 
 
 def not_covered(info: DataInfo) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ from sfumato.audit.result import FILE_NAME as AUDIT_FILE
 from sfumato.audit.result import AuditRecord
 from sfumato.core import typed_json
 from sfumato.core.errors import RunError
+from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.risks import Risks, risks
-from sfumato.report import words
 
 BIDI_CONTROLS = frozenset(
     "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
@@ -30,67 +30,6 @@ def printable(name: str) -> str:
         for c in name
     )
     return "".join(shown) or "(empty)"
-
-
-@dataclass(frozen=True)
-class Release:
-    """One kind of noisy value that left the training set, `count` times."""
-
-    name: str
-    count: int
-    noise_multiplier: float
-    what: str
-    rate: float | None = None
-    selected: float | None = None
-
-
-@dataclass(frozen=True)
-class Sampler:
-    kind: str
-    rate: float
-    expected_batch_size: float
-    maximum: int | None = None
-    cycle: int | None = None
-
-    @property
-    def is_full_batch(self) -> bool:
-        return self.kind == "full batch"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """plan.json: what was going to happen, fixed before a private pixel was read."""
-
-    name: str
-    n: int
-    n_validation: int
-    n_test: int
-    classes: tuple[str, ...]
-    shape: tuple[int, ...]
-    unit: str
-    relation: str
-    method: str
-    model: str
-    sampler: Sampler
-    mechanism: str
-    releases: tuple[Release, ...]
-    clip_norm: float
-    accountant: str
-    epsilon: float
-    delta: float
-    parameters: int
-    insecure: bool
-    public_facts: tuple[str, ...]
-    not_covered: tuple[str, ...]
-    features: int | None = None
-    noise: str = "gaussian"
-    noise_rng: str = "philox"
-    images_per_unit: int | None = None
-
-    @property
-    def whole_unit(self) -> str:
-        """What is added or removed."""
-        return words.unit(self.unit, self.images_per_unit)
 
 
 _ROUGHLY = 1e-3
@@ -184,12 +123,12 @@ class RunFacts:
         facts = cls(
             run_dir=run_dir,
             config=typed_json.read(dict[str, Any], run_dir / "config.json"),
-            plan=typed_json.read(Plan, run_dir / "plan.json"),
+            plan=read_plan(run_dir / "plan.json"),
             result=typed_json.read(Result, run_dir / "result.json"),
-            evaluation=_optional(Evaluation, run_dir / "evaluation.json"),
+            evaluation=typed_json.read_if_there(Evaluation, run_dir / "evaluation.json"),
             metrics=typed_json.read_lines(Metric, run_dir / "metrics.jsonl"),
-            images=_optional(tuple[Shown, ...], run_dir / "images.json") or (),
-            audit=_optional(AuditRecord, run_dir / AUDIT_FILE),
+            images=typed_json.read_if_there(tuple[Shown, ...], run_dir / "images.json") or (),
+            audit=typed_json.read_if_there(AuditRecord, run_dir / AUDIT_FILE),
         )
         for name, complaint in [*_contradictions(facts), *_ledger_faults(facts)]:
             raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")
@@ -233,10 +172,6 @@ class RunFacts:
         return self.spent.epsilon > self.plan.epsilon * (
             1 + 1e-9
         ) or self.spent.delta > self.plan.delta * (1 + 1e-9)
-
-
-def _optional(kind: Any, path: Path) -> Any:
-    return typed_json.read(kind, path) if path.exists() else None
 
 
 def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:

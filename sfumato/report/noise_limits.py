@@ -7,7 +7,7 @@ On the lowest bits of floating-point noise: Mironov 2012; Jin, McMurtry, Rubinst
 
 from dataclasses import dataclass
 
-from sfumato.report.facts import Plan
+from sfumato.plan.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ import math
 from dataclasses import dataclass
 
 from sfumato.core.checks import large_delta
+from sfumato.plan import samplers
+from sfumato.privacy.releases import Release
 from sfumato.privacy.risks import FALSE_POSITIVE_RATES
 from sfumato.report import noise_limits, words
-from sfumato.report.facts import Release, RunFacts, printable
+from sfumato.report.facts import RunFacts, printable
 
 AUDITS = "What attacks could measure"
 """The title of the report's section."""
@@ -171,7 +173,8 @@ def _source(facts: RunFacts) -> str:
 def _sampling(facts: RunFacts) -> str:
     plan = facts.plan
     size = words.count(plan.sampler.expected_batch_size)
-    if plan.sampler.is_full_batch:
+    sampler = samplers.to_json(plan.sampler)
+    if sampler["kind"] == "full batch":
         return (
             f"Every step uses all {words.count(plan.n)} {plan.unit}s (full batch; no privacy is claimed from "
             "sampling)."
@@ -181,9 +184,9 @@ def _sampling(facts: RunFacts) -> str:
         if facts.insecure
         else ", and who took part stays secret."
     )
-    unit, sampler = plan.unit, plan.sampler
-    coin = f"takes part independently with probability q = {words.number(sampler.rate)}"
-    match sampler.kind:
+    unit = plan.unit
+    coin = f"takes part independently with probability q = {words.number(sampler['rate'])}"
+    match sampler["kind"]:
         case "Poisson":
             return (
                 f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected){end}"
@@ -191,11 +194,11 @@ def _sampling(facts: RunFacts) -> str:
         case "truncated Poisson":
             return (
                 f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected; of more than "
-                f"{words.count(sampler.maximum or 0)}, that many are kept at random; ε includes what this costs){end}"
+                f"{words.count(sampler['maximum'])}, that many are kept at random; ε includes what this costs){end}"
             )
         case "cyclic Poisson":
             return (
-                f"The {unit}s stand in {words.count(sampler.cycle or 0)} fixed groups that take turns. In each step every "
+                f"The {unit}s stand in {words.count(sampler['cycle'])} fixed groups that take turns. In each step every "
                 f"{unit} of one group {coin} (cyclic Poisson sampling, {size} {unit}s expected; ε counts the group that "
                 f"had most turns){end}"
             )
@@ -204,7 +207,7 @@ def _sampling(facts: RunFacts) -> str:
                 f"In each step {size} of the {words.count(plan.n)} {unit}s take part, drawn at random without repetition "
                 f"(a batch of fixed size){end}"
             )
-    return f"Sampling: {sampler.kind}, rate {words.number(sampler.rate)}, {size} {unit}s expected."
+    return f"Sampling: {sampler['kind']}, rate {words.number(sampler['rate'])}, {size} {unit}s expected."
 
 
 def describe_release(release: Release) -> str:

@@ -85,12 +85,6 @@ def plural(value: int, noun: str) -> str:
     return f"{value:,}{NBSP}{noun}{ending}"
 
 
-def unit(noun: str, most: int | None) -> str:
-    """What is added or removed. ("image", None) -> "image"; ("patient", 8) -> "patient with up to 8
-    images"."""
-    return noun if most is None else f"{noun} with up to {most:,} image{'s' if most > 1 else ''}"
-
-
 def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}{NBSP}%"
 

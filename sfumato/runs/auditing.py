@@ -28,14 +28,14 @@ from sfumato.audit.one_run import one_run_audit, wrong_labels
 from sfumato.audit.replayed import replay
 from sfumato.audit.result import FILE_NAME, AuditRecord, AuditResult, Claim
 from sfumato.clip import ClippedGrad
-from sfumato.core import files, typed_json
+from sfumato.core import typed_json
 from sfumato.core.checks import choice, whole
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.keys import SecretKey, public_stream
 from sfumato.data.source import Source
 from sfumato.features import by_name
-from sfumato.plan.config import Log, TrainConfig
-from sfumato.plan.plan import Plan
+from sfumato.plan.config import Log, read_config
+from sfumato.plan.plan import Plan, read_plan
 from sfumato.report import write_report
 from sfumato.runs import tune
 from sfumato.runs.classifier import Classifier
@@ -118,8 +118,8 @@ def audit(
     if not directory.complete:
         raise RunError(f"{path}: the run is not complete; `sfumato resume {path}` finishes it")
     size = whole("size", size if size is not None else SIZES[attack], at_least=8)
-    config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
-    plan = Plan.from_json(files.read_json(directory.file("plan.json")))
+    config = read_config(directory.file("config.json"))
+    plan = read_plan(directory.file("plan.json"))
     if plan.choices and attack not in ("one-run", "lira"):
         raise ArgumentError(
             "attack",
@@ -174,11 +174,7 @@ def _warn(attack: str) -> None:
 
 def load(path: Path) -> AuditRecord:
     """The audit of a run so far; an empty one if there was none."""
-    return (
-        typed_json.read(AuditRecord, path / FILE_NAME)
-        if (path / FILE_NAME).exists()
-        else AuditRecord(())
-    )
+    return typed_json.read_if_there(AuditRecord, path / FILE_NAME) or AuditRecord(())
 
 
 def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:

@@ -5,7 +5,7 @@ the classes, how to read an image, and the privacy statement in numbers.
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
+from sfumato.core import typed_json
 from sfumato.core.archive import MAX_PIXELS
 from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError
 from sfumato.core.files import read_json, write_atomic, write_json
@@ -48,6 +49,11 @@ class Spec:
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     input: Input | None = None
+
+    def __post_init__(self) -> None:
+        """A shape may not ask for more memory than images do."""
+        if min(self.shape) < 1 or math.prod(self.shape) > _MOST_NUMBERS:
+            raise ValueError(f"shape {self.shape}")
 
 
 class Classifier:
@@ -219,7 +225,7 @@ class Classifier:
     def facts(self) -> dict[str, Any]:
         """All but the arrays, as JSON has it."""
         return {
-            **asdict(self.spec),
+            **typed_json.plain(self.spec),
             "probe": [float(p) for p in self.probabilities(self._probe())[0]],
         }
 
@@ -234,7 +240,7 @@ class Classifier:
     ) -> "Classifier":
         """The inverse of `facts` and `arrays`. Raises RunError as `load`, naming `where`; anything
         for facts that cannot be."""
-        classifier = _built(_spec(facts), arrays, where)
+        classifier = _built(typed_json.convert(Spec, facts), arrays, where)
         own = classifier.probabilities(classifier._probe())[0]
         if not np.allclose(own, np.asarray(facts["probe"], float), atol=1e-3):
             raise RunError(
@@ -249,26 +255,6 @@ class Classifier:
 
     def _probe(self) -> Float32[np.ndarray, "1 h w c"]:
         return public_stream(0, "probe").random((1, *self.spec.shape), np.float32)
-
-
-def _spec(facts: dict[str, Any]) -> Spec:
-    """Raises ValueError, KeyError or TypeError; a shape may not ask for more memory than images do."""
-    shape, classes, given = tuple(facts["shape"]), tuple(facts["classes"]), facts.get("input")
-    if (
-        len(shape) != 3
-        or not all(type(size) is int and size > 0 for size in shape)
-        or math.prod(shape) > _MOST_NUMBERS
-    ):
-        raise ValueError(f"shape {shape}")
-    if not all(isinstance(name, str) for name in classes):
-        raise ValueError("names of classes that are not text")
-    return Spec(
-        facts["model"],
-        facts["head"],
-        shape,
-        classes,
-        None if given is None else Input.from_json(given),
-    )
 
 
 def _built(spec: Spec, arrays: dict[str, np.ndarray], where: Path | str) -> Classifier:

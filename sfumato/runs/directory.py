@@ -35,7 +35,7 @@ from sfumato.core.keys import SecretKey
 from sfumato.privacy import fields
 from sfumato.privacy.ledger import FILE_NAME as LEDGER
 from sfumato.privacy.ledger import Ledger
-from sfumato.report import words
+from sfumato.privacy.units import whole_unit
 
 _BEGAN = "began.json"
 
@@ -105,7 +105,7 @@ class RunDirectory:
                 epsilon_max=plan["epsilon"],
                 relation=plan["relation"],
                 context=aside.context(),
-                unit=words.unit(plan["unit"], plan.get("images_per_unit")),
+                unit=whole_unit(plan["unit"], plan.get("images_per_unit")),
             ).close()
             _rename_new(aside.path, path)
         except BaseException:

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from sfumato import data
-from sfumato.core import files
 from sfumato.core.archive import MAX_PIXELS
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.source import Source
-from sfumato.plan.config import TrainConfig
+from sfumato.plan.config import read_config
 from sfumato.report import write_report
 from sfumato.report.intervals import Score
 from sfumato.report.verdict import verdicts
@@ -57,7 +56,7 @@ def _is_own(path: Path, name: str) -> bool:
     """Is it the data set that the run was trained on? Then only what was held out may be counted."""
     if not (path / "config.json").is_file():
         return False
-    own = str(files.read_json(path / "config.json").get("data"))
+    own = read_config(path / "config.json").data.data
     return name == own or (
         name not in data.names() and str(Path(name).expanduser().resolve()) == own
     )
@@ -66,7 +65,7 @@ def _is_own(path: Path, name: str) -> bool:
 def _own(
     directory: RunDirectory, data_dir: Path | None, split: str, max_pixels: int | None
 ) -> Source:
-    config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
+    config = read_config(directory.file("config.json"))
     config = replace(
         config,
         data=replace(

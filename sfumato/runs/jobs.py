@@ -98,14 +98,14 @@ Labeled = tuple[Float[np.ndarray, "n d"], np.ndarray]
 
 def _covariance(
     plan: Plan,
-    recipe: CovarianceSettings,
+    settings: CovarianceSettings,
     features: Any,
     train: Labeled,
     rows: np.ndarray | None,
     held_out: Source | None,
 ) -> Job:
     procedure = FeatureCovariance(
-        *train, len(plan.classes), features.groups, plan.mu, recipe, overwrite=True
+        *train, len(plan.classes), features.groups, plan.mu, settings, overwrite=True
     )
     spec = spec_of(plan, "whitened")
     white: list[np.ndarray] = []
@@ -126,7 +126,7 @@ def _covariance(
 
 def _linear(
     plan: Plan,
-    recipe: LinearSettings,
+    settings: LinearSettings,
     features: Any,
     train: Source,
     held_out: Source | None,
@@ -140,7 +140,7 @@ def _linear(
         Rows(matrix, labels, len(plan.classes)),
         sphere_for(plan.public, matrix.shape[1], plan.rooted),
     )
-    procedure = solver(rows, sphere, recipe, plan.releases)
+    procedure = solver(rows, sphere, settings, plan.releases)
     spec = spec_of(plan, sphere.kind)
 
     def counts(state: State) -> Confusion:
@@ -286,6 +286,6 @@ def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
         "sampler": plan.sampler,
         "noise": noise_bands.noise(plan.releases[0], settings),
         "optimizer": settings.transformation(),
-        "physical": settings.physical,
+        "physical": settings.physical_batch_size,
         "ema_decay": settings.ema,
     }

@@ -36,7 +36,7 @@ from sfumato.features.extraction import CHUNK, extract
 from sfumato.features.feature_map import FeatureMap
 from sfumato.plan import public_weights
 from sfumato.plan.config import FeaturesConfig, MethodConfig
-from sfumato.plan.public_weights import PublicWeights
+from sfumato.plan.public_facts import PublicWeights
 from sfumato.runs.progress import Progress, make_progress
 
 PRIVATE = (

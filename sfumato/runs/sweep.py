@@ -20,10 +20,13 @@ from sfumato.data import finite
 from sfumato.data.copies import copies_in
 from sfumato.data.source import DataInfo, Source
 from sfumato.features.heads import Sphere
-from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
-from sfumato.plan.plan import Plan, make_plan
+from sfumato.noise import NOISES
+from sfumato.plan.config import Log, TrainConfig
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan
 from sfumato.plan.public_features import sphere_for
 from sfumato.plan.public_weights import feature_map
+from sfumato.plan.unit_batches import examples
 from sfumato.privacy import accountants, fields
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
@@ -31,7 +34,7 @@ from sfumato.report import curve
 from sfumato.runs.directory import refuse_existing
 from sfumato.runs.jobs import matrices
 from sfumato.runs.progress import Progress, make_progress
-from sfumato.runs.training import open_splits, say_skipped, tell
+from sfumato.runs.training import counted, describe, open_splits, say_skipped, secret_key, tell
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import METHODS, LinearSettings
@@ -87,8 +90,7 @@ def sweep(config: SweepConfig) -> str:
             f"data={config.base.data.data!r}: no images to evaluate on; give --test-fraction or --validation"
         )
     spoiled = finite.checked(splits, held_out)
-    counts = {"train": len(splits.train), held_out.split: len(held_out)}
-    info = DataInfo(splits.train.name, "", splits.train.class_names, splits.train.shape, counts)
+    info = counted(describe(config.base), splits)
     plans = {
         (method, epsilon): _plan(config.base, info, method, epsilon)
         for method in config.methods
@@ -118,14 +120,15 @@ def sweep(config: SweepConfig) -> str:
 def fit_once(
     rows: Rows,
     sphere: Sphere,
-    recipe: LinearSettings,
+    settings: LinearSettings,
     releases: tuple[Release, ...],
     ledger: Ledger,
     key: SecretKey,
+    noise: str,
 ) -> Any:
-    """A head. Every fit needs a key of its own."""
-    procedure = solver(rows, sphere, recipe, releases)
-    state: Any = run(procedure, ledger, key)
+    """A head. Every fit needs a key of its own. noise: a name of NOISES."""
+    procedure = solver(rows, sphere, settings, releases)
+    state: Any = run(procedure, ledger, key, noise=NOISES[noise])
     return procedure.classifier(state)
 
 
@@ -134,7 +137,7 @@ def accuracy_of(head: Any, shown: np.ndarray, truth: np.ndarray) -> float:
 
 
 def _plan(base: TrainConfig, info: DataInfo, method: str, epsilon: float) -> Plan:
-    privacy = PrivacyConfig(epsilon, base.privacy.delta)
+    privacy = replace(base.privacy, epsilon=epsilon)
     return make_plan(
         replace(base, privacy=privacy, method=replace(base.method, method=method)), info
     )
@@ -144,8 +147,9 @@ def _rows(plan: Plan, train: Source, held_out: Source, progress: Progress) -> Sw
     features = feature_map(plan.model, plan.shape, plan.weights)
     matrix, shown = matrices(features, train, held_out, progress)
     assert shown is not None
+    matrix, labels = examples(train, plan.images_per_unit, matrix)
     return SweepRows(
-        Rows(matrix, train.labels, len(plan.classes)), shown, held_out.labels, held_out.split
+        Rows(matrix, labels, len(plan.classes)), shown, held_out.labels, held_out.split
     )
 
 
@@ -156,12 +160,15 @@ def _fits(
     config: SweepConfig, plans: dict[tuple[str, float], Plan], rows: SweepRows, progress: Progress
 ) -> tuple[Found, dict[str, float]]:
     releases = [each for plan in plans.values() for each in plan.releases * config.repeats]
-    delta = next(iter(plans.values())).delta
-    total = accountants.epsilon(tally_of(releases), delta)
+    first = next(iter(plans.values()))
+    delta, relation = first.delta, first.relation
+    total = accountants.epsilon(tally_of(releases), delta, relation=relation)
     files.make_directory(config.out, 0o700)
     progress.begin("fits", len(plans) * config.repeats, "fits")
     found: Found = {method: [] for method in config.methods}
-    with Ledger.create(config.out, delta=delta, epsilon_max=total) as ledger:
+    with Ledger.create(
+        config.out, delta=delta, epsilon_max=total, relation=relation, unit=first.whole_unit
+    ) as ledger:
         ledger.authorize(tally_of(releases))
         for (method, epsilon), plan in plans.items():
             assert isinstance(plan.settings, LinearSettings)
@@ -173,7 +180,8 @@ def _fits(
                     plan.settings,
                     plan.releases,
                     ledger,
-                    SecretKey.from_entropy(),
+                    secret_key(config.base.privacy),
+                    plan.noise,
                 )
                 scores.append(accuracy_of(head, rows.shown, rows.truth))
                 progress.advance(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato import data
-from sfumato.core import files
+from sfumato.core import files, typed_json
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
@@ -21,8 +21,9 @@ from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.features import by_name
 from sfumato.noise import NOISES
 from sfumato.plan import public_weights, unit_batches
-from sfumato.plan.config import DataConfig, Log, TrainConfig
-from sfumato.plan.plan import Plan, make_plan
+from sfumato.plan.config import DataConfig, Log, PrivacyConfig, TrainConfig, read_config
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.report import write_report
 from sfumato.runs import misclassified
@@ -106,12 +107,11 @@ def train(config: TrainConfig) -> RunDirectory:
     splits = open_splits(config)
     problems = finite.checked(splits, splits.evaluated(config.data.validation))
     plan = make_plan(config, counted(info, splits))
-    seed = config.privacy.insecure_seed
-    key = (SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)).using(
-        config.privacy.noise_rng
-    )
+    key = secret_key(config.privacy)
     began = {"fingerprint": splits.train.fingerprint(key.mac), "environment": environment()}
-    directory = RunDirectory.create(config.out, key, config.to_json(), plan.to_json(), began)
+    directory = RunDirectory.create(
+        config.out, key, typed_json.plain(config), plan.to_json(), began
+    )
     with (
         _resumable(directory.path),
         Ledger.open(directory.path) as ledger,
@@ -122,6 +122,13 @@ def train(config: TrainConfig) -> RunDirectory:
         tell((*plan.warnings(), *problems, *copied), progress)
         _fit(directory, config, plan, splits, key, ledger, progress)
     return _end(directory)
+
+
+def secret_key(privacy: PrivacyConfig) -> SecretKey:
+    """A new one, of the generator that was asked for."""
+    seed = privacy.insecure_seed
+    key = SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)
+    return key.using(privacy.noise_rng)
 
 
 @contextmanager
@@ -152,15 +159,14 @@ def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
     was."""
     path = directory.path
     files.remove_leftovers(path)
-    config = TrainConfig.from_json(files.read_json(directory.file("config.json")))
+    config = read_config(directory.file("config.json"))
     if log is not None:
         config = replace(config, run=replace(config.run, log=log))
-    planned = files.read_json(directory.file("plan.json"))
-    if any(release["selected"] is not None for release in planned["releases"]):
+    plan = read_plan(directory.file("plan.json"))
+    if plan.choices:
         raise RunError(
             f"{path}: an interrupted `sfumato tune` cannot be resumed; start a new one (nothing was released)"
         )
-    plan = Plan.from_json(planned)
     if plan.weights is not None:
         public_weights.verify(plan.weights)
     key = SecretKey.load(directory.key_file).using(config.privacy.noise_rng)

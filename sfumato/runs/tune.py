@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
+from sfumato.core import typed_json
 from sfumato.core.checks import choice, default_delta, positive
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
@@ -22,10 +23,12 @@ from sfumato.data import finite
 from sfumato.data.copies import copies_in
 from sfumato.data.source import Source, Splits
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
-from sfumato.plan.config import Log, PrivacyConfig, TrainConfig
-from sfumato.plan.plan import BEST_OF, Plan, make_plan
+from sfumato.plan.config import Log, TrainConfig
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import BEST_OF, Plan
 from sfumato.plan.public_features import sphere_for
 from sfumato.plan.public_weights import feature_map
+from sfumato.plan.unit_batches import examples
 from sfumato.privacy import calibration
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
@@ -42,6 +45,7 @@ from sfumato.runs.training import (
     open_splits,
     save_model,
     say_skipped,
+    secret_key,
     tell,
     write_evaluation,
     write_result,
@@ -90,10 +94,10 @@ class TuneRows:
 
 @dataclass(frozen=True)
 class Winner:
-    """The best head, its recipe, and its confusion matrix on the held-out rows."""
+    """The best head, its settings, and its confusion matrix on the held-out rows."""
 
     head: SphereLinear
-    recipe: LinearSettings
+    settings: LinearSettings
     confusion: np.ndarray
 
 
@@ -108,9 +112,9 @@ def tune(config: TuneConfig) -> str:
             f"data={config.base.data.data!r}: no examples were held out; give a larger --validation"
         )
     spoiled = finite.checked(splits, splits.validation)
-    plan, key = _plan(config, splits), SecretKey.from_entropy()
+    plan, key = _plan(config, splits), secret_key(config.base.privacy)
     promise = plan.warnings()
-    asked = config.base.to_json() | {
+    asked = typed_json.plain(config.base) | {
         "method": ",".join(config.methods),
         "out": str(config.out),
         "log": config.log,
@@ -127,10 +131,11 @@ def tune(config: TuneConfig) -> str:
     directory.finish()
     report = write_report(directory.path)
     directory.level_times()
-    recipe, held_out = winner.recipe, len(splits.validation)
+    chosen, held_out = winner.settings, len(splits.validation)
+    numbers = {name: value for name, value in asdict(chosen).items() if isinstance(value, float)}
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in numbers.items())
     return (
-        f"chosen    {recipe.method}, learning rate {recipe.learning_rate:.4g}, ridge {recipe.ridge:.4g}, {recipe.steps} "
-        f"steps\n"
+        f"chosen    {chosen.method}, {chosen.steps} steps, {told}\n"
         f"accuracy  {100 * accuracy(winner.confusion):.2f} % of {held_out:,} held-out rows (chosen on them, so a little "
         f"flattering)\n"
         f"privacy   epsilon {spent:.6g}, delta {plan.delta:g}, the choice among about {config.fits:g} fits included\n"
@@ -142,12 +147,7 @@ def tune(config: TuneConfig) -> str:
 def _plan(config: TuneConfig, splits: Splits) -> Plan:
     """One release: the choice. settings: those of the rule, around which the fits' own are drawn."""
     method = replace(config.base.method, method=config.methods[0])
-    privacy = PrivacyConfig(
-        config.base.privacy.epsilon, config.base.privacy.delta
-    )  # the fits' noise is the default one
-    plan = make_plan(
-        replace(config.base, method=method, privacy=privacy), counted(describe(config.base), splits)
-    )
+    plan = make_plan(replace(config.base, method=method), counted(describe(config.base), splits))
     sigma = calibration.noise_multiplier(
         lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1},
         plan.epsilon,
@@ -190,7 +190,11 @@ def _run(
         {"step": 1, "epsilon": ledger.epsilon(), "accuracy": evaluation["accuracy"]}
     )
     save_model(directory, _classifier(plan, features, winner), plan, ledger)
-    directory.write("tune.json", {"recipe": asdict(winner.recipe), "fits_on_average": config.fits})
+    chosen = winner.settings
+    directory.write(
+        "tune.json",
+        {"recipe": asdict(chosen) | {"method": chosen.method}, "fits_on_average": config.fits},
+    )
     write_result(
         directory, ledger, {}
     )  # time and memory would tell how many fits there were: `privacy/fields.py` refuses them
@@ -210,7 +214,8 @@ def _table(
 ) -> TuneRows:
     matrix, shown = matrices(features, train, held_out, progress)
     assert shown is not None
-    rows = Rows(matrix, train.labels, len(plan.classes))
+    matrix, labels = examples(train, plan.images_per_unit, matrix)
+    rows = Rows(matrix, labels, len(plan.classes))
     return TuneRows(
         rows, sphere_for(plan.public, matrix.shape[1], plan.rooted), shown, held_out.labels
     )
@@ -225,17 +230,18 @@ def best_of(table: TuneRows, plan: Plan, key: SecretKey) -> Winner:
     chosen, stream, best = plan.releases[0].event, key.stream("tune"), None
     assert isinstance(chosen, SelectedEvent)
     for fit in range(number_of_fits(chosen.mean, stream)):
-        recipe = random_recipe(plan.choices, table.rows, table.sphere, plan.mu, stream)
-        with Ledger.temporary(default_delta(len(table.rows)), 1e6) as aside:
+        settings = random_settings(plan.choices, table.rows, table.sphere, plan.mu, stream)
+        with Ledger.temporary(default_delta(len(table.rows)), 1e6, plan.relation) as aside:
             head: Any = fit_once(
                 table.rows,
                 table.sphere,
-                recipe,
-                recipe.releases(plan.mu),
+                settings,
+                settings.releases(plan.mu),
                 aside,
                 key.at("fit", fit),
+                plan.noise,
             )
-        found = Winner(head, recipe, count(table.truth, scores_of(head, table.shown)))
+        found = Winner(head, settings, count(table.truth, scores_of(head, table.shown)))
         if best is None or accuracy(found.confusion) > accuracy(best.confusion):
             best = found
     assert best is not None
@@ -249,14 +255,10 @@ def number_of_fits(mean: float, stream: np.random.Generator) -> int:
     return int(stream.logseries(-math.expm1(log_gamma)))
 
 
-def random_recipe(
+def random_settings(
     methods: tuple[str, ...], rows: Rows, sphere: Sphere, mu: float, stream: np.random.Generator
 ) -> LinearSettings:
-    """The rule's recipe of a random method, its learning rate and ridge up to four times larger or
-    smaller."""
+    """The rule's for a random method, its learning rate and ridge up to four times larger or smaller."""
     method = methods[int(stream.integers(len(methods)))]
     found = linear_rule(method, len(rows), sphere.size, rows.classes, mu)
-    factors = 4.0 ** stream.uniform(-1, 1, 2)
-    return replace(
-        found, learning_rate=found.learning_rate * factors[0], ridge=found.ridge * factors[1]
-    )
+    return found.varied(*(4.0 ** stream.uniform(-1, 1, 2)).tolist())

@@ -6,14 +6,25 @@ Its constants were chosen on held-out training images of CIFAR-10, Fashion-MNIST
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sfumato.privacy.budget import Budget
+from sfumato.privacy.events import Event, GaussianEvent
+from sfumato.privacy.releases import Release
 
 
 @dataclass(frozen=True)
 class CovarianceSettings:
-    """mean_share, moments_share: of mu^2, for the two statistics. power, floor: of the whitening.
+    """dp-fc. mean_share, moments_share: of mu^2, for the two statistics. power, floor: of the whitening.
     steps, momentum, clip_norm, learning_rate: of the gradient descent.
     """
+
+    method: ClassVar[str] = "dp-fc"
+    what: ClassVar[str] = "descent on fixed features, whitened in blocks"
+    needs: ClassVar[str] = "groups"
+    model: ClassVar[str] = "patches+scattering"
 
     mean_share: float
     moments_share: float
@@ -37,9 +48,44 @@ class CovarianceSettings:
         bit."""
         return math.sqrt(self.steps / (1 - self.mean_share - self.moments_share)) / mu * (1 + 1e-12)
 
+    @classmethod
+    def ruled(cls, budget: Budget) -> "CovarianceSettings":
+        """All of it: there is nothing that a user may set."""
+        return rule(budget.n, budget.d, budget.mu)
+
+    def given(self, asked: dict[str, Any], n: int) -> "CovarianceSettings":
+        return self
+
+    def batch_of(self, n: int) -> int:
+        return n
+
+    def matrices(self, classes: int) -> int:
+        """Of d x d numbers that are held; the blocks are at most one."""
+        return 1
+
+    def paid(
+        self, budget: Budget, sampled: Callable[[float], Event] | None = None
+    ) -> tuple[Release, ...]:
+        """The releases that cost the budget together."""
+        mu = budget.mu
+        moments = (
+            "how feature channels vary together over all training images, per spatial frequency"
+        )
+        gradient = "the sum over all training images of the clipped gradient of the classifier"
+        return (
+            Release(
+                "mean",
+                1,
+                GaussianEvent(self.mean_noise(mu)),
+                "the sum of the feature rows of all training images",
+            ),
+            Release("second moments", 1, GaussianEvent(self.moments_noise(mu)), moments),
+            Release("gradient", self.steps, GaussianEvent(self.gradient_noise(mu)), gradient),
+        )
+
 
 def rule(n: int, d: int, mu: float) -> CovarianceSettings:
-    """The recipe for n examples of d features and a budget of mu.
+    """The settings for n examples of d features and a budget of mu.
 
     The mean of unit rows is released with noise of norm sqrt(d) / (n mu_m), mu_m = sqrt(mean_share)
     mu; it gets the share that makes this 0.1, at least 2 % and at most 20 %.

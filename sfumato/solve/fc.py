@@ -61,22 +61,26 @@ class FeatureCovariance:
     classes: int
     groups: Sequence[Group]
     mu: float
-    recipe: CovarianceSettings
+    settings: CovarianceSettings
     overwrite: bool = False
     name: str = "dp-fc"
 
     def __post_init__(self) -> None:
         self._transformed = self.rows
         self._stage = MEAN
-        self._gradient = jax.jit(softmax_gradient(self.recipe.clip_norm))
+        self._gradient = jax.jit(softmax_gradient(self.settings.clip_norm))
         self._descend = jax.jit(self._descent)
 
     @property
     def steps(self) -> int:
-        return FIRST_GRADIENT + self.recipe.steps
+        return FIRST_GRADIENT + self.settings.steps
 
     def mechanism(self, step: int) -> Gaussian:
-        noises = (self.recipe.mean_noise, self.recipe.moments_noise, self.recipe.gradient_noise)
+        noises = (
+            self.settings.mean_noise,
+            self.settings.moments_noise,
+            self.settings.gradient_noise,
+        )
         return Gaussian(noises[min(step, FIRST_GRADIENT)](self.mu))
 
     def event(self, step: int) -> Event:
@@ -114,7 +118,7 @@ class FeatureCovariance:
             return {
                 **state,
                 "matrices": [
-                    whitening_matrices(moments, noise, self.recipe) for moments in unpacked
+                    whitening_matrices(moments, noise, self.settings) for moments in unpacked
                 ],
             }
         return {**state, **self._descend(state["weight"], state["velocity"], released)}
@@ -166,7 +170,7 @@ class FeatureCovariance:
             total += np.asarray(
                 self._gradient({"weight": weight}, (part, labels), mask).value["weight"]
             )
-        return BoundedSum(total, Sensitivity.of_contribution(self.recipe.clip_norm))
+        return BoundedSum(total, Sensitivity.of_contribution(self.settings.clip_norm))
 
     def _descent(
         self,
@@ -176,21 +180,21 @@ class FeatureCovariance:
     ) -> dict[str, Array]:
         """One heavy-ball step."""
         gradient = (released - released.mean(1, keepdims=True)) / len(self.rows)
-        velocity = self.recipe.momentum * velocity + gradient
-        return {"weight": weight - self.recipe.learning_rate * velocity, "velocity": velocity}
+        velocity = self.settings.momentum * velocity + gradient
+        return {"weight": weight - self.settings.learning_rate * velocity, "velocity": velocity}
 
 
 def whitening_matrices(
-    noisy: Float[Array, "f k k"], noise: float, recipe: CovarianceSettings
+    noisy: Float[Array, "f k k"], noise: float, settings: CovarianceSettings
 ) -> Float[Array, "f k k"]:
     """V max(l, floor)^(-p) V^T for every frequency; the scale does not matter, rows are normalized
     afterwards.
 
     By LAPACK on the host: it runs once, and is faster there than compiled.
     """
-    floor = recipe.floor * noise * math.sqrt(2 * noisy.shape[-1])
+    floor = settings.floor * noise * math.sqrt(2 * noisy.shape[-1])
     values, vectors = np.linalg.eigh(np.asarray(noisy))
-    powers = np.maximum(values, floor) ** -recipe.power
+    powers = np.maximum(values, floor) ** -settings.power
     return jnp.asarray(
         np.einsum("fij,fj,fkj->fik", vectors, powers, vectors, optimize=True), jnp.float32
     )

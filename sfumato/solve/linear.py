@@ -20,8 +20,9 @@ minus the label sums.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,12 +30,12 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from sfumato.clip import BoundedSum, Sensitivity
-from sfumato.core.checks import choice
 from sfumato.features.heads import Sphere, SphereLinear
 from sfumato.networks.layers.basic import Linear
 from sfumato.privacy.releases import Release
 from sfumato.solve.labeled_rows import Rows, mean_of, mean_sum
-from sfumato.solve.linear_settings import FIRST_ORDER, METHODS, LinearSettings
+from sfumato.solve.linear_settings import FirstOrder, LinearSettings, Means, Moments, Newton
+from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.solve.quadratic import Balance, Kind, gradient, least_clip, moment_scales, quadratic
 from sfumato.solve.sequence import Stage, Stages, State
 from sfumato.solve.spectrum import Spectrum
@@ -50,55 +51,43 @@ smaller."""
 
 
 def solver(
-    rows: Rows, sphere: Sphere, recipe: LinearSettings, releases: tuple[Release, ...]
+    rows: Rows, sphere: Sphere, settings: LinearSettings, releases: tuple[Release, ...]
 ) -> Stages:
-    """The procedure that makes `releases` (from `budget.releases_for`). sphere: the public part of
+    """The procedure that makes `releases` (from `linear_settings.releases_for`). sphere: the public part of
     the row map.
 
     Its state: mean, weight and, for ls and fc, the inverse of the ridged Gram matrix, else the
     optimizer's own.
     """
-    choice("method", recipe.method, METHODS)
-    problem = _Problem(rows, sphere, recipe)
-    if recipe.method == "newton":
-        later = [problem.newton]
-    elif recipe.method == "means":
-        later = [problem.class_means]
-    elif recipe.method in FIRST_ORDER:
-        later = [problem.first_order]
-    else:
-        later = [problem.first, problem.descent]
+    problem = _Problem(rows, sphere, settings)
+    later = next(stages for kind, stages in _STAGES.items() if isinstance(settings, kind))
     stages = tuple(
-        make(release) for make, release in zip([problem.mean, *later], releases, strict=False)
+        make(problem, release)
+        for make, release in zip([_Problem.mean, *later], releases, strict=False)
     )
-    return Stages(f"dp-{recipe.method}", len(rows), problem.start(), stages, problem.classifier)
+    return Stages(f"dp-{settings.method}", len(rows), problem.start(), stages, problem.classifier)
 
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
     rows: Rows
     sphere: Sphere
-    recipe: LinearSettings
+    settings: Any
 
     def start(self) -> State:
         state: State = {
             "mean": self.sphere.mean,
             "weight": jnp.zeros((self.sphere.size, self.rows.classes)),
         }
-        if self.recipe.method in ("ls", "fc"):
+        if isinstance(self.settings, Moments):
             state["inverse"] = jnp.eye(self.sphere.size)
-        if self.recipe.method in FIRST_ORDER:
+        if isinstance(self.settings, FirstOrder):
             state["optimizer"] = self.optimizer().init(state["weight"])
         return state
 
     def optimizer(self) -> optax.GradientTransformation:
-        rate, momentum = self.recipe.learning_rate, self.recipe.momentum
-        match self.recipe.method:
-            case "adam":
-                return optax.adam(rate, b1=momentum)
-            case "lamb":
-                return optax.lamb(rate, b1=momentum)
-        return optax.sgd(rate, momentum or None)
+        make = OPTIMIZERS[self.settings.method].make
+        return make(self.settings.learning_rate, self.settings.momentum)
 
     def centered(self, state: State) -> Sphere:
         return Sphere(self.sphere.shift, self.sphere.projection, state["mean"], self.sphere.rooted)
@@ -117,11 +106,11 @@ class _Problem:
 
     def first(self, release: Release) -> Stage:
         """(G, g) at W = 0."""
-        share = self.recipe.curvature_share / (
-            self.recipe.curvature_share + self.recipe.gradient_share / self.recipe.steps
+        share = self.settings.curvature_share / (
+            self.settings.curvature_share + self.settings.gradient_share / self.settings.steps
         )
         balance = Balance(share, least_clip(self.rows.classes))
-        kind: Kind = "moments" if self.recipe.per_class else "shared"
+        kind: Kind = "moments" if self.settings.per_class else "shared"
 
         def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
             return quadratic(self.rows, self.centered(state), state["weight"], balance, kind)
@@ -131,28 +120,28 @@ class _Problem:
             return {
                 **state,
                 "inverse": inverses[0],
-                "weight": -self.recipe.learning_rate * steps_of(inverses, slope),
+                "weight": -self.settings.learning_rate * steps_of(inverses, slope),
             }
 
         return Stage(release, measure, absorb)
 
     def descent(self, release: Release) -> Stage:
         def absorb(state: State, released: PyTree) -> State:
-            step = state["inverse"] @ project(released) / self.recipe.sampling
-            return {**state, "weight": state["weight"] - self.recipe.learning_rate * step}
+            step = state["inverse"] @ project(released) / self.settings.sampling
+            return {**state, "weight": state["weight"] - self.settings.learning_rate * step}
 
         return Stage(release, self._gradient, absorb)
 
     def newton(self, release: Release) -> Stage:
-        balance = Balance(self.recipe.curvature_share, self.recipe.clip_norm)
-        kind: Kind = "hessians" if self.recipe.per_class else "shared"
+        balance = Balance(self.settings.curvature_share, self.settings.clip_norm)
+        kind: Kind = "hessians" if self.settings.per_class else "shared"
 
         def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
             return quadratic(self.rows, self.centered(state), state["weight"], balance, kind)
 
         def absorb(state: State, released: PyTree) -> State:
             step = steps_of(*self._solved(released, balance, release.noise_multiplier))
-            return {**state, "weight": state["weight"] - self.recipe.learning_rate * step}
+            return {**state, "weight": state["weight"] - self.settings.learning_rate * step}
 
         return Stage(release, measure, absorb)
 
@@ -169,7 +158,7 @@ class _Problem:
         )
 
     def first_order(self, release: Release) -> Stage:
-        optimizer, expected = self.optimizer(), len(self.rows) * self.recipe.sampling
+        optimizer, expected = self.optimizer(), len(self.rows) * self.settings.sampling
 
         def absorb(state: State, released: PyTree) -> State:
             updates, inner = optimizer.update(
@@ -185,7 +174,7 @@ class _Problem:
 
     def _gradient(self, state: State, indices: np.ndarray | None) -> BoundedSum:
         return gradient(
-            self.rows, self.centered(state), state["weight"], self.recipe.clip_norm, indices
+            self.rows, self.centered(state), state["weight"], self.settings.clip_norm, indices
         )
 
     def _solved(
@@ -200,11 +189,20 @@ class _Problem:
         if len(matrices) > self.rows.classes:
             matrices, deviation = mixed_moments(matrices, deviation)
         spectra = [Spectrum.of(each, deviation) for each in matrices]
-        factor = self.recipe.ridge * (flatness(spectra[0]) if self.recipe.method == "fc" else 1)
+        factor = self.settings.ridge * (flatness(spectra[0]) if self.settings.flattened else 1)
         ridge = noise_ridge(noise / balance.beta, self.sphere.size, self.rows.classes, factor)
         return [each.inverse(ridge) for each in spectra], project(
             released["gradient"] / balance.beta
         )
+
+
+_STAGES: dict[type[LinearSettings], tuple[Callable[[_Problem, Release], Stage], ...]] = {
+    Moments: (_Problem.first, _Problem.descent),
+    Newton: (_Problem.newton,),
+    Means: (_Problem.class_means,),
+    FirstOrder: (_Problem.first_order,),
+}
+"""What follows the mean."""
 
 
 def steps_of(

@@ -12,23 +12,16 @@ found by calibration.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
+from sfumato.core.settings import flag
 from sfumato.privacy import calibration
+from sfumato.privacy.budget import Budget
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
-
-FIRST_ORDER = ("sgd", "adam", "lamb")
-METHODS = ("ls", "newton", "fc", "means", *FIRST_ORDER)
-ADJUSTABLE = {
-    "ls": ("per_class",),
-    "means": (),
-    "newton": ("steps", "learning_rate", "clip_norm", "per_class"),
-    "fc": ("steps", "learning_rate", "clip_norm", "batch"),
-    **dict.fromkeys(FIRST_ORDER, ("steps", "learning_rate", "momentum", "clip_norm", "batch")),
-}
-"""What a user may set of each method; all else follows the rule."""
 
 WEAK = 15.0
 """Below this ratio of the mean class sum, n / classes, to the noise in it, 1 / mu, a fit can hardly
@@ -39,89 +32,289 @@ learn. The default method on the digits, of which chance gets 10 % right, at a r
 LARGEST_GRAM = 4096
 """Features beyond which "auto" does without a d x d matrix."""
 
+_GRADIENTS = "the sum of the clipped gradients of the classifier"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class LinearSettings:
-    """mean_share, curvature_share: of mu^2. steps: T. ridge: see `linear.noise_ridge`.
-    learning_rate: of a step. clip_norm: of a gradient. sampling: probability with which an example
-    takes part in a gradient step (fc: but the first). per_class: second moments (ls) or a Hessian
-    (newton) for each class, not shared. momentum: of the first-order methods.
+    """What all heads on rows have. mean_share: of mu^2. steps: T. learning_rate: of a step.
+    clip_norm: of a gradient. sampling: probability with which an example takes part in a gradient
+    step (fc: but the first).
     """
 
-    method: str
+    method: ClassVar[str]
+    what: ClassVar[str]
+    needs: ClassVar[str] = "rows"
+    model: ClassVar[str] = "scattering"
+    also: ClassVar[tuple[str, ...]] = ("public", "rooted")
+
     mean_share: float
-    curvature_share: float
     steps: int
-    ridge: float
     learning_rate: float
     clip_norm: float
     sampling: float = 1.0
+
+    @classmethod
+    def rule(cls, n: int, d: int, classes: int, mu: float) -> "LinearSettings":
+        """The settings for n rows of d features.
+
+        mean_share: the mean of rows of norm 1 is released with noise of norm sqrt(d) / (n mu_m),
+        mu_m = sqrt(mean_share) mu; it gets the share that makes this 0.1, at least 2 % and at most
+        15 %.
+        """
+        mean_share = min(max(d / (0.1 * n * mu) ** 2, 0.02), 0.15)
+        return cls.after_mean(mean_share, n * mu, classes)
+
+    @classmethod
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
+        """strength: n mu."""
+        raise NotImplementedError
+
+    @classmethod
+    def ruled(cls, budget: Budget) -> "LinearSettings":
+        """What the user left open; a row has one number more than features, for the intercept."""
+        return cls.rule(budget.n, budget.d + 1, budget.classes, budget.mu)
+
+    def given(self, asked: dict[str, Any], n: int) -> "LinearSettings":
+        """With what the user gave."""
+        rest = {name: value for name, value in asked.items() if name not in (*self.also, "batch")}
+        batch = asked.get("batch", n)
+        return replace(self, sampling=1.0 if batch == n else batch / n, **rest)
+
+    def batch_of(self, n: int) -> int:
+        return round(self.sampling * n)
+
+    def paid(
+        self, budget: Budget, sampled: Callable[[float], Event] | None = None
+    ) -> tuple[Release, ...]:
+        return releases_for(self, budget.epsilon, budget.delta, budget.mu, budget.relation)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the releases have exactly the budget mu, without calibration."""
+        return self.sampling == 1.0
+
+    def releases(self, mu: float, step_noise: float | None = None) -> tuple[Release, ...]:
+        """In the order in which they are made. step_noise: in place of the exact one, where
+        gradients are sampled."""
+        what = "the sum of all feature rows, each scaled to norm 1"
+        mean = Release("mean", 1, _event(self.mean_share, mu), what)
+        return (mean, *self.later(mu, step_noise))
+
+    def later(self, mu: float, step_noise: float | None) -> tuple[Release, ...]:
+        """Those after the mean."""
+        raise NotImplementedError
+
+    def varied(self, rate: float, ridge: float) -> "LinearSettings":
+        """With a learning rate (and ridge, if there is one) that many times as large."""
+        return replace(self, learning_rate=self.learning_rate * rate)
+
+    def matrices(self, classes: int) -> int:
+        """Of d x d numbers that are held."""
+        return 0
+
+    def _sampled(self, share: float, mu: float, noise: float | None) -> Event:
+        event = _event(share, mu) if noise is None else GaussianEvent(noise)
+        return event if self.sampling == 1.0 else PoissonSampledEvent(self.sampling, event)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means(LinearSettings):
+    method: ClassVar[str] = "means"
+    what: ClassVar[str] = "class means"
+
+    @classmethod
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
+        return cls(mean_share=mean_share, steps=1, learning_rate=1.0, clip_norm=_flat(classes))
+
+    def later(self, mu: float, step_noise: float | None) -> tuple[Release, ...]:
+        what = "the sum of the features of each class"
+        return (Release("class means", 1, _event(1 - self.mean_share, mu), what),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curved(LinearSettings):
+    """Methods with a curvature matrix. curvature_share: of mu^2. ridge: see `linear.noise_ridge`.
+    per_class: second moments (ls) or a Hessian (newton) for each class, not shared. flattened:
+    whether the ridge follows the released spectrum.
+    """
+
+    flattened: ClassVar[bool] = False
+    curvature_share: float
+    ridge: float
     per_class: bool = False
-    momentum: float = 0.0
 
     @property
     def gradient_share(self) -> float:
         return 1 - self.mean_share - self.curvature_share
 
-    def releases(self, mu: float, step_noise: float | None = None) -> tuple[Release, ...]:
-        """In the order in which they are made. step_noise: in place of the exact one, where
-        gradients are sampled."""
-        mean = Release(
-            "mean",
-            1,
-            _event(self.mean_share, mu),
-            "the sum of all feature rows, each scaled to norm 1",
-        )
-        rest, per_step = 1 - self.mean_share, self.gradient_share / self.steps
-        if self.method == "means":
-            return (
-                mean,
-                Release(
-                    "class means", 1, _event(rest, mu), "the sum of the features of each class"
-                ),
-            )
-        if self.method == "newton":
-            return (
-                mean,
-                Release(
-                    "quadratic",
-                    self.steps,
-                    _event(rest / self.steps, mu),
-                    "curvature and clipped gradient of the classifier's loss over all examples",
-                ),
-            )
-        what = "the sum of the clipped gradients of the classifier"
-        if self.method in FIRST_ORDER:
-            return (
-                mean,
-                Release(
-                    "gradient", self.steps, self._sampled(rest / self.steps, mu, step_noise), what
-                ),
-            )
-        first = Release(
-            "moments",
-            1,
-            _event(self.curvature_share + per_step, mu),
-            "how features vary together, and the sum of features per class",
-        )
+    def varied(self, rate: float, ridge: float) -> "LinearSettings":
+        return replace(self, learning_rate=self.learning_rate * rate, ridge=self.ridge * ridge)
+
+    def matrices(self, classes: int) -> int:
+        return classes + 1 if self.per_class else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments(Curved):
+    """Second moments and gradient at W = 0 first, in one release; then T - 1 gradients."""
+
+    def later(self, mu: float, step_noise: float | None) -> tuple[Release, ...]:
+        per_step = self.gradient_share / self.steps
+        what = "how features vary together, and the sum of features per class"
+        first = Release("moments", 1, _event(self.curvature_share + per_step, mu), what)
         if self.steps == 1:
-            return (mean, first)
-        return (
-            mean,
-            first,
-            Release("gradient", self.steps - 1, self._sampled(per_step, mu, step_noise), what),
+            return (first,)
+        sampled = self._sampled(per_step, mu, step_noise)
+        return (first, Release("gradient", self.steps - 1, sampled, _GRADIENTS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeastSquares(Moments):
+    method: ClassVar[str] = "ls"
+    what: ClassVar[str] = "least squares"
+    per_class: bool = flag(default=False)
+
+    @classmethod
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
+        return cls(
+            mean_share=mean_share,
+            curvature_share=0.4 * (1 - mean_share),
+            steps=1,
+            ridge=1.0,
+            learning_rate=float(classes),
+            clip_norm=_flat(classes),
         )
 
-    def _sampled(self, share: float, mu: float, step_noise: float | None) -> Event:
-        gaussian = _event(share, mu) if step_noise is None else GaussianEvent(step_noise)
-        return gaussian if self.sampling == 1.0 else PoissonSampledEvent(self.sampling, gaussian)
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureCovarianceHead(Moments):
+    """A Newton step at W = 0 has learning rate L; with many classes the noise in their scores asks
+    for less, as they compete."""
+
+    method: ClassVar[str] = "fc"
+    what: ClassVar[str] = "feature covariance"
+    also: ClassVar[tuple[str, ...]] = ("batch", *LinearSettings.also)
+    flattened: ClassVar[bool] = True
+    steps: int = flag()
+    learning_rate: float = flag()
+    clip_norm: float = flag()
+
+    @classmethod
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
+        return cls(
+            mean_share=mean_share,
+            curvature_share=0.1,
+            steps=20,
+            ridge=2.0,
+            learning_rate=2.5 * math.sqrt(classes),
+            clip_norm=_flat(classes),
+        )
+
+    @property
+    def exact(self) -> bool:
+        return self.sampling == 1.0 or self.steps == 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Newton(Curved):
+    method: ClassVar[str] = "newton"
+    what: ClassVar[str] = "Newton's method"
+    steps: int = flag()
+    learning_rate: float = flag()
+    clip_norm: float = flag()
+    per_class: bool = flag(default=False)
+
+    @classmethod
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
+        return cls(
+            mean_share=mean_share,
+            curvature_share=0.4,
+            steps=3,
+            ridge=1.0,
+            learning_rate=1.6 * math.sqrt(classes),
+            clip_norm=_flat(classes),
+        )
+
+    def later(self, mu: float, step_noise: float | None) -> tuple[Release, ...]:
+        what = "curvature and clipped gradient of the classifier's loss over all examples"
+        share = (1 - self.mean_share) / self.steps
+        return (Release("quadratic", self.steps, _event(share, mu), what),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrder(LinearSettings):
+    """Steps of an optimizer, which `method` names. momentum: Adam's and LAMB's first decay, too.
+
+    The noise of all steps adds up to a deviation of about kappa = r C T / ((1 - b) n mu_g) in the
+    score of a row of norm 1; that is held near 1 (see `covariance_settings.rule`). Adam and LAMB
+    scale each number by its own size, noise included, so their rate hardly depends on the budget.
+    """
+
+    also: ClassVar[tuple[str, ...]] = ("batch", *LinearSettings.also)
+    steps: int = flag()
+    learning_rate: float = flag()
+    clip_norm: float = flag()
+    momentum: float = flag(default=0.9)
+
+    @classmethod
+    def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
+        steps, rate = cls.pace(strength * math.sqrt(1 - mean_share), _flat(classes))
+        return cls(mean_share=mean_share, steps=steps, learning_rate=rate, clip_norm=_flat(classes))
+
+    @classmethod
+    def pace(cls, strength: float, clip_norm: float) -> tuple[int, float]:
+        """(steps, learning rate). strength: n mu_g."""
+        raise NotImplementedError
+
+    def later(self, mu: float, step_noise: float | None) -> tuple[Release, ...]:
+        sampled = self._sampled((1 - self.mean_share) / self.steps, mu, step_noise)
+        return (Release("gradient", self.steps, sampled, _GRADIENTS),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGDHead(FirstOrder):
+    method: ClassVar[str] = "sgd"
+    what: ClassVar[str] = "gradient descent"
+
+    @classmethod
+    def pace(cls, strength: float, clip_norm: float) -> tuple[int, float]:
+        kappa, steps = min(max((30_000 / strength) ** 0.25, 0.5), 2.5), 40
+        return steps, kappa * 0.1 * strength / (clip_norm * steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamHead(FirstOrder):
+    method: ClassVar[str] = "adam"
+    what: ClassVar[str] = "Adam"
+
+    @classmethod
+    def pace(cls, strength: float, clip_norm: float) -> tuple[int, float]:
+        return 20, min(max(0.1 * (strength / 2_000) ** 0.25, 0.05), 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LambHead(FirstOrder):
+    method: ClassVar[str] = "lamb"
+    what: ClassVar[str] = "LAMB"
+
+    @classmethod
+    def pace(cls, strength: float, clip_norm: float) -> tuple[int, float]:
+        return 20, 0.1
+
+
+HEADS: dict[str, type[LinearSettings]] = {
+    each.method: each
+    for each in (LeastSquares, Newton, FeatureCovarianceHead, Means, SGDHead, AdamHead, LambHead)
+}
+METHODS = tuple(HEADS)
 
 
 def automatic(method: str, d: int) -> str:
     """`method`, or for "auto" the one that suits d features."""
     if method != "auto":
         return method
-    return "fc" if d <= LARGEST_GRAM else "sgd"
+    return FeatureCovarianceHead.method if d <= LARGEST_GRAM else SGDHead.method
 
 
 def weakness(epsilon: float, n: int, classes: int, mu: float) -> str:
@@ -139,8 +332,13 @@ def _event(share: float, mu: float) -> GaussianEvent:
     return GaussianEvent(1 / (mu * math.sqrt(share)) * (1 + 1e-12))
 
 
+def _flat(classes: int) -> float:
+    """The norm of the gradient at W = 0 of a row of norm 1."""
+    return math.sqrt(1 - 1 / classes)
+
+
 def releases_for(
-    recipe: LinearSettings,
+    settings: LinearSettings,
     epsilon: float,
     delta: float,
     mu: float,
@@ -148,47 +346,14 @@ def releases_for(
 ) -> tuple[Release, ...]:
     """The releases that cost (epsilon, delta) together under `relation`; mu: the Gaussian budget of
     the three."""
-    if recipe.sampling == 1.0 or (recipe.steps == 1 and recipe.method == "fc"):
-        return recipe.releases(mu)
+    if settings.exact:
+        return settings.releases(mu)
     sigma = calibration.noise_multiplier(
-        lambda s: tally_of(recipe.releases(mu, s)), epsilon, delta, relation
+        lambda s: tally_of(settings.releases(mu, s)), epsilon, delta, relation
     )
-    return recipe.releases(mu, sigma)
+    return settings.releases(mu, sigma)
 
 
 def linear_rule(method: str, n: int, d: int, classes: int, mu: float) -> LinearSettings:
-    """The recipe for n rows of d features.
-
-    mean_share: the mean of rows of norm 1 is released with noise of norm sqrt(d) / (n mu_m), mu_m =
-    sqrt(mean_share) mu; it gets the share that makes this 0.1, at least 2 % and at most 15 %.
-    learning_rate: a Newton step at W = 0 has L; with many classes the noise in their scores asks
-    for less, as they compete. First-order methods: the noise of all steps adds up to a deviation of
-    about kappa = r C T / ((1 - b) n mu_g) in the score of a row of norm 1; that is held near 1 (see
-    `recipe.rule`). Adam and LAMB scale each number by its own size, noise included, so their rate
-    hardly depends on the budget.
-    """
-    mean_share = min(max(d / (0.1 * n * mu) ** 2, 0.02), 0.15)
-    flat = math.sqrt(1 - 1 / classes)
-    if method == "ls":
-        return LinearSettings(
-            method, mean_share, 0.4 * (1 - mean_share), 1, 1.0, float(classes), flat
-        )
-    if method == "newton":
-        return LinearSettings(method, mean_share, 0.4, 3, 1.0, 1.6 * math.sqrt(classes), flat)
-    if method == "means":
-        return LinearSettings(method, mean_share, 0.0, 1, 1.0, 1.0, flat)
-    if method in FIRST_ORDER:
-        return _first_order(method, mean_share, n * mu * math.sqrt(1 - mean_share), flat)
-    return LinearSettings(method, mean_share, 0.1, 20, 2.0, 2.5 * math.sqrt(classes), flat)
-
-
-def _first_order(
-    method: str, mean_share: float, strength: float, clip_norm: float
-) -> LinearSettings:
-    steps = 40 if method == "sgd" else 20
-    if method != "sgd":
-        rate = 0.1 if method == "lamb" else min(max(0.1 * (strength / 2_000) ** 0.25, 0.05), 0.5)
-        return LinearSettings(method, mean_share, 0.0, steps, 0.0, rate, clip_norm, momentum=0.9)
-    kappa = min(max((30_000 / strength) ** 0.25, 0.5), 2.5)
-    rate = kappa * 0.1 * strength / (clip_norm * steps)
-    return LinearSettings(method, mean_share, 0.0, steps, 0.0, rate, clip_norm, momentum=0.9)
+    """The settings of a method for n rows of d features: `LinearSettings.rule` of its class."""
+    return HEADS[method].rule(n, d, classes, mu)

@@ -1,39 +1,81 @@
 """How DP-SGD is run when the user does not say: published settings, as functions of public facts."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import optax
+from sfumato.core.settings import flag
+from sfumato.privacy import calibration
+from sfumato.privacy.budget import Budget
+from sfumato.privacy.events import Event
+from sfumato.privacy.releases import Release
+from sfumato.solve.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    import optax
 
 
 @dataclass(frozen=True)
 class SGDSettings:
     """batch: expected batch size B. steps: T. views: augmented views per example, 0 for the image
-    as it is. ema: largest decay of the averaged parameters, 0 for none. physical: examples on the
-    device at once. optimizer: sgd, momentum, adam or lamb; momentum is Adam's and LAMB's first
-    decay, too.
+    as it is. ema: largest decay of the averaged parameters, 0 for none. physical_batch_size:
+    examples on the device at once. optimizer: a name of `OPTIMIZERS`; momentum is Adam's and LAMB's
+    first decay, too.
     """
 
-    batch: int
-    steps: int
-    learning_rate: float
-    momentum: float
-    clip_norm: float
-    views: int
-    ema: float
-    physical: int
-    optimizer: str = "sgd"
+    method: ClassVar[str] = "dp-sgd"
+    what: ClassVar[str] = "a network from end to end, or a head on fixed features"
+    needs: ClassVar[str] = "network"
+    model: ClassVar[str] = "cnn"
+    also: ClassVar[tuple[str, ...]] = ("sampler", "truncate", "cycle", "noise_bands")
 
-    def transformation(self) -> optax.GradientTransformation:
+    batch: int = flag()
+    steps: int = flag()
+    learning_rate: float = flag()
+    momentum: float = flag()
+    clip_norm: float = flag()
+    views: int = flag()
+    ema: float = flag()
+    physical_batch_size: int = flag()
+    optimizer: str = flag(default="sgd")
+
+    @classmethod
+    def ruled(cls, budget: Budget) -> "SGDSettings":
+        """What the user left open."""
+        return default_settings(budget.kind, budget.n, budget.epsilon, budget.mu)
+
+    def given(self, asked: dict[str, Any], n: int) -> "SGDSettings":
+        """With what the user gave; the full batch is a batch of everybody."""
+        own = {name: value for name, value in asked.items() if name not in self.also}
+        full = {"batch": n} if asked.get("sampler") == "full" else {}
+        return self.adjusted(**full | own)
+
+    def batch_of(self, n: int) -> int:
+        return self.batch
+
+    def matrices(self, classes: int) -> int:
+        """Of d x d numbers that are held."""
+        return 0
+
+    def paid(self, budget: Budget, sampled: Callable[[float], Event]) -> tuple[Release, ...]:
+        """The gradients, with the least noise that keeps the budget. sampled: noise multiplier ->
+        what the first of them is."""
+
+        def gradient(sigma: float) -> Release:
+            what = "the sum of the clipped gradients of a random batch of training images"
+            return Release("gradient", self.steps, sampled(sigma), what)
+
+        sigma = calibration.noise_multiplier(
+            lambda s: gradient(s).tally, budget.epsilon, budget.delta, budget.relation
+        )
+        return (gradient(sigma),)
+
+    def transformation(self) -> "optax.GradientTransformation":
         """The optimizer, at a constant learning rate. What it does to a released sum is
         post-processing."""
-        if self.optimizer == "adam":
-            return optax.adam(self.learning_rate, b1=self.momentum)
-        if self.optimizer == "lamb":
-            return optax.lamb(self.learning_rate, b1=self.momentum)
-        return optax.sgd(self.learning_rate, self.momentum or None)
+        return OPTIMIZERS[self.optimizer].make(self.learning_rate, self.momentum)
 
     def adjusted(self, **given: Any) -> "SGDSettings":
         """With what the user gave; a learning rate that was left open follows the optimizer.
@@ -46,7 +88,8 @@ class SGDSettings:
         own = self if optimizer == self.optimizer else self._under(optimizer)
         if "batch" in given and "steps" not in given:
             ratio = given["batch"] / own.batch
-            rate = own.learning_rate * (ratio**0.5 if optimizer in _PER_WEIGHT else ratio)
+            root = OPTIMIZERS[optimizer].rate is not None
+            rate = own.learning_rate * (ratio**0.5 if root else ratio)
             own = replace(own, steps=max(1, round(own.steps / ratio)), learning_rate=rate)
         return replace(own, **given)
 
@@ -54,14 +97,13 @@ class SGDSettings:
         """Momentum 0.9 takes ten steps in one, so a tenth of the rate. Adam's and LAMB's steps do
         not depend on the gradient's scale; their rates are customary ones.
         """
-        rate = _PER_WEIGHT.get(
-            optimizer, self.learning_rate * (1 - _MOMENTUM) / (1 - self.momentum)
-        )
+        rate = OPTIMIZERS[optimizer].rate
+        if rate is None:
+            rate = self.learning_rate * (1 - _MOMENTUM) / (1 - self.momentum)
         return replace(self, optimizer=optimizer, momentum=_MOMENTUM, learning_rate=rate)
 
 
 _MOMENTUM = 0.9
-_PER_WEIGHT = {"adam": 1e-3, "lamb": 1e-2}
 
 
 def default_settings(kind: str, n: int, epsilon: float, mu: float) -> SGDSettings:
@@ -92,7 +134,14 @@ def _on_features(n: int, mu: float) -> SGDSettings:
     steps = 292
     rate = min(8 * (1 - momentum) * n * mu / steps, 200.0)
     return SGDSettings(
-        batch, steps, rate, momentum, 0.0016, views=0, ema=0.0, physical=_at_most(2048, batch)
+        batch,
+        steps,
+        rate,
+        momentum,
+        0.0016,
+        views=0,
+        ema=0.0,
+        physical_batch_size=_at_most(2048, batch),
     )
 
 
@@ -108,7 +157,7 @@ def _small(n: int) -> SGDSettings:
         0.1,
         views=0,
         ema=0.999,
-        physical=_at_most(512, batch),
+        physical_batch_size=_at_most(512, batch),
     )
 
 
@@ -123,7 +172,14 @@ def _wide_resnet(n: int, epsilon: float) -> SGDSettings:
     steps = _interpolate(math.log(epsilon), [(math.log(e), t) for e, t in published])
     rate = _interpolate(math.log(epsilon), [(0.0, 2.0), (math.log(2), 4.0)])
     return SGDSettings(
-        _at_most(4096, n // 8), round(steps), rate, 0.0, 1.0, views=16, ema=0.9999, physical=16
+        _at_most(4096, n // 8),
+        round(steps),
+        rate,
+        0.0,
+        1.0,
+        views=16,
+        ema=0.9999,
+        physical_batch_size=16,
     )
 
 
@@ -133,7 +189,7 @@ def _fine_tuning(n: int) -> SGDSettings:
     (Mehta et al. 2022, Sec. 4).
     """
     return SGDSettings(
-        _at_most(16_384, n // 3), 250, 1.0, 0.0, 1.0, views=16, ema=0.9999, physical=16
+        _at_most(16_384, n // 3), 250, 1.0, 0.0, 1.0, views=16, ema=0.9999, physical_batch_size=16
     )
 
 

@@ -16,9 +16,11 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from sfumato.core import typed_json
 from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.core.files import parse_json, write_atomic
 from sfumato.core.trees import leaf_names
+from sfumato.core.typed_json import Damaged
 from sfumato.networks import catalog
 from sfumato.networks.architecture import Shape
 from sfumato.networks.backbone import Backbone
@@ -92,12 +94,12 @@ def facts(raw: RawWeights) -> StatedFacts | None:
             "its content is not what was saved (the digest does not match); fetch or write it again"
         )
     try:
-        given = parse_json(raw.metadata["input"])
-        given |= {"mean": tuple(given["mean"]), "std": tuple(given["std"])}
-        return StatedFacts(
-            raw.metadata["architecture"], Input(**given), tuple(parse_json(raw.metadata["classes"]))
+        given = typed_json.convert(Input, parse_json(raw.metadata["input"]))
+        classes = typed_json.convert(
+            tuple[str, ...], parse_json(raw.metadata["classes"]), "classes"
         )
-    except (KeyError, TypeError, ValueError) as error:
+        return StatedFacts(raw.metadata["architecture"], given, classes)
+    except (KeyError, ValueError, Damaged) as error:
         raise WeightsError(f"its metadata is damaged ({error}); fetch or write it again") from None
 
 

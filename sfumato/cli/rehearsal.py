@@ -2,39 +2,25 @@
 image is needed, no parameter is drawn. `sfumato train --recipe NAME --dry-run`.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jaxtyping import PyTree
-
-from sfumato.clip.handling import handle
-from sfumato.clip.trace import trace_loss
+from sfumato.core import typed_json
 from sfumato.core.checks import large_delta, positive
 from sfumato.data.source import DataInfo
-from sfumato.features import by_name
-from sfumato.networks import catalog, trainable
-from sfumato.networks.image_cost import forward_cost, multiply_adds, outline, parameters
+from sfumato.networks import catalog
 from sfumato.plan import samplers
 from sfumato.plan.config import TrainConfig
-from sfumato.plan.plan import Plan, make_plan
-from sfumato.plan.public_weights import PublicWeights, input_of
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan
+from sfumato.plan.public_facts import PublicWeights
+from sfumato.plan.public_weights import input_of
 from sfumato.plan.recipes import Point, Recipe
 from sfumato.privacy import accountants, renyi
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE
 from sfumato.report import words
-from sfumato.runs.estimate import head_memory
-from sfumato.runs.jobs import loss_of
+from sfumato.runs.cost import Cost, counted
 from sfumato.train.sgd_settings import SGDSettings
-
-FLOAT = 4
-"""Bytes."""
-COPIES = {"sgd": 4, "momentum": 5, "adam": 6, "lamb": 6}
-"""Arrays as large as the trained parameters: these, their average, the sum of gradients, the noisy
-sum; and the optimizer's."""
 
 
 @dataclass(frozen=True)
@@ -49,22 +35,6 @@ class Device:
         positive("device_flops", self.flops)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """forward: multiply-adds of one image. state: bytes of all parameters and their copies. tape:
-    bytes of one view in a step, activations and cotangents that are held until the sum. rows: bytes
-    of all features and their head, on the host. total: floating-point operations of the whole run,
-    each multiply-add two.
-    """
-
-    parameters: int
-    forward: int
-    state: float
-    tape: float
-    rows: float
-    total: float
-
-
 def rehearse(config: TrainConfig, recipe: Recipe, point: Point, device: Device) -> str:
     """The report of the dry run. config: as `recipes.configured` makes it. Raises ArgumentError
     where settings do not fit."""
@@ -77,13 +47,13 @@ def rehearse(config: TrainConfig, recipe: Recipe, point: Point, device: Device) 
         {"train": facts.n, "test": facts.test},
     )
     plan = make_plan(config, info, _public(recipe, config))
-    cost = _of_features(plan) if plan.features else _of_network(plan)
+    cost = counted(plan)
     published = "not stated here" if point.accuracy is None else f"{point.accuracy:g} %"
     lines = [
         ("recipe", f"{recipe.name}: {recipe.title}"),
         (
             "published",
-            f"test accuracy {published} at epsilon {point.epsilon:g}, delta {recipe.published_delta:g}",
+            f"test accuracy {published} at epsilon {point.epsilon:g}, delta {recipe.delta_as_published:g}",
         ),
         ("source", f"{recipe.paper}; {recipe.source}"),
     ]
@@ -103,13 +73,13 @@ def _public(recipe: Recipe, config: TrainConfig) -> PublicWeights | None:
         return None
     model = catalog.find(config.method.model)
     own = input_of(model.name, config.method.size, None) or model.input
-    return PublicWeights(f"learned from {recipe.weights}", "0" * 64, model.name, own)
+    return PublicWeights(f"learned from {recipe.weights.learned_from}", "0" * 64, model.name, own)
 
 
 def _caveats(recipe: Recipe) -> list[tuple[str, str]]:
     found = []
     if recipe.weights is not None:
-        found.append(("weights", f"learned from {recipe.weights}"))
+        found.append(("weights", f"learned from {recipe.weights.learned_from}"))
     if recipe.recalled:
         found.append(
             (
@@ -158,7 +128,7 @@ def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
             )
         )
         if point.noise_multiplier is not None:
-            events, at = release.with_noise(point.noise_multiplier).tally, recipe.published_delta
+            events, at = release.with_noise(point.noise_multiplier).tally, recipe.delta_as_published
             found = f"{accountants.epsilon(events, at):.3f} by {_exact(plan)}, {renyi.epsilon(events, at):.3f} by Rényi"
             lines.append(
                 (
@@ -175,69 +145,13 @@ def _exact(plan: Plan) -> str:
     return accountants.describe(plan.tally, plan.delta, plan.relation).split()[0]
 
 
-def _of_features(plan: Plan) -> Cost:
-    """Every image once through the frozen network; then steps over n rows of d features, of which a
-    gradient takes two products with the weights, and one matrix of second moments.
-    """
-    assert plan.features is not None and plan.input is not None
-    shape = plan.input.shape(plan.shape)
-    network = outline(catalog.find(plan.model), shape, len(plan.classes))
-    size, forward = parameters(network), forward_cost(network, shape)
-    steps = sum(each.count for each in plan.releases if each.name in ("gradient", "quadratic"))
-    head = plan.n * plan.features * (2 * len(plan.classes) * steps + plan.features)
-    images = plan.n + plan.n_test
-    rows = FLOAT * images * plan.features + head_memory(plan)
-    return Cost(size, forward, FLOAT * size, 0.0, rows, 2.0 * (forward * images + head))
-
-
-def _of_network(plan: Plan) -> Cost:
-    settings = plan.settings
-    assert isinstance(settings, SGDSettings)
-    own = plan.input or catalog.find(plan.model).input
-    trained, frozen, static = _parts(plan)
-    views = max(1, settings.views)
-    one = (jax.ShapeDtypeStruct((1, *plan.shape), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
-
-    def loss(params: PyTree, example: tuple[PyTree, Any]) -> Any:
-        rest, images = example
-        return loss_of(eqx.combine(rest, static), own)(params, images)
-
-    step = multiply_adds(jax.grad(loss), trained, (frozen, one))
-    clipping = handle(trace_loss(loss, trained, (frozen, one)))
-    tape = sum(clipping.sizes(path).tape for path in clipping.sites)
-    size, rest = parameters(trained), parameters(frozen)
-    images = settings.steps * plan.sampler.expected_batch_size * views
-    return Cost(
-        size + rest,
-        multiply_adds(loss, trained, (frozen, one)),
-        FLOAT * (rest + COPIES[settings.optimizer] * size),
-        FLOAT * tape,
-        0.0,
-        2.0 * step * images,
-    )
-
-
-def _parts(plan: Plan) -> tuple[PyTree, PyTree, PyTree]:
-    """(trained, frozen, static), arrays as shapes."""
-
-    def make(key: Any) -> tuple[PyTree, PyTree]:
-        network = by_name.network(
-            plan.model, plan.shape, len(plan.classes), key, plan.input
-        ).network
-        return eqx.partition(*trainable.select(network, plan.trains or "all", key))
-
-    trained, rest = eqx.filter_eval_shape(make, jax.random.key(0))
-    frozen, static = eqx.partition(rest, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-    return trained, frozen, static
-
-
 def _sizes(plan: Plan, cost: Cost) -> list[tuple[str, str]]:
     shape = (plan.input or catalog.find(plan.model).input).shape(plan.shape)
     trained = plan.trains or ("head" if plan.features else "all")
     settings = [
         f"{name} {value if isinstance(value, str) else format(value, 'g')}"
-        for name, value in asdict(plan.settings).items()
-        if name != "physical"
+        for name, value in typed_json.plain(plan.settings).items()
+        if name != "physical_batch_size"
     ]
     return [
         (

@@ -1,4 +1,6 @@
-"""How long a run will take and how much memory: its own code, timed on images of random pixels."""
+"""What a run will take before it is begun: measured here (its own code, timed on images of random
+pixels), or counted from the plan alone, for a machine that is not here.
+"""
 
 import math
 import time
@@ -6,20 +8,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
+from sfumato.clip.handling import handle
 from sfumato.clip.microbatch import free_memory, program_memory
+from sfumato.clip.trace import trace_loss
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import Source
+from sfumato.features import by_name
 from sfumato.features.extraction import CHUNK
+from sfumato.networks import catalog, trainable
+from sfumato.networks.image_cost import forward_cost, multiply_adds, outline, parameters
 from sfumato.noise import NOISES
 from sfumato.plan.plan import Plan
 from sfumato.plan.unit_batches import grouped
-from sfumato.runs.jobs import Job, build
+from sfumato.runs.jobs import Job, build, loss_of
 from sfumato.runs.progress import EpsilonMeter, Quiet
 from sfumato.runs.training import CURVE_POINTS
 from sfumato.sampling.samplers import FullBatch, Sampler
+from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.solve.statistics import CHUNK as ROWS
 from sfumato.train.feed import physical_batches
 from sfumato.train.loop import State
@@ -94,19 +106,8 @@ def head_memory(plan: Plan) -> float:
     or the confusion of the test rows.
     """
     c, d = len(plan.classes), plan.parameters / len(plan.classes)
-    together = getattr(plan.settings, "physical", ROWS)
-    matrices = (
-        d
-        * d
-        * (
-            1
-            if plan.method not in ("ls", "newton") or not getattr(plan.settings, "per_class", False)
-            else c + 1
-        )
-    )
-    curved = (
-        0.0 if plan.method in ("sgd", "adam", "lamb", "means", "dp-sgd") else 4.0 * 4 * matrices
-    )
+    together = getattr(plan.settings, "physical_batch_size", ROWS)
+    curved = 4.0 * 4 * d * d * plan.settings.matrices(c)
     evaluation = CELL * c * c if plan.n_test + plan.n_validation else 0.0
     return (
         4.0 * 8 * plan.parameters
@@ -121,7 +122,7 @@ def _network(plan: Plan) -> Estimate:
     settings, most = plan.settings, plan.images_per_unit or 1
     assert isinstance(settings, SGDSettings)
     source, shown = (
-        _random_images(plan, settings.physical * most),
+        _random_images(plan, settings.physical_batch_size * most),
         _random_images(replace(plan, images_per_unit=None), SHOWN),
     )
     everybody = FullBatch(plan.sampler.steps, source.examples)
@@ -132,8 +133,8 @@ def _network(plan: Plan) -> Estimate:
     needed = _step_memory(job.procedure, state)
     if needed > free_memory():
         raise ArgumentError(
-            "physical",
-            settings.physical,
+            "physical_batch_size",
+            settings.physical_batch_size,
             f"so many examples at once need {needed / 1e9:.1f} GB, of which "
             f"{free_memory() / 1e9:.1f} GB are free; take fewer",
         )
@@ -185,7 +186,6 @@ def _epsilons(plan: Plan) -> float:
 
 def _step_memory(procedure: Any, state: dict[str, Any]) -> float:
     """Bytes of the compiled gradient of one physical batch."""
-    import jax
 
     def clipped_sum(arrays: Any, examples: Any, mask: Any) -> Any:
         params, constants = arrays
@@ -211,10 +211,93 @@ def _timed(call: Callable[[], Any]) -> tuple[float, float]:
 
 
 def _leaves(tree: object) -> list[Any]:
-    import jax
-
     return jax.tree.leaves(tree)
 
 
 def _key() -> SecretKey:
     return SecretKey.from_insecure_seed(0)
+
+
+# -- counted, for a machine that is not here
+
+FLOAT = 4
+"""Bytes."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counted. forward: multiply-adds of one image. state: bytes of all parameters and their copies. tape:
+    bytes of one view in a step, activations and cotangents that are held until the sum. rows: bytes
+    of all features and their head, on the host. total: floating-point operations of the whole run, each
+    multiply-add two.
+    """
+
+    parameters: int
+    forward: int
+    state: float
+    tape: float
+    rows: float
+    total: float
+
+
+def counted(plan: Plan) -> Cost:
+    """From the plan alone: no image is needed, no parameter is drawn."""
+    return _of_features(plan) if plan.features else _of_network(plan)
+
+
+def _of_features(plan: Plan) -> Cost:
+    """Every image once through the frozen network; then steps over n rows of d features, of which a
+    gradient takes two products with the weights, and one matrix of second moments.
+    """
+    assert plan.features is not None and plan.input is not None
+    shape = plan.input.shape(plan.shape)
+    network = outline(catalog.find(plan.model), shape, len(plan.classes))
+    size, forward = parameters(network), forward_cost(network, shape)
+    steps = sum(each.count for each in plan.releases if each.name in ("gradient", "quadratic"))
+    head = plan.n * plan.features * (2 * len(plan.classes) * steps + plan.features)
+    images = plan.n + plan.n_test
+    rows = FLOAT * images * plan.features + head_memory(plan)
+    return Cost(size, forward, FLOAT * size, 0.0, rows, 2.0 * (forward * images + head))
+
+
+def _of_network(plan: Plan) -> Cost:
+    settings = plan.settings
+    assert isinstance(settings, SGDSettings)
+    own = plan.input or catalog.find(plan.model).input
+    trained, frozen, static = _pieces(plan)
+    views = max(1, settings.views)
+    one = (jax.ShapeDtypeStruct((1, *plan.shape), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
+
+    def loss(params: PyTree, example: tuple[PyTree, Any]) -> Any:
+        rest, images = example
+        return loss_of(eqx.combine(rest, static), own)(params, images)
+
+    step = multiply_adds(jax.grad(loss), trained, (frozen, one))
+    clipping = handle(trace_loss(loss, trained, (frozen, one)))
+    tape = sum(clipping.sizes(path).tape for path in clipping.sites)
+    size, rest = parameters(trained), parameters(frozen)
+    copies = 4 + OPTIMIZERS[settings.optimizer].copies
+    # The trained parameters, their average, the sum of gradients, the noisy sum, and the optimizer's.
+    images = settings.steps * plan.sampler.expected_batch_size * views
+    return Cost(
+        size + rest,
+        multiply_adds(loss, trained, (frozen, one)),
+        FLOAT * (rest + copies * size),
+        FLOAT * tape,
+        0.0,
+        2.0 * step * images,
+    )
+
+
+def _pieces(plan: Plan) -> tuple[PyTree, PyTree, PyTree]:
+    """(trained, frozen, static), arrays as shapes."""
+
+    def make(key: Any) -> tuple[PyTree, PyTree]:
+        network = by_name.network(
+            plan.model, plan.shape, len(plan.classes), key, plan.input
+        ).network
+        return eqx.partition(*trainable.select(network, plan.trains or "all", key))
+
+    trained, rest = eqx.filter_eval_shape(make, jax.random.key(0))
+    frozen, static = eqx.partition(rest, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    return trained, frozen, static

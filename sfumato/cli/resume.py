@@ -1,0 +1,26 @@
+"""`sfumato resume`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from sfumato.plan.config import Log, read_config
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Continue a run that was stopped; its result is that of the uninterrupted run, bit for bit."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's directory."""
+    log: Log | None = None
+    """bar, json or quiet [as the run was started]."""
+
+    def __call__(self) -> None:
+        from sfumato.cli import printing
+        from sfumato.runs import training
+
+        directory = training.resume(self.run, self.log)
+        log = self.log or read_config(directory.file("config.json")).run.log
+        printing.print_result(directory, log)
