@@ -508,8 +508,8 @@ MUTATIONS = (
     bug(
         "a cycle counts the average of its groups",
         "privacy.relations:simplified",
-        "max(groups.get(key, 0), count)  # the busiest group",
-        "groups.get(key, 0) + count / cycle",
+        "max(turns.values())",
+        "sum(turns.values()) / first.turns",
         "test_relations.py::test_a_cycle_costs_what_its_busiest_group_does",
         "assert|count",
     ),
@@ -523,9 +523,9 @@ MUTATIONS = (
     ),
     bug(
         "a plan that counts all of a cycle in its first group",
-        "privacy.releases:Release.event_at",
-        "(self.event.phase + k) % self.event.cycle",
-        "self.event.phase",
+        "privacy.events:CyclicPoissonEvent.at",
+        "(self.phase + k) % self.cycle",
+        "self.phase",
         f"{AS_SAMPLED}[4-cyclic]",
         "assert",
     ),

@@ -19,7 +19,7 @@ from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian
 from sfumato.privacy import accountants
 from sfumato.privacy.calibration import gaussian_mu_for, noise_multiplier
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, noise_of
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE, REPLACE_ONE, ZERO_OUT
 from sfumato.privacy.releases import Release
 from sfumato.sampling.samplers import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson
@@ -54,7 +54,7 @@ def trainer(claim, **change):
         "params": {"w": np.zeros((D, C), np.float32), "b": np.zeros(C, np.float32)},
         "clipped": clipped_grad(entropy, 0.5, normalized=True),
         "sampler": Poisson(event.rate, steps, N) if sampled else FullBatch(steps, N),
-        "noise": Gaussian(noise_of(event)),
+        "noise": Gaussian(event.noise_multiplier),
         "optimizer": optax.sgd(0.5),
         "fetch": lambda indices, step: (ROWS[indices], LABELS[indices]),
         "physical": 64,

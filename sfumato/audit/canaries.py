@@ -33,8 +33,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import BandedGaussian, Promised
 from sfumato.noise.banded import value_of
-from sfumato.privacy import events
-from sfumato.privacy.events import CyclicPoissonEvent, Event
+from sfumato.privacy.events import Event
 from sfumato.sampling.samplers import moved
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import State
@@ -128,10 +127,7 @@ class Canaries:
 
     def _may_take_part(self, step: int) -> Bool[np.ndarray, " m"] | bool:
         """Which canaries have their turn."""
-        event = self.event(step)
-        if not isinstance(event, CyclicPoissonEvent):
-            return True
-        return (self.images + np.arange(self.canaries)) % event.cycle == event.phase
+        return self.event(step).concerns(self.images + np.arange(self.canaries))
 
 
 def matched(
@@ -220,8 +216,10 @@ def log_likelihood_ratio(
     """Of a release with the canary against one without; seen: its own number in units of the
     sensitivity, of mean `length` if the canary is there, and of variance length sigma^2.
     """
-    rate, ratio = events.rate_of(event), (seen - length / 2) / events.noise_of(event) ** 2
-    return ratio if rate in (None, 1) else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
+    rate, ratio = event.rate, (seen - length / 2) / event.noise_multiplier**2
+    return (
+        ratio if rate is None or rate == 1 else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
+    )
 
 
 def whitebox(

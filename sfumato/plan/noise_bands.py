@@ -13,7 +13,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.noise import BandedGaussian, Gaussian
 from sfumato.noise.banded import error_of_sums, square_root_bands
 from sfumato.plan.config import MethodConfig
-from sfumato.privacy import calibration, events
+from sfumato.privacy import calibration
 from sfumato.privacy.events import BandedGaussianEvent, GaussianEvent, Inner
 from sfumato.privacy.relations import Relation
 from sfumato.privacy.releases import Release
@@ -23,7 +23,7 @@ from sfumato.train.sgd_settings import SGDSettings
 
 def mechanism(noise: str, releases: Iterable[Release]) -> str:
     """What `--noise` and `--noise-bands` add, in words before "noise"."""
-    if any(events.bands_of(each.event) > 1 for each in releases):
+    if any(each.event.bands > 1 for each in releases):
         return "correlated Gaussian"
     return {"gaussian": "Gaussian", "lattice": "discrete Gaussian"}[noise]
 
@@ -58,7 +58,7 @@ def event_of(config: MethodConfig) -> Callable[[float], Inner]:
 
 def noise(release: Release, settings: SGDSettings) -> Gaussian | BandedGaussian:
     """What keeps the promise of the gradient's release."""
-    bands = events.bands_of(release.event)
+    bands = release.event.bands
     if bands == 1:
         return Gaussian(release.noise_multiplier)
     return BandedGaussian(release.noise_multiplier, coefficients(bands, settings))
@@ -77,7 +77,7 @@ def describe(
     promise: tuple[float, float, Relation],
 ) -> str:
     """For the terminal, on one line."""
-    bands = events.bands_of(release.event)
+    bands = release.event.bands
     if bands == 1:
         return "independent in every step"
     ratio = error_ratio(release, settings, sampler, promise)
@@ -102,7 +102,7 @@ def error_ratio(
     sigma = calibration.noise_multiplier(
         lambda s: {plain.event(GaussianEvent(s)): plain.steps}, epsilon, delta, relation
     )
-    momentum, bands = _momentum(settings), events.bands_of(release.event)
+    momentum, bands = _momentum(settings), release.event.bands
     own = error_of_sums(coefficients(bands, settings), sampler.steps, momentum)
     return (
         release.noise_multiplier

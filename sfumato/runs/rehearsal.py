@@ -23,7 +23,6 @@ from sfumato.plan.plan import Plan, make_plan
 from sfumato.plan.public_weights import PublicWeights, input_of
 from sfumato.plan.recipes import Point, Recipe
 from sfumato.privacy import accountants, renyi
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE
 from sfumato.report import words
 from sfumato.runs.jobs import loss_of
@@ -136,9 +135,7 @@ def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
     spends = f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}"
     if problem := large_delta(delta, plan.n):
         lines.append(("warning", problem))
-    if plan.relation != ADD_OR_REMOVE or not all(
-        isinstance(each, GaussianEvent | PoissonSampledEvent) for each in plan.tally
-    ):
+    if plan.relation != ADD_OR_REMOVE or not all(each.in_papers for each in plan.tally):
         return [
             *lines,
             ("privacy", f"{spends}, {plan.relation}; the papers' accountant is for other releases"),
