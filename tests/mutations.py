@@ -110,7 +110,7 @@ GAUSSIAN, DRAW = (
     "noise.gaussian:unit_noise",
     'key.stream("noise", name).standard_normal(leaf.shape)',
 )
-POISSON = "sampling.samplers:Poisson.indices"
+POISSON = "sampling.poisson:Poisson.indices"
 FORK = "test_noise_fork.py::test_two_copies_that_round_differently_have_independent_noise"
 NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_event_claims"
 SAMPLER_LAW = "test_sampling_noise.py::test_poisson_batches_follow_the_poisson_law[40-0.2-2000]"
@@ -130,8 +130,8 @@ MUTATIONS = (
     bug(
         "noise for the mean added to the sum (scaled by the batch size)",
         "train.dpsgd:DPSGD.mechanism",
-        ")\n    return self.noise",
-        ")\n    return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)",
+        "return self.noise.at(step, lambda each: release_name(self, each))",
+        "return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)",
         BY_HAND,
         "close",
     ),
@@ -459,7 +459,7 @@ MUTATIONS = (
     bug(
         "shuffled epochs accounted as Poisson",
         POISSON,
-        "size = int(stream.binomial(self.n, self.rate))\n    return _subset(stream, self.n, size)",
+        "size = int(stream.binomial(self.examples, self.q))\n    return subset(stream, self.examples, size)",
         "size = max(1, round(self.rate * self.n))\n    epoch, place = divmod(step, self.n // size)\n"
         "    return np.sort(key.stream('epoch', epoch).permutation(self.n)[place * size : (place + 1) * size])",
         SAMPLER_LAW,
@@ -468,32 +468,32 @@ MUTATIONS = (
     bug(
         "truncation that is not accounted",
         POISSON,
-        "_subset(stream, self.n, size)",
-        "_subset(stream, self.n, min(size, round(1.2 * self.rate * self.n)))",
+        "subset(stream, self.examples, size)",
+        "subset(stream, self.n, min(size, round(1.2 * self.rate * self.n)))",
         SAMPLER_LAW,
         "not binomial",
     ),
     bug(
         "a truncated sampler that claims to be Poisson",
-        "sampling.samplers:TruncatedPoisson.event",
-        "if self.maximum >= self.n:",
+        "sampling.truncated:TruncatedPoisson.event",
+        "if maximum >= self.examples:",
         "if True:",
         "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]",
         "another law|excludes",
     ),
     bug(
         "a batch of fixed size that claims to be Poisson",
-        "sampling.samplers:FixedSize.event",
-        "FixedSizeEvent(self.size, self.n,",
-        "PoissonSampledEvent(self.size / self.n,",
+        "sampling.fixed:WithoutReplacement.event",
+        "FixedSizeEvent(self.batch_size, self.examples,",
+        "__import__('sfumato.privacy.events', fromlist=['x']).PoissonSampledEvent(self.batch_size / self.examples,",
         "test_samplers.py::test_batches_follow_the_law_of_their_event[fixed size-4]",
         "another law",
     ),
     bug(
         "truncation keeps the first examples",
-        "sampling.samplers:TruncatedPoisson.indices",
-        "size = min(int(stream.binomial(self.n, self.rate)), self.maximum)\n    return _subset(stream, self.n, size)",
-        "return _subset(stream, self.n, int(stream.binomial(self.n, self.rate)))[:self.maximum]",
+        "sampling.truncated:TruncatedPoisson.indices",
+        "size = min(int(stream.binomial(self.examples, self.q)), self._known('maximum'))\n    return subset(stream, self.examples, size)",
+        "return subset(stream, self.n, int(stream.binomial(self.n, self.rate)))[:self.maximum]",
         "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]",
         "another law",
     ),
@@ -517,7 +517,7 @@ MUTATIONS = (
         "a plan that leaves truncation out of its price",
         "plan.budget:_sgd",
         "chosen.event(event(sigma))",
-        "Poisson(chosen.rate, chosen.steps, chosen.n).event(GaussianEvent(sigma))",
+        "__import__('sfumato.sampling', fromlist=['x']).Poisson(chosen.q, chosen.steps, chosen.n).event(GaussianEvent(sigma))",
         f"{END_TO_END}[truncated-add-or-remove-one]",
         "epsilon_max|assert",
     ),
@@ -563,15 +563,15 @@ MUTATIONS = (
     ),
     bug(
         "a batch of fixed size where an example may be removed",
-        "plan.samplers:choose",
-        "relation == ADD_OR_REMOVE",
+        "sampling.fixed:WithoutReplacement.asked_for",
+        "asked.relation == ADD_OR_REMOVE",
         "False",
         "test_run_samplers.py::test_the_python_face_refuses_alike",
         "DID NOT RAISE",
     ),
     bug(
         "batches with replacement",
-        "sampling.samplers:_subset",
+        "sampling.base:subset",
         "replace=False, shuffle=False",
         "replace=True",
         SAMPLER_LAW,
@@ -587,9 +587,9 @@ MUTATIONS = (
     ),
     bug(
         "half the sampling rate is claimed",
-        "sampling.samplers:Poisson.event",
-        "PoissonSampledEvent(self.rate,",
-        "PoissonSampledEvent(self.rate / 2,",
+        "sampling.poisson:Poisson.event",
+        "PoissonSampledEvent(self.q,",
+        "PoissonSampledEvent(self.q / 2,",
         "test_sampling_noise.py::test_samplers_claim_the_event_of_their_law_and_divide_by_public_constants",
         "assert",
     ),
@@ -738,8 +738,8 @@ MUTATIONS = (
     bug(
         "the lattice is stated and Gaussian noise is drawn",
         "runs.training:_fit",
-        "NOISES[config.privacy.noise]",
-        "NOISES['gaussian']",
+        "NOISES[config.privacy.noise].keeping",
+        "NOISES['gaussian'].keeping",
         "test_noise.py::test_a_run_on_the_lattice_from_the_command_line",
         "another mechanism",
     ),

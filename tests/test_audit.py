@@ -22,7 +22,7 @@ from sfumato.privacy.calibration import gaussian_mu_for, noise_multiplier
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE, REPLACE_ONE, ZERO_OUT
 from sfumato.privacy.releases import Release
-from sfumato.sampling.samplers import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson
+from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, TruncatedPoisson, WithoutReplacement
 from sfumato.train.dpsgd import DPSGD
 
 N, D, C, DELTA = 40, 40, 10, 1e-5
@@ -178,7 +178,7 @@ def test_control_batches_that_are_twice_as_likely_are_found():
 SAMPLED = {
     "truncated": TruncatedPoisson(0.25, 6, N, 16),
     "cyclic": CyclicPoisson(0.5, 6, N, 3),
-    "fixed": FixedSize(10, 6, N),
+    "fixed": WithoutReplacement(10, 6, N),
 }
 
 

@@ -31,10 +31,9 @@ from sfumato.audit.verdicts import by_clopper_pearson, by_family, by_one_run
 from sfumato.clip import BoundedSum, ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import BandedGaussian, Promised
+from sfumato.noise import BandedGaussian, Mechanism
 from sfumato.noise.banded import value_of
 from sfumato.privacy.events import Event
-from sfumato.sampling.samplers import moved
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import State
 
@@ -89,7 +88,7 @@ class Canaries:
     def event(self, step: int) -> Event:
         return self._inner.event(step)
 
-    def mechanism(self, step: int) -> Promised:
+    def mechanism(self, step: int) -> Mechanism:
         return self._inner.mechanism(step)
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
@@ -178,7 +177,7 @@ def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> 
     physical = max(
         1, min(trainer.physical if images else 4096, _MOST_FLOATS // size, images + len(slots))
     )
-    sampler = moved(trainer.sampler, images + len(slots))
+    sampler = trainer.sampler.moved(images + len(slots))
     return replace(
         trainer,
         clipped=replace(clipped, loss=canary_loss),

@@ -7,6 +7,7 @@ import shlex
 import sys
 
 from sfumato.cli.parser import parse
+from sfumato.core import plugins
 from sfumato.core.errors import SfumatoError
 
 
@@ -17,7 +18,9 @@ def main(arguments: list[str] | None = None) -> None:
     # (docs/features.md). It is read when numpy is first imported.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     try:
-        parse(sys.argv[1:] if arguments is None else arguments)()
+        command = parse(sys.argv[1:] if arguments is None else arguments)
+        _import_trusted(getattr(command, "trust", ()))
+        command()
     except SfumatoError as error:
         print(f"sfumato: {error}", file=sys.stderr)
         sys.exit(2)
@@ -42,6 +45,13 @@ def main(arguments: list[str] | None = None) -> None:
         )
         print(f"sfumato: stopped; {way_on}", file=sys.stderr)
         sys.exit(130)
+
+
+def _import_trusted(names: tuple[str, ...]) -> None:
+    """Events and samplers from outside are known from when their module is imported."""
+    plugins.allow(*names)
+    for name in names:
+        plugins.find("trust", name)
 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

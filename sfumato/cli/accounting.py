@@ -17,7 +17,7 @@ from sfumato.privacy.events import GaussianEvent, Tally
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.relations import Relation
 from sfumato.privacy.risks import risks
-from sfumato.sampling.samplers import Poisson
+from sfumato.sampling import Poisson
 
 
 def calibrate(epsilon: float, delta: float | None, n: int, batch: int, steps: int) -> str:
@@ -28,7 +28,7 @@ def calibrate(epsilon: float, delta: float | None, n: int, batch: int, steps: in
     spent = accountants.epsilon(_tally(sampler, sigma), delta)
     return (
         f"noise multiplier {sigma:.6g}   (epsilon {spent:.6g} <= {epsilon:g} at delta {delta:g}; n={n}, "
-        f"q={sampler.rate:.6g}, {steps} steps; {accountants.describe(_tally(sampler, sigma), delta)}){_warned(delta, n)}"
+        f"q={sampler.q:.6g}, {steps} steps; {accountants.describe(_tally(sampler, sigma), delta)}){_warned(delta, n)}"
     )
 
 

@@ -10,7 +10,8 @@ from sfumato.core import files
 from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError, DataError, RunError, on_one_line
 from sfumato.data.listing import left_out_words
-from sfumato.plan import noise_bands, recipes, samplers
+from sfumato.noise.banded import worth
+from sfumato.plan import recipes
 from sfumato.plan.config import FeaturesConfig, Log, Published, TrainConfig
 from sfumato.plan.plan import Plan
 from sfumato.plan.recipes import Recipe
@@ -220,13 +221,16 @@ def _print_plan(plan: Plan, guess: Estimate | None, as_json: bool) -> None:
             "privacy",
             f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, {neighbor}",
         ),
-        ("sampler", samplers.describe(plan.sampler)),
+        ("sampler", plan.sampler.words),
         *(
             [
                 (
                     "noise",
-                    noise_bands.describe(
-                        plan.releases[0], plan.settings, plan.sampler, plan.promise
+                    worth(
+                        plan.releases[0].event,
+                        plan.settings.momentum_of_sums,
+                        plan.sampler,
+                        plan.promise,
                     ),
                 )
             ]

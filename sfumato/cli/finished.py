@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from sfumato.cli.trust import Trust
 from sfumato.plan.config import Log
 
 
@@ -22,6 +23,9 @@ class Evaluate:
     data_dir: Path | None = None
     split: Literal["test", "validation"] = "test"
     """Of the run's own data set."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import evaluating
@@ -42,6 +46,9 @@ class Predict:
     """Print one JSON object per image or row, with all probabilities."""
     out: Path | None = None
     """Write a .csv table with all probabilities instead of printing."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import predicting
@@ -57,6 +64,9 @@ class Report:
     with_audit: bool = False
     """Also show what `sfumato audit` measured on the private images. No epsilon covers it: such a
     report is for you alone."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import commands
@@ -82,6 +92,9 @@ class Audit:
     seed: int | None = None
     """Fixes the attack's coins and its trainings' noise [the operating system's entropy]."""
     log: Log = "bar"
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import commands
@@ -119,6 +132,9 @@ class Account:
     steps: int | None = None
     delta: float | None = None
     """[the ledger's own, or the largest power of ten that is at most 1/(10 n) and 1e-5]"""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import accounting

@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
     DataConfig,
@@ -115,6 +116,7 @@ class Fit:
     def __call__(self) -> None:
         from sfumato.cli import commands
 
+        plugins.allow(self.privacy.noise)
         method = MethodConfig(
             self.method,
             "rows",

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from sfumato.cli.trust import Trust
+from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
     DataConfig,
@@ -42,6 +44,7 @@ class Train:
     def __call__(self) -> None:
         from sfumato.cli import commands
 
+        plugins.allow(self.method.sampler, self.privacy.noise)
         published = None
         if self.recipe is not None:
             published = Published(self.recipe, self.scale, self.device_memory, self.device_flops)
@@ -58,6 +61,9 @@ class Resume:
     run: tyro.conf.Positional[Path]
     log: Log | None = None
     """bar, json or quiet [as the run was started]."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import commands

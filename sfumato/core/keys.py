@@ -21,15 +21,14 @@ import hashlib
 import os
 import secrets
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core import generators
+from sfumato.core.errors import RunError
 from sfumato.core.files import sync_directory, write_all, write_new
 
 Name = str | int | np.integer
-Rng = Literal["philox", "chacha"]
 
 
 def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
@@ -43,24 +42,12 @@ def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
     return digest.digest()
 
 
-def _generator(master: bytes, name: tuple[Name, ...], rng: Rng = "philox") -> np.random.Generator:
-    if rng == "chacha":
-        return np.random.Generator(
-            _chacha()(key=int.from_bytes(_derive(master, name, 32), "big"), rounds=20)
-        )
-    return np.random.Generator(
-        np.random.Philox(key=int.from_bytes(_derive(master, name, 16), "big"))
-    )
-
-
-def _chacha() -> Any:
-    try:
-        from randomgen import ChaCha
-    except ImportError:
-        raise ArgumentError(
-            "noise_rng", "chacha", "needs the package randomgen: pip install 'sfumato[chacha]'"
-        ) from None
-    return ChaCha
+def _generator(
+    master: bytes, name: tuple[Name, ...], rng: str = generators.DEFAULT
+) -> np.random.Generator:
+    made = generators.find(rng)
+    key = int.from_bytes(_derive(master, name, made.key_bytes), "big")
+    return np.random.Generator(made.make(key))
 
 
 class SecretKey:
@@ -71,10 +58,10 @@ class SecretKey:
         master: bytes,
         insecure: bool = False,
         prefix: tuple[Name, ...] = (),
-        rng: Rng = "philox",
+        rng: str = generators.DEFAULT,
     ):
         self._master = master
-        self.rng: Rng = rng
+        self.rng = rng
         self._prefix = prefix
         self.insecure = insecure
 
@@ -103,11 +90,10 @@ class SecretKey:
         """From under which it is seen."""
         return self._prefix
 
-    def using(self, rng: Rng) -> "SecretKey":
-        """The same secret, its streams drawn by another generator. Raises ArgumentError if that is
-        not installed."""
-        if rng == "chacha":
-            _chacha()
+    def using(self, rng: str) -> "SecretKey":
+        """The same secret, its streams drawn by another of `generators.GENERATORS`. Raises
+        ArgumentError if that is not installed."""
+        generators.find(rng).make(0)
         return SecretKey(self._master, self.insecure, self._prefix, rng)
 
     def stream(self, *name: Name) -> np.random.Generator:

@@ -4,13 +4,14 @@ sampler."""
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from sfumato.noise.banded import step_event
 from sfumato.plan import noise_bands, samplers
 from sfumato.plan.config import MethodConfig, refuse
 from sfumato.privacy import calibration
 from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.relations import Relation
 from sfumato.privacy.releases import Release
-from sfumato.sampling.samplers import FullBatch, Poisson, Sampler
+from sfumato.sampling import SAMPLERS, FullBatch, Sampler
 from sfumato.solve.covariance_settings import CovarianceSettings, rule
 from sfumato.solve.linear_settings import ADJUSTABLE, LinearSettings, linear_rule, releases_for
 from sfumato.solve.linear_settings import METHODS as LINEAR
@@ -71,7 +72,7 @@ def _linear(config: MethodConfig, budget: Budget) -> Made:
     recipe = linear_rule(method, budget.n, budget.d + 1, budget.classes, budget.mu)
     batch, steps = given.pop("batch", budget.n), given.get("steps", recipe.steps)
     chosen = samplers.choose(config, batch, steps, budget.n, budget.relation)
-    recipe = replace(recipe, sampling=chosen.rate if isinstance(chosen, Poisson) else 1.0, **given)
+    recipe = replace(recipe, sampling=chosen.q, **given)
     return (
         recipe,
         releases_for(recipe, budget.epsilon, budget.delta, budget.mu, budget.relation),
@@ -108,9 +109,10 @@ def _covariance(config: MethodConfig, budget: Budget) -> Made:
 
 
 def _sgd(config: MethodConfig, budget: Budget) -> Made:
-    n, epsilon, event = budget.n, budget.epsilon, noise_bands.event_of(config)
+    n, epsilon, event = budget.n, budget.epsilon, step_event(config.noise_bands)
     config = noise_bands.with_groups(config)
-    given = {"batch": n} if config.sampler == "full" else {}
+    whole = config.sampler is not None and not SAMPLERS[config.sampler].secret
+    given = {"batch": n} if whole else {}
     given |= {name: value for name in SGD_ONLY if (value := getattr(config, name)) is not None}
     settings = default_settings(budget.kind, n, epsilon, budget.mu).adjusted(**given)
     chosen = samplers.choose(config, settings.batch, settings.steps, n, budget.relation)

@@ -4,16 +4,20 @@ NumPy."""
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+import tyro
+
+from sfumato.core import generators
 from sfumato.core.checks import choice, fraction, positive, probability, whole
 from sfumato.core.errors import ArgumentError, RunError
-from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, Relation
+from sfumato.noise import DEFAULT, NOISES
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, Relation
+from sfumato.sampling import SAMPLERS
 
 METHODS = ("auto", "dp-fc", "dp-sgd", "fc", "ls", "newton", "sgd", "adam", "lamb", "means")
 OPTIMIZERS = ("sgd", "momentum", "adam", "lamb")
 Log = Literal["bar", "json", "quiet"]
-SamplerName = Literal["poisson", "full", "truncated", "cyclic", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -110,17 +114,13 @@ class PrivacyConfig:
     delta: float | None = None
     """[the largest power of ten that is at most 1/(10 n) and 1e-5]"""
     relation: Relation = ADD_OR_REMOVE
-    """Which training sets are neighbors: one example is there or not | its contribution is nothing
-    | it is any other. The number of examples is public in the last two. replace-one asks for twice
+    """Which training sets are neighbors: add or remove one example | zero one out | replace one. The
+    number of examples is public in the last two. replace-one asks for twice
     the noise of full batches."""
     insecure_seed: int | None = None
     """FOR TESTS: fixes the secret noise and sampling too, which voids the guarantee."""
-    noise: Literal["gaussian", "lattice"] = "gaussian"
-    """lattice: whole multiples of a public step, so that the last bits of a release tell nothing;
-    slower."""
-    noise_rng: Literal["philox", "chacha"] = "philox"
-    """chacha: all secret randomness by ChaCha20, a cryptographic generator (needs the extra
-    `sfumato[chacha]`)."""
+    noise: Annotated[str, tyro.conf.arg(help=f"How noise is drawn: {NOISES.help}.")] = DEFAULT
+    noise_rng: Annotated[str, tyro.conf.arg(help=f"{generators.HELP}.")] = generators.DEFAULT
 
     @property
     def budget(self) -> float:
@@ -152,18 +152,20 @@ class MethodConfig:
     """Expected batch size; dp-sgd, fc and the first-order heads."""
     steps: int | None = None
     """Number of steps."""
-    sampler: SamplerName | None = None
-    """dp-sgd, who takes part in a step: poisson, each by a coin of its own | full, all | truncated,
-    poisson cut at --truncate | cyclic, poisson in --cycle groups that take turns | fixed, exactly
-    --batch (not for add-or-remove-one) [poisson; full for a batch of everybody]."""
+    sampler: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help=f"dp-sgd, who takes part in a step: {SAMPLERS.help} [poisson; full for a batch of everybody]."
+        ),
+    ] = None
     truncate: int | None = None
     """--sampler truncated: the largest batch there can be [five standard deviations above the
     mean]."""
     cycle: int | None = None
     """--sampler cyclic: number of groups."""
     noise_bands: int | None = None
-    """dp-sgd: correlated noise, each step takes back a part of that of the B - 1 steps before.
-    Examples take turns, in B groups or more (--sampler cyclic). Pays for small batches and a large
+    """dp-sgd: correlated noise, each step cancels part of the noise added in the previous B - 1
+    steps. Examples take turns, in B groups or more (--sampler cyclic). Pays for small batches and a large
     epsilon: --dry-run tells how much."""
     optimizer: str | None = None
     """dp-sgd: sgd | momentum | adam | lamb [sgd]."""
@@ -250,15 +252,15 @@ class TrainConfig:
         choice("method", self.method.method, METHODS)
         if self.method.noise_bands is not None:
             whole("noise_bands", self.method.noise_bands, at_least=2)
-            if self.privacy.noise == "lattice":
-                raise ArgumentError(
-                    "noise",
-                    "lattice",
-                    "correlated noise is not drawn on a lattice; leave out --noise or "
-                    "--noise-bands",
-                )
+        if not NOISES[self.privacy.noise].keeps_bands and self.method.noise_bands is not None:
+            raise ArgumentError(
+                "noise",
+                self.privacy.noise,
+                "correlated noise is not drawn in this way; leave out --noise or --noise-bands",
+            )
+        generators.find(self.privacy.noise_rng)
         if self.method.sampler is not None:
-            choice("sampler", self.method.sampler, get_args(SamplerName))
+            _ = SAMPLERS[self.method.sampler]
         if self.method.optimizer is not None:
             choice("optimizer", self.method.optimizer, OPTIMIZERS)
         for name in ("batch", "steps", "truncate", "cycle", "physical", "size"):

@@ -9,6 +9,8 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
+from sfumato import noise
+from sfumato.core import generators
 from sfumato.core.checks import privacy_target
 from sfumato.core.errors import DataError
 from sfumato.data.listing import left_out_words
@@ -16,7 +18,8 @@ from sfumato.data.source import DataInfo
 from sfumato.features import by_name
 from sfumato.networks import trainable
 from sfumato.networks.input import Input
-from sfumato.plan import noise_bands, public_weights, samplers, unit_batches
+from sfumato.noise import NOISES
+from sfumato.plan import public_weights, unit_batches
 from sfumato.plan.budget import Budget, Settings, spend
 from sfumato.plan.choice import public_rows, resolve
 from sfumato.plan.config import TrainConfig
@@ -27,7 +30,7 @@ from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import Tally
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.sampling.samplers import Sampler, moved
+from sfumato.sampling import Sampler, from_json
 from sfumato.solve.covariance_settings import CovarianceSettings
 from sfumato.solve.linear_settings import METHODS as LINEAR
 from sfumato.solve.linear_settings import LinearSettings, automatic
@@ -75,8 +78,8 @@ class Plan:
     trains: str | None = None
     size: int | None = None
     relation: Relation = ADD_OR_REMOVE
-    noise: str = "gaussian"
-    noise_rng: str = "philox"
+    noise: str = noise.DEFAULT
+    noise_rng: str = generators.DEFAULT
     images_per_unit: int | None = None
     grouping: str | None = None
     left_out: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -112,15 +115,15 @@ class Plan:
     def on(self, n: int) -> "Plan":
         """The same plan for another number of training examples: for audits and estimates, which
         price nothing anew."""
-        return replace(self, n=n, sampler=moved(self.sampler, n))
+        return replace(self, n=n, sampler=self.sampler.moved(n))
 
     def to_json(self) -> dict[str, Any]:
         """For plan.json, the report's source."""
         own = asdict(self)
         return own | {
             "releases": [each.to_json() for each in self.releases],
-            "sampler": samplers.to_json(self.sampler),
-            "mechanism": noise_bands.mechanism(self.noise, self.releases),
+            "sampler": self.sampler.to_json(),
+            "mechanism": NOISES[self.noise].words(each.event for each in self.releases),
             "accountant": accountants.describe(self.tally, self.delta, self.relation),
             "clip_norm": self.settings.clip_norm,
             "public_facts": self._public_facts(),
@@ -172,7 +175,7 @@ class Plan:
                 "not_covered": tuple(own["not_covered"]),
                 "releases": tuple(map(Release.from_json, own["releases"])),
                 "settings": made,
-                "sampler": samplers.from_json(own["sampler"], own["n"], made.steps),
+                "sampler": from_json(own["sampler"], own["n"], made.steps),
                 "public": None if own["public"] is None else PublicRows(**own["public"]),
                 "weights": None
                 if own["weights"] is None

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sfumato import noise, sampling
 from sfumato.audit.result import FILE_NAME as AUDIT_FILE
 from sfumato.audit.result import Audit
-from sfumato.core import typed_json
-from sfumato.core.errors import RunError
+from sfumato.core import generators, typed_json
+from sfumato.core.errors import ArgumentError, RunError
+from sfumato.noise import NOISES
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.risks import Risks, risks
 from sfumato.report import words
@@ -45,19 +47,6 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Sampler:
-    kind: str
-    rate: float
-    expected_batch_size: float
-    maximum: int | None = None
-    cycle: int | None = None
-
-    @property
-    def is_full_batch(self) -> bool:
-        return self.kind == "full batch"
-
-
-@dataclass(frozen=True)
 class Plan:
     """plan.json: what was going to happen, fixed before a private pixel was read."""
 
@@ -71,7 +60,7 @@ class Plan:
     relation: str
     method: str
     model: str
-    sampler: Sampler
+    sampler: dict[str, Any]
     mechanism: str
     releases: tuple[Release, ...]
     clip_norm: float
@@ -83,9 +72,15 @@ class Plan:
     public_facts: tuple[str, ...]
     not_covered: tuple[str, ...]
     features: int | None = None
-    noise: str = "gaussian"
-    noise_rng: str = "philox"
+    noise: str = noise.DEFAULT
+    noise_rng: str = generators.DEFAULT
     images_per_unit: int | None = None
+
+    @property
+    def sampling(self) -> sampling.Sampler:
+        """Raises RunError for one that this version does not know, and for damage."""
+        steps = sum(each.count for each in self.releases)
+        return sampling.from_json(self.sampler, self.n, steps)
 
     @property
     def whole_unit(self) -> str:
@@ -244,10 +239,11 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
     plan, spent, found = facts.plan, facts.spent, []
     if plan.n < 1 or len(plan.classes) < 1 or not plan.releases:
         found.append(("plan.json", "n, classes and releases must not be empty"))
-    if plan.noise not in ("gaussian", "lattice") or plan.noise_rng not in ("philox", "chacha"):
-        found.append(
-            ("plan.json", f"noise={plan.noise!r} by {plan.noise_rng!r} is unknown to this version")
-        )
+    try:
+        _ = NOISES[plan.noise], generators.find(plan.noise_rng)
+        _ = plan.sampling
+    except (ArgumentError, RunError) as error:
+        found.append(("plan.json", str(error).removeprefix("plan.json: ")))
     if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
         found.append(
             ("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is no privacy guarantee")

@@ -14,7 +14,7 @@ from sfumato.plan.plan import Plan
 from sfumato.plan.unit_batches import grouped
 from sfumato.runs.jobs import build
 from sfumato.runs.progress import Quiet
-from sfumato.sampling.samplers import FullBatch
+from sfumato.sampling import FullBatch
 from sfumato.solve.statistics import CHUNK as ROWS
 from sfumato.train.feed import physical_batches
 

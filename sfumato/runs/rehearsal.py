@@ -17,7 +17,6 @@ from sfumato.data.source import DataInfo
 from sfumato.features import by_name
 from sfumato.networks import catalog, trainable
 from sfumato.networks.image_cost import forward_cost, multiply_adds, outline, parameters
-from sfumato.plan import samplers
 from sfumato.plan.config import TrainConfig
 from sfumato.plan.plan import Plan, make_plan
 from sfumato.plan.public_weights import PublicWeights, input_of
@@ -124,7 +123,7 @@ def _caveats(recipe: Recipe) -> list[tuple[str, str]]:
 
 def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
     delta = plan.delta
-    lines = [("sampler", f"n = {plan.n:,}, {samplers.describe(plan.sampler)}")]
+    lines = [("sampler", f"n = {plan.n:,}, {plan.sampler.words}")]
     for each in plan.releases:
         lines.append(
             (

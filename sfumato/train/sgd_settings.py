@@ -26,6 +26,12 @@ class SGDSettings:
     physical: int
     optimizer: str = "sgd"
 
+    @property
+    def momentum_of_sums(self) -> float:
+        """With which sums of released gradients become parameters. Adam and LAMB rescale theirs, so
+        no fixed one fits; 0 is that of plain sums."""
+        return self.momentum if self.optimizer in ("sgd", "momentum") else 0.0
+
     def transformation(self) -> optax.GradientTransformation:
         """The optimizer, at a constant learning rate. What it does to a released sum is
         post-processing."""
