@@ -9,6 +9,7 @@ from typing import Literal
 
 import tyro
 
+from sfumato.cli.trust import Trust
 from sfumato.core.archive import MAX_PIXELS
 from sfumato.plan.config import Log
 
@@ -28,6 +29,9 @@ class Evaluate:
     """Of the run's own data set."""
     max_pixels: int | None = None
     """Largest image file that is decoded, width times height [the run's own limit]."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import evaluating
@@ -51,6 +55,9 @@ class Predict:
     """Write a .csv table with all probabilities instead of printing."""
     max_pixels: int = MAX_PIXELS
     """Largest image file that is decoded, width times height."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import predicting
@@ -67,6 +74,9 @@ class Report:
     with_audit: bool = False
     """Also show what `sfumato audit` measured on the private images. No epsilon covers it: such a
     report is for you alone."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.core.errors import RunError
@@ -101,6 +111,9 @@ class Audit:
     seed: int | None = None
     """Fixes the attack's coins and its trainings' noise [the operating system's entropy]."""
     log: Log = "bar"
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import auditing
@@ -156,6 +169,9 @@ class Account:
     """Number of steps."""
     delta: float | None = None
     """[the ledger's own, or the largest power of ten that is at most 1/(10 n) and 1e-5]"""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import accounting

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from sfumato.cli.trust import Trust
 from sfumato.plan.config import Log, read_config
 
 
@@ -16,6 +17,9 @@ class Resume:
     """The run's directory."""
     log: Log | None = None
     """bar, json or quiet [as the run was started]."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import printing

@@ -219,7 +219,7 @@ def _fit(
         first=first,
         replay_guard=replay_guard,
         after_step=recorder.after_step,
-        noise=NOISES[config.privacy.noise],
+        noise=NOISES[config.privacy.noise].keeping,
     )
     trained = time.monotonic()
     _evaluate(directory, config, plan, job, state, held_out)

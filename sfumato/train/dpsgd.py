@@ -24,10 +24,10 @@ from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity
 from sfumato.clip.microbatch import free_memory
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import BandedGaussian, Gaussian, Promised
+from sfumato.noise import BandedGaussian, Gaussian, Mechanism
 from sfumato.noise.banded import Following, Sealed, value_of
 from sfumato.privacy.events import Event
-from sfumato.sampling.samplers import Sampler
+from sfumato.sampling import Sampler
 from sfumato.train.feed import Fetch, physical_batches
 from sfumato.train.loop import release_name
 
@@ -82,9 +82,7 @@ class DPSGD:
     def start(self) -> dict[str, Any]:
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
         state = {"params": params, "ema": params, "optimizer": self.optimizer.init(params)}
-        if isinstance(self.noise, BandedGaussian):
-            state["seals"] = jnp.asarray(self.noise.no_seals(self.steps))
-        return state
+        return state | jax.tree.map(jnp.asarray, self.noise.memory(self.steps))
 
     def rehearse(self, state: dict[str, Any]) -> None:
         """Raise ArgumentError for an optimizer that cannot work with released gradients alone, and
@@ -132,10 +130,8 @@ class DPSGD:
     def event(self, step: int) -> Event:
         return self.sampler.event(self.noise.event, step)
 
-    def mechanism(self, step: int) -> Promised:
-        if isinstance(self.noise, BandedGaussian):
-            return self.noise.at(step, lambda each: release_name(self, each))
-        return self.noise
+    def mechanism(self, step: int) -> Mechanism:
+        return self.noise.at(step, lambda each: release_name(self, each))
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
         indices = self.sampler.indices(key, step)
