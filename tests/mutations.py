@@ -274,7 +274,7 @@ MUTATIONS = (
     bug(
         "noise from a seed of 31 bits",
         "core.keys:_generator",
-        'int.from_bytes(_derive(master, name, 16), "big")',
+        'int.from_bytes(_derive(master, name, made.key_bytes), "big")',
         'int.from_bytes(_derive(master, name, 4), "big") % 2**31',
         "test_noise.py::test_every_stream_has_a_key_of_128_bits",
         "bits",
@@ -492,7 +492,7 @@ MUTATIONS = (
     bug(
         "truncation keeps the first examples",
         "sampling.truncated:TruncatedPoisson.indices",
-        "size = min(int(stream.binomial(self.examples, self.q)), self._known('maximum'))\n    return subset(stream, self.examples, size)",
+        'size = min(int(stream.binomial(self.examples, self.q)), self._known("maximum"))\n    return subset(stream, self.examples, size)',
         "return subset(stream, self.n, int(stream.binomial(self.n, self.rate)))[:self.maximum]",
         "test_samplers.py::test_batches_follow_the_law_of_their_event[truncated poisson-4]",
         "another law",

@@ -36,6 +36,7 @@ HOSTILE = [
 ]
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 POISSON = {
+    "n": 50000,
     "sampler": {"kind": "Poisson", "rate": 0.08192, "expected_batch_size": 4096.0},
     "method": "dp-sgd",
     "model": "wrn-16-4",

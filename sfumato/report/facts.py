@@ -77,7 +77,7 @@ class Plan:
     images_per_unit: int | None = None
 
     @property
-    def sampling(self) -> sampling.Sampler:
+    def sampling(self) -> "sampling.Sampler":
         """Raises RunError for one that this version does not know, and for damage."""
         steps = sum(each.count for each in self.releases)
         return sampling.from_json(self.sampler, self.n, steps)
@@ -241,8 +241,11 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
         found.append(("plan.json", "n, classes and releases must not be empty"))
     try:
         _ = NOISES[plan.noise], generators.find(plan.noise_rng)
+    except ArgumentError as error:
+        found.append(("plan.json", f"noise that is unknown to this version: {error}"))
+    try:
         _ = plan.sampling
-    except (ArgumentError, RunError) as error:
+    except RunError as error:
         found.append(("plan.json", str(error).removeprefix("plan.json: ")))
     if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
         found.append(
