@@ -81,7 +81,8 @@ class Mechanism:
             raise ArgumentError(
                 "noise",
                 cls.__name__,
-                "correlated noise is not drawn in this way; take --noise gaussian or no bands",
+                f"correlated noise is not drawn like this ({cls.name}{cls.where}); take --noise gaussian, or leave out "
+                "--noise-bands",
             )
         return cls(promised.event.noise_multiplier)  # type: ignore[call-arg]
 
