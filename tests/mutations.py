@@ -597,7 +597,7 @@ MUTATIONS = (
     bug(
         "a batch of fixed size where an example may be removed",
         "sampling.fixed:WithoutReplacement.asked_for",
-        "asked.relation == ADD_OR_REMOVE",
+        "wanted.relation == ADD_OR_REMOVE",
         "False",
         "test_run_samplers.py::test_the_python_face_refuses_alike",
         "DID NOT RAISE",

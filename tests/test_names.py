@@ -16,10 +16,6 @@ WITH_DOCSTRINGS = MODULES + sorted((ROOT / "tests").glob("*.py"))
 EVERYWHERE = {"__init__", "__main__", "base"}
 BY_FAMILY = {"Block"}
 """Each family of networks has its own, which nobody imports."""
-TWO_ROOMS = {"samplers"}
-"""Those of `sampling/`, and their flags and JSON in `plan/`, until samplers own these."""
-TWO_ROOMS_CLASSES = {"Plan", "Release", "Sampler"}
-"""Copies in `report/facts.py`, until the report reads the plan itself."""
 
 
 def repeated(found: dict[str, list[str]], allowed: set[str]) -> list[str]:
@@ -34,7 +30,7 @@ def test_no_two_modules_have_one_name() -> None:
     found = defaultdict(list)
     for path in MODULES:
         found[path.stem].append(str(path.relative_to(ROOT)))
-    assert not repeated(found, EVERYWHERE | TWO_ROOMS)
+    assert not repeated(found, EVERYWHERE)
 
 
 def test_no_two_public_classes_have_one_name() -> None:
@@ -43,7 +39,7 @@ def test_no_two_public_classes_have_one_name() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found[node.name].append(str(path.relative_to(ROOT)))
-    assert not repeated(found, BY_FAMILY | TWO_ROOMS_CLASSES)
+    assert not repeated(found, BY_FAMILY)
 
 
 OF_A_ROOM = {"engine.md": "clip"}

@@ -7,7 +7,7 @@ package it is a class alone, named `package.module:Class` wherever a flag takes 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sfumato.core.registry import Entry, Registry
+from sfumato.core.named_classes import Listed, Registry
 
 if TYPE_CHECKING:
     from sfumato.noise.banded import BandedGaussian, BandedStep
@@ -30,8 +30,8 @@ NOISES = Registry(
     "noise",
     "sfumato.noise.base:Mechanism",
     {
-        "gaussian": Entry("sfumato.noise.gaussian:Gaussian", "machine numbers"),
-        "lattice": Entry(
+        "gaussian": Listed("sfumato.noise.gaussian:Gaussian", "machine numbers"),
+        "lattice": Listed(
             "sfumato.noise.lattice:LatticeGaussian",
             "whole multiples of a public step, so that the last bits of a release tell nothing; slower",
         ),

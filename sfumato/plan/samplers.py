@@ -2,7 +2,7 @@
 
 from sfumato.plan.config import MethodConfig
 from sfumato.privacy.relations import Relation
-from sfumato.sampling import Asked, Sampler
+from sfumato.sampling import Sampler, Wanted
 from sfumato.sampling import choose as chosen
 
 
@@ -10,4 +10,4 @@ def choose(config: MethodConfig, batch: int, steps: int, n: int, relation: Relat
     """The sampler that `--sampler` and the samplers' own flags ask for: `batch` of n examples
     expected in each of `steps`. Raises ArgumentError."""
     given = {"truncate": config.truncate, "cycle": config.cycle}
-    return chosen(config.sampler, Asked(batch, steps, n, relation, given))
+    return chosen(config.sampler, Wanted(batch, steps, n, relation, given))

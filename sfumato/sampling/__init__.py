@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sfumato.sampling.registry import DEFAULT, IN_TURNS, SAMPLERS
 
 if TYPE_CHECKING:
-    from sfumato.sampling.base import Asked, Sampler, register
-    from sfumato.sampling.choice import choose, from_json
+    from sfumato.sampling.base import Sampler, Wanted, register
+    from sfumato.sampling.chosen import choose, from_json
     from sfumato.sampling.cyclic import CyclicPoisson
     from sfumato.sampling.fixed import WithoutReplacement
     from sfumato.sampling.full import FullBatch
@@ -22,7 +22,7 @@ __all__ = [
     "DEFAULT",
     "IN_TURNS",
     "SAMPLERS",
-    "Asked",
+    "Wanted",
     "CyclicPoisson",
     "FullBatch",
     "Poisson",
@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Asked", "Sampler", "register"), "base"),
-    **dict.fromkeys(("choose", "from_json"), "choice"),
+    **dict.fromkeys(("Wanted", "Sampler", "register"), "base"),
+    **dict.fromkeys(("choose", "from_json"), "chosen"),
 }
 
 

@@ -28,7 +28,7 @@ from sfumato.privacy.neighbors import Relation
 
 
 @dataclass(frozen=True)
-class Asked:
+class Wanted:
     """What a sampler is made from: `batch` of n examples expected in each of `steps`. given: the
     samplers' own flags by name, None where not given."""
 
@@ -115,10 +115,10 @@ class Sampler:
     # -- flags, JSON, words
 
     @classmethod
-    def asked_for(cls, asked: Asked) -> "Sampler":
+    def asked_for(cls, wanted: Wanted) -> "Sampler":
         """From flags. Raises ArgumentError where they contradict each other, the numbers or the
         relation of neighborhood."""
-        return cls(batch_size=asked.batch, steps=asked.steps).on(asked.n)  # type: ignore[call-arg]
+        return cls(batch_size=wanted.batch, steps=wanted.steps).on(wanted.n)  # type: ignore[call-arg]
 
     def to_json(self) -> dict[str, Any]:
         """For plan.json. n and the number of steps stand beside it there."""

@@ -10,7 +10,7 @@ from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.events import CyclicPoissonEvent, Event, Inner
-from sfumato.sampling.base import Asked, Coins, Sampler, register
+from sfumato.sampling.base import Coins, Sampler, Wanted, register
 from sfumato.sampling.poisson import COIN, Poisson
 
 
@@ -66,13 +66,15 @@ class CyclicPoisson(Coins):
         return replace(self, n=n, cycle=min(self.cycle, n))
 
     @classmethod
-    def asked_for(cls, asked: Asked) -> Sampler:
-        cycle = asked.given.get("cycle")
+    def asked_for(cls, wanted: Wanted) -> Sampler:
+        cycle = wanted.given.get("cycle")
         if cycle is None:
             raise ArgumentError(
                 "cycle", None, "--sampler cyclic needs a number of groups; give --cycle K"
             )
-        return cls(_rate(asked.batch, asked.n, whole("cycle", cycle)), asked.steps, asked.n, cycle)
+        return cls(
+            _rate(wanted.batch, wanted.n, whole("cycle", cycle)), wanted.steps, wanted.n, cycle
+        )
 
 
 def _rate(batch_size: int, n: int, cycle: int) -> float:

@@ -12,7 +12,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.events import Event, FixedSizeEvent, Inner, independent
 from sfumato.privacy.neighbors import ADD_OR_REMOVE
-from sfumato.sampling.base import Asked, Sampler, register, subset
+from sfumato.sampling.base import Sampler, Wanted, register, subset
 
 
 @register("fixed size")
@@ -55,15 +55,15 @@ class WithoutReplacement(Sampler):
         return replace(self, n=n, batch_size=max(1, self.batch_size * n // self.examples))
 
     @classmethod
-    def asked_for(cls, asked: Asked) -> Sampler:
-        if asked.relation == ADD_OR_REMOVE:
+    def asked_for(cls, wanted: Wanted) -> Sampler:
+        if wanted.relation == ADD_OR_REMOVE:
             raise ArgumentError(
                 "sampler",
                 "fixed",
                 "fixed-size batches have no known privacy bound under add-or-remove-one; give "
                 "--relation zero-out or replace-one, or another --sampler",
             )
-        return cls(asked.batch, asked.steps, asked.n)
+        return cls(wanted.batch, wanted.steps, wanted.n)
 
     @classmethod
     def read(cls, value: Mapping[str, Any], n: int, steps: int) -> Sampler:

@@ -11,7 +11,7 @@ from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.events import Event, Inner, independent
-from sfumato.sampling.base import Asked, Sampler, register
+from sfumato.sampling.base import Sampler, Wanted, register
 
 
 @register("full batch")
@@ -47,14 +47,14 @@ class FullBatch(Sampler):
         return independent(mechanism)
 
     @classmethod
-    def asked_for(cls, asked: Asked) -> Sampler:
-        if asked.batch < asked.n:
+    def asked_for(cls, wanted: Wanted) -> Sampler:
+        if wanted.batch < wanted.n:
             raise ArgumentError(
                 "batch",
-                asked.batch,
-                f"--sampler full takes all n={asked.n} examples in every step; leave one of them out",
+                wanted.batch,
+                f"--sampler full takes all n={wanted.n} examples in every step; leave one of them out",
             )
-        return cls(asked.steps, asked.n)
+        return cls(wanted.steps, wanted.n)
 
     @classmethod
     def read(cls, value: Mapping[str, Any], n: int, steps: int) -> Sampler:

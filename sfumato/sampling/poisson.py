@@ -8,7 +8,7 @@ from jaxtyping import Int64
 
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.events import Event, Inner, PoissonSampledEvent, independent
-from sfumato.sampling.base import Asked, Coins, Sampler, register, subset
+from sfumato.sampling.base import Coins, Sampler, Wanted, register, subset
 from sfumato.sampling.full import FullBatch
 
 COIN = "takes part independently with probability q = {rate}"
@@ -39,7 +39,7 @@ class Poisson(Coins):
         return one if self.q == 1.0 else PoissonSampledEvent(self.q, one)
 
     @classmethod
-    def asked_for(cls, asked: Asked) -> Sampler:
-        if asked.batch == asked.n:
-            return FullBatch.asked_for(asked)
-        return super().asked_for(asked)
+    def asked_for(cls, wanted: Wanted) -> Sampler:
+        if wanted.batch == wanted.n:
+            return FullBatch.asked_for(wanted)
+        return super().asked_for(wanted)

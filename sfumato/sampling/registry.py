@@ -1,20 +1,20 @@
 """The samplers of this package by name, without importing them: `--help` needs their names alone."""
 
-from sfumato.core.registry import Entry, Registry
+from sfumato.core.named_classes import Listed, Registry
 
 SAMPLERS = Registry(
     "sampler",
     "sfumato.sampling.base:Sampler",
     {
-        "poisson": Entry("sfumato.sampling.poisson:Poisson", "each by a coin of its own"),
-        "full": Entry("sfumato.sampling.full:FullBatch", "all"),
-        "truncated": Entry(
+        "poisson": Listed("sfumato.sampling.poisson:Poisson", "each by a coin of its own"),
+        "full": Listed("sfumato.sampling.full:FullBatch", "all"),
+        "truncated": Listed(
             "sfumato.sampling.truncated:TruncatedPoisson", "poisson cut at --truncate"
         ),
-        "cyclic": Entry(
+        "cyclic": Listed(
             "sfumato.sampling.cyclic:CyclicPoisson", "poisson in --cycle groups that take turns"
         ),
-        "fixed": Entry(
+        "fixed": Listed(
             "sfumato.sampling.fixed:WithoutReplacement",
             "exactly --batch (not for add-or-remove-one)",
         ),

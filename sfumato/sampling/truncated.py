@@ -11,7 +11,7 @@ from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.events import Event, Inner, TruncatedPoissonEvent, independent
-from sfumato.sampling.base import Asked, Coins, Sampler, register, subset
+from sfumato.sampling.base import Coins, Sampler, Wanted, register, subset
 from sfumato.sampling.poisson import COIN, Poisson
 
 ROOM = 5.0
@@ -63,8 +63,8 @@ class TruncatedPoisson(Coins):
         return replace(self, n=n, maximum=self._known("maximum") + max(0, n - self.examples))
 
     @classmethod
-    def asked_for(cls, asked: Asked) -> Sampler:
-        batch, n, maximum = asked.batch, asked.n, asked.given.get("truncate")
+    def asked_for(cls, wanted: Wanted) -> Sampler:
+        batch, n, maximum = wanted.batch, wanted.n, wanted.given.get("truncate")
         if batch == n:
             raise ArgumentError(
                 "batch",
@@ -73,7 +73,7 @@ class TruncatedPoisson(Coins):
                 "smaller --batch, or --sampler full",
             )
         maximum = _room(batch, batch / n, n) if maximum is None else whole("truncate", maximum)
-        return cls(batch / n, asked.steps, n, maximum)
+        return cls(batch / n, wanted.steps, n, maximum)
 
 
 def _room(mean: float, rate: float, n: int) -> int:

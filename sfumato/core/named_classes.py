@@ -13,7 +13,7 @@ OUTSIDE = "package.module:Class"
 
 
 @dataclass(frozen=True)
-class Entry:
+class Listed:
     """home: where the class is, `package.module:Class`. help: what it is, for `--help`."""
 
     home: str
@@ -23,7 +23,7 @@ class Entry:
 class Registry:
     """Names of one flag -> classes. base: what all of them derive from, as `package.module:Class`."""
 
-    def __init__(self, argument: str, base: str, entries: Mapping[str, Entry]):
+    def __init__(self, argument: str, base: str, entries: Mapping[str, Listed]):
         self._argument, self._base, self._entries = argument, base, entries
 
     def __iter__(self) -> Iterator[str]:

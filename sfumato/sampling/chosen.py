@@ -5,27 +5,27 @@ from typing import Any
 
 from sfumato.core.errors import ArgumentError
 from sfumato.core.typed_json import Damaged, Unknown, convert
-from sfumato.sampling.base import KINDS, Asked, Sampler
+from sfumato.sampling.base import KINDS, Sampler, Wanted
 from sfumato.sampling.registry import DEFAULT, SAMPLERS
 
 
-def choose(name: str | None, asked: Asked) -> Sampler:
+def choose(name: str | None, wanted: Wanted) -> Sampler:
     """The sampler that flags ask for; name: that of `--sampler`. Raises ArgumentError as
     `Sampler.asked_for` does, and for flags that it does not have."""
-    if asked.batch > asked.n:
+    if wanted.batch > wanted.n:
         raise ArgumentError(
             "batch",
-            asked.batch,
-            f"there are only n={asked.n} training examples; give at most that many",
+            wanted.batch,
+            f"there are only n={wanted.n} training examples; give at most that many",
         )
     made = SAMPLERS[name or DEFAULT]
-    for flag, value in asked.given.items():
+    for flag, value in wanted.given.items():
         if value is not None and flag not in made.flags:
             owners = " or ".join(each for each in SAMPLERS if flag in SAMPLERS[each].flags)
             raise ArgumentError(
                 flag, value, f"is for --sampler {owners}; give that too, or leave it out"
             )
-    return made.asked_for(asked)
+    return made.asked_for(wanted)
 
 
 def from_json(value: Mapping[str, Any], n: int, steps: int) -> Sampler:
