@@ -130,8 +130,8 @@ MUTATIONS = (
     bug(
         "noise for the mean added to the sum (scaled by the batch size)",
         "train.dpsgd:DPSGD.mechanism",
-        ")\n    return self.noise",
-        ")\n    return Gaussian(self.noise.multiplier / self.sampler.expected_batch_size)",
+        ")\n    return noise",
+        ")\n    return Gaussian(noise.multiplier / self.sampler.expected_batch_size)",
         BY_HAND,
         "close",
     ),
@@ -786,17 +786,17 @@ MUTATIONS = (
     # what is in the files
     bug(
         "the un-noised gradients are told in metrics.jsonl",
-        "runs.training:Recorder.after_step",
+        "runs.recorder:Recorder.after_step",
         '"epsilon": epsilon}',
-        '"epsilon": epsilon, "norm": float(self._job.procedure.fetch(__import__("numpy").arange(8), 0)[0].sum())}',
+        '"epsilon": epsilon, "norm": float(self._procedure.fetch(__import__("numpy").arange(8), 0)[0].sum())}',
         "test_fields.py::test_a_run_writes_these_metrics_and_no_other",
         "nobody decided whether its field 'norm' is paid for",
     ),
     bug(
         "they are told under the name of another field",
-        "runs.training:Recorder.after_step",
+        "runs.recorder:Recorder.after_step",
         '"seconds": now - self._began, "epsilon": epsilon}',
-        '"seconds": float(self._job.procedure.fetch(__import__("numpy").arange(8), 0)[0].sum()), "epsilon": epsilon}',
+        '"seconds": float(self._procedure.fetch(__import__("numpy").arange(8), 0)[0].sum()), "epsilon": epsilon}',
         "test_fields.py::test_but_for_releases_no_file_depends_on_the_training_images[train]",
         "tell of the images",
     ),

@@ -8,6 +8,8 @@ from typing import Literal
 
 import tyro
 
+from sfumato.cli.trust import Trust
+from sfumato.core import plugins
 from sfumato.plan.config import Log
 
 
@@ -22,10 +24,14 @@ class Evaluate:
     data_dir: Path | None = None
     split: Literal["test", "validation"] = "test"
     """Of the run's own data set."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import evaluating
 
+        plugins.allow(self.data, *self.trust)
         evaluating.evaluate(self.run, self.data, self.data_dir, self.split)
 
 
@@ -42,10 +48,14 @@ class Predict:
     """Print one JSON object per image or row, with all probabilities."""
     out: Path | None = None
     """Write a .csv table with all probabilities instead of printing."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import predicting
 
+        plugins.allow(*self.trust)
         predicting.predict(self.run, self.images, self.json, self.out)
 
 
@@ -82,10 +92,14 @@ class Audit:
     seed: int | None = None
     """Fixes the attack's coins and its trainings' noise [the operating system's entropy]."""
     log: Log = "bar"
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import commands
 
+        plugins.allow(*self.trust)
         commands.audit(self.run, self.attack, self.size, self.images, self.seed, self.log)
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import tyro
 
+from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
     DataConfig,
@@ -44,6 +45,7 @@ class Features:
     def __call__(self) -> None:
         from sfumato.cli import commands
 
+        plugins.allow(self.data.data)
         commands.features(
             FeaturesConfig(
                 self.data,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from sfumato.cli.trust import Trust
+from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
     DataConfig,
@@ -42,6 +44,7 @@ class Train:
     def __call__(self) -> None:
         from sfumato.cli import commands
 
+        plugins.allow(self.data.data, self.method.model)
         published = None
         if self.recipe is not None:
             published = Published(self.recipe, self.scale, self.device_memory, self.device_flops)
@@ -58,10 +61,14 @@ class Resume:
     run: tyro.conf.Positional[Path]
     log: Log | None = None
     """bar, json or quiet [as the run was started]."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import commands
 
+        plugins.allow(*self.trust)
         commands.resume(self.run, self.log)
 
 
@@ -89,6 +96,7 @@ class Pretrain:
         from sfumato.runs import pretraining
         from sfumato.train.pretrain import PretrainSettings
 
+        plugins.allow(self.data.data, self.model)
         settings = PretrainSettings(
             self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed
         )

@@ -40,7 +40,7 @@ def _dataclass(kind: type, value: Any, where: str) -> Any:
         place = f"{where}.{field.name}" if where else field.name
         if field.name in value:
             found[field.name] = convert(hints[field.name], value[field.name], place)
-        elif field.default is dataclasses.MISSING:
+        elif field.default is field.default_factory is dataclasses.MISSING:
             raise Damaged(f"{place} is missing")
     return kind(**found)
 

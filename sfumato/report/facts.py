@@ -4,7 +4,7 @@ against each other."""
 import base64
 import binascii
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +63,14 @@ class Plan:
 
     name: str
     n: int
-    n_validation: int
-    n_test: int
-    classes: tuple[str, ...]
-    shape: tuple[int, ...]
     unit: str
     relation: str
     method: str
     model: str
-    sampler: Sampler
+    sampler: Sampler | None
     mechanism: str
     releases: tuple[Release, ...]
-    clip_norm: float
+    clip_norm: float | None
     accountant: str
     epsilon: float
     delta: float
@@ -82,6 +78,11 @@ class Plan:
     insecure: bool
     public_facts: tuple[str, ...]
     not_covered: tuple[str, ...]
+    n_validation: int = 0
+    n_test: int = 0
+    classes: tuple[str, ...] = ()
+    """None for a method of somebody's own, which need not be a classifier."""
+    shape: tuple[int, ...] = ()
     features: int | None = None
     noise: str = "gaussian"
     noise_rng: str = "philox"
@@ -117,6 +118,8 @@ class Result:
     versions: dict[str, str]
     finished: str | None = None
     peak_memory_bytes: int | None = None
+    measured: dict[str, float] = field(default_factory=dict)
+    """What the user's own evaluation found, by name."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,11 @@ class Metric:
     step: int
     epsilon: float
     accuracy: float | None = None
+    measured: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float | None:
+        return self.measured.get("accuracy", self.accuracy)
 
 
 @dataclass(frozen=True)
@@ -242,8 +250,8 @@ def _optional(kind: Any, path: Path) -> Any:
 def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
     """(file, complaint) for each number that cannot be true."""
     plan, spent, found = facts.plan, facts.spent, []
-    if plan.n < 1 or len(plan.classes) < 1 or not plan.releases:
-        found.append(("plan.json", "n, classes and releases must not be empty"))
+    if plan.n < 1 or not plan.releases:
+        found.append(("plan.json", "n and releases must not be empty"))
     if plan.noise not in ("gaussian", "lattice") or plan.noise_rng not in ("philox", "chacha"):
         found.append(
             ("plan.json", f"noise={plan.noise!r} by {plan.noise_rng!r} is unknown to this version")

@@ -115,11 +115,16 @@ def _step_memory(procedure: Any, state: dict[str, Any]) -> float:
         return procedure.clipped(params, examples, mask, *constants).value
 
     batch = next(
-        physical_batches(procedure.fetch, np.arange(procedure.physical), 0, procedure.physical)
+        physical_batches(
+            procedure.fetch,
+            np.arange(procedure.physical_batch_size),
+            0,
+            procedure.physical_batch_size,
+        )
     )
     arrays = ((state["params"], procedure.constants), *batch)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
-    return float(program_memory(clipped_sum, shapes, procedure.physical))
+    return float(program_memory(clipped_sum, shapes, procedure.physical_batch_size))
 
 
 def _seconds(call) -> float:  # type: ignore[no-untyped-def]
