@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from sfumato.privacy.ledger import Ledger as Ledger
     from sfumato.report import write_report as report  # noqa: F401  # the room may be called
     from sfumato.report import write_report as write_report
+    from sfumato.runs.auditing import attack as attack
     from sfumato.runs.classifier import Classifier as Classifier
     from sfumato.runs.methods import run as run
     from sfumato.sampling.samplers import CyclicPoisson as CyclicPoisson
@@ -81,6 +82,7 @@ _HOMES = {
     "sfumato.privacy.guarantee": ("Guarantee",),
     "sfumato.privacy.ledger": ("Ledger",),
     "sfumato.report": ("write_report",),
+    "sfumato.runs.auditing": ("attack",),
     "sfumato.runs.classifier": ("Classifier",),
     "sfumato.runs.methods": ("run",),
     "sfumato.sampling.samplers": (

@@ -73,7 +73,7 @@ def warnings(facts: RunFacts) -> list[str]:
     if facts.insecure:
         found.append(
             "NOT PRIVATE: fixed noise seed. Anyone can compute the noise of this run and subtract it. "
-            "Use it for tests, never for images that need protection."
+            f"Use it for tests, never for {facts.plan.unit}s that need protection."
         )
     if facts.overspent:
         spent, plan = facts.spent, facts.plan

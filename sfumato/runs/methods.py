@@ -51,7 +51,7 @@ from sfumato.train.described import (
 from sfumato.train.loop import Procedure, State
 
 Evaluate = Callable[[PyTree], float | Mapping[str, float]]
-"""What is published -> a number, or several by name. Exact, of data that no guarantee covers."""
+"""What is published -> an accuracy, or numbers by name. Exact, of data that no guarantee covers."""
 MODEL, STATE = "model.safetensors", "state.safetensors"
 
 
@@ -229,14 +229,19 @@ def _refuse_unaffordable(method: Procedure, guarantee: Guarantee) -> None:
 
 def _refuse_another(directory: RunDirectory, asked: dict[str, Any]) -> None:
     """Raises RunError unless the directory was begun with this method and promise."""
-    before = _flat(files.read_json(directory.file("config.json")))
-    now = _flat(asked)
+    before, now = (_flat(each) for each in (files.read_json(directory.file("config.json")), asked))
     for name in [*before, *now]:
         if before.get(name) != now.get(name):
             raise RunError(
                 f"{directory.path}: it was begun with {name.removeprefix('procedure.')}={before.get(name)!r}, this is "
                 f"{now.get(name)!r}; give the same method, or another out="
             )
+
+
+def refuse_another_procedure(directory: RunDirectory, method: Procedure) -> None:
+    """As `run` does where it goes on, but for the promise. Raises RunError."""
+    asked = files.read_json(directory.file("config.json"))
+    _refuse_another(directory, asked | {"procedure": description(method)})
 
 
 def _flat(value: Any, at: str = "") -> dict[str, Any]:
