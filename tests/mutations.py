@@ -824,6 +824,47 @@ MUTATIONS = (
         "test_fields.py::test_what_attacks_measure_on_private_images_is_the_owners_alone",
         "0o600|384",
     ),
+    # methods and parts of one's own
+    bug(
+        "code is imported because a file names it",
+        "core.plugins:find",
+        "name not in _allowed",
+        "False",
+        "test_plugins.py::test_a_model_of_plugins_predicts_only_if_the_user_trusts_it",
+        "assert",
+    ),
+    bug(
+        "another method goes on in the same directory",
+        "runs.methods:_refuse_another",
+        "before.get(name) != now.get(name)",
+        "False",
+        "test_methods.py::test_another_method_in_the_same_directory_is_refused[loss]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a method goes on with other private examples",
+        "runs.session:refuse_elsewhere",
+        'began.get("fingerprint") != fingerprint',
+        "False",
+        "test_methods.py::test_another_method_in_the_same_directory_is_refused[data]",
+        "DID NOT RAISE|RunError|another sum",
+    ),
+    bug(
+        "augmentation is the same in every step",
+        "train.dpsgd:DPSGD.measure",
+        'key.stream("augment", step)',
+        'key.stream("augment")',
+        "test_methods.py::test_augmentation_is_drawn_anew_for_every_example_and_step_and_never_from_its_neighbors",
+        "assert",
+    ),
+    bug(
+        "augmentation goes by the place in the batch",
+        "train.feed:Indexed.__call__",
+        "indices.astype(np.int32)",
+        "np.arange(len(indices), dtype=np.int32)",
+        "test_methods.py::test_augmentation_is_drawn_anew_for_every_example_and_step_and_never_from_its_neighbors",
+        "Not equal to tolerance",
+    ),
 )
 BY_NAME = {each.name: each for each in MUTATIONS}
 

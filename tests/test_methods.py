@@ -25,7 +25,7 @@ SEED = {"insecure_seed": 3, "log": "quiet"}
 
 
 def loss(params: Any, example: Any) -> jax.Array:
-    scores = example["row"] @ params["w"] + params["b"]
+    scores = jax.nn.relu(1 + example["row"] @ params["w"] + params["b"])  # relu: a custom_jvp
     return optax.softmax_cross_entropy_with_integer_labels(scores, example["label"])
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from sfumato.core import plugins
+
 
 @dataclass(frozen=True)
 class Recipes:
@@ -39,6 +41,7 @@ class Info:
     def __call__(self) -> None:
         from sfumato.cli import commands
 
+        plugins.allow(self.data)
         commands.data_info(self.data, self.data_dir, self.unit)
 
 

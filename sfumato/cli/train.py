@@ -96,7 +96,7 @@ class Pretrain:
         from sfumato.runs import pretraining
         from sfumato.train.pretrain import PretrainSettings
 
-        plugins.allow(self.data.data, self.model)
+        plugins.allow(self.data.data)
         settings = PretrainSettings(
             self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed
         )

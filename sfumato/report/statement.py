@@ -171,7 +171,7 @@ def _source(facts: RunFacts) -> str:
 def _sampling(facts: RunFacts) -> str:
     plan = facts.plan
     if plan.sampler is None:
-        return f"Which {plan.unit}s take part in a release is told below."
+        return f"A release takes all {words.count(plan.n)} {plan.unit}s, unless a sampling rate is stated for it below."
     size = words.count(plan.sampler.expected_batch_size)
     if plan.sampler.is_full_batch:
         return (

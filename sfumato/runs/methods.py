@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import PyTree
 
@@ -22,11 +21,9 @@ from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import write_atomic
 from sfumato.core.keys import SecretKey
 from sfumato.noise import NOISES
-from sfumato.plan import noise_bands, samplers
-from sfumato.privacy import accountants
+from sfumato.plan.method_plan import MethodPlan
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.ledger import Ledger
-from sfumato.privacy.releases import tally_of
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.progress import make_progress
 from sfumato.runs.recorder import Recording, carry_out
@@ -40,14 +37,7 @@ from sfumato.runs.session import (
     write_result,
 )
 from sfumato.train import checkpoint, loop
-from sfumato.train.described import (
-    description,
-    examples_of,
-    fingerprint_of,
-    guarantee_of,
-    released,
-    releases_of,
-)
+from sfumato.train.described import description, examples_of, fingerprint_of, guarantee_of, released
 from sfumato.train.loop import Procedure, State
 
 Evaluate = Callable[[PyTree], float | Mapping[str, float]]
@@ -125,9 +115,12 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
     if not path.exists():
         seed = options.insecure_seed
         key = SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)
-        plan = _plan(path, method, guarantee, options, asked)
+        plan = MethodPlan.of(
+            path.absolute().name, method, guarantee, options.noise, seed is not None
+        )
         _refuse_unaffordable(method, guarantee)
-        RunDirectory.create(path, key, asked, plan, beginning(fingerprint_of(method, key.mac)))
+        began = beginning(fingerprint_of(method, key.mac))
+        RunDirectory.create(path, key, asked, plan.to_json(), began)
     directory = RunDirectory.open(path)
     refuse_changed(directory)
     _refuse_another(directory, asked)
@@ -169,6 +162,9 @@ def _measured(evaluate: Evaluate | None, model: PyTree) -> dict[str, Any]:
         return {}
     found = evaluate(model)
     named = found if isinstance(found, Mapping) else {"accuracy": found}
+    for name, value in named.items():
+        if not np.isfinite(value):
+            raise ArgumentError("evaluate", f"{name} {value}", "must find finite numbers")
     return {"measured": {str(name): float(value) for name, value in named.items()}}
 
 
@@ -183,40 +179,6 @@ def _asked(method: Procedure, guarantee: Guarantee, options: Options) -> dict[st
         "noise": options.noise,
         "noise_rng": "philox",
         "insecure_seed": options.insecure_seed,
-    }
-
-
-def _plan(
-    path: Path, method: Procedure, guarantee: Guarantee, options: Options, asked: dict[str, Any]
-) -> dict[str, Any]:
-    """plan.json: what will happen, in numbers, as the report reads it."""
-    releases = releases_of(method)
-    sampler = getattr(method, "sampler", None)
-    shown = released(method, jax.eval_shape(method.start))
-    told = asked["procedure"].get("example", {})
-    return {
-        "name": path.absolute().name,
-        "n": examples_of(method),
-        "unit": guarantee.unit,
-        "method": method.name,
-        "model": asked["procedure"]["kind"],
-        "epsilon": guarantee.epsilon,
-        "delta": guarantee.delta,
-        "relation": guarantee.relation,
-        "insecure": options.insecure_seed is not None,
-        "noise": options.noise,
-        "noise_rng": "philox",
-        "mechanism": noise_bands.mechanism(options.noise, releases),
-        "accountant": accountants.describe(tally_of(releases), guarantee.delta, guarantee.relation),
-        "parameters": int(sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shown))),
-        "clip_norm": getattr(method, "contribution", None),
-        "sampler": None if sampler is None else samplers.to_json(sampler),
-        "releases": [each.to_json() for each in releases],
-        "public_facts": [f"the shape of {name} ({shape})" for name, shape in told.items()],
-        "not_covered": [
-            f"What the method knew beforehand. Its program, its initial state and the constants in them were given by its "
-            f"author; if they were learned or chosen from these {guarantee.unit}s, that is not covered."
-        ],
     }
 
 

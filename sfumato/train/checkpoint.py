@@ -104,13 +104,17 @@ def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
 
 
 def _restore(arrays: dict[str, np.ndarray], like: PyTree, directory: Path) -> PyTree:
+    """Leaves that NumPy made come back as NumPy's, in their own precision."""
     leaves, structure = jax.tree.flatten(like)
-    names = leaf_names(like)
-    for name, leaf in zip(names, leaves, strict=True):
+    filled = []
+    for name, leaf in zip(leaf_names(like), leaves, strict=True):
+        kind = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         found = arrays.get(name)
-        if found is None or found.shape != jnp.shape(leaf) or found.dtype != jnp.result_type(leaf):
+        if found is None or found.shape != np.shape(leaf) or found.dtype != kind:
+            has = "none" if found is None else f"{found.shape} of {found.dtype}"
             raise RunError(
-                f"{directory}: {name} should have shape {jnp.shape(leaf)}, the checkpoint has "
-                f"{None if found is None else found.shape}; was the configuration changed?"
+                f"{directory}: {name} should have shape {np.shape(leaf)} of {kind}, the file has "
+                f"{has}; was the configuration changed?"
             )
-    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in names])
+        filled.append(jnp.asarray(found) if isinstance(leaf, jax.Array) else found)
+    return jax.tree.unflatten(structure, filled)

@@ -12,6 +12,7 @@ and it may have
     releases              its releases in words, for the report
     sampler               for the report
     contribution          what one example may add to a sum, in norm; for the report
+    example               shapes of one example; for the report
     describe()            public facts, JSON, all of which must be the same when the run goes on
     fingerprint(mac)      `mac` of a digest of its private examples
     released(state)       the tree that is published at the end; without it, the whole state
@@ -93,7 +94,7 @@ def description(procedure: Procedure) -> dict[str, Any]:
     in a constant of the loss, say."""
     kind = type(procedure)
     describe: Any = getattr(procedure, "describe", None)
-    own: dict[str, Any] = {} if describe is None else describe()
+    own: dict[str, Any] = {} if describe is None else facts(describe())
     return {
         "name": procedure.name,
         "kind": f"{kind.__module__}:{kind.__qualname__}",
@@ -131,6 +132,8 @@ def facts(thing: Any) -> Any:
         }
     if isinstance(thing, np.ndarray | np.generic | jax.Array):
         return np.asarray(thing).tolist()
+    if isinstance(thing, list | tuple):
+        return [facts(each) for each in thing]
     if callable(thing):
         return f"{thing.__module__}:{getattr(thing, '__qualname__', type(thing).__qualname__)}"
     if isinstance(thing, dict):

@@ -155,19 +155,31 @@ class DPSGD:
     def fingerprint(self, mac: Callable[[bytes], str]) -> str | None:
         return self.fetch.fingerprint(mac) if isinstance(self.fetch, Indexed) else None
 
+    @property
+    def example(self) -> PyTree:
+        """Shapes and types of ONE example."""
+        one, _ = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, 1))
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one)
+
     def describe(self) -> dict[str, Any]:
         """Public facts that must be the same when a run goes on. It cannot see numbers in arrays
         that loss or optimizer close over, nor those of `params` and `frozen`."""
-        one, mask = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, 1))
-        state = jax.eval_shape(self.start)
-        example = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one)
+        state, example = jax.eval_shape(self.start), self.example
         if isinstance(self.clipped, ClippedGrad):
             own = self.clipped
             loss = described.program(own.loss, state["params"], example, *self.constants)
             clipping = {**described.facts(own), "loss": loss}
         else:
+            batch = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), example
+            )
+            mask = jax.ShapeDtypeStruct((1,), bool)
             loss = described.program(
-                lambda *args: self.clipped(*args).value, state["params"], one, mask, *self.constants
+                lambda *args: self.clipped(*args).value,
+                state["params"],
+                batch,
+                mask,
+                *self.constants,
             )
             clipping = {"kind": "own", "loss": loss}
         step = jax.ShapeDtypeStruct((), np.float32)

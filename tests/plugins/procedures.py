@@ -1,9 +1,9 @@
-"""A procedure from outside: Lloyd's algorithm for k means, each step a noisy sum and count."""
+"""A procedure from outside: Lloyd's algorithm for k means, each step a noisy sum and count. Its
+state is NumPy's, in float64."""
 
 from dataclasses import dataclass, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import sfumato as sf
@@ -35,7 +35,7 @@ class KMeans:
         return mac(self.rows.tobytes())
 
     def start(self):
-        return {"centers": jnp.asarray(self.centers)}
+        return {"centers": self.centers.astype(np.float64)}
 
     def mechanism(self, step):
         return sf.Gaussian(self.noise)
@@ -45,10 +45,11 @@ class KMeans:
 
     def measure(self, state, step, key):
         rows = self.rows / np.maximum(1, np.linalg.norm(self.rows, axis=1, keepdims=True))
-        apart = ((rows[:, None] - np.asarray(state["centers"])) ** 2).sum(2)
+        apart = ((rows[:, None] - state["centers"]) ** 2).sum(2)
         member = jax.nn.one_hot(apart.argmin(1), len(self.centers))
         value = {"sums": member.T @ rows, "counts": member.sum(0)}
         return sf.BoundedSum(value, sf.Sensitivity.of_contribution(2**0.5))
 
     def absorb(self, state, step, released):
-        return {"centers": released["sums"] / jnp.maximum(released["counts"], 1)[:, None]}
+        sums, counts = (np.asarray(released[name], np.float64) for name in ("sums", "counts"))
+        return {"centers": sums / np.maximum(counts, 1)[:, None]}
