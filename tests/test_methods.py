@@ -12,8 +12,10 @@ import numpy as np
 import optax
 import pytest
 from safetensors.numpy import load_file
+from test_clip_frameworks import SHAPE, equinox, flax_linen, flax_nnx, haiku
 
 import sfumato as sf
+from sfumato.core.trees import leaf_names
 from sfumato.privacy import fields
 from sfumato.runs.recorder import Recorder
 
@@ -279,6 +281,36 @@ def test_what_cannot_be_run_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(sf.BudgetError):
         sf.run(method(noise=sf.Gaussian(0.5)), out=tmp_path / "a", **SEED)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("make", [equinox, flax_linen, flax_nnx, haiku])
+def test_a_network_of_any_framework_is_run_published_and_read_again(
+    make: Any, tmp_path: Path
+) -> None:
+    apply, params = make()
+    stream = np.random.default_rng(0)
+    data = sf.data.Arrays(image=stream.random((12, *SHAPE), np.float32), label=np.arange(12) % 3)
+
+    def own(params: Any, example: Any) -> jax.Array:
+        scores = apply(params, example["image"])
+        return optax.softmax_cross_entropy_with_integer_labels(scores, example["label"])
+
+    made = sf.DPSGD(
+        own,
+        params,
+        data,
+        optimizer=optax.sgd(0.1),
+        sampler=sf.FullBatch(steps=1),
+        noise=sf.Gaussian(3.0),
+        guarantee=sf.Guarantee(3.0, 1e-3),
+        physical_batch_size=12,
+    )
+    state = sf.run(made, out=tmp_path / "run", **SEED)
+    found = load_file(tmp_path / "run" / "model.safetensors")
+    names = leaf_names(params)
+    for name, leaf in zip(names, jax.tree.leaves(state["params"]), strict=True):
+        assert np.array_equal(found[name], leaf)
+    assert same(sf.run(made, out=tmp_path / "run", **SEED), state)
 
 
 # -- other methods, and attacks

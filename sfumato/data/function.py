@@ -14,7 +14,8 @@ from sfumato.data.source import Source, Splits, from_arrays
 
 def find_function(name: str) -> Shelf:
     """function() -> `Splits`, a `Source`, or a pair of training and test parts, each a `Source` or
-    (images, labels) as `from_arrays` takes them. Raises ArgumentError, DataError."""
+    (images, labels) as `from_arrays` takes them. It is called for a plan, too. Raises ArgumentError,
+    DataError."""
     splits = _splits(name, _called(plugins.find("data", name)))
     train, own = splits.train, splits.train.names
     names = positions(len(train)) if own is None else tuple(own.tolist())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from jaxtyping import PyTree
@@ -20,7 +20,7 @@ from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import write_atomic
 from sfumato.core.keys import SecretKey
-from sfumato.noise import NOISES
+from sfumato.noise import NOISES, Mechanism, Promised
 from sfumato.plan.method_plan import MethodPlan
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.ledger import Ledger
@@ -39,6 +39,7 @@ from sfumato.runs.session import (
 from sfumato.train import checkpoint, loop
 from sfumato.train.described import description, examples_of, fingerprint_of, guarantee_of, released
 from sfumato.train.loop import Procedure, State
+from sfumato.train.replay_guard import ReplayGuard
 
 Evaluate = Callable[[PyTree], float | Mapping[str, float]]
 """What is published -> an accuracy, or numbers by name. Exact, of data that no guarantee covers."""
@@ -68,6 +69,30 @@ class Options:
         positive("checkpoint_seconds", self.checkpoint_seconds)
 
 
+@overload
+def run(
+    method: Procedure,
+    *,
+    out: Path | str,
+    guarantee: Guarantee | None = None,
+    evaluate: Evaluate | None = None,
+    log: str = "bar",
+    checkpoint_seconds: float = 60.0,
+    noise: str = "gaussian",
+    insecure_seed: int | None = None,
+) -> State: ...
+@overload
+def run(
+    method: Procedure,
+    ledger: Ledger,
+    key: SecretKey,
+    *,
+    state: State | None = None,
+    first: int = 0,
+    replay_guard: ReplayGuard | None = None,
+    after_step: Callable[[int, State], None] = ...,
+    noise: Callable[[Promised], Mechanism] = ...,
+) -> State: ...
 def run(
     method: Procedure,
     ledger: Ledger | None = None,
