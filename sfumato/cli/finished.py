@@ -9,6 +9,8 @@ from typing import Literal
 
 import tyro
 
+from sfumato.cli.trust import Trust
+from sfumato.core import plugins
 from sfumato.core.archive import MAX_PIXELS
 from sfumato.plan.config import Log
 
@@ -28,10 +30,14 @@ class Evaluate:
     """Of the run's own data set."""
     max_pixels: int | None = None
     """Largest image file that is decoded, width times height [the run's own limit]."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import evaluating
 
+        plugins.allow(self.data, *self.trust)
         evaluating.evaluate(self.run, self.data, self.data_dir, self.split, self.max_pixels)
 
 
@@ -51,10 +57,14 @@ class Predict:
     """Write a .csv table with all probabilities instead of printing."""
     max_pixels: int = MAX_PIXELS
     """Largest image file that is decoded, width times height."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import predicting
 
+        plugins.allow(*self.trust)
         predicting.predict(self.run, self.images, self.json, self.out, self.max_pixels)
 
 
@@ -101,10 +111,14 @@ class Audit:
     seed: int | None = None
     """Fixes the attack's coins and its trainings' noise [the operating system's entropy]."""
     log: Log = "bar"
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.runs import auditing
 
+        plugins.allow(*self.trust)
         found = auditing.audit(self.run, self.attack, self.size, self.images, self.seed, self.log)
         if self.log == "json":
             told = {"event": "audit", "run": str(self.run), "results": auditing.as_json(found)}

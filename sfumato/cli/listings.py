@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from sfumato.core import plugins
 from sfumato.core.archive import MAX_PIXELS
 
 
@@ -45,6 +46,7 @@ class Info:
     def __call__(self) -> None:
         from sfumato.cli import datasets
 
+        plugins.allow(self.data)
         datasets.data_info(self.data, self.data_dir, self.unit, self.max_pixels)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tyro
 
+from sfumato.core import plugins
 from sfumato.plan.config import DataConfig, Log
 
 
@@ -35,6 +36,7 @@ class Pretrain:
         from sfumato.runs import pretraining
         from sfumato.train.pretrain import PretrainSettings
 
+        plugins.allow(self.data.data)
         settings = PretrainSettings(
             self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed
         )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tyro
 
+from sfumato.cli.trust import Trust
+from sfumato.core import plugins
 from sfumato.plan.config import Log, read_config
 
 
@@ -16,11 +18,15 @@ class Resume:
     """The run's directory."""
     log: Log | None = None
     """bar, json or quiet [as the run was started]."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import printing
         from sfumato.runs import training
 
+        plugins.allow(*self.trust)
         directory = training.resume(self.run, self.log)
         log = self.log or read_config(directory.file("config.json")).run.log
         printing.print_result(directory, log)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
+from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
     DataConfig,
@@ -46,6 +47,7 @@ class Train:
     """For --dry-run: print the plan at once, without timing a small copy of it."""
 
     def __call__(self) -> None:
+        plugins.allow(self.data.data, self.method.model)
         config = TrainConfig(self.data, self.privacy, self.method, self.run, self.units)
         config.method.check()
         if self.recipe is None:

@@ -45,8 +45,44 @@ def _sampler(value: Any, plan: Mapping[str, Any]) -> Sampler:
     return samplers.from_json(value, plan["n"], _settings(plan["settings"], plan).steps)
 
 
+class Stated:
+    """What a plan states of its releases, whatever makes them."""
+
+    releases: tuple[Release, ...]
+    delta: float
+    relation: Relation
+    noise: str
+    unit: str
+
+    @property
+    def tally(self) -> Tally:
+        return tally_of(self.releases)
+
+    @property
+    def spends(self) -> float:
+        """epsilon of all releases together; at most `epsilon`."""
+        return accountants.epsilon(self.tally, self.delta, relation=self.relation)
+
+    @property
+    def mechanism(self) -> str:
+        """What is added to every sum, in words before "noise"."""
+        if any(bands_of(each.event) > 1 for each in self.releases):
+            return "correlated Gaussian"
+        return {"gaussian": "Gaussian", "lattice": "discrete Gaussian"}[self.noise]
+
+    @property
+    def accountant(self) -> str:
+        """How epsilon is computed, in words."""
+        return accountants.describe(self.tally, self.delta, self.relation)
+
+    @property
+    def whole_unit(self) -> str:
+        """What is added or removed: "image", or "patient with up to 8 images"."""
+        return whole_unit(self.unit, getattr(self, "images_per_unit", None))
+
+
 @dataclass(frozen=True)
-class Plan:
+class Plan(Stated):
     """The run in numbers. n: training examples. settings: the method's own (`plan/methods.py`). mu: the Gaussian budget of (epsilon,
     delta) under `relation`. sampler: of the gradient steps. rooted, public: of the row map of
     linear heads. weights: the public ones it starts from. trains: which part of the network, as
@@ -105,15 +141,6 @@ class Plan:
         """(epsilon, delta, relation)."""
         return self.epsilon, self.delta, self.relation
 
-    @property
-    def tally(self) -> Tally:
-        return tally_of(self.releases)
-
-    @property
-    def spends(self) -> float:
-        """epsilon of all releases together; at most `epsilon`."""
-        return accountants.epsilon(self.tally, self.delta, relation=self.relation)
-
     def warnings(self) -> list[str]:
         """What the public facts say against the plan."""
         weak = weakness(self.epsilon, self.n, len(self.classes), self.mu)
@@ -128,23 +155,6 @@ class Plan:
     def clip_norm(self) -> float:
         """C: what one example's gradient is clipped to."""
         return self.settings.clip_norm
-
-    @property
-    def mechanism(self) -> str:
-        """What is added to every sum, in words before "noise"."""
-        if any(bands_of(each.event) > 1 for each in self.releases):
-            return "correlated Gaussian"
-        return {"gaussian": "Gaussian", "lattice": "discrete Gaussian"}[self.noise]
-
-    @property
-    def accountant(self) -> str:
-        """How epsilon is computed, in words."""
-        return accountants.describe(self.tally, self.delta, self.relation)
-
-    @property
-    def whole_unit(self) -> str:
-        """What is added or removed: "image", or "patient with up to 8 images"."""
-        return whole_unit(self.unit, self.images_per_unit)
 
     def to_json(self) -> dict[str, Any]:
         """For plan.json: every field, and what people look for beside them."""

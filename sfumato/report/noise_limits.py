@@ -7,6 +7,7 @@ On the lowest bits of floating-point noise: Mironov 2012; Jin, McMurtry, Rubinst
 
 from dataclasses import dataclass
 
+from sfumato.plan.method_plan import MethodPlan
 from sfumato.plan.plan import Plan
 
 
@@ -54,19 +55,19 @@ GENERATORS = {
 }
 
 
-def name(plan: Plan) -> str:
+def name(plan: Plan | MethodPlan) -> str:
     where = ", on a lattice" if plan.noise == "lattice" else ""
     return f"{plan.mechanism}{where}, by {GENERATORS[plan.noise_rng].name}"
 
 
-def limits(plan: Plan) -> tuple[str, ...]:
+def limits(plan: Plan | MethodPlan) -> tuple[str, ...]:
     return tuple(
         each.format(unit=plan.unit)
         for each in LIMITS[plan.noise] + GENERATORS[plan.noise_rng].limits
     )
 
 
-def audited_otherwise(plan: Plan) -> str:
+def audited_otherwise(plan: Plan | MethodPlan) -> str:
     """Audits train anew with the default noise; the empty text where that is this run's."""
     if (plan.noise, plan.noise_rng) == ("gaussian", "philox"):
         return ""

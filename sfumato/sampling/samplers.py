@@ -12,13 +12,13 @@ Memory and time are those of the batch at any n, as long as it holds less than a
 examples.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
 
-from sfumato.core.checks import probability, whole
+from sfumato.core.checks import positive, probability, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.privacy.events import (
@@ -44,6 +44,19 @@ class Sampler(Protocol):
     def expected_batch_size(self) -> float: ...
     def indices(self, key: SecretKey, step: int) -> Int64[np.ndarray, " b"]: ...
     def event(self, mechanism: Inner, step: int = 0) -> Event: ...
+    def on(self, n: int) -> "Sampler": ...
+
+
+UNBOUND = 0
+"""n of a sampler that is not told yet how many examples there are (see `on`)."""
+
+
+def _same(sampler: Any, n: int) -> Any:
+    if sampler.n != n:
+        raise ArgumentError(
+            "sampler", sampler, f"is for n={sampler.n} examples and there are {n}; leave n out"
+        )
+    return sampler
 
 
 def _subset(stream: np.random.Generator, n: int, size: int) -> Int64[np.ndarray, " b"]:
@@ -53,20 +66,36 @@ def _subset(stream: np.random.Generator, n: int, size: int) -> Int64[np.ndarray,
 
 @dataclass(frozen=True)
 class Poisson:
-    """Every example takes part in every step independently with probability `rate`.
+    """Every example takes part in every step independently with probability `rate`: of n examples,
+    or with `batch_size` expected of whatever number `on` is told.
 
     Drawn as a binomial size and a uniform subset of that size, which is the same law in O(rate * n)
     instead of O(n).
     """
 
-    rate: float
-    steps: int
-    n: int
+    rate: float = UNBOUND
+    steps: int = UNBOUND
+    n: int = UNBOUND
+    batch_size: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        probability("rate", self.rate)
         whole("steps", self.steps)
-        whole("n", self.n)
+        if self.batch_size is not None:
+            positive("batch_size", self.batch_size)
+        else:
+            probability("rate", self.rate)
+            whole("n", self.n)
+
+    def on(self, n: int) -> "Poisson":
+        """This sampler for n examples. Raises ArgumentError where it is for another number, or its
+        batch is larger."""
+        if self.batch_size is None:
+            return _same(self, n)
+        if self.batch_size > n:
+            raise ArgumentError(
+                "batch_size", self.batch_size, f"there are {n} examples; give at most that many"
+            )
+        return Poisson(self.batch_size / n, self.steps, n)
 
     @property
     def expected_batch_size(self) -> float:
@@ -102,6 +131,10 @@ class TruncatedPoisson:
         probability("rate", self.rate)
         for name in ("steps", "n", "maximum"):
             whole(name, getattr(self, name))
+
+    def on(self, n: int) -> "TruncatedPoisson":
+        """This sampler. Raises ArgumentError where it is not for n examples."""
+        return _same(self, n)
 
     @property
     def expected_batch_size(self) -> float:
@@ -140,6 +173,10 @@ class CyclicPoisson:
         if self.cycle > self.n:
             raise ArgumentError("cycle", self.cycle, f"give at most n={self.n} groups")
 
+    def on(self, n: int) -> "CyclicPoisson":
+        """This sampler. Raises ArgumentError where it is not for n examples."""
+        return _same(self, n)
+
     @property
     def expected_batch_size(self) -> float:
         """On average over the groups, which differ in size by one at most."""
@@ -169,6 +206,10 @@ class FixedSize:
         if self.size > self.n:
             raise ArgumentError("size", self.size, f"give at most n={self.n}")
 
+    def on(self, n: int) -> "FixedSize":
+        """This sampler. Raises ArgumentError where it is not for n examples."""
+        return _same(self, n)
+
     @property
     def rate(self) -> float:
         return self.size / self.n
@@ -189,11 +230,15 @@ class FullBatch:
     """Every example takes part in every step: no amplification, and composition is exact."""
 
     steps: int
-    n: int
+    n: int = UNBOUND
 
     def __post_init__(self) -> None:
         whole("steps", self.steps)
-        whole("n", self.n)
+        whole("n", self.n, at_least=UNBOUND)
+
+    def on(self, n: int) -> "FullBatch":
+        """This sampler for n examples. Raises ArgumentError where it is for another number."""
+        return FullBatch(self.steps, n) if self.n == UNBOUND else _same(self, n)
 
     @property
     def expected_batch_size(self) -> float:

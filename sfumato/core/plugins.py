@@ -1,0 +1,60 @@
+"""Functions from outside of the package, named `package.module:function`.
+
+To import a module is to run its code. So a name that stands in a file (a model's, a run's) imports
+nothing: files come from others. Only what the user named in this process is imported, by a flag of
+the command line or as an argument.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from sfumato.core.errors import ArgumentError
+
+_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+_allowed: set[str] = set()
+_given: dict[str, Callable[..., Any]] = {}
+
+
+def is_name(text: str) -> bool:
+    """Is it written as `package.module:function`?"""
+    return _NAME.fullmatch(text) is not None or text in _given
+
+
+def allow(*names: str | None) -> None:
+    """The user named these; what is no name of a function is left alone."""
+    _allowed.update(name for name in names if name is not None and is_name(name))
+
+
+def given(function: Callable[..., Any]) -> str:
+    """The name of a function that the user handed over itself."""
+    name = f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
+    _given[name] = function
+    return name
+
+
+def find(argument: str, name: str) -> Callable[..., Any]:
+    """The function of that name. Raises ArgumentError where it is not allowed or not there."""
+    if name in _given:
+        return _given[name]
+    if name not in _allowed:
+        raise ArgumentError(
+            argument,
+            name,
+            "is code from outside of sfumato, which is not run because a file names it; if you trust it, give "
+            f"--trust {name} (from Python: trust={name!r})",
+        )
+    module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # at the end: what is installed comes first
+    try:
+        found = getattr(import_module(module), function)
+    except Exception as error:  # whatever the module does
+        said = " ".join(str(error).split())[:200]
+        raise ArgumentError(argument, name, f"cannot be imported ({said}); mend it") from error
+    if not callable(found):
+        raise ArgumentError(argument, name, "is no function; name one")
+    return found
