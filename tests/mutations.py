@@ -390,7 +390,7 @@ MUTATIONS = (
         (
             Edit(
                 "clip.parts:_outer",
-                "part.keeps or not all(plan.sites[path].origin.isometric for path in part.sites)",
+                "part.keeps or not all(handling.sites[path].origin.isometric for path in part.sites)",
                 "False",
             ),
         ),
