@@ -90,7 +90,7 @@ def test_units_come_from_file_names_or_a_column():
         (np.array(["a", ""]), "missing entries"),
         (np.array([3, 4, 5]), "shape"),
         (np.array([1j, 2]), "complex"),
-        (np.array(["a", None], object), "empty"),
+        (np.array(["a", None], object), "missing entries"),
     ):
         with pytest.raises(DataError, match=problem):
             column(values, 2, "c")
