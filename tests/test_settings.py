@@ -171,11 +171,11 @@ def test_fit_sweep_and_tune_have_the_sections_of_train() -> None:
 def test_sweep_and_tune_keep_the_relation_and_the_noise_that_were_asked_for(tmp_path: Path) -> None:
     asked = ("--features", toy_rows(tmp_path / "toy.npz"), "--relation", "replace-one")
     asked += ("--noise", "lattice", "--log", "quiet")
-    succeeds("sweep", *asked, "--method", "ls", "--epsilon", "8", "--out", tmp_path / "sweep")
+    succeeds("sweep", *asked, "--method", "means", "--epsilon", "8", "--out", tmp_path / "sweep")
     assert "replace-one" in succeeds("account", tmp_path / "sweep")
-    succeeds("tune", *asked, "--method", "ls", "--fits", "1.5", "--out", tmp_path / "tune")
+    succeeds("tune", *asked, "--method", "means", "--fits", "1.5", "--out", tmp_path / "tune")
     plan = read_plan(tmp_path / "tune" / "plan.json")
-    assert (plan.relation, plan.noise, plan.choices) == ("replace-one", "lattice", ("ls",))
+    assert (plan.relation, plan.noise, plan.choices) == ("replace-one", "lattice", ("means",))
     assert read_config(tmp_path / "tune" / "config.json").privacy.relation == "replace-one"
 
 
