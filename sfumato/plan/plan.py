@@ -23,6 +23,8 @@ from sfumato.solve.linear_settings import weakness
 
 if TYPE_CHECKING:
     from sfumato.networks.input import Input
+else:
+    Input = Any
 
 BEST_OF = "best of "
 """Begins the method of a plan of `sfumato tune`."""
@@ -125,7 +127,7 @@ class Plan(Stated):
     left_out: dict[str, int] = field(default_factory=dict)
 
     @property
-    def input(self) -> "Input | None":
+    def input(self) -> Input | None:
         """How the network wants its image, None as its architecture says."""
         from sfumato.plan import public_weights
 
