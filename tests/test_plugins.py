@@ -141,6 +141,7 @@ def test_a_procedure_of_ones_own_is_calibrated_run_stopped_resumed_and_reported(
     ledger = sf.Ledger.read(tmp_path / "whole")
     assert ledger.releases == 3 and 1.99 < ledger.epsilon() <= 2.0 and ledger.unit == "customer"
     assert "epsilon" in succeeds("account", tmp_path / "whole")
+    assert "600\u00a0private customers" in succeeds("report", tmp_path / "whole")
     found = load_file(tmp_path / "whole" / "model.safetensors")
     assert np.array_equal(found["centers"], np.asarray(whole["centers"]))
     assert (
