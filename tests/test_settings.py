@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
-from dataclasses import replace
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,24 +17,13 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.settings import flags_of
 from sfumato.core.typed_json import Damaged, convert, plain
 from sfumato.plan import methods, recipes
-from sfumato.plan.config import (
-    DataConfig,
-    MethodConfig,
-    NetworkConfig,
-    PrivacyConfig,
-    RunConfig,
-    TrainConfig,
-    read_config,
-)
+from sfumato.plan.config import MethodConfig, NetworkConfig, read_config
 from sfumato.plan.methods import METHODS, all_flags
 from sfumato.plan.plan import read_plan
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.budget import Budget
 from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.releases import tally_of
-from sfumato.runs import training
-from sfumato.solve import linear_settings
-from sfumato.solve.linear_settings import LeastSquares
 
 N, CLASSES, DELTA = 400, 3, 1e-5
 
@@ -99,17 +89,6 @@ def test_a_flag_of_another_method_is_refused_with_the_names_of_those_that_have_i
     MethodConfig(method=name, **own).check()
 
 
-class Halved(LeastSquares):
-    """A linear method of somebody else's: half of the step."""
-
-    method: ClassVar[str] = "halved"
-
-    @classmethod
-    def after_mean(cls, mean_share: float, strength: float, classes: int) -> LeastSquares:
-        found = super().after_mean(mean_share, strength, classes)
-        return replace(found, learning_rate=found.learning_rate / 2)
-
-
 def toy_rows(path: Path) -> Path:
     stream = np.random.default_rng(0)
     labels = np.arange(N) % CLASSES
@@ -118,25 +97,42 @@ def toy_rows(path: Path) -> Path:
     return path
 
 
-def test_a_method_from_outside_goes_through_train_report_and_account(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+HALVED = """
+import sys
+from dataclasses import replace
+from sfumato.solve.linear_settings import HEADS, LeastSquares
+
+class Halved(LeastSquares):
+    method, what = "halved", "half of the step of least squares"
+
+    @classmethod
+    def after_mean(cls, mean_share, strength, classes):
+        found = super().after_mean(mean_share, strength, classes)
+        return replace(found, learning_rate=found.learning_rate / 2)
+
+HEADS["halved"] = Halved
+from sfumato.cli import main
+from sfumato.plan.plan import read_plan
+from pathlib import Path
+
+main(["fit", "--features", sys.argv[1], "--method", "halved", "--epsilon", "8", "--out", sys.argv[2], "--log", "quiet"])
+main(["resume", sys.argv[2], "--log", "quiet"])
+main(["account", sys.argv[2]])
+plan = read_plan(Path(sys.argv[2]) / "plan.json")
+assert type(plan.settings) is Halved and plan.settings.learning_rate == 1.5, plan
+"""
+
+
+def test_a_linear_method_from_outside_goes_through_fit_resume_account_and_report(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(METHODS, "halved", Halved)
-    monkeypatch.setitem(linear_settings.HEADS, "halved", Halved)
-    asked = TrainConfig(
-        DataConfig(str(toy_rows(tmp_path / "toy.npz"))),
-        PrivacyConfig(8.0),
-        MethodConfig("ls", "rows"),
-        RunConfig(tmp_path / "run", log="quiet"),
+    arguments = [toy_rows(tmp_path / "toy.npz"), tmp_path / "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", HALVED, *map(str, arguments)], capture_output=True, text=True
     )
-    # The choices of --method are fixed when sfumato is imported, and these tests check types.
-    object.__setattr__(asked.method, "method", "halved")
-    run = training.train(asked).path
-    plan = read_plan(run / "plan.json")
-    assert type(plan.settings) is Halved and plan.settings.learning_rate == CLASSES / 2
-    assert "halved" in (run / "model_card.md").read_text() and "epsilon 8" in succeeds(
-        "account", run
-    )
+    assert done.returncode == 0, done.stderr
+    assert "epsilon 8 at delta" in done.stdout
+    assert "Method: halved" in (tmp_path / "run" / "model_card.md").read_text()
 
 
 # -- the command line
