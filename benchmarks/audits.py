@@ -68,19 +68,18 @@ def white(seed: int) -> Iterator[tuple[str, AuditResult]]:
     """The small CNN on 8 x 8 digits, 8,000 canaries a run; epsilon = 1 needs more runs, for its
     guesses are the least sure."""
     source = data.open("digits").train
-    images, labels = source.images(np.arange(len(source))), source.labels
     params, clipped = network(source.shape, 0.1)
     for epsilon, runs in ((1.0, 5), (4.0, 2), (8.0, 2)):
         for rate, steps in ((1.0, 10), (0.1, 40)):
             noise, claim = calibrated(epsilon, rate, steps)
             trainer = DPSGD(
-                params,
                 clipped,
-                Poisson(rate, steps, len(source)),
-                noise,
-                optax.sgd(2.0),
-                lambda indices, step: (images[indices], labels[indices]),
-                physical=64,
+                params,
+                source,
+                sampler=Poisson(rate, steps, len(source)),
+                noise=noise,
+                optimizer=optax.sgd(2.0),
+                physical_batch_size=64,
             )
             for result in whitebox(
                 trainer, claim, np.random.default_rng(seed), canaries=8000, runs=runs
@@ -105,13 +104,13 @@ def black(seed: int, models: int, data_dir: Path | None) -> Iterator[tuple[str, 
     label = hardest_label(clipped.loss, params, blank, 10)
     noise, claim = calibrated(10.0, 1.0, steps)
     trainer = DPSGD(
-        params,
         clipped,
-        FullBatch(steps, n),
-        noise,
-        optax.sgd(0.02),
-        lambda indices, step: (images[n + indices], labels[n + indices]),
-        physical=64,
+        params,
+        fetch=lambda indices, step: (images[n + indices], labels[n + indices]),
+        sampler=FullBatch(steps, n),
+        noise=noise,
+        optimizer=optax.sgd(0.02),
+        physical_batch_size=64,
     )
     began = time.monotonic()
 

@@ -1,11 +1,64 @@
-"""Sfumato: differentially private image classification in JAX.
+"""Sfumato: differentially private image classification in JAX, and DP-SGD for any JAX loss.
 
 The public names are loaded when they are first used, so that `import sfumato` and `sfumato --help`
-stay fast.
+stay fast. Type checkers and editors read them from the block below; a test holds both lists equal.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sfumato import data as data
+    from sfumato import weights as weights
+    from sfumato.clip import BoundedSum as BoundedSum
+    from sfumato.clip import ClippedGrad as ClippedGrad
+    from sfumato.clip import Sensitivity as Sensitivity
+    from sfumato.clip import check_isolation as check_isolation
+    from sfumato.clip import clipped_grad as clipped_grad
+    from sfumato.clip import explain as explain
+    from sfumato.core.errors import ArgumentError as ArgumentError
+    from sfumato.core.errors import BudgetError as BudgetError
+    from sfumato.core.errors import DataError as DataError
+    from sfumato.core.errors import LedgerError as LedgerError
+    from sfumato.core.errors import RunError as RunError
+    from sfumato.core.errors import SfumatoError as SfumatoError
+    from sfumato.core.errors import WeightsError as WeightsError
+    from sfumato.core.keys import SecretKey as SecretKey
+    from sfumato.estimators.image_classifier import DPImageClassifier as DPImageClassifier
+    from sfumato.estimators.linear_classifier import DPLinearClassifier as DPLinearClassifier
+    from sfumato.noise import BandedGaussian as BandedGaussian
+    from sfumato.noise import Gaussian as Gaussian
+    from sfumato.noise import LatticeGaussian as LatticeGaussian
+    from sfumato.noise import Mechanism as Mechanism
+    from sfumato.privacy.accountants import epsilon as epsilon
+    from sfumato.privacy.calibration import noise_multiplier as noise_multiplier
+    from sfumato.privacy.events import BandedGaussianEvent as BandedGaussianEvent
+    from sfumato.privacy.events import CyclicPoissonEvent as CyclicPoissonEvent
+    from sfumato.privacy.events import Event as Event
+    from sfumato.privacy.events import FixedSizeEvent as FixedSizeEvent
+    from sfumato.privacy.events import GaussianEvent as GaussianEvent
+    from sfumato.privacy.events import PoissonSampledEvent as PoissonSampledEvent
+    from sfumato.privacy.events import SelectedEvent as SelectedEvent
+    from sfumato.privacy.events import TruncatedPoissonEvent as TruncatedPoissonEvent
+    from sfumato.privacy.guarantee import Guarantee as Guarantee
+    from sfumato.privacy.ledger import Ledger as Ledger
+    from sfumato.report import write_report as report  # noqa: F401  # the room may be called
+    from sfumato.report import write_report as write_report
+    from sfumato.runs.auditing import attack as attack
+    from sfumato.runs.classifier import Classifier as Classifier
+    from sfumato.runs.methods import run as run
+    from sfumato.sampling import CyclicPoisson as CyclicPoisson
+    from sfumato.sampling import FullBatch as FullBatch
+    from sfumato.sampling import Poisson as Poisson
+    from sfumato.sampling import Sampler as Sampler
+    from sfumato.sampling import TruncatedPoisson as TruncatedPoisson
+    from sfumato.sampling import WithoutReplacement as WithoutReplacement
+    from sfumato.solve.fc import FeatureCovariance as FeatureCovariance
+    from sfumato.solve.linear import solver as solver
+    from sfumato.train.calibrate import calibrate as calibrate
+    from sfumato.train.dpsgd import DPSGD as DPSGD
+    from sfumato.train.feed import physical_batches as physical_batches
+    from sfumato.train.loop import Procedure as Procedure
 
 _HOMES = {
     "sfumato.clip": (
@@ -23,6 +76,7 @@ _HOMES = {
         "LedgerError",
         "RunError",
         "SfumatoError",
+        "WeightsError",
     ),
     "sfumato.core.keys": ("SecretKey",),
     "sfumato.estimators.image_classifier": ("DPImageClassifier",),
@@ -40,9 +94,12 @@ _HOMES = {
         "SelectedEvent",
         "TruncatedPoissonEvent",
     ),
+    "sfumato.privacy.guarantee": ("Guarantee",),
     "sfumato.privacy.ledger": ("Ledger",),
     "sfumato.report": ("write_report",),
+    "sfumato.runs.auditing": ("attack",),
     "sfumato.runs.classifier": ("Classifier",),
+    "sfumato.runs.methods": ("run",),
     "sfumato.sampling": (
         "CyclicPoisson",
         "FullBatch",
@@ -52,14 +109,16 @@ _HOMES = {
         "WithoutReplacement",
     ),
     "sfumato.solve.fc": ("FeatureCovariance",),
+    "sfumato.solve.linear": ("solver",),
+    "sfumato.train.calibrate": ("calibrate",),
     "sfumato.train.dpsgd": ("DPSGD",),
     "sfumato.train.feed": ("physical_batches",),
-    "sfumato.train.loop": ("run",),
+    "sfumato.train.loop": ("Procedure",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-_ROOMS = ("data", "weights")
+_ROOMS = ("data", "report", "weights")
 __all__ = [*_ROOMS, *sorted(_HOME_OF)]
 
 

@@ -60,7 +60,7 @@ def succeeds(*arguments: object) -> str:
 def ctrl_c_after(step: int) -> Iterator[None]:
     """Whoever trains meanwhile presses Ctrl-C when `step` steps are done and, if it was due, their
     checkpoint is written."""
-    from sfumato.runs.training import Recorder
+    from sfumato.runs.recorder import Recorder
 
     after_step = Recorder.after_step
 

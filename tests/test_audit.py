@@ -61,7 +61,7 @@ def trainer(claim, **change):
         "noise": Gaussian(event.noise_multiplier),
         "optimizer": optax.sgd(0.5),
         "fetch": lambda indices, step: (ROWS[indices], LABELS[indices]),
-        "physical": 64,
+        "physical_batch_size": 64,
     }
     return DPSGD(**{**settings, **change})
 
@@ -286,7 +286,7 @@ def test_a_replay_refuses_to_compare_different_batches():
 def test_a_model_of_the_stack_is_the_model_that_the_loop_trains():
     """Also for one that samples, averages parameters, and lacks an example."""
     claim = claim_of(8.0, 4, 0.5)
-    one = trainer(claim, optimizer=optax.sgd(0.5, 0.9), ema_decay=0.9, physical=7)
+    one = trainer(claim, optimizer=optax.sgd(0.5, 0.9), ema_decay=0.9, physical_batch_size=7)
     keys = [SecretKey.from_insecure_seed(k) for k in range(3)]
     present = np.ones((3, N), bool)
     present[1, ::2] = False

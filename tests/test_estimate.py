@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from run_helpers import succeeds
-from sfumato.runs.estimate import CELL, head_memory
 
 from sfumato.core import files
 from sfumato.data.source import DataInfo
 from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
-from sfumato.plan.plan import Plan, make_plan
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan
+from sfumato.runs.cost import CELL, head_memory
 
 RUN = """
 import resource, sys

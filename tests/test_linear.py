@@ -58,7 +58,7 @@ def recipe(kind: str, n: int, mu: float) -> LinearSettings:
     found = linear_rule(kind.split()[0], n, D, CLASSES, mu)
     if kind.endswith("sampled"):
         return replace(found, sampling=0.5)
-    return replace(found, per_class=kind.endswith("per class"))
+    return replace(found, per_class=True) if kind.endswith("per class") else found
 
 
 def procedure(kind: str, rows: Rows, epsilon: float = 8.0, n: int | None = None) -> Stages:

@@ -1,5 +1,7 @@
 """The faces of the library: public names, the estimator, the README's example."""
 
+import ast
+import importlib.metadata
 import re
 import runpy
 from pathlib import Path
@@ -28,15 +30,38 @@ def test_every_public_name_exists() -> None:
         getattr(sfumato, "no_such_name")  # noqa: B009
 
 
-def test_the_readme_shows_the_example_that_is_run_here(capsys: pytest.CaptureFixture[str]) -> None:
+def test_type_checkers_see_every_public_name_and_no_other() -> None:
+    tree = ast.parse((ROOT / "sfumato" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.asname: (node.module, alias.name)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(seen) == set(sfumato.__all__)
+    for name, (home, own) in seen.items():
+        if name in sfumato._HOME_OF:
+            assert (home, own) == (sfumato._HOME_OF[name], name)
+
+
+def test_the_version_is_written_once() -> None:
+    assert sfumato.__version__ == importlib.metadata.version("sfumato")
+    assert sfumato.__version__ not in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_readme_shows_the_example_that_is_run_here(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     shown = next(block for block in blocks if "DPSGD" in block)
     source = (ROOT / "examples" / "twelve_lines.py").read_text()
     for line in filter(None, shown.splitlines()):
         assert line in source
     runpy.run_path(str(ROOT / "examples" / "twelve_lines.py"))
-    accuracy, epsilon = re.search(
-        r"accuracy ([\d.]+) %, epsilon ([\d.]+)", capsys.readouterr().out
+    epsilon, accuracy = re.search(
+        r"report.html ([\d.]+)\naccuracy ([\d.]+) %", capsys.readouterr().out
     ).groups()
     assert float(accuracy) > 80
     assert 7.9 < float(epsilon) <= 8

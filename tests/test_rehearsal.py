@@ -22,13 +22,13 @@ def loss(params: jax.Array, example: tuple[jax.Array, jax.Array]) -> jax.Array:
 
 def procedure(optimizer: optax.GradientTransformation) -> sfumato.DPSGD:
     return sfumato.DPSGD(
+        loss,
         jnp.zeros((4, 3)),
-        sfumato.clipped_grad(loss, 1.0),
-        sfumato.FullBatch(2, 12),
-        sfumato.Gaussian(5.0),
-        optimizer,
-        lambda indices, step: (ROWS[indices], LABELS[indices]),
-        physical=6,
+        fetch=lambda indices, step: (ROWS[indices], LABELS[indices]),
+        optimizer=optimizer,
+        sampler=sfumato.FullBatch(2, 12),
+        noise=sfumato.Gaussian(5.0),
+        physical_batch_size=6,
     )
 
 
@@ -62,6 +62,6 @@ def test_a_batch_that_does_not_fit_the_memory_is_refused_before_payment(
 ) -> None:
     with sfumato.Ledger.create(tmp_path, delta=1e-3, epsilon_max=50.0) as ledger:
         monkeypatch.setattr(dpsgd, "free_memory", lambda: 100)
-        with pytest.raises(sfumato.ArgumentError, match=r"physical=6.*fewer"):
+        with pytest.raises(sfumato.ArgumentError, match=r"physical_batch_size=6.*fewer"):
             sfumato.run(procedure(optax.sgd(0.1)), ledger, KEY)
         assert ledger.releases == 0

@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
-from dataclasses import replace
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,24 +17,13 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.settings import flags_of
 from sfumato.core.typed_json import Damaged, convert, plain
 from sfumato.plan import methods, recipes
-from sfumato.plan.config import (
-    DataConfig,
-    MethodConfig,
-    NetworkConfig,
-    PrivacyConfig,
-    RunConfig,
-    TrainConfig,
-    read_config,
-)
+from sfumato.plan.config import MethodConfig, NetworkConfig, read_config
 from sfumato.plan.methods import METHODS, all_flags
 from sfumato.plan.plan import read_plan
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.budget import Budget
 from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.releases import tally_of
-from sfumato.runs import training
-from sfumato.solve import linear_settings
-from sfumato.solve.linear_settings import LeastSquares
 
 N, CLASSES, DELTA = 400, 3, 1e-5
 
@@ -88,28 +78,15 @@ def test_a_flag_of_another_method_is_refused_with_the_names_of_those_that_have_i
     name: str,
 ) -> None:
     values: dict[str, Any] = {"optimizer": "adam", "sampler": "full", "public": Path("x")}
-    values |= {"rooted": True, "per_class": True, "momentum": 0.0, "views": 0}
+    values |= {"rooted": True, "per_class": True, "momentum": 0.0, "views": 0, "ema": 0.5}
     for flag in set(all_flags()) - set(flags_of(METHODS[name])):
         config = MethodConfig(method=name, **{flag: values.get(flag, 2)})
         with pytest.raises(ArgumentError, match=f"^{flag}=") as refusal:
             config.check()
         for owner in methods.owners(flag):
             assert owner in str(refusal.value)
-    replace(
-        MethodConfig(method=name),
-        **{flag: values.get(flag, 2) for flag in flags_of(METHODS[name]) if flag != "ema"},
-    ).check()
-
-
-class Halved(LeastSquares):
-    """A linear method of somebody else's: half of the step."""
-
-    method: ClassVar[str] = "halved"
-
-    @classmethod
-    def after_mean(cls, mean_share: float, strength: float, classes: int) -> LeastSquares:
-        found = super().after_mean(mean_share, strength, classes)
-        return replace(found, learning_rate=found.learning_rate / 2)
+    own = {flag: values.get(flag, 2) for flag in flags_of(METHODS[name])}
+    MethodConfig(method=name, **own).check()
 
 
 def toy_rows(path: Path) -> Path:
@@ -120,23 +97,42 @@ def toy_rows(path: Path) -> Path:
     return path
 
 
-def test_a_method_from_outside_goes_through_train_report_and_account(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+HALVED = """
+import sys
+from dataclasses import replace
+from sfumato.solve.linear_settings import HEADS, LeastSquares
+
+class Halved(LeastSquares):
+    method, what = "halved", "half of the step of least squares"
+
+    @classmethod
+    def after_mean(cls, mean_share, strength, classes):
+        found = super().after_mean(mean_share, strength, classes)
+        return replace(found, learning_rate=found.learning_rate / 2)
+
+HEADS["halved"] = Halved
+from sfumato.cli import main
+from sfumato.plan.plan import read_plan
+from pathlib import Path
+
+main(["fit", "--features", sys.argv[1], "--method", "halved", "--epsilon", "8", "--out", sys.argv[2], "--log", "quiet"])
+main(["resume", sys.argv[2], "--log", "quiet"])
+main(["account", sys.argv[2]])
+plan = read_plan(Path(sys.argv[2]) / "plan.json")
+assert type(plan.settings) is Halved and plan.settings.learning_rate == 1.5, plan
+"""
+
+
+def test_a_linear_method_from_outside_goes_through_fit_resume_account_and_report(
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setitem(METHODS, "halved", Halved)
-    monkeypatch.setitem(linear_settings.HEADS, "halved", Halved)
-    asked = TrainConfig(
-        DataConfig(str(toy_rows(tmp_path / "toy.npz"))),
-        PrivacyConfig(8.0),
-        MethodConfig("halved", "rows"),
-        RunConfig(tmp_path / "run", log="quiet"),
+    arguments = [toy_rows(tmp_path / "toy.npz"), tmp_path / "run"]
+    done = subprocess.run(
+        [sys.executable, "-c", HALVED, *map(str, arguments)], capture_output=True, text=True
     )
-    run = training.train(asked).path
-    plan = read_plan(run / "plan.json")
-    assert type(plan.settings) is Halved and plan.settings.learning_rate == CLASSES / 2
-    assert "halved" in (run / "model_card.md").read_text() and "epsilon 8" in succeeds(
-        "account", run
-    )
+    assert done.returncode == 0, done.stderr
+    assert "epsilon 8 at delta" in done.stdout
+    assert "Method: halved" in (tmp_path / "run" / "model_card.md").read_text()
 
 
 # -- the command line
@@ -171,11 +167,11 @@ def test_fit_sweep_and_tune_have_the_sections_of_train() -> None:
 def test_sweep_and_tune_keep_the_relation_and_the_noise_that_were_asked_for(tmp_path: Path) -> None:
     asked = ("--features", toy_rows(tmp_path / "toy.npz"), "--relation", "replace-one")
     asked += ("--noise", "lattice", "--log", "quiet")
-    succeeds("sweep", *asked, "--method", "ls", "--epsilon", "8", "--out", tmp_path / "sweep")
+    succeeds("sweep", *asked, "--method", "means", "--epsilon", "8", "--out", tmp_path / "sweep")
     assert "replace-one" in succeeds("account", tmp_path / "sweep")
-    succeeds("tune", *asked, "--method", "ls", "--fits", "1.5", "--out", tmp_path / "tune")
+    succeeds("tune", *asked, "--method", "means", "--fits", "1.5", "--out", tmp_path / "tune")
     plan = read_plan(tmp_path / "tune" / "plan.json")
-    assert (plan.relation, plan.noise, plan.choices) == ("replace-one", "lattice", ("ls",))
+    assert (plan.relation, plan.noise, plan.choices) == ("replace-one", "lattice", ("means",))
     assert read_config(tmp_path / "tune" / "config.json").privacy.relation == "replace-one"
 
 

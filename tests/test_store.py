@@ -395,7 +395,7 @@ def test_public_rows_that_do_not_fit_are_refused(with_public: Path) -> None:
 def test_a_resumed_run_refuses_public_rows_that_changed(
     with_public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sfumato.runs.training import Recorder
+    from sfumato.runs.recorder import Recorder
 
     def press_ctrl_c(self: Recorder, done: int, state: object) -> None:
         raise KeyboardInterrupt

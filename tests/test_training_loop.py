@@ -48,7 +48,7 @@ def dpsgd(rows=ROWS, loss=entropy, **change):
         "noise": Gaussian(2.0),
         "optimizer": optax.sgd(1.0, 0.9),
         "fetch": lambda indices, step: (rows[indices], LABELS[indices]),
-        "physical": 16,
+        "physical_batch_size": 16,
         "ema_decay": 0.99,
     }
     return DPSGD(**{**settings, **change})
@@ -98,7 +98,7 @@ def test_the_gradient_is_traced_and_compiled_once_per_run(ledger, caplog, rate):
 
 
 def of_physical_size(size):
-    return dpsgd(physical=size)
+    return dpsgd(physical_batch_size=size)
 
 
 def test_the_size_of_physical_batches_does_not_change_the_sums():

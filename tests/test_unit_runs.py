@@ -496,14 +496,7 @@ def test_columns_that_name_nobody_are_refused_in_one_line(people: Path, tmp_path
         refused(tmp_path, "train", "--data", tmp_path / "a.npz", *to, says=(says,))
     for how in (("--out", tmp_path / "run"), ("--dry-run",)):
         refused(
-            tmp_path,
-            "train",
-            "--data",
-            "digits",
-            *how,
-            "--unit",
-            "x",
-            says=("which images belong together",),
+            tmp_path, "train", "--data", "digits", *how, "--unit", "x", says=("has no unit column",)
         )
     halves = tmp_path / "halves"
     for name in ("train", "test"):

@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 
-from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data.units import Units, column, owners_by_pattern
@@ -91,7 +90,7 @@ def test_units_come_from_file_names_or_a_column():
         (np.array(["a", ""]), "missing entries"),
         (np.array([3, 4, 5]), "shape"),
         (np.array([1j, 2]), "complex"),
-        (np.array(["a", None], object), "empty"),
+        (np.array(["a", None], object), "missing entries"),
     ):
         with pytest.raises(DataError, match=problem):
             column(values, 2, "c")
@@ -102,13 +101,14 @@ def test_units_come_from_file_names_or_a_column():
 
 def procedure(units, rows=ROWS):
     return DPSGD(
+        unit_loss(entropy),
         PARAMS,
-        clipped_grad(unit_loss(entropy), 0.05),
-        Poisson(1.0, 1, len(units)),
-        Gaussian(1.0),
-        optax.sgd(1.0),
-        units.fetch(lambda at, step: (rows[at], LABELS[at])),
-        physical=5,
+        clip_norm=0.05,
+        sampler=Poisson(1.0, 1, len(units)),
+        noise=Gaussian(1.0),
+        optimizer=optax.sgd(1.0),
+        fetch=units.fetch(lambda at, step: (rows[at], LABELS[at])),
+        physical_batch_size=5,
     )
 
 
@@ -124,13 +124,14 @@ def test_all_images_of_a_unit_together_move_the_sum_by_no_more_than_one_example_
         rows, labels = ROWS[kept], LABELS[kept]
         fewer = Units.of([OWNERS[k] for k in kept], most=8)
         made = DPSGD(
+            unit_loss(entropy),
             PARAMS,
-            clipped_grad(unit_loss(entropy), 0.05),
-            Poisson(1.0, 1, len(fewer)),
-            Gaussian(1.0),
-            optax.sgd(1.0),
-            fewer.fetch(lambda at, step, rows=rows, labels=labels: (rows[at], labels[at])),
-            physical=5,
+            clip_norm=0.05,
+            sampler=Poisson(1.0, 1, len(fewer)),
+            noise=Gaussian(1.0),
+            optimizer=optax.sgd(1.0),
+            fetch=fewer.fetch(lambda at, step, rows=rows, labels=labels: (rows[at], labels[at])),
+            physical_batch_size=5,
         )
         moved = np.linalg.norm(whole - sum_of(made))
         assert 0.04 < moved <= 0.05 * (1 + 1e-4)

@@ -43,6 +43,12 @@ class ClippedGrad:
     normalized: bool = False
     microbatch: Microbatch = None
 
+    def __hash__(self) -> int:
+        """Also of clip norms by group, so that `jax.jit` takes it."""
+        norm = self.clip_norm
+        own = norm if isinstance(norm, int | float) else frozenset(norm.items())
+        return hash((self.loss, own, self.method, self.groups, self.clipping, self.normalized))
+
     @property
     def sensitivity(self) -> Sensitivity:
         return Sensitivity.of_contribution(1.0 if self.normalized else total_norm(self.clip_norm))
@@ -135,6 +141,8 @@ def clipped_grad(
     check_clipping(clip_norm, groups, clipping)
     choice("method", method, METHODS)
     check_microbatch(microbatch)
+    if isinstance(clip_norm, Mapping):
+        clip_norm = dict(clip_norm)  # whoever changes theirs later does not change this one
     return ClippedGrad(loss, clip_norm, method, groups, clipping, normalized, microbatch)
 
 

@@ -1,5 +1,6 @@
 """Bytes on disk -> `Source`: labels, images, class names. No JAX here."""
 
+from sfumato.data.arrays import Arrays, Data
 from sfumato.data.opening import describe, open
 from sfumato.data.published_sets import NamedDataset, names, published
 from sfumato.data.rows import describe_rows, open_rows
@@ -7,6 +8,8 @@ from sfumato.data.source import DataInfo, Source, Splits, from_arrays
 from sfumato.data.split import ReadOptions
 
 __all__ = [
+    "Arrays",
+    "Data",
     "DataInfo",
     "NamedDataset",
     "ReadOptions",

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.decode import fitted_shape, refit
 from sfumato.data.download import Progress
 from sfumato.data.folder import find_folder
+from sfumato.data.function import find_function
 from sfumato.data.lazy import LazyDataset, LoadedDataset
 from sfumato.data.named import find_named
 from sfumato.data.npz import find_npz
@@ -78,6 +80,8 @@ def _lazy(
         where = None if data_dir is None else Path(data_dir).expanduser()
         return _fitted(find_named(row, where, download, mirror, progress), options)
     path = Path(name_or_path).expanduser()
+    if plugins.is_name(str(name_or_path)) and not path.exists():
+        return _fitted(find_function(str(name_or_path)), options)
     if path.is_dir():
         return find_folder(path, options)
     if path.suffix == ".npz" and path.is_file():

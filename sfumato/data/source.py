@@ -61,6 +61,12 @@ class Source:
         pixels = raw.astype(np.float32)
         return pixels / np.float32(255) if raw.dtype == np.uint8 else pixels
 
+    def __getitem__(
+        self, indices: Any
+    ) -> tuple[Float32[np.ndarray, "b h w c"], Int32[np.ndarray, " b"]]:
+        """(images, labels) at `indices`, so that a source is data for a method (`data.Data`)."""
+        return self.images(indices), self.labels[_as_indices(indices, len(self))]
+
     def subset(self, indices: Any, split: str) -> "Source":
         """The images at `indices`, in that order, as a split of their own. No pixel is copied."""
         chosen, read = _as_indices(indices, len(self)), self.read

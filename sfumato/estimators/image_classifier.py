@@ -1,6 +1,6 @@
 """The scikit-learn face: arrays in, private classifier out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from sfumato.core import typed_json
+from sfumato.core import plugins, typed_json
 from sfumato.core.keys import SecretKey
 from sfumato.data.finite import of_source
 from sfumato.data.labels import names_of
@@ -44,7 +44,8 @@ class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
     epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the
         largest power of ten that is at most 1/(10 n) and 1e-5. n, the image size and the set of
         labels are treated as public.
-    method, model: as in `sfumato train`.
+    method, model: as in `sfumato train`; a network of one's own is a function
+        (shape, classes, key) -> network of ONE image, or its name, package.module:function.
     ledger: an open `Ledger` to pay from, so that several fits share one budget and its relation of
         neighborhood; None gives each fit its own (add or remove one image).
     seed: public randomness (initial weights); noise, sampling and augmentation come from the
@@ -71,7 +72,7 @@ class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
         epsilon: float = 3.0,
         delta: float | None = None,
         method: str = "auto",
-        model: str = "auto",
+        model: str | Callable[..., Any] = "auto",
         ledger: Ledger | None = None,
         seed: int = 0,
         images_per_group: int = 8,
@@ -136,10 +137,15 @@ class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
         return self
 
     def _plan(self, source: Source, whose: UnitConfig) -> Plan:
+        if callable(self.model):
+            model = plugins.given(self.model)
+        else:
+            plugins.allow(self.model)
+            model = self.model
         config = TrainConfig(
             DataConfig("arrays"),
             PrivacyConfig(self.epsilon, self.delta, relation_of(self.ledger)),
-            MethodConfig(self.method, self.model),
+            MethodConfig(self.method, model),
             units=whose,
         )
         info = DataInfo(

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 
-from sfumato.networks.backbone import Backbone
 from sfumato.networks.input import Input
 
 Shape = tuple[int, int, int]
-Make = Callable[[Shape, int, PRNGKeyArray], Backbone]
-"""(shape of the prepared image, classes, key) -> the network with random weights."""
+Make = Callable[[Shape, int, PRNGKeyArray], PyTree]
+"""(shape of the prepared image, classes, key) -> the network with random weights: a `Backbone`, or
+somebody's own, which may do less (no features for a head, no last blocks to train)."""
 
 
 @dataclass(frozen=True)

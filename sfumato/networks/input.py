@@ -2,7 +2,7 @@
 public weights."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sfumato.core.errors import ArgumentError
-from sfumato.networks.backbone import Backbone
 
 
 @dataclass(frozen=True)
@@ -71,13 +70,16 @@ def public_pixels(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
 
 
 class Prepared(eqx.Module):
-    """A network behind its input: image, pixels in [0, 1] -> class scores."""
+    """A network (a `Backbone`, or somebody's own) behind its input: image, pixels in [0, 1] -> class
+    scores."""
 
-    network: Backbone
+    network: Any
     input: Input = eqx.field(static=True)
 
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
-        return self.network.features(self.input(image))
+        features: Float[Array, " d"] = self.network.features(self.input(image))
+        return features
 
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " classes"]:
-        return self.network(self.input(image))
+        scores: Float[Array, " classes"] = self.network(self.input(image))
+        return scores

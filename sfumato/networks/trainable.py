@@ -37,7 +37,7 @@ def parse(mode: str) -> tuple[str, int]:
     return name, int(count or 0)
 
 
-def select(network: Backbone, mode: str, key: PRNGKeyArray) -> tuple[Backbone, PyTree]:
+def select(network: Any, mode: str, key: PRNGKeyArray) -> tuple[Any, PyTree]:
     """(network, mask): the network, perhaps in another structure that computes the same, and which
     of its leaves are trained, for `equinox.partition`. key: for the initial updates of lora.
 
@@ -64,9 +64,9 @@ def select(network: Backbone, mode: str, key: PRNGKeyArray) -> tuple[Backbone, P
     return network, _mask(network, lambda tree: [*parts[name](tree), tree.head])
 
 
-def finished(network: Backbone) -> Backbone:
+def finished(network: Any) -> Any:
     """The inverse of what `select` did to the structure: updates merged, blocks joined."""
-    return lora.merge(network).joined()
+    return lora.merge(network).joined() if isinstance(network, Backbone) else network
 
 
 def _mask(network: Backbone, chosen: Callable[[Backbone], list[Any]]) -> PyTree:

@@ -72,7 +72,7 @@ def public_rows(config: MethodConfig, features: int | None, n: int, mu: float) -
 
 
 def _for_rows(method: str) -> str:
-    if method not in ("auto", *ROWS):
+    if method != "auto" and METHODS[method].needs != "rows":
         raise ArgumentError(
             "method", method, f"for feature rows choose auto or one of {', '.join(ROWS)}"
         )

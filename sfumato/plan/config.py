@@ -33,7 +33,7 @@ class WhereConfig:
 
     data: str = ""
     """A named data set (see `sfumato data list`), a folder with one sub-folder of images per class,
-    or a .npz file."""
+    a .npz file, or package.module:function of your own, () -> (images, labels)."""
     data_dir: Path | None = None
     """Where named data sets lie or are downloaded to [$SFUMATO_DATA, or the user's cache]."""
 
@@ -189,8 +189,9 @@ class NetworkConfig:
 
     model: str = "auto"
     """Fixed features: patches+scattering | patches | scattering | scatternet | encoder |
-    encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W.
-    With --weights: the network they are for, where they do not say so themselves."""
+    encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W, or
+    package.module:function of your own, (shape, classes, key) -> a network of one image. With
+    --weights: the network they are for, where they do not say so themselves."""
     weights: str | None = None
     """Public weights: a file, or a name such as timm/vit_base_patch16_224.augreg_in21k. They are
     not learned privately, so what they were learned from must be public."""
@@ -353,7 +354,9 @@ class TrainConfig:
     def out(self) -> Path:
         """The run directory: as given, or runs/ and the data set's name."""
         return (
-            self.run.out if self.run.out is not None else Path("runs") / Path(self.data.data).stem
+            self.run.out
+            if self.run.out is not None
+            else Path("runs") / Path(self.data.data.rpartition(":")[2]).stem
         )
 
 

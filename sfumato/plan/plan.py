@@ -24,6 +24,8 @@ from sfumato.solve.linear_settings import weakness
 
 if TYPE_CHECKING:
     from sfumato.networks.input import Input
+else:
+    Input = Any
 
 BEST_OF = "best of "
 """Begins the method of a plan of `sfumato tune`."""
@@ -46,8 +48,44 @@ def _sampler(value: Any, plan: Mapping[str, Any]) -> Sampler:
     return sampling.from_json(value, plan["n"], _settings(plan["settings"], plan).steps)
 
 
+class Stated:
+    """What a plan states of its releases, whatever makes them."""
+
+    releases: tuple[Release, ...]
+    delta: float
+    relation: Relation
+    noise: str
+    noise_rng: str
+    unit: str
+
+    @property
+    def tally(self) -> Tally:
+        return tally_of(self.releases)
+
+    @property
+    def spends(self) -> float:
+        """epsilon of all releases together; at most `epsilon`."""
+        return accountants.epsilon(self.tally, self.delta, relation=self.relation)
+
+    @property
+    def mechanism(self) -> str:
+        """What is added to every sum, in words before "noise"."""
+        words: str = NOISES[self.noise].words(each.event for each in self.releases)
+        return words
+
+    @property
+    def accountant(self) -> str:
+        """How epsilon is computed, in words."""
+        return accountants.describe(self.tally, self.delta, self.relation)
+
+    @property
+    def whole_unit(self) -> str:
+        """What is added or removed: "image", or "patient with up to 8 images"."""
+        return whole_unit(self.unit, getattr(self, "images_per_unit", None))
+
+
 @dataclass(frozen=True)
-class Plan:
+class Plan(Stated):
     """The run in numbers. n: training examples. settings: the method's own (`plan/methods.py`). mu: the Gaussian budget of (epsilon,
     delta) under `relation`. sampler: of the gradient steps. rooted, public: of the row map of
     linear heads. weights: the public ones it starts from. trains: which part of the network, as
@@ -90,7 +128,7 @@ class Plan:
     left_out: dict[str, int] = field(default_factory=dict)
 
     @property
-    def input(self) -> "Input | None":
+    def input(self) -> Input | None:
         """How the network wants its image, None as its architecture says."""
         from sfumato.plan import public_weights
 
@@ -106,15 +144,6 @@ class Plan:
         """(epsilon, delta, relation)."""
         return self.epsilon, self.delta, self.relation
 
-    @property
-    def tally(self) -> Tally:
-        return tally_of(self.releases)
-
-    @property
-    def spends(self) -> float:
-        """epsilon of all releases together; at most `epsilon`."""
-        return accountants.epsilon(self.tally, self.delta, relation=self.relation)
-
     def warnings(self) -> list[str]:
         """What the public facts say against the plan."""
         weak = weakness(self.epsilon, self.n, len(self.classes), self.mu)
@@ -129,22 +158,6 @@ class Plan:
     def clip_norm(self) -> float:
         """C: what one example's gradient is clipped to."""
         return self.settings.clip_norm
-
-    @property
-    def mechanism(self) -> str:
-        """What is added to every sum, in words before "noise"."""
-        words: str = NOISES[self.noise].words(each.event for each in self.releases)
-        return words
-
-    @property
-    def accountant(self) -> str:
-        """How epsilon is computed, in words."""
-        return accountants.describe(self.tally, self.delta, self.relation)
-
-    @property
-    def whole_unit(self) -> str:
-        """What is added or removed: "image", or "patient with up to 8 images"."""
-        return whole_unit(self.unit, self.images_per_unit)
 
     def to_json(self) -> dict[str, Any]:
         """For plan.json: every field, and what people look for beside them."""

@@ -72,6 +72,12 @@ FIELDS = (
             "out seed checkpoint_seconds show_images log dry_run",
             "how the run was to be run",
         ),
+        (
+            "public",
+            True,
+            "procedure.*",
+            "of a run of `sf.run`: what the method says of itself, shapes and settings",
+        ),
     ),
     *_rows(
         "plan.json",
@@ -138,8 +144,15 @@ FIELDS = (
             "accuracy",
             "exact, on held-out images: these are not covered, the training images are",
         ),
+        (
+            "unpaid",
+            False,
+            "measured.*",
+            "what a function given to `sf.run` found, on data of its own that are not covered",
+        ),
         ("unpaid", False, "seconds", "how long it took"),
     ),
+    *_rows("state.safetensors", ("paid", True, "*", "the last state of a method of `sf.run`")),
     *_rows(
         "model.safetensors",
         ("paid", True, "*", "the model, and public numbers such as fixed filters"),
@@ -185,6 +198,7 @@ FIELDS = (
             "seconds.features seconds.training seconds.evaluation seconds.total peak_memory_bytes finished",
             "how long it took, with how much memory, until when",
         ),
+        ("unpaid", False, "measured.*", "as in metrics.jsonl, at the end"),
     ),
     *_rows(
         "tune.json",

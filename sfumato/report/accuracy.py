@@ -4,9 +4,10 @@ reach."""
 from dataclasses import dataclass
 
 from sfumato.report import words
-from sfumato.report.facts import Evaluation, RunFacts
+from sfumato.report.facts import Evaluation, RunFacts, printable
 from sfumato.report.intervals import Score
 
+OWN_EVALUATION = "Measured by a function of whoever ran the method, on data that it chose; these are not protected by the guarantee."
 NO_EVALUATION = "There were no test data, so this model's accuracy is unknown."
 
 
@@ -45,6 +46,11 @@ def with_interval(score: Score, what: str) -> str:
 
 
 def accuracy_sentence(facts: RunFacts) -> str:
+    if facts.evaluation is None and facts.result.measured:
+        told = ", ".join(
+            f"{printable(name)} {value:.6g}" for name, value in facts.result.measured.items()
+        )
+        return f"{told}. {OWN_EVALUATION}"
     if facts.evaluation is None:
         return NO_EVALUATION
     return with_interval(total(facts.evaluation), f"{facts.evaluation.split} {facts.shown}")

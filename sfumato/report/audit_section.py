@@ -5,7 +5,7 @@ from typing import Any
 
 from sfumato.audit.result import AuditRecord, AuditResult
 from sfumato.report import noise_limits, words
-from sfumato.report.facts import Plan, printable
+from sfumato.report.facts import MethodPlan, Plan, printable
 from sfumato.report.figures import audit_plot
 
 LIMITS = (
@@ -28,7 +28,7 @@ class AttackRow:
     assumption: str
 
 
-def section(audit: AuditRecord, plan: Plan) -> dict[str, Any]:
+def section(audit: AuditRecord, plan: Plan | MethodPlan) -> dict[str, Any]:
     """Everything that the template shows."""
     rows = [
         AttackRow(

@@ -18,7 +18,8 @@ def markdown(text: str) -> str:
 def model_card(facts: RunFacts) -> str:
     """What the model is, what it promises, how well it does, what it is not for."""
     plan = facts.plan
-    lines = [f"# {markdown(plan.name)}: a differentially private image classifier", ""]
+    what = "image classifier" if plan.classes else "model"
+    lines = [f"# {markdown(plan.name)}: a differentially private {what}", ""]
     for warning in warnings(facts):
         lines += [f"> **{markdown(warning)}**", ""]
     names = ", ".join(markdown(name) for name in facts.classes[:50]) + (
@@ -26,7 +27,7 @@ def model_card(facts: RunFacts) -> str:
     )
     lines += [
         f"* Method: {markdown(plan.method)}, model {markdown(plan.model)}, {plan.parameters:,} parameters",
-        f"* Classes ({len(facts.classes)}): {names}",
+        *([f"* Classes ({len(facts.classes)}): {names}"] if plan.classes else []),
         f"* Privacy: ε = {words.epsilon(facts.spent.epsilon)}, δ = {words.power(facts.spent.delta)}, "
         f"unit: one {markdown(plan.whole_unit)}",
         f"* Accuracy: {markdown(accuracy_sentence(facts))}",

@@ -4,7 +4,7 @@ against each other."""
 import base64
 import binascii
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from sfumato.audit.result import AuditRecord
 from sfumato.core import generators, typed_json
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.noise import NOISES
-from sfumato.plan.plan import Plan, read_plan
+from sfumato.plan.method_plan import MethodPlan
+from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.risks import Risks, risks
 
@@ -57,6 +58,8 @@ class Result:
     versions: dict[str, str]
     finished: str | None = None
     peak_memory_bytes: int | None = None
+    measured: dict[str, float] = field(default_factory=dict)
+    """What the user's own evaluation found, by name."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class Metric:
     step: int
     epsilon: float
     accuracy: float | None = None
+    measured: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float | None:
+        return self.measured.get("accuracy", self.accuracy)
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class RunFacts:
 
     run_dir: Path
     config: dict[str, Any]
-    plan: Plan
+    plan: Plan | MethodPlan
     result: Result
     evaluation: Evaluation | None = None
     metrics: tuple[Metric, ...] = ()
@@ -124,7 +132,7 @@ class RunFacts:
         facts = cls(
             run_dir=run_dir,
             config=typed_json.read(dict[str, Any], run_dir / "config.json"),
-            plan=read_plan(run_dir / "plan.json"),
+            plan=_plan(run_dir / "plan.json"),
             result=typed_json.read(Result, run_dir / "result.json"),
             evaluation=typed_json.read_if_there(Evaluation, run_dir / "evaluation.json"),
             metrics=typed_json.read_lines(Metric, run_dir / "metrics.jsonl"),
@@ -185,11 +193,18 @@ def _known(facts: RunFacts) -> None:
         raise RunError(f"{facts.run_dir / 'plan.json'}: {error}") from None
 
 
+def _plan(path: Path) -> Plan | MethodPlan:
+    """Of `sfumato train` and its like, or of `sf.run`, whose methods have no settings of ours."""
+    ours = "settings" in typed_json.read(dict[str, Any], path)
+    plan: Plan | MethodPlan = typed_json.read(Plan if ours else MethodPlan, path)
+    return plan
+
+
 def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
     """(file, complaint) for each number that cannot be true."""
     plan, spent, found = facts.plan, facts.spent, []
-    if plan.n < 1 or len(plan.classes) < 1 or not plan.releases:
-        found.append(("plan.json", "n, classes and releases must not be empty"))
+    if plan.n < 1 or not plan.releases:
+        found.append(("plan.json", "n and releases must not be empty"))
     if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
         found.append(
             ("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is not a privacy guarantee")

@@ -140,7 +140,7 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
     from matplotlib.ticker import MaxNLocator
 
     metrics = tuple(sorted(metrics, key=lambda metric: metric.step))
-    scored = [(metric.step, metric.accuracy) for metric in metrics if metric.accuracy is not None]
+    scored = [(metric.step, metric.score) for metric in metrics if metric.score is not None]
 
     def paint(figure: Any) -> None:
         heights = [3, 2] if scored else [1]

@@ -3,6 +3,7 @@ scripts and loading."""
 
 import re
 import shlex
+from collections.abc import Iterator
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -89,6 +90,7 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         else words.size(facts.result.peak_memory_bytes),
         "audit": None if facts.audit is None else audit_section.section(facts.audit, facts.plan),
         "noise": noise_limits.name(facts.plan),
+        "sampling": facts.plan.sampler.kind if facts.plan.sampler else "",
         "privacy_curve": None
         if facts.risks is None or facts.insecure
         else figures.privacy_curve(facts.risks, facts.spent.epsilon, facts.spent.delta),
@@ -102,7 +104,8 @@ def _measured(facts: RunFacts) -> dict[str, Any]:
     shown = f"{'evaluation' if evaluation is None else evaluation.split} {facts.shown}s"
     found: dict[str, Any] = {
         "evaluation": evaluation,
-        "no_evaluation": accuracy.NO_EVALUATION,
+        "no_evaluation": accuracy.accuracy_sentence(facts) if evaluation is None else "",
+        "measured": list(facts.result.measured.items())[:1],
         "curve": figures.learning_curve(facts.metrics, facts.plan.epsilon, shown),
         "shown": shown,
     }
@@ -126,7 +129,7 @@ def _settings(config: dict[str, Any]) -> list[tuple[str, str]]:
     """The configuration as text. Of a path only the last part: the rest is about a computer, maybe
     about a person."""
     shown = []
-    for key, value in config.items():
+    for key, value in _flat(config):
         if value is None or isinstance(value, bool):
             text = {None: "none", True: "yes", False: "no"}[value]
         else:
@@ -134,6 +137,15 @@ def _settings(config: dict[str, Any]) -> list[tuple[str, str]]:
             text = text.replace("\\", "/").rstrip("/").rpartition("/")[2] or text
         shown.append((printable(key.replace("_", " ")), printable(text)))
     return shown
+
+
+def _flat(config: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """What is inside of objects by the names of both: "procedure clipping"."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key} ")
+        else:
+            yield f"{before}{key}", value
 
 
 def _when(finished: str | None) -> str | None:

@@ -3,19 +3,19 @@ mechanism (`noise/`) and of the generator (`core/generators.py`)."""
 
 from sfumato.core import generators
 from sfumato.noise import DEFAULT, NOISES
-from sfumato.plan.plan import Plan
+from sfumato.plan.plan import Stated
 
 
-def name(plan: Plan) -> str:
+def name(plan: Stated) -> str:
     return f"{plan.mechanism}{NOISES[plan.noise].where}, by {generators.find(plan.noise_rng).name}"
 
 
-def limits(plan: Plan) -> tuple[str, ...]:
+def limits(plan: Stated) -> tuple[str, ...]:
     found = NOISES[plan.noise].limits + generators.find(plan.noise_rng).limits
     return tuple(each.format(unit=plan.unit) for each in found)
 
 
-def audited_otherwise(plan: Plan) -> str:
+def audited_otherwise(plan: Stated) -> str:
     """Audits train anew with the default noise; the empty text where that is this run's."""
     if (plan.noise, plan.noise_rng) == (DEFAULT, generators.DEFAULT):
         return ""

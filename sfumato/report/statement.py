@@ -75,7 +75,7 @@ def warnings(facts: RunFacts) -> list[str]:
     if facts.insecure:
         found.append(
             "NOT PRIVATE: fixed noise seed. Anyone can compute the noise of this run and subtract it. "
-            "Use it for tests, never for images that need protection."
+            f"Use it for tests, never for {facts.plan.unit}s that need protection."
         )
     if facts.overspent:
         spent, plan = facts.spent, facts.plan
@@ -172,6 +172,8 @@ def _source(facts: RunFacts) -> str:
 
 def _sampling(facts: RunFacts) -> str:
     plan, sampler = facts.plan, facts.plan.sampler
+    if sampler is None:
+        return f"A release takes all {words.count(plan.n)} {plan.unit}s, unless a sampling rate is stated for it below."
     told = sampler.sentence.format(
         unit=plan.unit,
         n=words.count(plan.n),
@@ -212,8 +214,7 @@ def _method(facts: RunFacts) -> Paragraph:
     if plan.images_per_unit is not None:
         once, averaged = f", once for all images of a {plan.unit}", ", averaged over their images"
     text = (
-        f"{_sampling(facts)} What one {plan.unit} can add to a sum is bounded (a gradient is clipped to norm "
-        f"{words.number(plan.clip_norm)}{once}), the contributions are summed, and {plan.mechanism} noise {origin} is added "
+        f"{_sampling(facts)} What one {plan.unit} can add to a sum is bounded{_clipping(facts, once)}, the contributions are summed, and {plan.mechanism} noise {origin} is added "
         f"before anything else may use the sum. {words.plural(spent.releases, 'noisy value').capitalize()} "
         f"{'has' if spent.releases == 1 else 'have'} been released in this way, each written to the ledger before it "
         f"was made. What they cost together was computed by {plan.accountant}, for training sets that differ by "
@@ -230,6 +231,11 @@ def _method(facts: RunFacts) -> Paragraph:
     return Paragraph(title, text, tuple(describe_release(release) for release in plan.releases))
 
 
+def _clipping(facts: RunFacts, once: str) -> str:
+    norm = facts.plan.clip_norm
+    return "" if norm is None else f" (a gradient is clipped to norm {words.number(norm)}{once})"
+
+
 def _not_covered(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
     unit, (pair_epsilon, pair_delta) = plan.unit, group_guarantee(spent.epsilon, spent.delta, 2)
@@ -238,9 +244,16 @@ def _not_covered(facts: RunFacts) -> Paragraph:
         if plan.images_per_unit is None
         else ("image", "that are really one")
     )
+    measured = (
+        (
+            f"Test and validation {shown}s. Accuracy, the confusion matrix, the learning curve and any {shown} shown come "
+            f"from them, without noise."
+        )
+        if plan.classes
+        else "What an evaluation by the author of the method used. Its numbers come from there, without noise."
+    )
     items = (
-        f"Test and validation {shown}s. Accuracy, the confusion matrix, the learning curve and any {shown} shown come "
-        f"from them, without noise. The guarantee covers the {words.count(plan.n)} training {unit}s only.",
+        f"{measured} The guarantee covers the {words.count(plan.n)} training {unit}s only.",
         "Earlier runs on the same data. Settings chosen by looking at such runs carry their information; every run "
         "spends its own ε and δ, and these add up.",
         f"Several {unit}s {same}. For k of them ε grows to about kε, and δ faster: two {unit}s have "
@@ -268,12 +281,17 @@ def _not_covered(facts: RunFacts) -> Paragraph:
 
 def _public(facts: RunFacts) -> Paragraph:
     shape = facts.plan.shape
+    of_images: tuple[str, ...] = ()
+    if shape:
+        of_images = (
+            f"the class names ({len(facts.plan.classes)})",
+            f"the number of features ({shape[-1]:,})"
+            if facts.plan.model == "rows"
+            else f"the image size ({' × '.join(map(str, shape))})",
+        )
     defaults = (
         f"the number of training {facts.plan.unit}s ({words.count(facts.plan.n)})",
-        f"the class names ({len(facts.plan.classes)})",
-        f"the number of features ({shape[-1]:,})"
-        if facts.plan.model == "rows"
-        else f"the image size ({' × '.join(map(str, shape))})",
+        *of_images,
         "the settings and the program",
     )
     covered = {"n", "class names", "image size", "image shape"}

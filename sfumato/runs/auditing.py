@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -36,15 +36,17 @@ from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.plan.config import Log, read_config
 from sfumato.plan.plan import Plan, read_plan
+from sfumato.privacy.ledger import Ledger
 from sfumato.report import write_report
 from sfumato.runs import tune
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.jobs import build
+from sfumato.runs.methods import refuse_another_procedure
 from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.training import open_splits
 from sfumato.train.dpsgd import DPSGD
-from sfumato.train.loop import Procedure
+from sfumato.train.loop import Procedure, tally
 
 SIZES = {"whitebox": 10_000, "one-run": 200, "blackbox": 64, "lira": 16}
 """What an attack takes if it is not told: gradient canaries or replays; images with wrong labels;
@@ -180,22 +182,9 @@ def load(path: Path) -> AuditRecord:
 def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
     """Gradient canaries for trainers with the clipping engine; for others a replay of every step."""
     trainer = subject.procedure(subject.train)
-    if isinstance(trainer, DPSGD) and isinstance(trainer.clipped, ClippedGrad):
-        parameters = sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params))
-        canaries = min(size, parameters)
-        runs = -(-size // canaries)
-        subject.progress.begin("canaries", runs, "runs")
+    if _takes_canaries(trainer):
         along = min(images, subject.train.examples)
-        found = whitebox(
-            trainer,
-            subject.claim,
-            subject.stream,
-            canaries=canaries,
-            runs=runs,
-            images=along,
-            advance=subject.progress.advance,
-        )
-        return [replace(each, unpaid=along > 0) for each in found]
+        return _canaries(trainer, subject.claim, subject.stream, (size, along), subject.progress)
     _warn("replay")
     having = subject.procedure(_with_noise_image(subject.train))
     subject.progress.begin("replay", trainer.steps, "steps")
@@ -207,6 +196,73 @@ def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
         repeats=min(size, _REPLAYS),
         advance=subject.progress.advance,
     )
+
+
+def _takes_canaries(trainer: Procedure) -> TypeGuard[DPSGD]:
+    return isinstance(trainer, DPSGD) and isinstance(trainer.clipped, ClippedGrad)
+
+
+def _canaries(
+    trainer: DPSGD,
+    claim: Claim,
+    stream: np.random.Generator,
+    size: tuple[int, int],
+    progress: Progress,
+) -> list[AuditResult]:
+    """size: canaries in all, as many as there are parameters in each training; and the private
+    examples that train along, which nothing pays for."""
+    canaries, along = size
+    in_one = min(canaries, sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params)))
+    runs = -(-canaries // in_one)
+    progress.begin("canaries", runs, "runs")
+    found = whitebox(
+        trainer, claim, stream, canaries=in_one, runs=runs, images=along, advance=progress.advance
+    )
+    return [replace(each, unpaid=along > 0) for each in found]
+
+
+def attack(
+    path: Path | str,
+    method: Procedure,
+    *,
+    having: Procedure | None = None,
+    size: int = SIZES["whitebox"],
+    examples: int = 0,
+    seed: int | None = None,
+) -> AuditRecord:
+    """White-box audit of a finished run of `sf.run(method, out=path)`: a lower bound on epsilon
+    beside the one claimed, in audit.json and the report.
+
+    method: that of the run. `DPSGD` is attacked by `size` gradient canaries; of the private examples
+    the first `examples` train along (with 0 the attack needs none of them, and anybody may see what
+    it finds). Of any other procedure that does not sample, every step is replayed, with the method
+    and with `having`, the same method on one example more; that measures private sums anew, which
+    nothing pays for, so the report leaves the result out. seed: None takes the system's entropy.
+    Raises ArgumentError, RunError.
+    """
+    directory = RunDirectory.open(Path(path))
+    if not directory.complete:
+        raise RunError(f"{path}: the run is not complete; the line that began it finishes it")
+    refuse_another_procedure(directory, method)
+    ledger, stream = Ledger.read(directory.path), np.random.default_rng(seed)
+    claim = Claim(tally(method), ledger.delta, ledger.relation)
+    size, progress = whole("size", size, at_least=8), Quiet()
+    if _takes_canaries(method):
+        along = min(whole("examples", examples, at_least=0), method.n)
+        if along:
+            _warn("whitebox")
+        results = _canaries(method, claim, stream, (size, along), progress)
+    elif having is not None:
+        _warn("replay")
+        results = replay(method, having, claim, stream, repeats=min(size, _REPLAYS))
+    else:
+        raise ArgumentError(
+            "having", None, "give the same method on one example more; only DPSGD takes canaries"
+        )
+    found = load(directory.path).joined(results)
+    found.save(directory.path)
+    write_report(directory.path)
+    return found
 
 
 def _with_noise_image(source: Source) -> Source:
@@ -319,7 +375,9 @@ def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
     )
     loss = trainer.clipped.loss_with(*trainer.constants)
     params = pretrained(loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
-    trainer = replace(trainer, params=params, physical=min(trainer.physical, _PHYSICAL))
+    trainer = replace(
+        trainer, params=params, physical_batch_size=min(trainer.physical_batch_size, _PHYSICAL)
+    )
     image = jax.tree.map(
         lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0]
     )

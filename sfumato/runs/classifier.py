@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
-from sfumato.core import typed_json
+from sfumato.core import plugins, typed_json
 from sfumato.core.archive import MAX_PIXELS
 from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError
 from sfumato.core.files import read_json, write_atomic, write_json
@@ -194,8 +194,9 @@ class Classifier:
         write_json(directory / "model.json", facts)
 
     @classmethod
-    def load(cls, directory: Path | str) -> "Classifier":
-        """Raises RunError if there is no model, its files do not belong together, or this version
+    def load(cls, directory: Path | str, trust: str | None = None) -> "Classifier":
+        """trust: `package.module:function` of a network from outside, where the model has one; it is
+        not imported because a file names it. Raises ArgumentError where that is missing, RunError if there is no model, its files do not belong together, or this version
         computes otherwise.
 
         The last is found out by a probe, an image of public noise whose probabilities are stored
@@ -203,6 +204,7 @@ class Classifier:
         """
         from safetensors.numpy import load
 
+        plugins.allow(trust)
         directory = Path(directory)
         try:
             facts = read_json(directory / "model.json")

@@ -28,7 +28,7 @@ from sfumato.plan.plan import Plan
 from sfumato.plan.unit_batches import grouped
 from sfumato.runs.jobs import Job, build, loss_of
 from sfumato.runs.progress import EpsilonMeter, Quiet
-from sfumato.runs.training import CURVE_POINTS
+from sfumato.runs.recorder import CURVE_POINTS
 from sfumato.sampling import FullBatch, Sampler
 from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.solve.statistics import CHUNK as ROWS
@@ -190,12 +190,11 @@ def _step_memory(procedure: Any, state: dict[str, Any]) -> float:
         params, constants = arrays
         return procedure.clipped(params, examples, mask, *constants).value
 
-    batch = next(
-        physical_batches(procedure.fetch, np.arange(procedure.physical), 0, procedure.physical)
-    )
+    size = procedure.physical_batch_size
+    batch = next(physical_batches(procedure.fetch, np.arange(size), 0, size))
     arrays = ((state["params"], procedure.constants), *batch)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
-    return float(program_memory(clipped_sum, shapes, procedure.physical))
+    return float(program_memory(clipped_sum, shapes, size))
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, float]:

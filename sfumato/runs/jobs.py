@@ -19,7 +19,6 @@ from sfumato.features import by_name
 from sfumato.features.extraction import extract
 from sfumato.features.feature_map import Given
 from sfumato.features.heads import OnFeatures
-from sfumato.networks.backbone import Backbone
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
 from sfumato.networks.trainable import finished, select
@@ -261,7 +260,7 @@ def loss_of(rest: PyTree, own: Input) -> Callable[[PyTree, tuple[Array, Array]],
     return loss
 
 
-def _network(plan: Plan, seed: int) -> tuple[Backbone, Input, PyTree]:
+def _network(plan: Plan, seed: int) -> tuple[PyTree, Input, PyTree]:
     """(network, what it does to an image first, which leaves are trained)."""
     key = jax.random.key(int(public_stream(seed, "initial weights").integers(2**31)))
     if plan.weights is None:
@@ -286,6 +285,6 @@ def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
         "sampler": plan.sampler,
         "noise": noise_of_run(plan.releases[0].event, settings.momentum_of_sums),
         "optimizer": settings.transformation(),
-        "physical": settings.physical_batch_size,
+        "physical_batch_size": settings.physical_batch_size,
         "ema_decay": settings.ema,
     }

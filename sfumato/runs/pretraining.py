@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 
 from sfumato import data, weights
-from sfumato.core import files
+from sfumato.core import files, plugins
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.keys import public_stream
 from sfumato.data.source import Source
@@ -78,6 +78,12 @@ def pretrain(config: PretrainConfig) -> None:
 
 def _network(config: PretrainConfig, source: Source) -> Prepared:
     """With random weights. Raises ArgumentError for a shape that the file could not state."""
+    if plugins.is_name(config.model):
+        raise ArgumentError(
+            "model",
+            config.model,
+            "is not in `sfumato models`, whose names weights are stored under",
+        )
     given: Input = catalog.find(config.model).input
     given = given if config.size is None else replace(given, size=config.size)
     height, width, _ = given.shape(source.shape)

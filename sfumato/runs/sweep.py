@@ -124,7 +124,7 @@ def fit_once(
     releases: tuple[Release, ...],
     ledger: Ledger,
     key: SecretKey,
-    noise: str,
+    noise: str = "gaussian",
 ) -> Any:
     """A head. Every fit needs a key of its own. noise: a name of NOISES."""
     procedure = solver(rows, sphere, settings, releases)

@@ -38,6 +38,7 @@ from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import matrices, spec_of
 from sfumato.runs.progress import Progress, Quiet, make_progress
+from sfumato.runs.session import write_result
 from sfumato.runs.sweep import fit_once
 from sfumato.runs.training import (
     counted,
@@ -48,7 +49,6 @@ from sfumato.runs.training import (
     secret_key,
     tell,
     write_evaluation,
-    write_result,
 )
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule

@@ -23,9 +23,10 @@ divided by n, which is public, its mean over classes removed (it is zero without
 with heavy-ball momentum from W = 0.
 """
 
+import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -41,6 +42,7 @@ from sfumato.features.heads import Centering, WhitenedLinear, Whitening
 from sfumato.networks.layers.basic import Linear
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event
+from sfumato.privacy.guarantee import Guarantee
 from sfumato.solve.covariance_settings import CovarianceSettings
 from sfumato.solve.statistics import chunks, row_sum, second_moments, softmax_gradient
 from sfumato.solve.symmetric import unpack
@@ -64,12 +66,32 @@ class FeatureCovariance:
     settings: CovarianceSettings
     overwrite: bool = False
     name: str = "dp-fc"
+    guarantee: Guarantee | None = None
 
     def __post_init__(self) -> None:
         self._transformed = self.rows
         self._stage = MEAN
         self._gradient = jax.jit(softmax_gradient(self.settings.clip_norm))
         self._descend = jax.jit(self._descent)
+
+    @property
+    def n(self) -> int:
+        return len(self.labels)
+
+    def with_noise(
+        self, noise_multiplier: float, guarantee: Guarantee | None = None
+    ) -> "FeatureCovariance":
+        """The same, all its releases together as private as one with this noise multiplier."""
+        return replace(self, mu=1 / noise_multiplier, guarantee=guarantee)
+
+    def describe(self) -> dict[str, Any]:
+        """Public facts, for `sf.run(out=)`."""
+        return {"mu": self.mu, "settings": asdict(self.settings)}
+
+    def fingerprint(self, mac: Callable[[bytes], str]) -> str:
+        digest = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())
+        digest.update(np.ascontiguousarray(self.rows).data)
+        return mac(digest.digest())
 
     @property
     def steps(self) -> int:

@@ -32,16 +32,10 @@ _ARRAYS, _FACTS, _CHECKSUM = "state.safetensors", "facts.json", "sha256"
 def save(directory: Path, state: PyTree, facts: dict[str, Any]) -> None:
     """Replace the checkpoint in `directory` by (state, facts); `load` finds the old one or the new
     one, never a mixture."""
-    from safetensors.numpy import save as encode
-
     aside, old = _beside(directory, "new"), _beside(directory, "old")
     remove_directory(aside)
     make_directory(aside)
-    arrays = {
-        name: np.asarray(leaf)
-        for name, leaf in zip(leaf_names(state), jax.tree.leaves(state), strict=True)
-    }
-    content = encode(arrays)
+    content = encode(state)
     write_atomic(aside / _ARRAYS, content)
     write_json(aside / _FACTS, {**facts, _CHECKSUM: _checksum(content, facts)})
     if (
@@ -52,6 +46,27 @@ def save(directory: Path, state: PyTree, facts: dict[str, Any]) -> None:
     aside.rename(directory)
     sync_directory(directory.parent)
     remove_directory(old)
+
+
+def encode(tree: PyTree) -> bytes:
+    """A tree of arrays in the format of safetensors, by the names of its leaves."""
+    from safetensors.numpy import save
+
+    names, leaves = leaf_names(tree), jax.tree.leaves(tree)
+    return save({name: np.asarray(leaf) for name, leaf in zip(names, leaves, strict=True)})
+
+
+def decode(path: Path, like: PyTree) -> PyTree:
+    """The tree that a file holds, in the structure of `like`. Raises RunError if the file is missing
+    or damaged, or has other shapes."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path}: missing or damaged ({error}); restore it") from error
+    return _restore(arrays, like, path)
 
 
 def _checksum(arrays: bytes, facts: dict[str, Any]) -> str:
@@ -70,7 +85,7 @@ def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
     Raises RunError if the checkpoint is damaged or has other shapes.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load as decode
+    from safetensors.numpy import load as read
 
     if not directory.exists():
         directory = _beside(directory, "old")  # killed between the two renames
@@ -80,7 +95,7 @@ def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
         content, facts = (directory / _ARRAYS).read_bytes(), read_json(directory / _FACTS)
         if facts.pop(_CHECKSUM, None) != _checksum(content, facts):
             raise ValueError("its checksum does not match")
-        arrays = decode(content)
+        arrays = read(content)
     except (OSError, ValueError, AttributeError, TypeError, SafetensorError) as error:
         raise RunError(
             f"{directory}: the checkpoint is damaged ({error}); delete it to repeat this run's steps"
@@ -89,13 +104,17 @@ def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
 
 
 def _restore(arrays: dict[str, np.ndarray], like: PyTree, directory: Path) -> PyTree:
+    """Leaves that NumPy made come back as NumPy's, in their own precision."""
     leaves, structure = jax.tree.flatten(like)
-    names = leaf_names(like)
-    for name, leaf in zip(names, leaves, strict=True):
+    filled = []
+    for name, leaf in zip(leaf_names(like), leaves, strict=True):
+        kind = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         found = arrays.get(name)
-        if found is None or found.shape != jnp.shape(leaf) or found.dtype != jnp.result_type(leaf):
+        if found is None or found.shape != np.shape(leaf) or found.dtype != kind:
+            has = "none" if found is None else f"{found.shape} of {found.dtype}"
             raise RunError(
-                f"{directory}: {name} should have shape {jnp.shape(leaf)}, the checkpoint has "
-                f"{None if found is None else found.shape}; was the configuration changed?"
+                f"{directory}: {name} should have shape {np.shape(leaf)} of {kind}, the file has "
+                f"{has}; was the configuration changed?"
             )
-    return jax.tree.unflatten(structure, [jnp.asarray(arrays[name]) for name in names])
+        filled.append(jnp.asarray(found) if isinstance(leaf, jax.Array) else found)
+    return jax.tree.unflatten(structure, filled)

@@ -10,54 +10,95 @@ compiles the gradient once per run whatever sizes the sampler draws; a batch of 
 step that releases noise alone.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, InitVar, dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import PyTree
+from jaxtyping import Array, Float, PyTree
 
-from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity
+from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
 from sfumato.clip.microbatch import free_memory
+from sfumato.core.checks import fraction, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.data import Data
 from sfumato.noise import BandedGaussian, Gaussian, Mechanism
 from sfumato.noise.banded import Following, Sealed, value_of
 from sfumato.privacy.events import Event
+from sfumato.privacy.guarantee import Guarantee
+from sfumato.privacy.releases import Release
 from sfumato.sampling import Sampler
-from sfumato.train.feed import Fetch, physical_batches
+from sfumato.train import described
+from sfumato.train.feed import Fetch, Indexed, physical_batches
 from sfumato.train.loop import release_name
 
+Loss = Callable[..., Float[Array, ""]]
 Sum = Callable[..., BoundedSum]
 """(params, examples, mask) -> the clipped sum, and a fourth argument if there are frozen arrays."""
+Augment = Callable[[PyTree, jax.Array], PyTree]
+"""(ONE example, key of jax.random) -> the example as the loss sees it; its keys are secret."""
 
 
 @dataclass
 class DPSGD:
-    """params: the trained tree at step 0. clipped: (params, examples, mask) -> BoundedSum, such as
-    `clipped_grad(...)`.
+    """DP-SGD for any JAX loss: `DPSGD(loss, params, data, optimizer=..., sampler=...)`.
 
-    fetch: (indices, step) -> the tree of examples, a function of its arguments only. physical:
-    examples on the device at once. ema_decay: mu above; 0 turns averaging off. The state is a dict
-    of params, ema, optimizer state and, for correlated noise, the seals of the sums so far. frozen:
-    arrays that `clipped` takes as a fourth argument and the loss as a third (see `ClippedGrad`).
+    loss: loss(params, example) -> scalar, of ONE example, a tree of arrays; or `clipped_grad(loss,
+    ...)` where its options matter. params: the trained tree at step 0, any tree of arrays. data:
+    has a length and is indexed by an int64 vector (`sf.data.Arrays`, a `Source`). optimizer: of
+    optax. sampler: learns n from the data. clip_norm: C, or one for each group; what an example may
+    add to the sum. noise: set by `sf.calibrate`. physical_batch_size: examples on the device at
+    once; does not change the result beyond rounding. ema_decay: mu above; 0 turns averaging off.
+    augment: (example, key) -> example, before the loss, drawn anew in every step. frozen: arrays
+    that the loss takes as a third argument, the same for all examples (see `ClippedGrad`).
+    guarantee: what `sf.calibrate` was asked for.
+
+    In place of loss: clipped, (params, examples, mask) -> BoundedSum; in place of data: fetch,
+    (indices, step) -> the tree of examples, a function of its arguments only, with a sampler that
+    knows n. The state is a dict of params, ema, optimizer state and, for correlated noise, the seals
+    of the sums so far. Raises ArgumentError.
     """
 
-    params: PyTree
-    clipped: ClippedGrad | Sum
-    sampler: Sampler
-    noise: Gaussian | BandedGaussian
+    loss: InitVar[Loss | ClippedGrad | None] = None
+    params: PyTree = None
+    data: InitVar[Data | None] = None
+    _: KW_ONLY
     optimizer: optax.GradientTransformation
-    fetch: Fetch
-    physical: int = 256
+    sampler: Sampler
+    clip_norm: InitVar[float | Mapping[str, float] | None] = None
+    noise: Gaussian | BandedGaussian | None = None
+    physical_batch_size: int = 256
     ema_decay: float = 0.0
-    name: str = "dp-sgd"
+    augment: InitVar[Augment | None] = None
     frozen: PyTree = None
+    name: str = "dp-sgd"
+    guarantee: Guarantee | None = None
+    clipped: ClippedGrad | Sum = None  # type: ignore[assignment]
+    fetch: Fetch = None  # type: ignore[assignment]
+    augmented: bool = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(
+        self,
+        loss: Loss | ClippedGrad | None,
+        data: Data | None,
+        clip_norm: float | Mapping[str, float] | None,
+        augment: Augment | None,
+    ) -> None:
+        whole("physical_batch_size", self.physical_batch_size)
+        fraction("ema_decay", self.ema_decay)
+        if loss is not None:
+            self.clipped = _clipped(loss, clip_norm, augment)
+            self.augmented = augment is not None
+        if data is not None:
+            self.fetch = Indexed(data, self.augmented)
+            self.sampler = self.sampler.on(len(data))
+        for name, found in (("loss", self.clipped), ("data", self.fetch)):
+            if found is None:
+                raise ArgumentError(name, None, "write DPSGD(loss, params, data, ...)")
         clipped = self.clipped
 
         def add(
@@ -75,14 +116,89 @@ class DPSGD:
         return self.sampler.steps
 
     @property
+    def n(self) -> int:
+        """The number of private examples."""
+        return self.sampler.examples
+
+    @property
+    def contribution(self) -> float | None:
+        """What one example may add to a step's sum, in norm, before it is normalized; None of a sum
+        that does not tell."""
+        if not isinstance(self.clipped, ClippedGrad):
+            return None
+        return replace(self.clipped, normalized=False).sensitivity.add_or_remove
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        what = "the sum of the clipped gradients of the examples that take part in a step"
+        return (Release("gradient", self.steps, self.event(0), what),)
+
+    @property
     def constants(self) -> tuple[PyTree, ...]:
-        """What `clipped` takes after the mask."""
-        return () if self.frozen is None else (self.frozen,)
+        """What `clipped` takes after the mask; for augmentation with a seed that nobody keeps
+        secret."""
+        return self._constants(np.zeros(2, np.uint32))
+
+    def _constants(self, seed: np.ndarray) -> tuple[PyTree, ...]:
+        own = () if self.frozen is None else (self.frozen,)
+        return (*own, seed) if self.augmented else own
+
+    def with_noise(self, noise_multiplier: float, guarantee: Guarantee | None = None) -> "DPSGD":
+        """The same with noise of this many sensitivities. guarantee: for which it was chosen."""
+        noise = replace(self.noise or Gaussian(1.0), multiplier=noise_multiplier)
+        return replace(self, noise=noise, guarantee=guarantee)
+
+    def released(self, state: dict[str, Any]) -> PyTree:
+        """The parameters to publish: averaged, if they are."""
+        return state["ema" if self.ema_decay else "params"]
+
+    def fingerprint(self, mac: Callable[[bytes], str]) -> str | None:
+        return self.fetch.fingerprint(mac) if isinstance(self.fetch, Indexed) else None
+
+    @property
+    def example(self) -> PyTree:
+        """Shapes and types of ONE example."""
+        one, _ = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, 1))
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one)
+
+    def describe(self) -> dict[str, Any]:
+        """Public facts that must be the same when a run goes on. It cannot see numbers in arrays
+        that loss or optimizer close over, nor those of `params` and `frozen`."""
+        state, example = jax.eval_shape(self.start), self.example
+        if isinstance(self.clipped, ClippedGrad):
+            own = self.clipped
+            loss = described.program(own.loss, state["params"], example, *self.constants)
+            clipping = {**described.facts(own), "loss": loss}
+        else:
+            batch = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), example
+            )
+            mask = jax.ShapeDtypeStruct((1,), bool)
+            loss = described.program(
+                lambda *args: self.clipped(*args).value,
+                state["params"],
+                batch,
+                mask,
+                *self.constants,
+            )
+            clipping = {"kind": "own", "loss": loss}
+        step = jax.ShapeDtypeStruct((), np.float32)
+        return {
+            "example": described.shapes(example),
+            "frozen": described.shapes(self.frozen),
+            "update": described.program(self._absorb, state, step, state["params"]),
+            "clipping": clipping,
+            "sampler": described.facts(self.sampler),
+            "noise": described.facts(self.noise),
+            "physical_batch_size": self.physical_batch_size,
+            "ema_decay": self.ema_decay,
+        }
 
     def start(self) -> dict[str, Any]:
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
         state = {"params": params, "ema": params, "optimizer": self.optimizer.init(params)}
-        return state | jax.tree.map(jnp.asarray, self.noise.memory(self.steps))
+        memory = {} if self.noise is None else self.noise.memory(self.steps)
+        return state | jax.tree.map(jnp.asarray, memory)
 
     def rehearse(self, state: dict[str, Any]) -> None:
         """Raise ArgumentError for an optimizer that cannot work with released gradients alone, and
@@ -107,7 +223,9 @@ class DPSGD:
                 type(self.optimizer).__name__,
                 "changes the shapes of parameters; take another",
             )
-        examples, mask = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical))
+        examples, mask = next(
+            physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical_batch_size)
+        )
         found: Any = (
             self._add.lower(params, params, examples, mask, *self.constants)
             .compile()
@@ -121,24 +239,36 @@ class DPSGD:
         free = free_memory()
         if needed > free:
             raise ArgumentError(
-                "physical",
-                self.physical,
+                "physical_batch_size",
+                self.physical_batch_size,
                 f"a batch of this size needs {needed / 1e9:.1f} GB of the "
                 f"{free / 1e9:.1f} GB that are free; take fewer at once",
             )
 
     def event(self, step: int) -> Event:
-        return self.sampler.event(self.noise.event, step)
+        return self.sampler.event(self._noise.event, step)
 
     def mechanism(self, step: int) -> Mechanism:
-        return self.noise.at(step, lambda each: release_name(self, each))
+        return self._noise.at(step, lambda each: release_name(self, each))
+
+    @property
+    def _noise(self) -> Gaussian | BandedGaussian:
+        if self.noise is None:
+            raise ArgumentError(
+                "noise",
+                None,
+                "calibrate the method (sf.calibrate), or give it, as sf.Gaussian(2.0)",
+            )
+        return self.noise
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
         indices = self.sampler.indices(key, step)
         value = jax.tree.map(jnp.zeros_like, state["params"])
         sensitivity = None
-        for examples, mask in physical_batches(self.fetch, indices, step, self.physical):
-            part = self._add(value, state["params"], examples, mask, *self.constants)
+        seed = key.stream("augment", step).integers(2**32, size=2, dtype=np.uint32)
+        constants = self._constants(seed)
+        for examples, mask in physical_batches(self.fetch, indices, step, self.physical_batch_size):
+            part = self._add(value, state["params"], examples, mask, *constants)
             value, sensitivity = part.value, part.sensitivity
         return self.summed(state, value, sensitivity or self._claimed(state["params"]))
 
@@ -169,9 +299,30 @@ class DPSGD:
         computing anything."""
         if self._sensitivity is None:
             examples, mask = next(
-                physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical)
+                physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical_batch_size)
             )
             self._sensitivity = jax.eval_shape(
                 self._add, params, params, examples, mask, *self.constants
             ).sensitivity
         return self._sensitivity
+
+
+def _clipped(
+    loss: Loss | ClippedGrad, clip_norm: float | Mapping[str, float] | None, augment: Augment | None
+) -> ClippedGrad:
+    own = loss if isinstance(loss, ClippedGrad) else clipped_grad(loss, clip_norm or 1.0)
+    if own is loss and clip_norm is not None:
+        raise ArgumentError("clip_norm", clip_norm, "clipped_grad(...) has its own; leave it out")
+    return own if augment is None else replace(own, loss=_after(augment, own.loss))
+
+
+def _after(augment: Augment, loss: Loss) -> Loss:
+    """The loss of an augmented example. Which draws an example has is a function of the step's
+    secret seed and its own index, never of the others in its batch."""
+
+    def augmented(params: PyTree, example: tuple[PyTree, Array], *rest: PyTree) -> Float[Array, ""]:
+        (own, index), (*frozen, seed) = example, rest
+        key = jax.random.fold_in(jax.random.wrap_key_data(seed, impl="threefry2x32"), index)
+        return loss(params, augment(own, key), *frozen)
+
+    return augmented

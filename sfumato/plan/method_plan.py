@@ -1,0 +1,98 @@
+"""What will happen in a run of `sf.run(method, out=)`: the same file, plan.json, as a `Plan` makes, but of
+a method that only its author knows, which need be no classifier of images."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from sfumato import sampling
+from sfumato.core import generators, typed_json
+from sfumato.core.typed_json import Read
+from sfumato.plan.plan import Stated
+from sfumato.privacy.guarantee import Guarantee
+from sfumato.privacy.relations import Relation
+from sfumato.privacy.releases import Release
+from sfumato.sampling import Sampler
+
+if TYPE_CHECKING:
+    from sfumato.train.loop import Procedure
+
+
+def _sampler(value: Any, plan: Mapping[str, Any]) -> Sampler | None:
+    steps = sum(each["count"] for each in plan["releases"])
+    return None if value is None else sampling.from_json(value, plan["n"], steps)
+
+
+@dataclass(frozen=True)
+class MethodPlan(Stated):
+    """n: private examples. model: the class of the method. sampler, clip_norm: None where the method does
+    not say. parameters: numbers that are published. noise: a name of `NOISES`. facts: what the method says
+    of an example, name -> shape."""
+
+    classes: ClassVar[tuple[str, ...]] = ()
+    shape: ClassVar[tuple[int, ...]] = ()
+    features: ClassVar[int | None] = None
+    images_per_unit: ClassVar[int | None] = None
+
+    name: str
+    n: int
+    unit: str
+    method: str
+    model: str
+    epsilon: float
+    delta: float
+    relation: Relation
+    releases: tuple[Release, ...]
+    sampler: Annotated[Sampler | None, Read(_sampler)]
+    clip_norm: float | None
+    parameters: int
+    insecure: bool
+    noise: str
+    noise_rng: str
+    public_facts: tuple[str, ...]
+    not_covered: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, name: str, method: "Procedure", guarantee: Guarantee, noise: str, insecure: bool
+    ) -> "MethodPlan":
+        """name: of the run. Raises ArgumentError for a method that does not say n."""
+        import jax
+
+        from sfumato.train.described import examples_of, released, releases_of, shapes
+
+        kind, example = type(method), getattr(method, "example", {})
+        published = released(method, jax.eval_shape(lambda: method.start()))
+        return cls(
+            name=name,
+            n=examples_of(method),
+            unit=guarantee.unit,
+            method=method.name,
+            model=f"{kind.__module__}:{kind.__qualname__}",
+            epsilon=guarantee.epsilon,
+            delta=guarantee.delta,
+            relation=guarantee.relation,
+            releases=releases_of(method),
+            sampler=getattr(method, "sampler", None),
+            clip_norm=getattr(method, "contribution", None),
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(published)),
+            insecure=insecure,
+            noise=noise,
+            noise_rng=generators.DEFAULT,
+            public_facts=tuple(
+                f"the shape of {name} ({shape})" for name, shape in shapes(example).items()
+            ),
+            not_covered=(
+                "What the method knew beforehand. Its program, its initial state and the constants in them were given by its "
+                f"author; if they were learned or chosen from these {guarantee.unit}s, that is not covered.",
+            ),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """For plan.json, the report's source."""
+        own = {each.name: typed_json.plain(getattr(self, each.name)) for each in fields(self)}
+        return own | {
+            "sampler": None if self.sampler is None else self.sampler.to_json(),
+            "mechanism": self.mechanism,
+            "accountant": self.accountant,
+        }

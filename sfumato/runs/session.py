@@ -1,0 +1,100 @@
+"""How a run begins, goes on and ends in its directory, whoever began it."""
+
+import importlib.metadata
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sfumato.core.errors import RunError
+from sfumato.privacy.ledger import Ledger
+from sfumato.report import write_report
+from sfumato.runs.directory import RunDirectory
+from sfumato.runs.environment import differences, environment
+
+
+@contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """Whoever presses Ctrl-C is told which run goes on from there: the interruption carries it to
+    the command line."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        stopped.run = path  # type: ignore[attr-defined]
+        raise
+
+
+def beginning(fingerprint: str | None) -> dict[str, Any]:
+    """What must be the same when the run goes on. fingerprint: of the private examples, under the
+    run's key; None where nobody could take one."""
+    return {"fingerprint": fingerprint, "environment": environment()}
+
+
+def refuse_changed(directory: RunDirectory) -> None:
+    """Before anything else is read: config.json and plan.json must be those that the ledger was
+    begun with."""
+    if Ledger.read(directory.path).context != directory.context():
+        raise RunError(
+            f"{directory.path}: config.json or plan.json was changed since the run began; restore them, or "
+            "start a new run with the new settings"
+        )
+
+
+def refuse_elsewhere(directory: RunDirectory, fingerprint: str | None, what: str) -> None:
+    """All that the bits of a release depend on is as it was. what: the fingerprint is of."""
+    began = directory.began()
+    if differing := differences(began.get("environment"), environment()):
+        raise RunError(
+            f"{directory.path}: {differing}; the same bits need the same software and device: resume there, or "
+            "start a new run"
+        )
+    if began.get("fingerprint") != fingerprint:
+        raise RunError(
+            f"{directory.path}: the {what} or secret.key changed since the run began; restore them or start a new "
+            "run"
+        )
+
+
+def write_result(directory: RunDirectory, ledger: Ledger, measured: dict[str, Any]) -> None:
+    """result.json, the last file of a run: what was spent, with which versions. measured: how long
+    it took, and the like."""
+    directory.write(
+        "result.json",
+        {
+            "spent": {
+                "epsilon": ledger.epsilon(),
+                "delta": ledger.delta,
+                "releases": ledger.releases,
+                "epsilon_max": ledger.epsilon_max,
+                "complete": True,
+            },
+            "seconds": {},
+            "versions": _versions(),
+            **measured,
+        },
+    )
+
+
+def resources(seconds: dict[str, float]) -> dict[str, Any]:
+    """How long it took, with how much memory, until when, for `write_result`."""
+    return {
+        "seconds": seconds,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def end(directory: RunDirectory) -> RunDirectory:
+    """All that others will read lies on the disk (`write_result` came last), so the key may go."""
+    directory.finish()
+    write_report(directory.path)
+    return directory
+
+
+def _versions() -> dict[str, str]:
+    return {
+        name: importlib.metadata.version(name) for name in ("sfumato", "jax", "dp-accounting")
+    } | {"python": platform.python_version()}
