@@ -13,7 +13,7 @@ OUTSIDE = "package.module:Class"
 
 
 @dataclass(frozen=True)
-class Listed:
+class Named:
     """home: where the class is, `package.module:Class`. help: what it is, for `--help`."""
 
     home: str
@@ -23,7 +23,7 @@ class Listed:
 class Registry:
     """Names of one flag -> classes. base: what all of them derive from, as `package.module:Class`."""
 
-    def __init__(self, argument: str, base: str, entries: Mapping[str, Listed]):
+    def __init__(self, argument: str, base: str, entries: Mapping[str, Named]):
         self._argument, self._base, self._entries = argument, base, entries
 
     def __iter__(self) -> Iterator[str]:

@@ -7,7 +7,7 @@ package it is a class alone, named `package.module:Class` wherever a flag takes 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sfumato.core.named_classes import Listed, Registry
+from sfumato.core.named_classes import Named, Registry
 
 if TYPE_CHECKING:
     from sfumato.noise.banded import BandedGaussian, BandedStep
@@ -30,8 +30,8 @@ NOISES = Registry(
     "noise",
     "sfumato.noise.base:Mechanism",
     {
-        "gaussian": Listed("sfumato.noise.gaussian:Gaussian", "machine numbers"),
-        "lattice": Listed(
+        "gaussian": Named("sfumato.noise.gaussian:Gaussian", "machine numbers"),
+        "lattice": Named(
             "sfumato.noise.lattice:LatticeGaussian",
             "whole multiples of a public step, so that the last bits of a release tell nothing; slower",
         ),

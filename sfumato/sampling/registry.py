@@ -1,20 +1,20 @@
 """The samplers of this package by name, without importing them: `--help` needs their names alone."""
 
-from sfumato.core.named_classes import Listed, Registry
+from sfumato.core.named_classes import Named, Registry
 
 SAMPLERS = Registry(
     "sampler",
     "sfumato.sampling.base:Sampler",
     {
-        "poisson": Listed("sfumato.sampling.poisson:Poisson", "each by a coin of its own"),
-        "full": Listed("sfumato.sampling.full:FullBatch", "all"),
-        "truncated": Listed(
+        "poisson": Named("sfumato.sampling.poisson:Poisson", "each by a coin of its own"),
+        "full": Named("sfumato.sampling.full:FullBatch", "all"),
+        "truncated": Named(
             "sfumato.sampling.truncated:TruncatedPoisson", "poisson cut at --truncate"
         ),
-        "cyclic": Listed(
+        "cyclic": Named(
             "sfumato.sampling.cyclic:CyclicPoisson", "poisson in --cycle groups that take turns"
         ),
-        "fixed": Listed(
+        "fixed": Named(
             "sfumato.sampling.fixed:WithoutReplacement",
             "exactly --batch (not for add-or-remove-one)",
         ),
