@@ -220,6 +220,18 @@ def test_what_is_no_plug_in_is_refused_in_a_line(
     refused(tmp_path, "train", "--data", folder, *NETWORK, *flags, "--out", out, says=says)
 
 
+def test_a_name_in_a_file_of_settings_is_not_imported_unless_it_is_typed(
+    folder: Path, tmp_path: Path
+) -> None:
+    asked = {"data": str(folder), "method": "dp-sgd", "model": "cnn", "sampler": SAMPLER}
+    asked |= {"batch": BATCH, "steps": STEPS, "relation": ZERO_OUT}
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps(asked))
+    train = ("train", "--config", settings, "--dry-run", "--no-estimate")
+    refused(tmp_path, *train, says=(SAMPLER, f"--trust {SAMPLER}"))
+    assert "stratified" in succeeds(*train, f"--trust={SAMPLER}")
+
+
 def test_a_mechanism_from_outside_is_not_given_correlated_noise() -> None:
     banded = BandedGaussian(2.0, square_root_bands(3)).at(0, str)
     assert Gaussian.keeping(banded) is banded

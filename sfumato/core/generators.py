@@ -60,7 +60,7 @@ GENERATORS = {
             "The generator of the noise, ChaCha20 with secret keys. That nobody can predict it without them is an assumption, on "
             "which much of today’s encryption rests.",
         ),
-        "a cryptographic one for all secret randomness (needs the extra sfumato[chacha])",
+        "a cryptographic one (needs the extra sfumato[chacha])",
     ),
 }
 """By the names of `--noise-rng`."""
