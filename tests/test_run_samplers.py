@@ -154,7 +154,7 @@ def test_the_statement_says_who_takes_part_and_who_is_whose_neighbor(
     finished: Path, name: str, relation: str
 ) -> None:
     facts = RunFacts.load(finished)
-    shown = SAMPLERS[name].to_json()
+    shown = SAMPLERS[name]
     told = as_text(
         privacy_statement(
             replace(facts, plan=replace(facts.plan, sampler=shown, relation=relation))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from jaxtyping import PyTree
 
     from sfumato.clip import BoundedSum
+else:  # JAX is imported where noise is drawn, so that words can be had without it
+    BoundedSum = PyTree = Any
 
 ROUNDING = (
     "Rounding before the noise. What one {unit} may add is bounded with an allowance for rounding that is tested, not "
@@ -47,18 +49,18 @@ class Mechanism:
         """What may be claimed for a release."""
         return GaussianEvent(self.multiplier)
 
-    def bind(self, total: "BoundedSum", key: SecretKey) -> Bound:
+    def bind(self, total: BoundedSum, key: SecretKey) -> Bound:
         """key: this release's own, as `key.at("dp-sgd/17")`."""
         made = type(self)
         return bind(
             total, key, f"{made.__module__}:{made.__qualname__}", json.dumps(to_json(self.event))
         )
 
-    def release(self, bound: Bound) -> "PyTree":
+    def release(self, bound: Bound) -> PyTree:
         """The released value, float32. Noise is drawn from `bound.key` alone."""
         raise NotImplementedError
 
-    def __call__(self, total: "BoundedSum", key: SecretKey) -> "PyTree":
+    def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
         return self.release(self.bind(total, key))
 
     # -- the noise of a run

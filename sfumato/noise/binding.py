@@ -17,7 +17,7 @@ the run.
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from sfumato.core.keys import SecretKey
 
 if TYPE_CHECKING:
     from sfumato.clip import BoundedSum
+else:  # JAX is imported where noise is drawn, so that words can be had without it
+    BoundedSum = Any
 
 SEAL_BYTES = 16
 
@@ -34,7 +36,7 @@ class Bound:
     """A sum with the key of the noise that is its own. release: the key as seen from under the
     release's name."""
 
-    total: "BoundedSum"
+    total: BoundedSum
     release: SecretKey
     seal: str
 
@@ -49,7 +51,7 @@ def under(release: SecretKey, seal: str) -> SecretKey:
     return release.at("sum", seal)
 
 
-def bind(total: "BoundedSum", release: SecretKey, how: str, *numbers: float | str) -> Bound:
+def bind(total: BoundedSum, release: SecretKey, how: str, *numbers: float | str) -> Bound:
     """how, numbers: the mechanism, and all that its noise depends on beside the sum."""
     import jax
 

@@ -7,7 +7,7 @@ the sum, to which it is bound (`binding.py`).
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from jaxtyping import PyTree
 
     from sfumato.clip import BoundedSum
+else:  # JAX is imported where noise is drawn, so that words can be had without it
+    BoundedSum = PyTree = Any
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,18 @@ class Gaussian(Mechanism):
     def words(cls, events: Iterable[Event]) -> str:
         return "correlated Gaussian" if any(each.bands > 1 for each in events) else cls.name
 
-    def bind(self, total: "BoundedSum", key: SecretKey) -> Bound:
+    def bind(self, total: BoundedSum, key: SecretKey) -> Bound:
         """key: this release's own, as `key.at("dp-sgd/17")`."""
         return bind(total, key, "gaussian", self.multiplier)
 
-    def release(self, bound: Bound) -> "PyTree":
+    def release(self, bound: Bound) -> PyTree:
         """The released value, float32."""
         total = bound.total
         scale = self.multiplier * total.sensitivity.add_or_remove
         return add(total.value, unit_noise(total.value, bound.key), scale)
 
 
-def unit_noise(value: "PyTree", key: SecretKey) -> list[np.ndarray]:
+def unit_noise(value: PyTree, key: SecretKey) -> list[np.ndarray]:
     """Independent N(0, 1) numbers, float64, one array per leaf of `value`."""
     import jax
 
@@ -76,7 +78,7 @@ def unit_noise(value: "PyTree", key: SecretKey) -> list[np.ndarray]:
     ]
 
 
-def add(value: "PyTree", noise: list[np.ndarray], scale: float) -> "PyTree":
+def add(value: PyTree, noise: list[np.ndarray], scale: float) -> PyTree:
     """value + scale * noise, summed in float64 and released in float32. noise: one array per leaf."""
     import jax
     import jax.numpy as jnp

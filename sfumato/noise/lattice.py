@@ -22,7 +22,7 @@ So the promise holds for all N <= 2e10 epsilon: 2,000 steps of ten million numbe
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from jaxtyping import PyTree
 
     from sfumato.clip import BoundedSum
+else:  # JAX is imported where noise is drawn, so that words can be had without it
+    BoundedSum = PyTree = Any
 
 SLACK = 1e-5
 """Noise is larger by this factor than the event says; it pays for everything that is not exact (see
@@ -76,11 +78,11 @@ class LatticeGaussian(Mechanism):
                 "needs long doubles of 64 bits or more, which this machine lacks",
             )
 
-    def bind(self, total: "BoundedSum", key: SecretKey) -> Bound:
+    def bind(self, total: BoundedSum, key: SecretKey) -> Bound:
         """key: this release's own."""
         return bind(total, key, "lattice", self.multiplier)
 
-    def release(self, bound: Bound) -> "PyTree":
+    def release(self, bound: Bound) -> PyTree:
         """The released value, float32."""
         import jax
         import jax.numpy as jnp
