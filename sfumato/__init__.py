@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sfumato.report import write_report as write_report
     from sfumato.runs.auditing import attack as attack
     from sfumato.runs.classifier import Classifier as Classifier
-    from sfumato.runs.methods import run as run
+    from sfumato.runs.from_python import run as run
     from sfumato.sampling.samplers import CyclicPoisson as CyclicPoisson
     from sfumato.sampling.samplers import FixedSize as FixedSize
     from sfumato.sampling.samplers import FullBatch as FullBatch
@@ -84,7 +84,7 @@ _HOMES = {
     "sfumato.report": ("write_report",),
     "sfumato.runs.auditing": ("attack",),
     "sfumato.runs.classifier": ("Classifier",),
-    "sfumato.runs.methods": ("run",),
+    "sfumato.runs.from_python": ("run",),
     "sfumato.sampling.samplers": (
         "CyclicPoisson",
         "FixedSize",

@@ -11,7 +11,7 @@ import tyro
 
 from sfumato.cli.trust import Trust
 from sfumato.core import plugins
-from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.checks import MAX_PIXELS
 from sfumato.plan.config import Log
 
 

@@ -34,7 +34,7 @@ class Pretrain:
 
     def __call__(self) -> None:
         from sfumato.runs import pretraining
-        from sfumato.train.pretrain import PretrainSettings
+        from sfumato.train.public_training import PretrainSettings
 
         plugins.allow(self.data.data)
         settings = PretrainSettings(

@@ -17,7 +17,7 @@ from sfumato.privacy import accountants
 from sfumato.privacy.events import Tally, bands_of
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.privacy.units import whole_unit
+from sfumato.privacy.unit_words import whole_unit
 from sfumato.sampling.samplers import Sampler, moved
 from sfumato.solve.linear_settings import weakness
 
