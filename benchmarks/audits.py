@@ -29,7 +29,7 @@ from sfumato.features import by_name
 from sfumato.noise import Gaussian
 from sfumato.privacy.calibration import noise_multiplier
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
-from sfumato.sampling.samplers import FullBatch, Poisson
+from sfumato.sampling import FullBatch, Poisson
 from sfumato.train.dpsgd import DPSGD
 
 DELTA = 1e-5

@@ -32,8 +32,14 @@ if TYPE_CHECKING:
     from sfumato.noise import Mechanism as Mechanism
     from sfumato.privacy.accountants import epsilon as epsilon
     from sfumato.privacy.calibration import noise_multiplier as noise_multiplier
+    from sfumato.privacy.events import BandedGaussianEvent as BandedGaussianEvent
+    from sfumato.privacy.events import CyclicPoissonEvent as CyclicPoissonEvent
+    from sfumato.privacy.events import Event as Event
+    from sfumato.privacy.events import FixedSizeEvent as FixedSizeEvent
     from sfumato.privacy.events import GaussianEvent as GaussianEvent
     from sfumato.privacy.events import PoissonSampledEvent as PoissonSampledEvent
+    from sfumato.privacy.events import SelectedEvent as SelectedEvent
+    from sfumato.privacy.events import TruncatedPoissonEvent as TruncatedPoissonEvent
     from sfumato.privacy.guarantee import Guarantee as Guarantee
     from sfumato.privacy.ledger import Ledger as Ledger
     from sfumato.report import write_report as report  # noqa: F401  # the room may be called
@@ -41,12 +47,12 @@ if TYPE_CHECKING:
     from sfumato.runs.auditing import attack as attack
     from sfumato.runs.classifier import Classifier as Classifier
     from sfumato.runs.from_python import run as run
-    from sfumato.sampling.samplers import CyclicPoisson as CyclicPoisson
-    from sfumato.sampling.samplers import FixedSize as FixedSize
-    from sfumato.sampling.samplers import FullBatch as FullBatch
-    from sfumato.sampling.samplers import Poisson as Poisson
-    from sfumato.sampling.samplers import Sampler as Sampler
-    from sfumato.sampling.samplers import TruncatedPoisson as TruncatedPoisson
+    from sfumato.sampling import CyclicPoisson as CyclicPoisson
+    from sfumato.sampling import FullBatch as FullBatch
+    from sfumato.sampling import Poisson as Poisson
+    from sfumato.sampling import Sampler as Sampler
+    from sfumato.sampling import TruncatedPoisson as TruncatedPoisson
+    from sfumato.sampling import WithoutReplacement as WithoutReplacement
     from sfumato.solve.fc import FeatureCovariance as FeatureCovariance
     from sfumato.solve.linear import solver as solver
     from sfumato.train.calibrate import calibrate as calibrate
@@ -78,20 +84,29 @@ _HOMES = {
     "sfumato.noise": ("BandedGaussian", "Gaussian", "LatticeGaussian", "Mechanism"),
     "sfumato.privacy.accountants": ("epsilon",),
     "sfumato.privacy.calibration": ("noise_multiplier",),
-    "sfumato.privacy.events": ("GaussianEvent", "PoissonSampledEvent"),
+    "sfumato.privacy.events": (
+        "BandedGaussianEvent",
+        "CyclicPoissonEvent",
+        "Event",
+        "FixedSizeEvent",
+        "GaussianEvent",
+        "PoissonSampledEvent",
+        "SelectedEvent",
+        "TruncatedPoissonEvent",
+    ),
     "sfumato.privacy.guarantee": ("Guarantee",),
     "sfumato.privacy.ledger": ("Ledger",),
     "sfumato.report": ("write_report",),
     "sfumato.runs.auditing": ("attack",),
     "sfumato.runs.classifier": ("Classifier",),
     "sfumato.runs.from_python": ("run",),
-    "sfumato.sampling.samplers": (
+    "sfumato.sampling": (
         "CyclicPoisson",
-        "FixedSize",
         "FullBatch",
         "Poisson",
         "Sampler",
         "TruncatedPoisson",
+        "WithoutReplacement",
     ),
     "sfumato.solve.fc": ("FeatureCovariance",),
     "sfumato.solve.linear": ("solver",),

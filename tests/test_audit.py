@@ -23,10 +23,10 @@ from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian
 from sfumato.privacy import accountants
 from sfumato.privacy.calibration import gaussian_mu_for, noise_multiplier
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, noise_of
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE, REPLACE_ONE, ZERO_OUT
 from sfumato.privacy.releases import Release
-from sfumato.sampling.samplers import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson
+from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, TruncatedPoisson, WithoutReplacement
 from sfumato.train.dpsgd import DPSGD
 
 N, D, C, DELTA = 40, 40, 10, 1e-5
@@ -58,7 +58,7 @@ def trainer(claim, **change):
         "params": {"w": np.zeros((D, C), np.float32), "b": np.zeros(C, np.float32)},
         "clipped": clipped_grad(entropy, 0.5, normalized=True),
         "sampler": Poisson(event.rate, steps, N) if sampled else FullBatch(steps, N),
-        "noise": Gaussian(noise_of(event)),
+        "noise": Gaussian(event.noise_multiplier),
         "optimizer": optax.sgd(0.5),
         "fetch": lambda indices, step: (ROWS[indices], LABELS[indices]),
         "physical_batch_size": 64,
@@ -182,7 +182,7 @@ def test_control_batches_that_are_twice_as_likely_are_found():
 SAMPLED = {
     "truncated": TruncatedPoisson(0.25, 6, N, 16),
     "cyclic": CyclicPoisson(0.5, 6, N, 3),
-    "fixed": FixedSize(10, 6, N),
+    "fixed": WithoutReplacement(10, 6, N),
 }
 
 

@@ -16,8 +16,6 @@ WITH_DOCSTRINGS = MODULES + sorted((ROOT / "tests").glob("*.py"))
 EVERYWHERE = {"__init__", "__main__", "base"}
 BY_FAMILY = {"Block"}
 """Each family of networks has its own, which nobody imports."""
-TWO_ROOMS = {"samplers"}
-"""Those of `sampling/`, and their flags and JSON in `plan/`, until samplers own these."""
 
 
 def repeated(found: dict[str, list[str]], allowed: set[str]) -> list[str]:
@@ -32,7 +30,7 @@ def test_no_two_modules_have_one_name() -> None:
     found = defaultdict(list)
     for path in MODULES:
         found[path.stem].append(str(path.relative_to(ROOT)))
-    assert not repeated(found, EVERYWHERE | TWO_ROOMS)
+    assert not repeated(found, EVERYWHERE)
 
 
 def test_no_two_public_classes_have_one_name() -> None:

@@ -187,7 +187,7 @@ def test_the_slack_pays_for_what_is_not_exact():
 def test_a_run_may_be_made_on_the_lattice(tmp_path):
     procedure = dpsgd()
     with Ledger.create(tmp_path, delta=1e-3, epsilon_max=50.0) as book:
-        state = loop.run(procedure, book, KEY, noise=NOISES["lattice"])
+        state = loop.run(procedure, book, KEY, noise=NOISES["lattice"].keeping)
         assert book.tally == loop.tally(procedure), "it claims the same events"
     assert np.isfinite(np.asarray(state["params"]["w"])).all()
 

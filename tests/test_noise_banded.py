@@ -29,7 +29,7 @@ from sfumato.privacy.events import (
     PoissonSampledEvent,
 )
 from sfumato.privacy.ledger import Ledger
-from sfumato.sampling.samplers import CyclicPoisson, FixedSize, FullBatch, Poisson, TruncatedPoisson
+from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, TruncatedPoisson, WithoutReplacement
 from sfumato.train import loop
 from sfumato.train.replay_guard import ReplayGuard
 
@@ -51,7 +51,7 @@ def released(noise, steps, size=2000, sensitivity=1.0):
 
 def in_order(noise, value, steps, sensitivity=1.0):
     """Releases of the same sum in every step, and the seals."""
-    seals, rows = noise.no_seals(steps), []
+    seals, rows = noise.memory(steps)["seals"], []
     for step in range(steps):
         total = Following(value, Sensitivity.of_contribution(sensitivity), seals.copy())
         rows.append(noise.at(step, named)(total, KEY.at(named(step))))
@@ -233,7 +233,7 @@ def test_the_event_is_priced_as_independent_noise_on_cyclic_samples():
         Poisson(0.1, 5, 100).event,
         Poisson(1.0, 5, 100).event,
         FullBatch(5, 100).event,
-        FixedSize(5, 5, 100).event,
+        WithoutReplacement(5, 5, 100).event,
         TruncatedPoisson(0.1, 5, 100, 20).event,
         TruncatedPoisson(1.0, 5, 100, 100).event,
         CyclicPoisson(0.5, 5, 100, 3).event,
@@ -386,7 +386,7 @@ def test_the_noise_left_in_the_parameters_is_what_was_predicted():
 
 def test_it_is_not_drawn_on_a_lattice():
     with pytest.raises(ArgumentError, match="lattice"):
-        NOISES["lattice"](trainer().mechanism(0))
+        NOISES["lattice"].keeping(trainer().mechanism(0))
 
 
 # -- audits

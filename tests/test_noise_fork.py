@@ -68,7 +68,7 @@ def go_on(folder, kind, tilt=0.0, until=None):
             first=first,
             replay_guard=ReplayGuard(folder / "sums.jsonl"),
             after_step=after,
-            noise=NOISES["lattice" if kind == "lattice" else "gaussian"],
+            noise=NOISES["lattice" if kind == "lattice" else "gaussian"].keeping,
         )
     return seen
 
@@ -153,7 +153,7 @@ def test_a_later_step_of_equal_sums_tells_nothing_of_earlier_ones():
     """
     noise, later = BandedGaussian(1.0, square_root_bands(2)), []
     for first in (0.0, 1e-3):
-        seals, bound = noise.no_seals(2), Sensitivity.of_contribution(1.0)
+        seals, bound = noise.memory(2)["seals"], Sensitivity.of_contribution(1.0)
         for step, value in enumerate((first, 0.0)):
             total = Following({"w": np.full(SIZE, value, np.float32)}, bound, seals.copy())
             released = noise.at(step, lambda each: f"r/{each}")(total, KEY.at(f"r/{step}"))

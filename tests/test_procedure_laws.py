@@ -16,7 +16,7 @@ from sfumato.features.heads import Sphere
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs import tuning as tune
-from sfumato.sampling.samplers import CyclicPoisson, FixedSize, Poisson, TruncatedPoisson
+from sfumato.sampling import CyclicPoisson, Poisson, TruncatedPoisson, WithoutReplacement
 from sfumato.solve.labeled_rows import Rows
 from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import linear_rule
@@ -28,7 +28,7 @@ HEADS = ("sgd", "adam", "lamb", "fc")
 SAMPLERS = {
     "poisson": Poisson(RATE, TURNS, N),
     "truncated": TruncatedPoisson(RATE, TURNS, N, 18),
-    "fixed": FixedSize(14, TURNS, N),
+    "fixed": WithoutReplacement(14, TURNS, N),
     "cyclic": CyclicPoisson(RATE, TURNS, N, 2),
 }
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from run_helpers import NETWORK, N, ctrl_c_after, refused, sfumato, succeeds
 from scipy import stats
 
+from sfumato import sampling
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.plan import samplers
@@ -28,14 +29,7 @@ from sfumato.report import RunFacts, as_text, privacy_statement
 from sfumato.runs.jobs import build
 from sfumato.runs.progress import Quiet
 from sfumato.runs.training import open_splits, plan_for
-from sfumato.sampling.samplers import (
-    CyclicPoisson,
-    FixedSize,
-    FullBatch,
-    Poisson,
-    TruncatedPoisson,
-    moved,
-)
+from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, TruncatedPoisson, WithoutReplacement
 from sfumato.train import loop
 
 STEPS, BATCH = 5, 4
@@ -50,7 +44,7 @@ SAMPLERS = {
     "poisson": Poisson(BATCH / N, STEPS, N),
     "truncated": TruncatedPoisson(BATCH / N, STEPS, N, 9),
     "cyclic": CyclicPoisson(3 * BATCH / N, STEPS, N, 3),
-    "fixed": FixedSize(BATCH, STEPS, N),
+    "fixed": WithoutReplacement(BATCH, STEPS, N),
     "full": FullBatch(STEPS, N),
 }
 WORDS = {
@@ -160,11 +154,10 @@ def test_the_statement_says_who_takes_part_and_who_is_whose_neighbor(
     finished: Path, name: str, relation: str
 ) -> None:
     facts = RunFacts.load(finished)
-    shown = samplers.to_json(SAMPLERS[name])
-    sampler = type(facts.plan.sampler)(**shown)
+    shown = SAMPLERS[name].to_json()
     told = as_text(
         privacy_statement(
-            replace(facts, plan=replace(facts.plan, sampler=sampler, relation=relation))
+            replace(facts, plan=replace(facts.plan, sampler=shown, relation=relation))
         )
     )
     told = told.replace("\N{NO-BREAK SPACE}", " ")
@@ -294,9 +287,7 @@ def test_the_releases_of_a_plan_are_the_events_of_its_sampler(name: str, steps: 
     sampler, gaussian = replace(SAMPLERS[name], steps=steps), GaussianEvent(1.5)
     release = Release("gradient", steps, sampler.event(gaussian), "what")
     assert release.tally == Counter(sampler.event(gaussian, step) for step in range(steps))
-    assert (
-        samplers.from_json(json.loads(json.dumps(samplers.to_json(sampler))), N, steps) == sampler
-    )
+    assert sampling.from_json(json.loads(json.dumps(sampler.to_json())), N, steps) == sampler
     assert all(events.from_json(events.to_json(each)) == each for each in release.tally)
 
 
@@ -318,9 +309,9 @@ def test_batches_are_cut_five_deviations_above_the_mean_if_nobody_says_otherwise
 def test_a_sampler_moved_to_other_examples_costs_no_more(name: str, n: int) -> None:
     """An audit trains on a few examples more or less, under the claim of the run."""
     sampler, gaussian = SAMPLERS[name], GaussianEvent(2.0)
-    other = moved(sampler, n)
-    assert (other.n, other.steps, type(other)) == (n, STEPS, type(sampler)) and moved(
-        sampler, N
+    other = sampler.moved(n)
+    assert (other.n, other.steps, type(other)) == (n, STEPS, type(sampler)) and sampler.moved(
+        N
     ) == sampler
     if isinstance(sampler, TruncatedPoisson):
         cut = [stats.binom.sf(each.maximum, each.n, each.rate) for each in (sampler, other)]
@@ -404,7 +395,9 @@ def test_methods_without_a_choice_of_sampler_refuse_one(
 def test_the_python_face_refuses_alike() -> None:
     with pytest.raises(ArgumentError, match="fixed"):
         samplers.choose(MethodConfig(sampler="fixed"), 4, 3, N, ADD_OR_REMOVE)
-    assert samplers.choose(MethodConfig(sampler="fixed"), 4, 3, N, ZERO_OUT) == FixedSize(4, 3, N)
+    assert samplers.choose(MethodConfig(sampler="fixed"), 4, 3, N, ZERO_OUT) == WithoutReplacement(
+        4, 3, N
+    )
     assert samplers.choose(MethodConfig(), N, 3, N, ADD_OR_REMOVE) == FullBatch(3, N)
     assert samplers.choose(MethodConfig(), 4, 3, N, ADD_OR_REMOVE) == Poisson(4 / N, 3, N)
 

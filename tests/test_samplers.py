@@ -26,13 +26,13 @@ from sfumato.privacy.events import (
     PoissonSampledEvent,
     TruncatedPoissonEvent,
 )
-from sfumato.sampling.samplers import (
+from sfumato.sampling import (
     CyclicPoisson,
-    FixedSize,
     FullBatch,
     Poisson,
     Sampler,
     TruncatedPoisson,
+    WithoutReplacement,
 )
 
 KEY = SecretKey.from_insecure_seed(13)
@@ -45,7 +45,7 @@ REGISTRY = {
     "truncated poisson": lambda n, steps: TruncatedPoisson(0.45, steps, n, n // 2),
     "truncated poisson, never": lambda n, steps: TruncatedPoisson(0.45, steps, n, n),
     "cyclic poisson": lambda n, steps: CyclicPoisson(0.35, steps, n, 2),
-    "fixed size": lambda n, steps: FixedSize(n // 2, steps, n),
+    "fixed size": lambda n, steps: WithoutReplacement(n // 2, steps, n),
     "full batch": lambda n, steps: FullBatch(steps, n),
 }
 
@@ -136,7 +136,7 @@ class TakesTurns(Poisson):
 
 
 @dataclass(frozen=True)
-class Repeats(FixedSize):
+class Repeats(WithoutReplacement):
     """Negative control: every batch serves twice."""
 
     def indices(self, key, step):
@@ -146,7 +146,7 @@ class Repeats(FixedSize):
 @pytest.mark.parametrize(
     "sampler, event",
     [
-        (FixedSize(2, 9, 4), PoissonSampledEvent(0.5, G)),
+        (WithoutReplacement(2, 9, 4), PoissonSampledEvent(0.5, G)),
         (Poisson(0.5, 9, 4), FixedSizeEvent(2, 4, G)),
         (TruncatedPoisson(0.45, 9, 4, 2), PoissonSampledEvent(0.45, G)),
         (Poisson(0.35, 9, 4), PoissonSampledEvent(0.31, G)),
@@ -186,7 +186,7 @@ def test_a_batch_is_a_function_of_key_and_step_alone(name):
         ("poisson", Poisson(1e-5, 10**6, 10**9)),
         ("truncated", TruncatedPoisson(1e-5, 10**6, 10**9, 10_000)),
         ("cyclic", CyclicPoisson(1e-3, 10**6, 10**9, 100)),
-        ("fixed", FixedSize(10_000, 10**6, 10**9)),
+        ("fixed", WithoutReplacement(10_000, 10**6, 10**9)),
     ],
 )
 def test_a_billion_examples_are_quick(name, sampler):
@@ -219,8 +219,8 @@ def test_the_divisor_is_the_public_mean_and_events_survive_the_ledger(name):
         lambda: TruncatedPoisson(0.1, 1, 10, 0),
         lambda: CyclicPoisson(0.1, 1, 10, 0),
         lambda: CyclicPoisson(0.1, 1, 10, 11),
-        lambda: FixedSize(11, 1, 10),
-        lambda: FixedSize(0, 1, 10),
+        lambda: WithoutReplacement(11, 1, 10),
+        lambda: WithoutReplacement(0, 1, 10),
         lambda: CyclicPoissonEvent(0.1, 4, 4, G),
         lambda: FixedSizeEvent(5, 4, G),
         lambda: TruncatedPoissonEvent(0.0, 4, 4, G),

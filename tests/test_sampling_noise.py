@@ -18,7 +18,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian, gaussian
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
-from sfumato.sampling.samplers import FullBatch, Poisson
+from sfumato.sampling import FullBatch, Poisson
 
 KEY = SecretKey.from_insecure_seed(3)
 REFUSED = (ArgumentError, TypeCheckError)

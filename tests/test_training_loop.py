@@ -18,7 +18,7 @@ from sfumato.core.errors import LedgerError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Gaussian
 from sfumato.privacy.ledger import Ledger
-from sfumato.sampling.samplers import FullBatch, Poisson
+from sfumato.sampling import FullBatch, Poisson
 from sfumato.train import checkpoint, loop
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.feed import physical_batches

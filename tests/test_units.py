@@ -11,7 +11,7 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data.units import Units, column, owners_by_pattern
 from sfumato.noise import Gaussian
-from sfumato.sampling.samplers import Poisson
+from sfumato.sampling import Poisson
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.unit_loss import unit_loss
 

@@ -30,7 +30,6 @@ from sfumato.clip import ClippedGrad
 from sfumato.clip.trace import Loss
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.sampling.samplers import moved
 from sfumato.train.dpsgd import DPSGD
 
 ATTACK = "blackbox"
@@ -38,7 +37,7 @@ ATTACK = "blackbox"
 
 def with_target(trainer: DPSGD, target: PyTree) -> DPSGD:
     """The trainer on its data set and one example more, at the end. target: ONE example."""
-    n = trainer.sampler.n
+    n = trainer.sampler.examples
     if not isinstance(trainer.clipped, ClippedGrad):
         raise ArgumentError("trainer", type(trainer.clipped).__name__, "needs the clipping engine")
 
@@ -48,7 +47,7 @@ def with_target(trainer: DPSGD, target: PyTree) -> DPSGD:
             lambda leaf, last: _put(np.asarray(leaf), indices == n, np.asarray(last)), own, target
         )
 
-    return replace(trainer, fetch=fetch, sampler=moved(trainer.sampler, n + 1))
+    return replace(trainer, fetch=fetch, sampler=trainer.sampler.moved(n + 1))
 
 
 def _put(leaf: np.ndarray, at: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -95,7 +94,7 @@ def blackbox(
     began = time.monotonic()
     audited = with_target(trainer, target)
     included = stream.random(models) < 0.5
-    present = np.ones((models, audited.sampler.n), bool)
+    present = np.ones((models, audited.sampler.examples), bool)
     present[:, -1] = included
     keys = [SecretKey(stream.bytes(32)) for _ in range(models)]
     final = train_many(audited, present, keys, together, advance)

@@ -31,11 +31,9 @@ from sfumato.audit.verdicts import by_clopper_pearson, by_family, by_one_run
 from sfumato.clip import BoundedSum, ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import BandedGaussian, Promised
+from sfumato.noise import BandedGaussian, Mechanism
 from sfumato.noise.banded import value_of
-from sfumato.privacy import events
-from sfumato.privacy.events import CyclicPoissonEvent, Event
-from sfumato.sampling.samplers import moved
+from sfumato.privacy.events import Event
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import State
 
@@ -90,7 +88,7 @@ class Canaries:
     def event(self, step: int) -> Event:
         return self._inner.event(step)
 
-    def mechanism(self, step: int) -> Promised:
+    def mechanism(self, step: int) -> Mechanism:
         return self._inner.mechanism(step)
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
@@ -128,10 +126,7 @@ class Canaries:
 
     def _may_take_part(self, step: int) -> Bool[np.ndarray, " m"] | bool:
         """Which canaries have their turn."""
-        event = self.event(step)
-        if not isinstance(event, CyclicPoissonEvent):
-            return True
-        return (self.images + np.arange(self.canaries)) % event.cycle == event.phase
+        return self.event(step).concerns(self.images + np.arange(self.canaries))
 
 
 def matched(
@@ -187,7 +182,7 @@ def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> 
             images + len(slots),
         ),
     )
-    sampler = moved(trainer.sampler, images + len(slots))
+    sampler = trainer.sampler.moved(images + len(slots))
     return replace(
         trainer,
         clipped=replace(clipped, loss=canary_loss),
@@ -225,8 +220,10 @@ def log_likelihood_ratio(
     """Of a release with the canary against one without; seen: its own number in units of the
     sensitivity, of mean `length` if the canary is there, and of variance length sigma^2.
     """
-    rate, ratio = events.rate_of(event), (seen - length / 2) / events.noise_of(event) ** 2
-    return ratio if rate in (None, 1) else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
+    rate, ratio = event.rate, (seen - length / 2) / event.noise_multiplier**2
+    return (
+        ratio if rate is None or rate == 1 else np.logaddexp(np.log1p(-rate), np.log(rate) + ratio)
+    )
 
 
 def whitebox(

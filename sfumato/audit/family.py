@@ -16,13 +16,7 @@ from scipy.stats import norm
 from sfumato.audit.bounds import lower_limit
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, events, relations
-from sfumato.privacy.events import (
-    FixedSizeEvent,
-    PoissonSampledEvent,
-    SelectedEvent,
-    Tally,
-    TruncatedPoissonEvent,
-)
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 
 _INTERVAL = 1e-3
@@ -33,19 +27,14 @@ _LOG_TOLERANCE = 1e-3
 def scaled(tally: Tally, factor: float) -> Tally:
     """The same releases with `factor` times their noise."""
     return events.tally(
-        *(
-            (events.with_noise(event, factor * events.noise_of(event)), n)
-            for event, n in tally.items()
-        )
+        *((event.with_noise(factor * event.noise_multiplier), n) for event, n in tally.items())
     )
 
 
 def of_one_fit(tally: Tally) -> Tally:
     """The same, each choice taken for a single one of its fits: about what can be seen of it, and
     no bound on that."""
-    return events.tally(
-        *((each.event if isinstance(each, SelectedEvent) else each, n) for each, n in tally.items())
-    )
+    return events.tally(*((each.of_one, n) for each, n in tally.items()))
 
 
 def seen(tally: Tally) -> tuple[float, Counter[PoissonSampledEvent]]:
@@ -59,15 +48,11 @@ def seen(tally: Tally) -> tuple[float, Counter[PoissonSampledEvent]]:
     mu, parts = relations.simplified(tally)
     found: Counter[PoissonSampledEvent] = Counter()
     for event, count in parts:
-        match event:
-            case PoissonSampledEvent(rate, gaussian) | TruncatedPoissonEvent(rate, _, _, gaussian):
-                found[PoissonSampledEvent(rate, gaussian)] += count
-            case FixedSizeEvent(size, n, gaussian):
-                found[PoissonSampledEvent(size / n, gaussian)] += count
-            case _:
-                raise ArgumentError(
-                    "event", event, "audits know Gaussian releases, of all examples or of samples"
-                )
+        if event.rate is None:
+            raise ArgumentError(
+                "event", event, "audits know Gaussian releases, of all examples or of samples"
+            )
+        found[PoissonSampledEvent(event.rate, GaussianEvent(event.noise_multiplier))] += count
     return mu, found
 
 

@@ -21,7 +21,6 @@ from sfumato.audit.result import AuditResult, Claim
 from sfumato.audit.verdicts import by_clopper_pearson, by_family
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.privacy.events import GaussianEvent
 from sfumato.train.loop import Procedure, release_name
 
 ATTACK = "whitebox"
@@ -46,7 +45,7 @@ def replay(
     keys = [SecretKey(stream.bytes(32)) for _ in range(repeats)]
     scores, state, shifts = np.zeros(repeats), without.start(), []
     for step in range(without.steps):
-        if not isinstance(event := without.event(step), GaussianEvent):
+        if not (event := without.event(step)).exact:
             raise ArgumentError(
                 "procedure",
                 without.name,

@@ -8,6 +8,7 @@ import sys
 import warnings
 
 from sfumato.cli.parser import parse
+from sfumato.core import plugins
 from sfumato.core.errors import SfumatoError, on_one_line
 
 
@@ -19,7 +20,12 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     usual, warnings.formatwarning = warnings.formatwarning, one_line
     try:
-        parse(sys.argv[1:] if arguments is None else arguments)()
+        arguments = sys.argv[1:] if arguments is None else arguments
+        _allow_typed(arguments)
+        command = parse(arguments)
+        for name in getattr(command, "trust", ()):  # events and samplers are known once imported
+            plugins.find("trust", name)
+        command()
     except SfumatoError as error:
         print(f"sfumato: {error}", file=sys.stderr)
         sys.exit(2)
@@ -57,6 +63,12 @@ def one_line(
 ) -> str:
     """A warning for whoever types commands: what it says, not where in the code it is said."""
     return f"sfumato: warning: {on_one_line(str(message))}\n"
+
+
+def _allow_typed(arguments: list[str]) -> None:
+    """Code from outside may be imported where its name was typed, as `--noise NAME` or
+    `--noise=NAME`: not where it stands in a file, that of --config included."""
+    plugins.allow(*arguments, *(word.partition("=")[2] for word in arguments))
 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

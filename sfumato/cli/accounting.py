@@ -13,20 +13,11 @@ from sfumato.core.checks import (
 )
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, calibration, relations
-from sfumato.privacy.events import (
-    CyclicPoissonEvent,
-    Event,
-    FixedSizeEvent,
-    GaussianEvent,
-    PoissonSampledEvent,
-    Tally,
-    TruncatedPoissonEvent,
-    bands_of,
-)
+from sfumato.privacy.events import GaussianEvent, Tally
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.relations import Relation
 from sfumato.privacy.risks import risks
-from sfumato.sampling.samplers import Poisson
+from sfumato.sampling import Poisson
 
 
 def calibrate(epsilon: float, delta: float | None, n: int, batch: int, steps: int) -> str:
@@ -37,7 +28,7 @@ def calibrate(epsilon: float, delta: float | None, n: int, batch: int, steps: in
     spent = accountants.epsilon(_tally(sampler, sigma), delta)
     return (
         f"noise multiplier {sigma:.6g}   (epsilon {spent:.6g} <= {epsilon:g} at delta {delta:g}; n={n}, "
-        f"q={sampler.rate:.6g}, {steps} steps; {accountants.describe(_tally(sampler, sigma), delta)}){_warned(delta, n)}"
+        f"q={sampler.q:.6g}, {steps} steps; {accountants.describe(_tally(sampler, sigma), delta)}){_warned(delta, n)}"
     )
 
 
@@ -86,8 +77,7 @@ def of_ledger(path: Path, delta: float | None) -> str:
         f"{ledger.relation}, unit: {ledger.unit}; {accountants.describe(ledger.tally, delta, ledger.relation)})"
     ]
     lines += [
-        f"  {count:>6} x {_in_words(event)}"
-        for event, count in sorted(ledger.tally.items(), key=str)
+        f"  {count:>6} x {event.words}" for event, count in sorted(ledger.tally.items(), key=str)
     ]
     check = _attempt(relations.renyi_epsilon, ledger.tally, delta, ledger.relation)
     lines += [f"  cross-check by Rényi divergences alone: {check}"]
@@ -128,24 +118,6 @@ def _attempt(
         return f"epsilon {find(tally, delta, relation):.6g}"
     except ArgumentError as error:
         return f"not known ({error.way_out})"
-
-
-def _in_words(event: Event) -> str:
-    if isinstance(event, GaussianEvent):
-        return f"Gaussian, noise multiplier {event.noise_multiplier:.6g}, all examples"
-    bands = bands_of(event)
-    correlated = f", correlated over {bands} steps" if bands > 1 else ""
-    noise = f"Gaussian, noise multiplier {event.event.noise_multiplier:.6g}{correlated}"
-    match event:
-        case PoissonSampledEvent(rate):
-            return f"{noise}, Poisson sample with rate {rate:.6g}"
-        case TruncatedPoissonEvent(rate, n, maximum):
-            return f"{noise}, Poisson sample with rate {rate:.6g} of {n}, cut to {maximum}"
-        case CyclicPoissonEvent(rate, cycle, phase):
-            return f"{noise}, Poisson sample with rate {rate:.6g} of group {phase} of {cycle}"
-        case FixedSizeEvent(size, n):
-            return f"{noise}, {size} of {n} examples"
-    return f"best of about {event.mean:g} fits, each {noise}"
 
 
 def _sampler(n: int, batch: int, steps: int) -> Poisson:

@@ -6,7 +6,6 @@ from typing import Literal
 
 import tyro
 
-from sfumato.core import plugins
 from sfumato.plan.config import DataConfig, FeaturesConfig, Log
 
 
@@ -35,7 +34,6 @@ class Features:
     def __call__(self) -> None:
         from sfumato.runs.store import PRIVATE, write_store
 
-        plugins.allow(self.data.data)
         store = write_store(
             FeaturesConfig(
                 self.data,

@@ -10,7 +10,6 @@ from typing import Literal
 import tyro
 
 from sfumato.cli.trust import Trust
-from sfumato.core import plugins
 from sfumato.core.checks import MAX_PIXELS
 from sfumato.plan.config import Log
 
@@ -37,7 +36,6 @@ class Evaluate:
     def __call__(self) -> None:
         from sfumato.runs import evaluating
 
-        plugins.allow(self.data, *self.trust)
         evaluating.evaluate(self.run, self.data, self.data_dir, self.split, self.max_pixels)
 
 
@@ -64,7 +62,6 @@ class Predict:
     def __call__(self) -> None:
         from sfumato.runs import predicting
 
-        plugins.allow(*self.trust)
         predicting.predict(self.run, self.images, self.json, self.out, self.max_pixels)
 
 
@@ -77,6 +74,9 @@ class Report:
     with_audit: bool = False
     """Also show what `sfumato audit` measured on the private images. No epsilon covers it: such a
     report is for you alone."""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.core.errors import RunError
@@ -118,7 +118,6 @@ class Audit:
     def __call__(self) -> None:
         from sfumato.runs import auditing
 
-        plugins.allow(*self.trust)
         found = auditing.audit(self.run, self.attack, self.size, self.images, self.seed, self.log)
         if self.log == "json":
             told = {"event": "audit", "run": str(self.run), "results": auditing.as_json(found)}
@@ -170,6 +169,9 @@ class Account:
     """Number of steps."""
     delta: float | None = None
     """[the ledger's own, or the largest power of ten that is at most 1/(10 n) and 1e-5]"""
+    trust: Trust = ()
+    """Code from outside that the run was begun with, package.module:function; without this flag it is
+    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import accounting

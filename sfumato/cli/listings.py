@@ -6,7 +6,6 @@ from typing import Annotated
 
 import tyro
 
-from sfumato.core import plugins
 from sfumato.core.checks import MAX_PIXELS
 
 
@@ -46,7 +45,6 @@ class Info:
     def __call__(self) -> None:
         from sfumato.cli import datasets
 
-        plugins.allow(self.data)
         datasets.data_info(self.data, self.data_dir, self.unit, self.max_pixels)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import tyro
 
-from sfumato.core import plugins
 from sfumato.plan.config import DataConfig, Log
 
 
@@ -36,7 +35,6 @@ class Pretrain:
         from sfumato.runs import pretraining
         from sfumato.train.public_training import PretrainSettings
 
-        plugins.allow(self.data.data)
         settings = PretrainSettings(
             self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed
         )

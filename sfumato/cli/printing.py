@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from sfumato.core import typed_json
 from sfumato.data.listing import left_out_words
-from sfumato.plan import noise_bands, samplers
+from sfumato.noise.banded import worth
 from sfumato.plan.config import Log
 from sfumato.plan.plan import Plan, read_plan
 from sfumato.report import words
@@ -68,13 +68,16 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
             "privacy",
             f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, {neighbor}",
         ),
-        ("sampler", samplers.describe(plan.sampler)),
+        ("sampler", plan.sampler.words),
         *(
             [
                 (
                     "noise",
-                    noise_bands.describe(
-                        plan.releases[0], plan.settings, plan.sampler, plan.promise
+                    worth(
+                        plan.releases[0].event,
+                        plan.settings.momentum_of_sums,
+                        plan.sampler,
+                        plan.promise,
                     ),
                 )
             ]

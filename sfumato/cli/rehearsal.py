@@ -8,7 +8,6 @@ from sfumato.core import typed_json
 from sfumato.core.checks import large_delta, positive
 from sfumato.data.source import DataInfo
 from sfumato.networks import catalog
-from sfumato.plan import samplers
 from sfumato.plan.config import TrainConfig
 from sfumato.plan.making import make_plan
 from sfumato.plan.plan import Plan
@@ -16,7 +15,6 @@ from sfumato.plan.public_facts import PublicWeights
 from sfumato.plan.public_weights import input_of
 from sfumato.plan.recipes import Point, Recipe
 from sfumato.privacy import accountants, renyi
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE
 from sfumato.report import words
 from sfumato.runs.cost import Cost, counted
@@ -94,7 +92,7 @@ def _caveats(recipe: Recipe) -> list[tuple[str, str]]:
 
 def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
     delta = plan.delta
-    lines = [("sampler", f"n = {plan.n:,}, {samplers.describe(plan.sampler)}")]
+    lines = [("sampler", f"n = {plan.n:,}, {plan.sampler.words}")]
     for each in plan.releases:
         lines.append(
             (
@@ -105,9 +103,7 @@ def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
     spends = f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}"
     if problem := large_delta(delta, plan.n):
         lines.append(("warning", problem))
-    if plan.relation != ADD_OR_REMOVE or not all(
-        isinstance(each, GaussianEvent | PoissonSampledEvent) for each in plan.tally
-    ):
+    if plan.relation != ADD_OR_REMOVE or not all(each.in_papers for each in plan.tally):
         return [
             *lines,
             ("privacy", f"{spends}, {plan.relation}; the papers' accountant is for other releases"),

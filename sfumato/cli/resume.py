@@ -6,7 +6,6 @@ from pathlib import Path
 import tyro
 
 from sfumato.cli.trust import Trust
-from sfumato.core import plugins
 from sfumato.plan.config import Log, read_config
 
 
@@ -26,7 +25,6 @@ class Resume:
         from sfumato.cli import printing
         from sfumato.runs import training
 
-        plugins.allow(*self.trust)
         directory = training.resume(self.run, self.log)
         log = self.log or read_config(directory.file("config.json")).run.log
         printing.print_result(directory, log)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from sfumato.core import plugins
+from sfumato.cli.trust import Trust
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
     DataConfig,
@@ -45,9 +45,11 @@ class Train:
     """For a recipe's --dry-run: floating-point operations per second, sustained."""
     no_estimate: bool = False
     """For --dry-run: print the plan at once, without timing a small copy of it."""
+    trust: Trust = ()
+    """Code from outside that the file of --config names, package.module:Class; without this flag it
+    is not imported."""
 
     def __call__(self) -> None:
-        plugins.allow(self.data.data, self.method.model)
         config = TrainConfig(self.data, self.privacy, self.method, self.run, self.units)
         config.method.check()
         if self.recipe is None:

@@ -4,8 +4,10 @@ import io
 import math
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 GROWTH, _ALLOWANCE = 100, 1 << 24
 """Weights and images hardly compress. What claims to unpack to more than 100 times its size (and 16
@@ -17,13 +19,15 @@ def most(path: Path) -> int:
     return GROWTH * path.stat().st_size + _ALLOWANCE
 
 
-def npy_header(file: io.BufferedIOBase, size: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+def npy_header(file: io.BufferedIOBase, size: int) -> tuple[tuple[int, ...], bool, "np.dtype"]:
     """What a .npy file of `size` bytes announces: the shape of its array, whether that is stored
     column by column, and its type. Afterwards `file` stands where the numbers begin.
 
     Raises ValueError where the bytes do not fill that shape, and for an array of objects, which
     would be a pickle.
     """
+    import numpy as np
+
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"a .npy of version {version}, which plain arrays do not need")

@@ -22,16 +22,15 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int64, UInt64
 
-from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core import generators
+from sfumato.core.errors import RunError
 from sfumato.core.files import sync_directory, write_all, write_new
 
 Name = str | int | np.integer
-Rng = Literal["philox", "chacha"]
 
 
 def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
@@ -45,36 +44,28 @@ def _derive(master: bytes, name: tuple[Name, ...], size: int) -> bytes:
     return digest.digest()
 
 
-def _bits(master: bytes, name: tuple[Name, ...], rng: Rng) -> Callable[[int], Any]:
+def _bits(
+    master: bytes, name: tuple[Name, ...], rng: str = generators.DEFAULT
+) -> Callable[[int], np.random.BitGenerator]:
     """Place of a counter -> a fresh source of bits of this name that begins there."""
-    if rng == "chacha":
-        key = int.from_bytes(_derive(master, name, 32), "big")
-        return lambda counter: _chacha()(key=key, counter=counter, rounds=20)
-    key = int.from_bytes(_derive(master, name, 16), "big")
-    return lambda counter: np.random.Philox(key=key, counter=counter)
+    made = generators.find(rng)
+    key = int.from_bytes(_derive(master, name, made.key_bytes), "big")
+    return lambda counter: made.make(key, counter)
 
 
-def _generator(master: bytes, name: tuple[Name, ...], rng: Rng = "philox") -> np.random.Generator:
+def _generator(
+    master: bytes, name: tuple[Name, ...], rng: str = generators.DEFAULT
+) -> np.random.Generator:
     return np.random.Generator(_bits(master, name, rng)(0))
 
 
 def _words(
-    bits: Callable[[int], Any], places: Int64[np.ndarray, " b"], count: int
+    bits: Callable[[int], np.random.BitGenerator], places: Int64[np.ndarray, " b"], count: int
 ) -> UInt64[np.ndarray, "b count"]:
-    """Both generators count up as they draw, and what they draw depends on their key and counter
-    alone, so places far apart on the counter never meet."""
+    """Generators count up as they draw, and what they draw depends on their key and counter alone, so
+    places far apart on the counter never meet."""
     words = [bits(place << 32).random_raw(count) for place in places.tolist()]
     return np.array(words, np.uint64).reshape(len(places), count)
-
-
-def _chacha() -> Any:
-    try:
-        from randomgen import ChaCha
-    except ImportError:
-        raise ArgumentError(
-            "noise_rng", "chacha", "needs the package randomgen: pip install 'sfumato[chacha]'"
-        ) from None
-    return ChaCha
 
 
 class SecretKey:
@@ -85,10 +76,10 @@ class SecretKey:
         master: bytes,
         insecure: bool = False,
         prefix: tuple[Name, ...] = (),
-        rng: Rng = "philox",
+        rng: str = generators.DEFAULT,
     ):
         self._master = master
-        self.rng: Rng = rng
+        self.rng = rng
         self._prefix = prefix
         self.insecure = insecure
 
@@ -117,11 +108,10 @@ class SecretKey:
         """From under which it is seen."""
         return self._prefix
 
-    def using(self, rng: Rng) -> "SecretKey":
-        """The same secret, its streams drawn by another generator. Raises ArgumentError if that is
-        not installed."""
-        if rng == "chacha":
-            _chacha()
+    def using(self, rng: str) -> "SecretKey":
+        """The same secret, its streams drawn by another of `generators.GENERATORS`. Raises
+        ArgumentError if that is not installed."""
+        generators.find(rng).make(0, 0)
         return SecretKey(self._master, self.insecure, self._prefix, rng)
 
     def stream(self, *name: Name) -> np.random.Generator:
@@ -206,4 +196,4 @@ def public_words(
 ) -> UInt64[np.ndarray, "b count"]:
     """As `SecretKey.words`, for what is public."""
     master = hashlib.sha256(f"public {seed}".encode()).digest()
-    return _words(_bits(master, name, "philox"), places, count)
+    return _words(_bits(master, name), places, count)

@@ -40,6 +40,10 @@ class Damaged(Exception):
     """The value at some place in a file is not what it must be."""
 
 
+class Unknown(Damaged):
+    """The value names what this version does not know; the file itself may be whole."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Read:
     """In an annotation: the field is read by `function` from its own JSON value and its parent's JSON
@@ -72,6 +76,8 @@ def convert(kind: Any, value: Any, where: str = "", closed: bool = False) -> Any
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
+    if origin is typing.Annotated:
+        return convert(arguments[0], value, where, closed)
     if hasattr(kind, "from_json"):
         return _by_itself(kind.from_json, where, value)
     if dataclasses.is_dataclass(kind):
@@ -201,6 +207,8 @@ def read(kind: Any, path: Path, closed: bool = False) -> Any:
     text = text_of(path)
     try:
         return convert(kind, parse(text), "", closed)
+    except Unknown as error:
+        raise RunError(f"{path}: {error}") from None
     except Damaged as error:
         raise RunError(f"{path}: damaged, {error}; {RESTORE}") from None
 

@@ -1,18 +1,20 @@
-"""`BoundedSum` -> a value that may be released."""
+"""`BoundedSum` -> a value that may be released: one file a mechanism, and this list of them.
 
-from collections.abc import Callable
-from typing import Protocol
+A new one is a file with a subclass of `Mechanism` and a line in `NOISES`. From outside of the
+package it is a class alone, named `package.module:Class` wherever a flag takes a name.
+"""
 
-from jaxtyping import PyTree
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from sfumato.clip import BoundedSum
-from sfumato.core.errors import ArgumentError
-from sfumato.core.keys import SecretKey
-from sfumato.noise.banded import BandedGaussian, BandedStep
-from sfumato.noise.binding import Bound
-from sfumato.noise.gaussian import Gaussian
-from sfumato.noise.lattice import LatticeGaussian
-from sfumato.privacy.events import Inner
+from sfumato.core.named_classes import Named, Registry
+
+if TYPE_CHECKING:
+    from sfumato.noise.banded import BandedGaussian, BandedStep
+    from sfumato.noise.base import Mechanism
+    from sfumato.noise.binding import Bound
+    from sfumato.noise.gaussian import Gaussian
+    from sfumato.noise.lattice import LatticeGaussian
 
 __all__ = [
     "NOISES",
@@ -22,39 +24,36 @@ __all__ = [
     "Gaussian",
     "LatticeGaussian",
     "Mechanism",
-    "Promised",
 ]
 
+NOISES = Registry(
+    "noise",
+    "sfumato.noise.base:Mechanism",
+    {
+        "gaussian": Named("sfumato.noise.gaussian:Gaussian", "machine numbers"),
+        "lattice": Named(
+            "sfumato.noise.lattice:LatticeGaussian",
+            "whole multiples of a public step, so that the last bits of a release tell nothing; slower",
+        ),
+    },
+)
+"""By the names of `--noise`: what keeps the promise of a procedure (`Mechanism.keeping`)."""
 
-class Mechanism(Protocol):
-    """What adds noise, and the event that may be claimed for it. Noise is for a sum that it was
-    bound to (`binding.py`), so no two sums can be given the same; called, it does both:
-    `release(bind(total, key))`.
-    """
+DEFAULT = "gaussian"
 
-    @property
-    def event(self) -> Inner: ...
-    def bind(self, total: BoundedSum, key: SecretKey) -> Bound: ...
-    def release(self, bound: Bound) -> PyTree: ...
-    def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree: ...
-
-
-Promised = Gaussian | BandedStep
-"""What a procedure may promise for a step."""
-
-
-def _on_lattice(promised: Promised) -> LatticeGaussian:
-    if not isinstance(promised, Gaussian):
-        raise ArgumentError(
-            "noise",
-            "lattice",
-            "correlated noise is not drawn on a lattice; take --noise gaussian or no bands",
-        )
-    return LatticeGaussian(promised.multiplier)
-
-
-NOISES: dict[str, Callable[[Promised], Mechanism]] = {
-    "gaussian": lambda promised: promised,
-    "lattice": _on_lattice,
+_HOMES = {
+    "Mechanism": "base",
+    "Bound": "binding",
+    "Gaussian": "gaussian",
+    "LatticeGaussian": "lattice",
+    "BandedGaussian": "banded",
+    "BandedStep": "banded",
 }
-"""By the names of `--noise`: the mechanism that keeps what a procedure promises."""
+
+
+def __getattr__(name: str) -> Any:
+    """The classes are imported when they are asked for, as `--help` needs the names of flags alone,
+    without JAX."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

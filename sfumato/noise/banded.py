@@ -1,4 +1,4 @@
-"""Correlated Gaussian noise: each step takes back a part of the noise that earlier steps added. For
+"""Correlated Gaussian noise: each step cancels part of the noise that earlier steps added. For
 DP-SGD.
 
 What counts in a run of gradient steps is not the noise of one step but the noise of their sum. Let
@@ -43,9 +43,13 @@ from sfumato.clip import BoundedSum
 from sfumato.core.checks import positive, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.noise.base import Mechanism
 from sfumato.noise.binding import SEAL_BYTES, Bound, bind, under
-from sfumato.noise.gaussian import add, unit_noise
-from sfumato.privacy.events import BandedGaussianEvent
+from sfumato.noise.gaussian import Gaussian, add, unit_noise
+from sfumato.privacy import calibration
+from sfumato.privacy.events import BandedGaussianEvent, Event, GaussianEvent, Inner
+from sfumato.privacy.neighbors import Relation
+from sfumato.sampling import DEFAULT, SAMPLERS, Sampler
 
 
 def square_root_bands(bands: int, momentum: float = 0.0) -> Float[np.ndarray, " bands"]:
@@ -127,9 +131,9 @@ class BandedGaussian:
     def event(self) -> BandedGaussianEvent:
         return BandedGaussianEvent(self.multiplier, len(self.coefficients))
 
-    def no_seals(self, steps: int) -> UInt8[np.ndarray, "steps 16"]:
-        """For the state of a run at its beginning."""
-        return np.zeros((steps, SEAL_BYTES), np.uint8)
+    def memory(self, steps: int) -> dict[str, UInt8[np.ndarray, "steps 16"]]:
+        """For the state of a run at its beginning: no seals yet."""
+        return {"seals": np.zeros((steps, SEAL_BYTES), np.uint8)}
 
     def at(self, step: int, name_of: Callable[[int], str]) -> "BandedStep":
         """The mechanism of one step. name_of: step -> the name of its release, which its key is
@@ -156,7 +160,7 @@ class BandedGaussian:
 
 
 @dataclass(frozen=True)
-class BandedStep:
+class BandedStep(Mechanism):
     """What adds the noise of one step; `key` is that step's own, under `name_of(step)`."""
 
     noise: BandedGaussian
@@ -190,9 +194,6 @@ class BandedStep:
         value = add(bound.total.value, self.noise.unit_noise(self.step, bound, keys), scale)
         return Sealed(value, np.frombuffer(bytes.fromhex(bound.seal), np.uint8))
 
-    def __call__(self, total: BoundedSum, key: SecretKey) -> Sealed:
-        return self.release(self.bind(total, key))
-
     def _seals(self, total: BoundedSum) -> list[str]:
         """Of the steps before this one."""
         if not isinstance(total, Following):
@@ -202,3 +203,51 @@ class BandedStep:
                 "correlated noise needs earlier sums' seals; give a Following",
             )
         return [row.tobytes().hex() for row in np.asarray(total.seals)[: self.step]]
+
+
+# -- flags, words
+
+
+def step_event(bands: int | None) -> Callable[[float], Inner]:
+    """`--noise-bands` -> (noise multiplier -> what a step's noise may claim)."""
+    return GaussianEvent if bands is None else lambda sigma: BandedGaussianEvent(sigma, bands)
+
+
+def noise_of_run(event: Event, momentum: float) -> Gaussian | BandedGaussian:
+    """What keeps the promise of the steps of a run, the first of which is `event`. momentum: of the
+    optimizer's own sums, see `square_root_bands`."""
+    if event.bands == 1:
+        return Gaussian(event.noise_multiplier)
+    return BandedGaussian(event.noise_multiplier, square_root_bands(event.bands, momentum))
+
+
+def worth(
+    event: Event, momentum: float, sampler: Sampler, promise: tuple[float, float, Relation]
+) -> str:
+    """What correlation is worth to a run, for the terminal, on one line. promise: (epsilon, delta,
+    relation)."""
+    if event.bands == 1:
+        return "independent in every step"
+    ratio = error_ratio(event, momentum, sampler, promise)
+    return (
+        f"correlated over {event.bands} steps: the parameters hold {ratio:.3g} times the noise that independent noise on "
+        "Poisson samples would leave"
+    )
+
+
+def error_ratio(
+    event: Event, momentum: float, sampler: Sampler, promise: tuple[float, float, Relation]
+) -> float:
+    """Noise in the parameters, root mean square over steps, over that of independent noise on
+    Poisson samples of the same size for the same promise (epsilon, delta, relation). Below 1 the
+    bands pay.
+    """
+    epsilon, delta, relation = promise
+    rate, steps = sampler.expected_batch_size / sampler.examples, sampler.steps
+    plain = SAMPLERS[DEFAULT](rate, steps, sampler.examples)
+    sigma = calibration.noise_multiplier(
+        lambda s: {plain.event(GaussianEvent(s)): steps}, epsilon, delta, relation
+    )
+    own = error_of_sums(square_root_bands(event.bands, momentum), steps, momentum)
+    independent = error_of_sums(np.ones(1), steps, momentum)
+    return event.noise_multiplier * own / (sigma * independent)

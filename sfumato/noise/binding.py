@@ -17,13 +17,14 @@ the run.
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
-from sfumato.clip import BoundedSum
 from sfumato.core.keys import SecretKey
-from sfumato.core.trees import leaf_names
+
+if TYPE_CHECKING:
+    from sfumato.clip import BoundedSum
 
 SEAL_BYTES = 16
 
@@ -33,7 +34,7 @@ class Bound:
     """A sum with the key of the noise that is its own. release: the key as seen from under the
     release's name."""
 
-    total: BoundedSum
+    total: "BoundedSum"
     release: SecretKey
     seal: str
 
@@ -48,8 +49,12 @@ def under(release: SecretKey, seal: str) -> SecretKey:
     return release.at("sum", seal)
 
 
-def bind(total: BoundedSum, release: SecretKey, how: str, *numbers: float | str) -> Bound:
+def bind(total: "BoundedSum", release: SecretKey, how: str, *numbers: float | str) -> Bound:
     """how, numbers: the mechanism, and all that its noise depends on beside the sum."""
+    import jax
+
+    from sfumato.core.trees import leaf_names
+
     leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(total.value)]
     shapes = [
         [name, str(leaf.dtype), leaf.shape]

@@ -22,19 +22,21 @@ So the promise holds for all N <= 2e10 epsilon: 2,000 steps of ten million numbe
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int64, PyTree
+from jaxtyping import Bool, Int64
 
-from sfumato.clip import BoundedSum
 from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.core.trees import leaf_names
+from sfumato.noise.base import ROUNDING, Mechanism
 from sfumato.noise.binding import Bound, bind
-from sfumato.privacy.events import GaussianEvent
+
+if TYPE_CHECKING:
+    from jaxtyping import PyTree
+
+    from sfumato.clip import BoundedSum
 
 SLACK = 1e-5
 """Noise is larger by this factor than the event says; it pays for everything that is not exact (see
@@ -49,9 +51,19 @@ _INVERSE_E = np.exp(np.longdouble(-1))
 
 
 @dataclass(frozen=True)
-class LatticeGaussian:
+class LatticeGaussian(Mechanism):
     """Adds Gaussian noise of `multiplier` times the sensitivity on a lattice; claims the event of
     the continuous Gaussian."""
+
+    name: ClassVar[str] = "discrete Gaussian"
+    where: ClassVar[str] = ", on a lattice"
+    limits: ClassVar[tuple[str, ...]] = (
+        "Floating point, but for the lowest bits of the noise: every released number is a whole multiple of a public step, "
+        "whatever the sum was, so that the known attacks on those bits find nothing.",
+        ROUNDING,
+        "The time that the noise took. Its sampler tries again until a draw fits, and large draws take longer; anyone who "
+        "could time single releases would learn something about their noise.",
+    )
 
     multiplier: float
 
@@ -64,16 +76,17 @@ class LatticeGaussian:
                 "needs long doubles of 64 bits or more, which this machine lacks",
             )
 
-    @property
-    def event(self) -> GaussianEvent:
-        return GaussianEvent(self.multiplier)
-
-    def bind(self, total: BoundedSum, key: SecretKey) -> Bound:
+    def bind(self, total: "BoundedSum", key: SecretKey) -> Bound:
         """key: this release's own."""
         return bind(total, key, "lattice", self.multiplier)
 
-    def release(self, bound: Bound) -> PyTree:
+    def release(self, bound: Bound) -> "PyTree":
         """The released value, float32."""
+        import jax
+        import jax.numpy as jnp
+
+        from sfumato.core.trees import leaf_names
+
         total, key = bound.total, bound.key
         leaves, structure = jax.tree.flatten(total.value)
         g, deviation = lattice(
@@ -90,9 +103,6 @@ class LatticeGaussian:
             )
             released.append(jnp.asarray(((whole + noise) * g).astype(np.float32)))
         return jax.tree.unflatten(structure, released)
-
-    def __call__(self, total: BoundedSum, key: SecretKey) -> PyTree:
-        return self.release(self.bind(total, key))
 
 
 def lattice(multiplier: float, sensitivity: float, d: int) -> tuple[float, float]:

@@ -9,18 +9,21 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from sfumato.core import typed_json
+import tyro
+
+from sfumato.core import generators, typed_json
 from sfumato.core.checks import MAX_PIXELS, choice, fraction, positive, probability, whole
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.typed_json import SECTION, Damaged, Read
+from sfumato.noise import DEFAULT, NOISES
 from sfumato.plan.methods import METHODS, MethodName, OptimizerName, refuse_foreign
-from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, Relation
+from sfumato.sampling import SAMPLERS
 from sfumato.solve.optimizers import OPTIMIZERS
 
 Log = Literal["bar", "json", "quiet"]
-SamplerName = Literal["poisson", "full", "truncated", "cyclic", "fixed"]
 
 
 @dataclass(frozen=True)
@@ -143,15 +146,13 @@ class PromiseConfig:
     """To whom, and by what noise."""
 
     relation: Relation = ADD_OR_REMOVE
-    """Which training sets are neighbors: one example is there or not | its contribution is nothing
-    | it is any other. The number of examples is public in the last two. replace-one asks for twice
+    """Which training sets are neighbors: add or remove one example | zero one out | replace one. The
+    number of examples is public in the last two. replace-one asks for twice
     the noise of full batches."""
-    noise: Literal["gaussian", "lattice"] = "gaussian"
-    """lattice: whole multiples of a public step, so that the last bits of a release tell nothing;
-    slower."""
-    noise_rng: Literal["philox", "chacha"] = "philox"
-    """chacha: all secret randomness by ChaCha20, a cryptographic generator (needs the extra
-    `sfumato[chacha]`)."""
+    noise: Annotated[str, tyro.conf.arg(help=f"How noise is drawn: {NOISES.help}.")] = DEFAULT
+    noise_rng: Annotated[
+        str, tyro.conf.arg(help=f"Generator of all secret randomness: {generators.HELP}.")
+    ] = generators.DEFAULT
 
 
 @dataclass(frozen=True)
@@ -220,10 +221,12 @@ class SettingsConfig(RowMapConfig):
     """Expected batch size [heads on features: all examples]."""
     steps: int | None = None
     """Number of steps."""
-    sampler: SamplerName | None = None
-    """Who takes part in a step: poisson, each by a coin of its own | full, all | truncated, poisson
-    cut at --truncate | cyclic, poisson in --cycle groups that take turns | fixed, exactly --batch
-    (not for add-or-remove-one) [poisson; full for a batch of everybody]."""
+    sampler: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help=f"Who takes part in a step: {SAMPLERS.help} [poisson; full for a batch of everybody]."
+        ),
+    ] = None
     truncate: int | None = None
     """--sampler truncated: the largest batch there can be [five standard deviations above the
     mean]."""
@@ -255,7 +258,7 @@ class SettingsConfig(RowMapConfig):
         if self.noise_bands is not None:
             whole("noise_bands", self.noise_bands, at_least=2)
         if self.sampler is not None:
-            choice("sampler", self.sampler, get_args(SamplerName))
+            _ = SAMPLERS[self.sampler]
         if self.optimizer is not None:
             choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
         for name in ("batch", "steps", "truncate", "cycle", "physical_batch_size"):
@@ -335,11 +338,13 @@ class TrainConfig:
         choice("relation", self.privacy.relation, RELATIONS)
         self.units.check()
         self.method.check()
-        if self.method.noise_bands is not None and self.privacy.noise == "lattice":
+        generators.find(self.privacy.noise_rng)
+        mechanism = NOISES[self.privacy.noise]
+        if self.method.noise_bands is not None and not mechanism.keeps_bands:
             raise ArgumentError(
                 "noise",
-                "lattice",
-                "correlated noise is not drawn on a lattice; leave out --noise or --noise-bands",
+                self.privacy.noise,
+                "correlated noise is not drawn in this way; leave out --noise or --noise-bands",
             )
         whole("seed", self.run.seed, at_least=0)
         positive("checkpoint_seconds", self.run.checkpoint_seconds)

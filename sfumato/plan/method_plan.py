@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from sfumato.core import typed_json
+from sfumato import sampling
+from sfumato.core import generators, typed_json
 from sfumato.core.typed_json import Read
-from sfumato.plan import samplers
 from sfumato.plan.plan import Stated
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.relations import Relation
 from sfumato.privacy.releases import Release
-from sfumato.sampling.samplers import Sampler
+from sfumato.sampling import Sampler
 
 if TYPE_CHECKING:
     from sfumato.train.loop import Procedure
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def _sampler(value: Any, plan: Mapping[str, Any]) -> Sampler | None:
     steps = sum(each["count"] for each in plan["releases"])
-    return None if value is None else samplers.from_json(value, plan["n"], steps)
+    return None if value is None else sampling.from_json(value, plan["n"], steps)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class MethodPlan(Stated):
             parameters=sum(leaf.size for leaf in jax.tree.leaves(published)),
             insecure=insecure,
             noise=noise,
-            noise_rng="philox",
+            noise_rng=generators.DEFAULT,
             public_facts=tuple(
                 f"the shape of {name} ({shape})" for name, shape in shapes(example).items()
             ),
@@ -92,7 +92,7 @@ class MethodPlan(Stated):
         """For plan.json, the report's source."""
         own = {each.name: typed_json.plain(getattr(self, each.name)) for each in fields(self)}
         return own | {
-            "sampler": None if self.sampler is None else samplers.to_json(self.sampler),
+            "sampler": None if self.sampler is None else self.sampler.to_json(),
             "mechanism": self.mechanism,
             "accountant": self.accountant,
         }

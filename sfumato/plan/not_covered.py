@@ -4,7 +4,7 @@ from sfumato.data.source import DataInfo
 from sfumato.features import by_name
 from sfumato.plan import unit_batches
 from sfumato.plan.public_facts import PublicWeights
-from sfumato.sampling.samplers import CyclicPoisson, Sampler
+from sfumato.sampling import Sampler
 
 
 def not_covered(
@@ -15,7 +15,7 @@ def not_covered(
     return (
         unit_batches.not_covered(info)
         + _positions(info)
-        + _turns(chosen, unit)
+        + tuple(each.format(unit=unit) for each in chosen.limits)
         + _given(model, unit)
         + _learned(weights)
     )
@@ -46,15 +46,5 @@ def _positions(info: DataInfo) -> tuple[str, ...]:
         return ()
     return (
         f"The order of the {info.unit}s. Who is held out is decided by each {info.unit}'s position in the data set, so "
-        f"removing one means leaving its position empty, not moving the later ones up.",
-    )
-
-
-def _turns(chosen: Sampler, unit: str) -> tuple[str, ...]:
-    """What removing an image means where its turn goes by its place."""
-    if not isinstance(chosen, CyclicPoisson):
-        return ()
-    return (
-        f"Whose turn it is. The group with which one {unit} takes turns goes by its position in the training set, so "
         f"removing one means leaving its position empty, not moving the later ones up.",
     )

@@ -6,19 +6,20 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from sfumato.core import typed_json
+from sfumato import sampling
+from sfumato.core import generators, typed_json
 from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError
 from sfumato.core.typed_json import Read
-from sfumato.plan import samplers
+from sfumato.noise import DEFAULT, NOISES
 from sfumato.plan.methods import METHODS, Settings
 from sfumato.plan.public_facts import PublicRows, PublicWeights
 from sfumato.privacy import accountants
-from sfumato.privacy.events import Tally, bands_of
+from sfumato.privacy.events import Tally
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.privacy.unit_words import whole_unit
-from sfumato.sampling.samplers import Sampler, moved
+from sfumato.sampling import Sampler
 from sfumato.solve.linear_settings import weakness
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def _settings(value: Any, plan: Mapping[str, Any]) -> Any:
 
 
 def _sampler(value: Any, plan: Mapping[str, Any]) -> Sampler:
-    return samplers.from_json(value, plan["n"], _settings(plan["settings"], plan).steps)
+    return sampling.from_json(value, plan["n"], _settings(plan["settings"], plan).steps)
 
 
 class Stated:
@@ -54,6 +55,7 @@ class Stated:
     delta: float
     relation: Relation
     noise: str
+    noise_rng: str
     unit: str
 
     @property
@@ -68,9 +70,8 @@ class Stated:
     @property
     def mechanism(self) -> str:
         """What is added to every sum, in words before "noise"."""
-        if any(bands_of(each.event) > 1 for each in self.releases):
-            return "correlated Gaussian"
-        return {"gaussian": "Gaussian", "lattice": "discrete Gaussian"}[self.noise]
+        words: str = NOISES[self.noise].words(each.event for each in self.releases)
+        return words
 
     @property
     def accountant(self) -> str:
@@ -120,8 +121,8 @@ class Plan(Stated):
     trains: str | None = None
     size: int | None = None
     relation: Relation = ADD_OR_REMOVE
-    noise: str = "gaussian"
-    noise_rng: str = "philox"
+    noise: str = DEFAULT
+    noise_rng: str = generators.DEFAULT
     images_per_unit: int | None = None
     grouping: str | None = None
     left_out: dict[str, int] = field(default_factory=dict)
@@ -151,7 +152,7 @@ class Plan(Stated):
     def on(self, n: int) -> "Plan":
         """The same plan for another number of training examples: for audits and estimates, which
         price nothing anew."""
-        return replace(self, n=n, sampler=moved(self.sampler, n))
+        return replace(self, n=n, sampler=self.sampler.moved(n))
 
     @property
     def clip_norm(self) -> float:
@@ -162,7 +163,7 @@ class Plan(Stated):
         """For plan.json: every field, and what people look for beside them."""
         own = {each.name: typed_json.plain(getattr(self, each.name)) for each in fields(self)}
         return own | {
-            "sampler": samplers.to_json(self.sampler),
+            "sampler": self.sampler.to_json(),
             "mechanism": self.mechanism,
             "accountant": self.accountant,
             "clip_norm": self.clip_norm,

@@ -1,11 +1,12 @@
 """How a method spends its budget: what the user left open -> settings, calibrated releases, sampler."""
 
+from sfumato.noise.banded import step_event
 from sfumato.plan import noise_bands, samplers
 from sfumato.plan.config import MethodConfig
 from sfumato.plan.methods import METHODS, Settings, asked, refuse_foreign
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
-from sfumato.sampling.samplers import Sampler
+from sfumato.sampling import Sampler
 
 Made = tuple[Settings, tuple[Release, ...], Sampler]
 
@@ -13,7 +14,7 @@ Made = tuple[Settings, tuple[Release, ...], Sampler]
 def spend(config: MethodConfig, method: str, budget: Budget) -> Made:
     """For `method`, one of METHODS. Raises ArgumentError for settings that it does not have."""
     refuse_foreign(config, method)
-    event, config = noise_bands.event_of(config), noise_bands.with_groups(config)
+    event, config = step_event(config.noise_bands), noise_bands.with_groups(config)
     settings = METHODS[method].ruled(budget).given(asked(config), budget.n)
     sampler = samplers.choose(
         config, settings.batch_of(budget.n), settings.steps, budget.n, budget.relation

@@ -17,7 +17,7 @@ import importlib.metadata
 from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import relations
-from sfumato.privacy.events import FixedSizeEvent, SelectedEvent, Tally
+from sfumato.privacy.events import Tally
 
 PLD_INTERVAL = relations.PLD_INTERVAL
 
@@ -41,10 +41,8 @@ def describe(
     Raises as it does."""
     library = f"dp-accounting {importlib.metadata.version('dp-accounting')}"
     found, (_, parts) = relations.price(tally, delta, relation), relations.simplified(tally)
-    if any(isinstance(event, SelectedEvent) for event, _ in parts):
-        return f"Rényi differential privacy with the bound of Papernot & Steinke 2022, by {library}"
-    if any(isinstance(event, FixedSizeEvent) for event, _ in parts):
-        return f"Rényi differential privacy with the bound of Wang et al. 2019, by {library}"
+    if bounds := sorted({event.renyi_only for event, _ in parts} - {""}):
+        return f"Rényi differential privacy with the bound of {' and '.join(bounds)}, by {library}"
     if found.accountant == "PLD":
         return f"PLD (privacy loss distribution) by {library}, discretized pessimistically at {found.spacing:g}"
     if found.accountant == "Rényi":

@@ -6,23 +6,8 @@ from collections.abc import Callable
 from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy.accountants import PLD_INTERVAL, epsilon
-from sfumato.privacy.events import (
-    Event,
-    GaussianEvent,
-    PoissonSampledEvent,
-    Tally,
-    noise_of,
-    rate_of,
-    tally,
-)
-from sfumato.privacy.relations import (
-    ADD_OR_REMOVE,
-    RENYI_ONLY,
-    Relation,
-    distance,
-    renyi_epsilon,
-    simplified,
-)
+from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, Tally, tally
+from sfumato.privacy.relations import ADD_OR_REMOVE, Relation, distance, renyi_epsilon, simplified
 
 RELATIVE_TOLERANCE = 1e-4
 """The noise multiplier returned is at most this factor above the smallest one that would do."""
@@ -83,7 +68,7 @@ def _roughly(
         lambda sigma: epsilon(make_tally(sigma), delta, _COARSE_INTERVAL, relation), target_epsilon
     )
     _, parts = simplified(make_tally(1.0))
-    if any(isinstance(event, RENYI_ONLY) for event, _ in parts):
+    if any(event.renyi_only for event, _ in parts):
         coarse.narrow(1.0, factor=2.0)
     elif parts:
         alike = _Falling(
@@ -104,7 +89,7 @@ def _alike(events: Tally, relation: Relation) -> Tally:
     found += [
         (
             PoissonSampledEvent(
-                rate_of(event) or 1.0, GaussianEvent(noise_of(event) / distance(relation))
+                event.rate or 1.0, GaussianEvent(event.noise_multiplier / distance(relation))
             ),
             count,
         )

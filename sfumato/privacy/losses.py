@@ -30,7 +30,8 @@ from itertools import pairwise
 from typing import Any
 
 from sfumato.core.errors import ArgumentError
-from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, TruncatedPoissonEvent
+from sfumato.privacy.events import Event
+from sfumato.privacy.mixtures import REACH
 
 Parts = tuple[tuple[Event, int], ...]
 
@@ -44,9 +45,6 @@ TAIL = 1e-15
 STEP_CELLS, CELLS = 200_000, 2_000_000
 """The largest grid of one step, and of a composition: a few seconds, a few hundred MB; fewer where
 `widest` is above 1e-4."""
-
-_REACH = 10.0
-"""Deviations of the noise that the library looks at: it leaves out e^-50 of it."""
 
 
 @dataclass(frozen=True)
@@ -126,19 +124,8 @@ def _composed(mu: float, parts: Parts, neighbors: Any, grid: Grid) -> Any:
 
 @lru_cache(maxsize=8)
 def _one_step(event: Event, neighbors: Any, spacing: float) -> Any:
-    """The library takes noise relative to C and knows the relations itself. A run asks for it at
-    many numbers of steps."""
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
-    about = {"value_discretization_interval": spacing, "neighboring_relation": neighbors}
-    match event:
-        case PoissonSampledEvent(rate, GaussianEvent(sigma)):
-            return pld.from_gaussian_mechanism(sigma, sampling_prob=rate, **about)
-        case TruncatedPoissonEvent(rate, n, maximum, GaussianEvent(sigma)):
-            return pld.from_truncated_subsampled_gaussian_mechanism(
-                n, rate, maximum, sigma, **about
-            )
-    raise ArgumentError("event", event, "has no privacy loss distribution here")
+    """A run asks for it at many numbers of steps."""
+    return event.privacy_loss(neighbors, spacing)
 
 
 # -- the grid
@@ -156,7 +143,7 @@ def grid_for(mu: float, parts: Parts, replaced: bool, tail: float, widest: float
     rounding = ROUNDING * (steps + len(parts))
     distance, room = 2.0 if replaced else 1.0, min(1.0, 1e-4 / widest)
     for spacing in _spacings(wanted, widest):
-        cells, stages = 2 * _REACH * mu * distance / spacing, []
+        cells, stages = 2 * REACH * mu * distance / spacing, []
         for (_, count), sketch in zip(parts, sketches, strict=True):
             size, stage = sketch.cells(count, spacing, tail)
             cells += size
@@ -191,25 +178,7 @@ class Sketch:
 
     @classmethod
     def of(cls, event: Event, replaced: bool) -> "Sketch":
-        import numpy as np
-        from scipy.stats import binom
-
-        match event:
-            case PoissonSampledEvent(rate, GaussianEvent(sigma)):
-                return cls(*_sketched(rate, sigma, replaced))
-            case TruncatedPoissonEvent(rate, n, maximum, GaussianEvent(sigma)):
-                losses, weights = _sketched(rate, sigma, replaced)
-                share = float(
-                    binom.sf(maximum - 1, n - 1, rate)
-                )  # with that probability, one example pushes out another
-                if share == 0.0:
-                    return cls(losses, weights)
-                more, their = _sketched(min(1.0, maximum / n), sigma / 2, True)
-                return cls(
-                    np.concatenate([losses, more], 1),
-                    np.concatenate([(1 - share) * weights, share * their], 1),
-                )
-        raise ArgumentError("event", event, "has no privacy loss distribution here")
+        return cls(*event.sketch(replaced))
 
     @property
     def variance(self) -> float:
@@ -253,28 +222,3 @@ class Sketch:
             logs = steps * logsumexp(self.losses * orders[:, None, None], b=self.weights, axis=2)
             ends.append(((count * logs + math.log(2 / tail)) / np.abs(orders)[:, None]).min(0))
         return float((ends[0] + ends[1]).max())
-
-
-def _sketched(rate: float, sigma: float, replaced: bool) -> tuple[Any, Any]:
-    """(losses, weights), both of shape (2 directions, points): the sum is 0 + noise, or 1 + noise
-    with probability `rate`."""
-    import numpy as np
-
-    points = np.linspace(-_REACH, _REACH, 201)
-    bell = np.exp(-(points**2) / 2)
-    bell /= bell.sum()
-    with np.errstate(divide="ignore"):
-        out, into = np.log1p(-rate), np.log(rate)
-    x = sigma * np.concatenate([points, points + 1 / sigma])
-
-    def loss(at: Any, other: float) -> Any:
-        """log of the density with the example at `other`, or without it, over that without it."""
-        return np.logaddexp(out, into + (2 * other * at - other**2) / (2 * sigma**2))
-
-    present = np.concatenate([(1 - rate) * bell, rate * bell])
-    if replaced:
-        gap = loss(x, 1.0) - loss(x, -1.0)
-        return np.stack([gap, gap]), np.stack([present, present])
-    return np.stack([loss(x, 1.0), -loss(x, 1.0)]), np.stack(
-        [present, np.concatenate([bell, 0 * bell])]
-    )

@@ -1,23 +1,9 @@
-"""Compositions of every kind of event under every relation of neighborhood, through the released
-`dp-accounting`.
+"""Compositions of events under every relation of neighborhood, through the released `dp-accounting`.
 
-The multiplier of a Gaussian event is relative to C, the most that one example contributes.
-
-add-or-remove-one   the sums of neighbors differ by at most C
-zero-out            likewise; n is public. Every pair of neighbors is one of add-or-remove-one with an empty place kept, so the
-                    same numbers hold (and a sampler that needs n, such as one of fixed size, may be
-                    used)
-replace-one         the sums differ by up to 2 C: plain Gaussians count with half their multiplier. A Poisson sample holds the
-                    example or its replacement, so (1 - q) N(0) + q N(1) stands against (1 - q) N(0)
-                    + q N(-1)
-
-Truncated Poisson samples are accounted as the library does (arXiv 2508.15089): with the probability
-that truncation happens, one example may push another out of the batch, which moves the sum by 2 C.
-Cyclic samples: an example stands in one group and sees its group's releases only, so what counts is
-the busiest group (parallel composition), with correlated noise, too (`noise/banded.py`). Samples of
-fixed size are known under replace-one by their Rényi divergences (Wang et al. 2019, arXiv
-1808.00087, Thm. 27), for sums that differ by 2 C; zero-out is the case in which the replacement
-contributes nothing.
+What an event costs under a relation it knows itself (`events.py`); here the bounds of all of them
+are composed: plain Gaussians exactly, sampled ones by privacy loss distributions and by Rényi
+divergences, of which the smaller epsilon counts. Groups of examples that take turns see their own
+releases only, so what counts is the busiest group.
 """
 
 import logging
@@ -27,30 +13,38 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import losses
-from sfumato.privacy.events import (
-    CyclicPoissonEvent,
-    Event,
-    FixedSizeEvent,
-    GaussianEvent,
-    PoissonSampledEvent,
-    SelectedEvent,
-    Tally,
-    TruncatedPoissonEvent,
-)
+from sfumato.privacy.events import Event, GaussianEvent, Tally
 from sfumato.privacy.losses import Parts
+from sfumato.privacy.neighbors import (
+    ADD_OR_REMOVE,
+    RELATIONS,
+    REPLACE_ONE,
+    ZERO_OUT,
+    Relation,
+    distance,
+    of_library,
+)
 
-Relation = Literal["add-or-remove-one", "zero-out", "replace-one"]
-ADD_OR_REMOVE: Relation = "add-or-remove-one"
-ZERO_OUT: Relation = "zero-out"
-REPLACE_ONE: Relation = "replace-one"
-RELATIONS: tuple[Relation, ...] = (ADD_OR_REMOVE, ZERO_OUT, REPLACE_ONE)
+__all__ = [
+    "ADD_OR_REMOVE",
+    "RELATIONS",
+    "REPLACE_ONE",
+    "ZERO_OUT",
+    "Relation",
+    "delta",
+    "distance",
+    "epsilon",
+    "price",
+    "renyi_epsilon",
+    "simplified",
+    "true_positive_rate",
+]
 
-RENYI_ONLY = (SelectedEvent, FixedSizeEvent)
 _ORDERS = (
     [1 + k / 10 for k in range(1, 100)]
     + list(range(11, 64))
@@ -91,7 +85,7 @@ def price(tally: Tally, delta: float, relation: Relation, interval: float = PLD_
     mu, parts = simplified(tally)
     if not parts:
         return Price(_gaussian_epsilon(mu * distance(relation), delta) if mu > 0 else 0.0, "exact")
-    if any(isinstance(event, RENYI_ONLY) for event, _ in parts):
+    if any(event.renyi_only for event, _ in parts):
         return Price(_renyi_epsilon(mu, parts, delta, relation), "Rényi")
     return _sampled_price(mu, parts, delta, relation, interval)
 
@@ -135,7 +129,7 @@ def _sampled_price(
 def _by_losses(
     mu: float, parts: Parts, delta: float, relation: Relation, interval: float
 ) -> tuple[float, str, float]:
-    found, spacing = losses.epsilon(mu, parts, delta, relation, _neighbors(relation), interval)
+    found, spacing = losses.epsilon(mu, parts, delta, relation, of_library(relation), interval)
     return found, "PLD", spacing
 
 
@@ -152,11 +146,11 @@ def delta(
 
 def _deltas(tally: Tally, epsilons: Sequence[float], relation: Relation, interval: float) -> Any:
     mu, parts = simplified(tally)
-    if any(isinstance(event, RENYI_ONLY) for event, _ in parts):
+    if any(event.renyi_only for event, _ in parts):
         raise ArgumentError(
             "event", parts[-1][0], "is known by Rényi divergences only; ask for epsilon"
         )
-    return losses.deltas(mu, parts, epsilons, relation, _neighbors(relation), interval)
+    return losses.deltas(mu, parts, epsilons, relation, of_library(relation), interval)
 
 
 def true_positive_rate(
@@ -197,9 +191,8 @@ def renyi_epsilon(tally: Tally, delta: float, relation: Relation = ADD_OR_REMOVE
 def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) -> float:
     from dp_accounting import rdp
 
-    fixed = any(isinstance(event, FixedSizeEvent) for event, _ in parts)
-    if fixed and relation == ZERO_OUT:
-        relation = REPLACE_ONE
+    for event, _ in parts:
+        relation = event.renyi_relation(relation)
     parts += ((GaussianEvent(1 / mu), 1),) if mu > 0 else ()
 
     def at(orders: Sequence[float]) -> float:
@@ -209,7 +202,7 @@ def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) ->
         ]
         return float(rdp.compute_epsilon(orders, sum(found), delta)[0])
 
-    if any(isinstance(event, RENYI_ONLY) for event, _ in parts):
+    if any(event.renyi_only for event, _ in parts):
         return at(_ORDERS)
     return _smallest(lambda k: at(_ORDERS[k : k + 1]), len(_ORDERS)) if parts else 0.0
 
@@ -237,10 +230,10 @@ def _divergences(event: Event, relation: Relation, orders: tuple[float, ...]) ->
     from dp_accounting import rdp
     from dp_accounting.privacy_accountant import UnsupportedEventError
 
-    accountant = rdp.RdpAccountant(orders, _neighbors(relation))
+    accountant = rdp.RdpAccountant(orders, of_library(relation))
     try:
         with without_warnings():
-            accountant.compose(_renyi_event(event, relation))
+            accountant.compose(event.renyi_event(relation))
     except UnsupportedEventError:
         raise ArgumentError("event", event, f"no Rényi bound for it under {relation}") from None
     return accountant.rdp
@@ -258,7 +251,7 @@ def _rounding(event: Event, orders: Sequence[float]) -> Any:
     import numpy as np
 
     a = np.asarray(orders, float)
-    if isinstance(event, GaussianEvent | SelectedEvent):
+    if event.rate is None:
         return np.zeros_like(a)
     return np.where(a % 1 == 0, 2.0**-49 * a * np.log(a), 8 * math.exp(-30)) / (a - 1)
 
@@ -276,72 +269,24 @@ def without_warnings() -> Iterator[None]:
 
 
 def simplified(tally: Tally) -> tuple[float, Parts]:
-    """mu of the plain Gaussians (at distance C), and all other events, sorted; cyclic ones as
-    Poisson samples."""
+    """mu of the plain Gaussians (at distance C), and all other events, sorted, as they are to an
+    example of the busiest group."""
     squares: list[float] = []
     rest: Counter[Event] = Counter()
-    groups: dict[tuple[Any, ...], int] = {}
+    series: dict[Event, Counter[int]] = {}
     for event, count in tally.items():
         if whole("count", count, at_least=0) == 0:
             continue
-        match event:
-            case GaussianEvent(sigma) | PoissonSampledEvent(1.0, GaussianEvent(sigma)):
-                squares.append(count / sigma**2)
-            case CyclicPoissonEvent(rate, cycle, _, inner):
-                key = (
-                    rate,
-                    cycle,
-                    inner,
-                )  # inner: correlated noise or not, the turns of one example do not overlap
-                groups[key] = max(groups.get(key, 0), count)  # the busiest group
-            case FixedSizeEvent(size, n, GaussianEvent(sigma)) if size == n:
-                squares.append(count / sigma**2)
-            case (
-                PoissonSampledEvent() | TruncatedPoissonEvent() | FixedSizeEvent() | SelectedEvent()
-            ):
-                rest[event] += count
-            case _:
-                raise ArgumentError("event", event, "give an event from sfumato.privacy.events")
-    for (rate, _, inner), count in groups.items():
-        if rate == 1.0:
-            squares.append(count / inner.noise_multiplier**2)
+        if not isinstance(event, Event):
+            raise ArgumentError("event", event, "give an event from sfumato.privacy.events")
+        series.setdefault(event.at(-event.turn), Counter())[event.turn] += count
+    for first, turns in series.items():
+        plain, busiest = first.plain, max(turns.values())
+        if plain.exact:
+            squares.append(busiest / plain.noise_multiplier**2)
         else:
-            rest[PoissonSampledEvent(rate, GaussianEvent(inner.noise_multiplier))] += count
+            rest[plain] += busiest
     return math.sqrt(math.fsum(squares)), tuple(sorted(rest.items(), key=repr))
-
-
-def distance(relation: Relation) -> float:
-    """How far the sums of neighbors are apart, in units of C."""
-    return 2.0 if relation == REPLACE_ONE else 1.0
-
-
-def _neighbors(relation: Relation) -> Any:
-    from dp_accounting.privacy_accountant import NeighboringRelation as Neighbors
-
-    return {
-        ADD_OR_REMOVE: Neighbors.ADD_OR_REMOVE_ONE,
-        ZERO_OUT: Neighbors.REPLACE_SPECIAL,
-        REPLACE_ONE: Neighbors.REPLACE_ONE,
-    }[relation]
-
-
-def _renyi_event(event: Event, relation: Relation) -> Any:
-    """The library's Rényi accountant takes noise relative to how far the sums of neighbors are
-    apart."""
-    import dp_accounting as library
-
-    sigma = (event if isinstance(event, GaussianEvent) else event.event).noise_multiplier
-    gaussian = library.GaussianDpEvent(sigma / distance(relation))
-    match event:
-        case GaussianEvent():
-            return gaussian
-        case FixedSizeEvent(size, n):
-            return library.SampledWithoutReplacementDpEvent(n, size, gaussian)
-        case SelectedEvent(_, mean):
-            return library.dp_event.RepeatAndSelectDpEvent(gaussian, mean, 0)
-        case PoissonSampledEvent(rate):
-            return library.PoissonSampledDpEvent(rate, gaussian)
-    return library.UnsupportedDpEvent()
 
 
 @lru_cache(maxsize=4096)

@@ -7,14 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sfumato.privacy import events
-from sfumato.privacy.events import (
-    CyclicPoissonEvent,
-    Event,
-    GaussianEvent,
-    PoissonSampledEvent,
-    SelectedEvent,
-    Tally,
-)
+from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, SelectedEvent, Tally
 
 
 @dataclass(frozen=True)
@@ -22,7 +15,7 @@ class Release:
     """A kind of release: how often, the event that the first of them is, and what it is, in words
     for the report.
 
-    The others are the same event, but for those of a cyclic sample, which pass from group to group.
+    The others are the same event, but for groups that take turns.
     """
 
     name: str
@@ -32,35 +25,31 @@ class Release:
 
     def event_at(self, k: int) -> Event:
         """Of the k-th of these releases, from 0."""
-        if isinstance(self.event, CyclicPoissonEvent):
-            return replace(self.event, phase=(self.event.phase + k) % self.event.cycle)
-        return self.event
+        return self.event.at(k)
 
     @property
     def tally(self) -> Tally:
-        """All of them. The groups of a cycle differ by one at most."""
-        turns = (
-            min(self.event.cycle, self.count) if isinstance(self.event, CyclicPoissonEvent) else 1
-        )
+        """All of them. Groups that take turns differ by one at most."""
+        turns = min(self.event.turns, self.count)
         return events.tally(
             *((self.event_at(k), len(range(k, self.count, turns))) for k in range(turns))
         )
 
     @property
     def noise_multiplier(self) -> float:
-        return events.noise_of(self.event)
+        return self.event.noise_multiplier
 
     @property
     def rate(self) -> float | None:
-        return events.rate_of(self.event)
+        return self.event.rate
 
     @property
     def selected(self) -> float | None:
         """If it is the best of several that stay secret, how many these are on average."""
-        return self.event.mean if isinstance(self.event, SelectedEvent) else None
+        return self.event.selected
 
     def with_noise(self, noise_multiplier: float) -> "Release":
-        return replace(self, event=events.with_noise(self.event, noise_multiplier))
+        return replace(self, event=self.event.with_noise(noise_multiplier))
 
     def to_json(self) -> dict[str, Any]:
         """With the numbers that people look for beside the event that they come from."""

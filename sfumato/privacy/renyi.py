@@ -6,31 +6,22 @@ own orders: for comparison with published numbers only. What this house promises
 from scipy.optimize import brentq
 
 from sfumato.core.errors import ArgumentError
-from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
+from sfumato.privacy.events import Tally
+from sfumato.privacy.neighbors import ADD_OR_REMOVE
 from sfumato.privacy.relations import without_warnings
 from sfumato.privacy.releases import Release
 
 
 def epsilon(events: Tally, delta: float) -> float:
     """Epsilon of Gaussian and Poisson-sampled Gaussian events. Raises ArgumentError for others."""
-    import dp_accounting
     from dp_accounting import rdp
 
     accountant = rdp.RdpAccountant()
     for event, count in events.items():
-        match event:
-            case GaussianEvent(noise):
-                found = dp_accounting.GaussianDpEvent(noise)
-            case PoissonSampledEvent(rate, GaussianEvent(noise)):
-                found = dp_accounting.PoissonSampledDpEvent(
-                    rate, dp_accounting.GaussianDpEvent(noise)
-                )
-            case _:
-                raise ArgumentError(
-                    "event", event, "the papers' accountant is for Gaussian releases"
-                )
+        if not event.in_papers:
+            raise ArgumentError("event", event, "the papers' accountant is for Gaussian releases")
         with without_warnings():
-            accountant.compose(found, count)
+            accountant.compose(event.renyi_event(ADD_OR_REMOVE), count)
     return float(accountant.get_epsilon(delta))
 
 

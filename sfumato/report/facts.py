@@ -10,8 +10,9 @@ from typing import Any
 
 from sfumato.audit.result import FILE_NAME as AUDIT_FILE
 from sfumato.audit.result import AuditRecord
-from sfumato.core import typed_json
-from sfumato.core.errors import RunError
+from sfumato.core import generators, typed_json
+from sfumato.core.errors import ArgumentError, RunError
+from sfumato.noise import NOISES
 from sfumato.plan.method_plan import MethodPlan
 from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger
@@ -138,6 +139,7 @@ class RunFacts:
             images=typed_json.read_if_there(tuple[Shown, ...], run_dir / "images.json") or (),
             audit=typed_json.read_if_there(AuditRecord, run_dir / AUDIT_FILE),
         )
+        _known(facts)
         for name, complaint in [*_contradictions(facts), *_ledger_faults(facts)]:
             raise RunError(f"{run_dir / name}: {complaint}; restore the file or train again")
         ledger = Ledger.read(run_dir)
@@ -182,6 +184,15 @@ class RunFacts:
         ) or self.spent.delta > self.plan.delta * (1 + 1e-9)
 
 
+def _known(facts: RunFacts) -> None:
+    """Raise RunError for noise that this version does not know, or that comes from outside and was
+    not allowed."""
+    try:
+        _ = NOISES[facts.plan.noise], generators.find(facts.plan.noise_rng)
+    except ArgumentError as error:
+        raise RunError(f"{facts.run_dir / 'plan.json'}: {error}") from None
+
+
 def _plan(path: Path) -> Plan | MethodPlan:
     """Of `sfumato train` and its like, or of `sf.run`, whose methods have no settings of ours."""
     ours = "settings" in typed_json.read(dict[str, Any], path)
@@ -194,10 +205,6 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
     plan, spent, found = facts.plan, facts.spent, []
     if plan.n < 1 or not plan.releases:
         found.append(("plan.json", "n and releases must not be empty"))
-    if plan.noise not in ("gaussian", "lattice") or plan.noise_rng not in ("philox", "chacha"):
-        found.append(
-            ("plan.json", f"noise={plan.noise!r} by {plan.noise_rng!r} is unknown to this version")
-        )
     if plan.epsilon <= 0 or not 0 <= plan.delta < 1:
         found.append(
             ("plan.json", f"epsilon={plan.epsilon}, delta={plan.delta} is not a privacy guarantee")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.files import write_atomic
-from sfumato.plan import samplers
 from sfumato.report import accuracy, audit_section, figures, noise_limits, words
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts, printable
@@ -91,7 +90,7 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         else words.size(facts.result.peak_memory_bytes),
         "audit": None if facts.audit is None else audit_section.section(facts.audit, facts.plan),
         "noise": noise_limits.name(facts.plan),
-        "sampling": samplers.to_json(facts.plan.sampler)["kind"] if facts.plan.sampler else "",
+        "sampling": facts.plan.sampler.kind if facts.plan.sampler else "",
         "privacy_curve": None
         if facts.risks is None or facts.insecure
         else figures.privacy_curve(facts.risks, facts.spent.epsilon, facts.spent.delta),

@@ -13,8 +13,8 @@ with a δ(ε) of its own; the smallest of these bounds is what its trade-off cur
 import math
 from dataclasses import dataclass
 
+from sfumato.core import generators
 from sfumato.core.checks import large_delta
-from sfumato.plan import samplers
 from sfumato.privacy.releases import Release
 from sfumato.privacy.risks import FALSE_POSITIVE_RATES
 from sfumato.report import noise_limits, words
@@ -171,45 +171,21 @@ def _source(facts: RunFacts) -> str:
 
 
 def _sampling(facts: RunFacts) -> str:
-    plan = facts.plan
-    if plan.sampler is None:
+    plan, sampler = facts.plan, facts.plan.sampler
+    if sampler is None:
         return f"A release takes all {words.count(plan.n)} {plan.unit}s, unless a sampling rate is stated for it below."
-    size = words.count(plan.sampler.expected_batch_size)
-    sampler = samplers.to_json(plan.sampler)
-    if sampler["kind"] == "full batch":
-        return (
-            f"Every step uses all {words.count(plan.n)} {plan.unit}s (full batch; no privacy is claimed from "
-            "sampling)."
-        )
-    end = (
-        ", drawn from the same fixed seed."
-        if facts.insecure
-        else ", and who took part stays secret."
+    told = sampler.sentence.format(
+        unit=plan.unit,
+        n=words.count(plan.n),
+        size=words.count(sampler.expected_batch_size),
+        rate=words.number(sampler.q),
+        **{name: words.count(getattr(sampler, name)) for name in sampler.own},
     )
-    unit = plan.unit
-    coin = f"takes part independently with probability q = {words.number(sampler['rate'])}"
-    match sampler["kind"]:
-        case "Poisson":
-            return (
-                f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected){end}"
-            )
-        case "truncated Poisson":
-            return (
-                f"In each step every {unit} {coin} (Poisson sampling, {size} {unit}s expected; of more than "
-                f"{words.count(sampler['maximum'])}, that many are kept at random; ε includes what this costs){end}"
-            )
-        case "cyclic Poisson":
-            return (
-                f"The {unit}s stand in {words.count(sampler['cycle'])} fixed groups that take turns. In each step every "
-                f"{unit} of one group {coin} (cyclic Poisson sampling, {size} {unit}s expected; ε counts the group that "
-                f"had most turns){end}"
-            )
-        case "fixed size":
-            return (
-                f"In each step {size} of the {words.count(plan.n)} {unit}s take part, drawn at random without repetition "
-                f"(a batch of fixed size){end}"
-            )
-    return f"Sampling: {sampler['kind']}, rate {words.number(sampler['rate'])}, {size} {unit}s expected."
+    if not sampler.secret:
+        return f"{told}."
+    if facts.insecure:
+        return f"{told}, drawn from the same fixed seed."
+    return f"{told}, and who took part stays secret."
 
 
 def describe_release(release: Release) -> str:
@@ -227,7 +203,7 @@ def describe_release(release: Release) -> str:
 
 def _method(facts: RunFacts) -> Paragraph:
     plan, spent = facts.plan, facts.spent
-    generator = noise_limits.GENERATORS[plan.noise_rng].name
+    generator = generators.find(plan.noise_rng).name
     origin = (
         "drawn from a fixed seed that anyone can know"
         if facts.insecure

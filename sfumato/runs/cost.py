@@ -24,13 +24,12 @@ from sfumato.features import by_name
 from sfumato.features.extraction import CHUNK
 from sfumato.networks import catalog, trainable
 from sfumato.networks.image_cost import forward_cost, multiply_adds, outline, parameters
-from sfumato.noise import NOISES
 from sfumato.plan.plan import Plan
 from sfumato.plan.unit_batches import grouped
 from sfumato.runs.jobs import Job, build, loss_of
 from sfumato.runs.progress import EpsilonMeter, Quiet
 from sfumato.runs.recorder import CURVE_POINTS
-from sfumato.sampling.samplers import FullBatch, Sampler
+from sfumato.sampling import FullBatch, Sampler
 from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.solve.statistics import CHUNK as ROWS
 from sfumato.train.feed import physical_batches
@@ -156,12 +155,12 @@ def _network(plan: Plan) -> Estimate:
 def _parts(sampler: Sampler, physical: int) -> float:
     """Of a batch, on average; each is padded to the same size."""
     parts = sampler.expected_batch_size / physical
-    return math.ceil(parts) if isinstance(sampler, FullBatch) else max(1.0, parts + 0.5)
+    return math.ceil(parts) if not sampler.secret else max(1.0, parts + 0.5)
 
 
 def _step(procedure: Any, state: State) -> State:
     """A release, as the loop makes it."""
-    mechanism = NOISES["gaussian"](procedure.mechanism(0))
+    mechanism = procedure.mechanism(0)
     bound = mechanism.bind(procedure.measure(state, 0, _key()), _key())
     return procedure.absorb(state, 0, mechanism.release(bound))
 

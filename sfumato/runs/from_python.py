@@ -15,12 +15,12 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import PyTree
 
-from sfumato.core import files
+from sfumato.core import files, generators, plugins
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import write_atomic
 from sfumato.core.keys import SecretKey
-from sfumato.noise import NOISES, Mechanism, Promised
+from sfumato.noise import DEFAULT, NOISES, Mechanism
 from sfumato.plan.method_plan import MethodPlan
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.ledger import Ledger
@@ -52,7 +52,8 @@ class Options:
 
     guarantee: for a method that was not calibrated. evaluate: told what would be published at ten
     points of the run; its numbers stand in metrics.jsonl and in the report. log: "bar", "json" or
-    "quiet". checkpoint_seconds: between two checkpoints. noise: "gaussian" or "lattice".
+    "quiet". checkpoint_seconds: between two checkpoints. noise: a name of
+    `NOISES`, or package.module:Class.
     insecure_seed: fixes noise and sampling too, for tests; it voids the guarantee.
     """
 
@@ -60,12 +61,13 @@ class Options:
     evaluate: Evaluate | None = None
     log: str = "bar"
     checkpoint_seconds: float = 60.0
-    noise: str = "gaussian"
+    noise: str = DEFAULT
     insecure_seed: int | None = None
 
     def __post_init__(self) -> None:
         choice("log", self.log, ("bar", "json", "quiet"))
-        choice("noise", self.noise, tuple(NOISES))
+        plugins.allow(self.noise)
+        _ = NOISES[self.noise]
         positive("checkpoint_seconds", self.checkpoint_seconds)
 
 
@@ -78,7 +80,7 @@ def run(
     evaluate: Evaluate | None = None,
     log: str = "bar",
     checkpoint_seconds: float = 60.0,
-    noise: str = "gaussian",
+    noise: str = DEFAULT,
     insecure_seed: int | None = None,
 ) -> State: ...
 @overload
@@ -91,7 +93,7 @@ def run(
     first: int = 0,
     replay_guard: ReplayGuard | None = None,
     after_step: Callable[[int, State], None] = ...,
-    noise: Callable[[Promised], Mechanism] = ...,
+    noise: Callable[[Mechanism], Mechanism] = ...,
 ) -> State: ...
 def run(
     method: Procedure,
@@ -171,7 +173,7 @@ def _continue(directory: RunDirectory, method: Procedure, ledger: Ledger, option
     per_step = float(examples_of(method) if sampler is None else sampler.expected_batch_size)
     recording = Recording(measured, 0, per_step, options.checkpoint_seconds)
     with closing(make_progress(options.log)) as progress:
-        noise = NOISES[options.noise]
+        noise = NOISES[options.noise].keeping
         state = carry_out(directory, method, ledger, key, recording, progress, noise)
     trained = time.monotonic()
     write_atomic(directory.file(MODEL), checkpoint.encode(released(method, state)))
@@ -202,7 +204,7 @@ def _asked(method: Procedure, guarantee: Guarantee, options: Options) -> dict[st
         "relation": guarantee.relation,
         "unit_name": guarantee.unit,
         "noise": options.noise,
-        "noise_rng": "philox",
+        "noise_rng": generators.DEFAULT,
         "insecure_seed": options.insecure_seed,
     }
 

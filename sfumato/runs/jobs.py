@@ -22,7 +22,7 @@ from sfumato.features.heads import OnFeatures
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
 from sfumato.networks.trainable import finished, select
-from sfumato.plan import noise_bands
+from sfumato.noise.banded import noise_of_run
 from sfumato.plan.plan import Plan
 from sfumato.plan.public_features import sphere_for
 from sfumato.plan.public_weights import feature_map, prepared
@@ -283,7 +283,7 @@ def _sgd(plan: Plan) -> SGDSettings:
 def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
     return {
         "sampler": plan.sampler,
-        "noise": noise_bands.noise(plan.releases[0], settings),
+        "noise": noise_of_run(plan.releases[0].event, settings.momentum_of_sums),
         "optimizer": settings.transformation(),
         "physical_batch_size": settings.physical_batch_size,
         "ema_decay": settings.ema,

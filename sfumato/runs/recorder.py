@@ -8,7 +8,7 @@ from typing import Any
 
 from sfumato.core.errors import RunError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import Mechanism, Promised
+from sfumato.noise import Mechanism
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.progress import EpsilonMeter, Progress
@@ -38,7 +38,7 @@ def carry_out(
     key: SecretKey,
     recording: Recording,
     progress: Progress,
-    noise: Callable[[Promised], Mechanism],
+    noise: Callable[[Mechanism], Mechanism],
 ) -> State:
     """The last state of the procedure, from the last checkpoint on."""
     recorder = Recorder(directory, procedure, ledger, recording, progress)

@@ -128,7 +128,7 @@ def fit_once(
 ) -> Any:
     """A head. Every fit needs a key of its own. noise: a name of NOISES."""
     procedure = solver(rows, sphere, settings, releases)
-    state: Any = run(procedure, ledger, key, noise=NOISES[noise])
+    state: Any = run(procedure, ledger, key, noise=NOISES[noise].keeping)
     return procedure.classifier(state)
 
 

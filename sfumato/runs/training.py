@@ -186,7 +186,7 @@ def _fit(
         plan.sampler.expected_batch_size,
         config.run.checkpoint_seconds,
     )
-    noise = NOISES[config.privacy.noise]
+    noise = NOISES[config.privacy.noise].keeping
     state = carry_out(directory, job.procedure, ledger, key, recording, progress, noise)
     trained = time.monotonic()
     _evaluate(directory, config, plan, job, state, held_out)

@@ -227,9 +227,9 @@ def _classifier(plan: Plan, features: Any, winner: Winner) -> Classifier:
 
 def best_of(table: TuneRows, plan: Plan, key: SecretKey) -> Winner:
     """The fits pay into ledgers that are thrown away: the choice was paid for."""
-    chosen, stream, best = plan.releases[0].event, key.stream("tune"), None
-    assert isinstance(chosen, SelectedEvent)
-    for fit in range(number_of_fits(chosen.mean, stream)):
+    mean, stream, best = plan.releases[0].selected, key.stream("tune"), None
+    assert mean is not None
+    for fit in range(number_of_fits(mean, stream)):
         settings = random_settings(plan.choices, table.rows, table.sphere, plan.mu, stream)
         with Ledger.temporary(default_delta(len(table.rows)), 1e6, plan.relation) as aside:
             head: Any = fit_once(

@@ -15,7 +15,7 @@ from sfumato.features.heads import SphereLinear
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
-from sfumato.sampling.samplers import Poisson
+from sfumato.sampling import Poisson
 
 State = dict[str, Any]
 

@@ -26,12 +26,12 @@ from sfumato.core.checks import fraction, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.data import Data
-from sfumato.noise import BandedGaussian, Gaussian, Promised
+from sfumato.noise import BandedGaussian, Gaussian, Mechanism
 from sfumato.noise.banded import Following, Sealed, value_of
 from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
-from sfumato.sampling.samplers import Sampler
+from sfumato.sampling import Sampler
 from sfumato.train import described
 from sfumato.train.feed import Fetch, Indexed, physical_batches
 from sfumato.train.loop import release_name
@@ -118,7 +118,7 @@ class DPSGD:
     @property
     def n(self) -> int:
         """The number of private examples."""
-        return self.sampler.n
+        return self.sampler.examples
 
     @property
     def contribution(self) -> float | None:
@@ -197,9 +197,8 @@ class DPSGD:
     def start(self) -> dict[str, Any]:
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
         state = {"params": params, "ema": params, "optimizer": self.optimizer.init(params)}
-        if isinstance(self.noise, BandedGaussian):
-            state["seals"] = jnp.asarray(self.noise.no_seals(self.steps))
-        return state
+        memory = {} if self.noise is None else self.noise.memory(self.steps)
+        return state | jax.tree.map(jnp.asarray, memory)
 
     def rehearse(self, state: dict[str, Any]) -> None:
         """Raise ArgumentError for an optimizer that cannot work with released gradients alone, and
@@ -249,11 +248,8 @@ class DPSGD:
     def event(self, step: int) -> Event:
         return self.sampler.event(self._noise.event, step)
 
-    def mechanism(self, step: int) -> Promised:
-        noise = self._noise
-        if isinstance(noise, BandedGaussian):
-            return noise.at(step, lambda each: release_name(self, each))
-        return noise
+    def mechanism(self, step: int) -> Mechanism:
+        return self._noise.at(step, lambda each: release_name(self, each))
 
     @property
     def _noise(self) -> Gaussian | BandedGaussian:

@@ -11,6 +11,7 @@ from sfumato.privacy import calibration
 from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
+from sfumato.sampling import SAMPLERS
 from sfumato.solve.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ class SGDSettings:
     def given(self, asked: dict[str, Any], n: int) -> "SGDSettings":
         """With what the user gave; the full batch is a batch of everybody."""
         own = {name: value for name, value in asked.items() if name not in self.also}
-        full = {"batch": n} if asked.get("sampler") == "full" else {}
-        return self.adjusted(**full | own)
+        sampler = asked.get("sampler")
+        everybody = sampler is not None and not SAMPLERS[sampler].secret
+        return self.adjusted(**({"batch": n} if everybody else {}) | own)
 
     def batch_of(self, n: int) -> int:
         return self.batch
@@ -71,6 +73,12 @@ class SGDSettings:
             lambda s: gradient(s).tally, budget.epsilon, budget.delta, budget.relation
         )
         return (gradient(sigma),)
+
+    @property
+    def momentum_of_sums(self) -> float:
+        """With which sums of released gradients become parameters. Adam and LAMB rescale theirs, so
+        no fixed one fits; 0 is that of plain sums."""
+        return self.momentum if OPTIMIZERS[self.optimizer].rate is None else 0.0
 
     def transformation(self) -> "optax.GradientTransformation":
         """The optimizer, at a constant learning rate. What it does to a released sum is
