@@ -42,7 +42,7 @@ from sfumato.plan.making import make_plan
 from sfumato.privacy.calibration import gaussian_mu_for
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import curve
-from sfumato.runs.sweep import accuracy_of, fit_once
+from sfumato.runs.sweeping import accuracy_of, fit_once
 from sfumato.solve.covariance_settings import CovarianceSettings
 from sfumato.solve.fc import FeatureCovariance
 from sfumato.solve.labeled_rows import Rows

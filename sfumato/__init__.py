@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sfumato.report import write_report as write_report
     from sfumato.runs.auditing import attack as attack
     from sfumato.runs.classifier import Classifier as Classifier
-    from sfumato.runs.methods import run as run
+    from sfumato.runs.from_python import run as run
     from sfumato.sampling import CyclicPoisson as CyclicPoisson
     from sfumato.sampling import FullBatch as FullBatch
     from sfumato.sampling import Poisson as Poisson
@@ -99,7 +99,7 @@ _HOMES = {
     "sfumato.report": ("write_report",),
     "sfumato.runs.auditing": ("attack",),
     "sfumato.runs.classifier": ("Classifier",),
-    "sfumato.runs.methods": ("run",),
+    "sfumato.runs.from_python": ("run",),
     "sfumato.sampling": (
         "CyclicPoisson",
         "FullBatch",

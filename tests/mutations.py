@@ -242,7 +242,7 @@ MUTATIONS = (
     ),
     bug(
         "all fits of a tune run share noise",
-        "runs.tune:best_of",
+        "runs.tuning:best_of",
         'key.at("fit", fit)',
         'key.at("fit", 0)',
         "test_procedure_laws.py::test_the_fits_of_a_tune_run_share_no_stream",
@@ -548,7 +548,7 @@ MUTATIONS = (
     ),
     bug(
         "a plan that leaves truncation out of its price",
-        "plan.budget:spend",
+        "plan.spending:spend",
         "sampler.event(event(sigma))",
         "__import__('sfumato.sampling', fromlist=['x']).Poisson(sampler.q, sampler.steps, sampler.n).event(event(sigma))",
         f"{END_TO_END}[truncated-add-or-remove-one]",
@@ -973,7 +973,7 @@ MUTATIONS = (
     ),
     bug(
         "a choice's run tells its memory",
-        "runs.tune:_run",
+        "runs.tuning:_run",
         "write_result(directory, ledger, {})",
         'write_result(directory, ledger, {"peak_memory_bytes": __import__("resource").getrusage(0).ru_maxrss})',
         "test_fields.py::test_one_fit_and_twenty_leave_the_same_files",
@@ -1006,7 +1006,7 @@ MUTATIONS = (
     ),
     bug(
         "another method goes on in the same directory",
-        "runs.methods:_refuse_another",
+        "runs.from_python:_refuse_another",
         "before.get(name) != now.get(name)",
         "False",
         "test_methods.py::test_another_method_in_the_same_directory_is_refused[loss]",

@@ -220,20 +220,20 @@ def test_one_fit_and_twenty_leave_the_same_files(
     days, told, found = [0], [], []
     monkeypatch.setattr(SecretKey, "from_entropy", lambda: SecretKey.from_insecure_seed(0))
     stop_clocks(monkeypatch, lambda: days[0])
-    from sfumato.runs.tune import fit_once
+    from sfumato.runs.tuning import fit_once
 
     def takes_a_day(*arguments: Any) -> Any:
         days[0] += 1
         return fit_once(*arguments)
 
-    monkeypatch.setattr("sfumato.runs.tune.fit_once", takes_a_day)
+    monkeypatch.setattr("sfumato.runs.tuning.fit_once", takes_a_day)
     for fits in (1, 20):
         here, days[0] = tmp_path / str(fits), 0
         here.mkdir()
         monkeypatch.chdir(here)
         toy_rows(Path("toy.npz"))
         monkeypatch.setattr(
-            "sfumato.runs.tune.number_of_fits", lambda mean, stream, fits=fits: fits
+            "sfumato.runs.tuning.number_of_fits", lambda mean, stream, fits=fits: fits
         )
         told.append(
             sfumato(

@@ -15,7 +15,7 @@ from sfumato.core.keys import SecretKey
 from sfumato.features.heads import Sphere
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
-from sfumato.runs import tune
+from sfumato.runs import tuning as tune
 from sfumato.sampling import CyclicPoisson, Poisson, TruncatedPoisson, WithoutReplacement
 from sfumato.solve.labeled_rows import Rows
 from sfumato.solve.linear import solver

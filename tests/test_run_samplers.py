@@ -154,12 +154,8 @@ def test_the_statement_says_who_takes_part_and_who_is_whose_neighbor(
     finished: Path, name: str, relation: str
 ) -> None:
     facts = RunFacts.load(finished)
-    shown = SAMPLERS[name]
-    told = as_text(
-        privacy_statement(
-            replace(facts, plan=replace(facts.plan, sampler=shown, relation=relation))
-        )
-    )
+    plan = replace(facts.plan, sampler=SAMPLERS[name], relation=relation)
+    told = as_text(privacy_statement(replace(facts, plan=plan)))
     told = told.replace("\N{NO-BREAK SPACE}", " ")
     assert WORDS[name] in told and sum(words in told for words in WORDS.values()) == 1
     for words in NEIGHBORS[relation][:2]:

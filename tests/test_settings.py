@@ -21,9 +21,9 @@ from sfumato.plan.config import MethodConfig, NetworkConfig, read_config
 from sfumato.plan.methods import METHODS, all_flags
 from sfumato.plan.plan import read_plan
 from sfumato.privacy import accountants, calibration
-from sfumato.privacy.budget import Budget
 from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.releases import tally_of
+from sfumato.privacy.terms import Budget
 
 N, CLASSES, DELTA = 400, 3, 1e-5
 

@@ -17,7 +17,7 @@ from sfumato.privacy.accountants import describe, epsilon
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs.classifier import Classifier
-from sfumato.runs.tune import number_of_fits, random_settings
+from sfumato.runs.tuning import number_of_fits, random_settings
 from sfumato.solve.labeled_rows import Rows
 
 
@@ -142,7 +142,7 @@ def test_a_stopped_tune_is_not_continued(tmp_path: Path, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("sfumato.runs.tune.fit_once", press_ctrl_c)
+        patch.setattr("sfumato.runs.tuning.fit_once", press_ctrl_c)
         assert (
             sfumato(
                 "tune",

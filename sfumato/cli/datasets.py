@@ -4,7 +4,7 @@ second."""
 from pathlib import Path
 
 from sfumato import data
-from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.checks import MAX_PIXELS
 from sfumato.core.errors import DataError, on_one_line
 from sfumato.data.listing import left_out_words
 

@@ -10,7 +10,7 @@ from typing import Literal
 import tyro
 
 from sfumato.cli.trust import Trust
-from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.checks import MAX_PIXELS
 from sfumato.plan.config import Log
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.checks import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Info:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataSets:
     """Named data sets: what there is, and what is on this machine."""
 
     what: tyro.conf.OmitSubcommandPrefixes[

@@ -15,7 +15,7 @@ from sfumato import __version__
 from sfumato.cli.features import Features
 from sfumato.cli.finished import Account, Audit, Calibrate, Evaluate, Predict, Report
 from sfumato.cli.fit import Fit
-from sfumato.cli.listings import Data, Models, Recipes
+from sfumato.cli.listings import DataSets, Models, Recipes
 from sfumato.cli.pretrain import Pretrain
 from sfumato.cli.refusals import in_one_line, no_command
 from sfumato.cli.resume import Resume
@@ -49,7 +49,7 @@ Command = (
     | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[Account, tyro.conf.subcommand("account")]
-    | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[DataSets, tyro.conf.subcommand("data")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )
 

@@ -33,7 +33,7 @@ class Pretrain:
 
     def __call__(self) -> None:
         from sfumato.runs import pretraining
-        from sfumato.train.pretrain import PretrainSettings
+        from sfumato.train.public_training import PretrainSettings
 
         settings = PretrainSettings(
             self.epochs, self.batch, self.learning_rate, self.momentum, self.weight_decay, self.seed

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from sfumato.cli.rows import RowSource, methods_of
+from sfumato.cli.row_source import RowSource, methods_of
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import Log, PromiseConfig, SettingsConfig, SplitConfig, UnitConfig
 
@@ -36,7 +36,7 @@ class Sweep:
         base = self.source.asked(
             self.settings, self.split, self.promise, self.units, delta=self.delta
         )
-        from sfumato.runs import sweep as curves
+        from sfumato.runs import sweeping as curves
 
         print(
             curves.sweep(

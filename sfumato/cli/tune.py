@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from sfumato.cli.rows import RowSource, methods_of
+from sfumato.cli.row_source import RowSource, methods_of
 from sfumato.plan.config import Log, PromiseConfig, RowMapConfig, SplitConfig, UnitConfig
 
 
@@ -38,7 +38,7 @@ class Tune:
         base = self.source.asked(
             self.rows, self.split, self.promise, self.units, epsilon=self.epsilon, delta=self.delta
         )
-        from sfumato.runs import tune as tuning
+        from sfumato.runs import tuning
 
         methods = methods_of(self.method)
         print(tuning.tune(tuning.TuneConfig(base, methods, self.fits, self.out, self.log)))

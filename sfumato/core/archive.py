@@ -13,9 +13,6 @@ GROWTH, _ALLOWANCE = 100, 1 << 24
 """Weights and images hardly compress. What claims to unpack to more than 100 times its size (and 16
 MiB) is a bomb."""
 
-MAX_PIXELS = 178_956_970
-"""Of an image file, as many as Pillow decodes: a small one can claim to be huge."""
-
 
 def most(path: Path) -> int:
     """Bytes to which a compressed file may unpack."""

@@ -5,6 +5,9 @@ from numbers import Integral, Real
 
 from sfumato.core.errors import ArgumentError
 
+MAX_PIXELS = 178_956_970
+"""Of an image file, as many as Pillow decodes: a small one can claim to be huge."""
+
 
 def positive(name: str, value: float) -> float:
     if not (isinstance(value, Real) and math.isfinite(value) and value > 0):

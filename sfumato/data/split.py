@@ -23,8 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool
 
-from sfumato.core.archive import MAX_PIXELS
-from sfumato.core.checks import whole
+from sfumato.core.checks import MAX_PIXELS, whole
 from sfumato.core.errors import ArgumentError
 
 

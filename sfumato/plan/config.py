@@ -14,9 +14,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sfumato.core import generators, typed_json
-from sfumato.core.archive import MAX_PIXELS
-from sfumato.core.checks import choice, fraction, positive, probability, whole
-from sfumato.core.errors import ArgumentError
+from sfumato.core.checks import MAX_PIXELS, choice, fraction, positive, probability, whole
+from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.typed_json import SECTION, Damaged, Read
 from sfumato.noise import DEFAULT, NOISES
 from sfumato.plan.methods import METHODS, MethodName, OptimizerName, refuse_foreign
@@ -379,5 +378,10 @@ def asked_in(path: Path) -> TrainConfig:
 
 def read_config(path: Path) -> TrainConfig:
     """config.json of a run. Raises RunError for what this version does not know."""
+    if "procedure" in typed_json.read(dict[str, Any], path):
+        raise RunError(
+            f"{path.parent}: this run was begun from Python by sf.run, and its method is not in the directory; "
+            "call sf.run with the same method and out="
+        )
     config: TrainConfig = typed_json.read(TrainConfig, path, closed=True)
     return config

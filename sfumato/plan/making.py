@@ -11,15 +11,15 @@ from sfumato.features import by_name
 from sfumato.networks import trainable
 from sfumato.networks.input import Input
 from sfumato.plan import public_weights, unit_batches
-from sfumato.plan.budget import spend
 from sfumato.plan.choice import public_rows, resolve
 from sfumato.plan.config import TrainConfig
 from sfumato.plan.methods import refuse_foreign
 from sfumato.plan.not_covered import not_covered
 from sfumato.plan.plan import Plan
 from sfumato.plan.public_facts import PublicWeights
+from sfumato.plan.spending import spend
 from sfumato.privacy import calibration
-from sfumato.privacy.budget import Budget
+from sfumato.privacy.terms import Budget
 from sfumato.solve.linear_settings import automatic
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from sfumato.core.errors import ArgumentError
 from sfumato.core.settings import flags_of
-from sfumato.privacy.budget import Budget
 from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
+from sfumato.privacy.terms import Budget
 from sfumato.solve.covariance_settings import CovarianceSettings
 from sfumato.solve.linear_settings import HEADS
 from sfumato.solve.optimizers import OPTIMIZERS

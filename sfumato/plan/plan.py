@@ -18,7 +18,7 @@ from sfumato.privacy import accountants
 from sfumato.privacy.events import Tally
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.privacy.units import whole_unit
+from sfumato.privacy.unit_words import whole_unit
 from sfumato.sampling import Sampler
 from sfumato.solve.linear_settings import weakness
 

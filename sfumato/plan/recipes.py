@@ -35,7 +35,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Weights:
+class RecipeWeights:
     """What the public weights were learned from, and the side of the images their network sees."""
 
     learned_from: str
@@ -73,7 +73,7 @@ class Recipe:
     recalled: bool = False
     assumed: tuple[str, ...] = ()
     published_delta: float | None = None
-    weights: Weights | None = None
+    weights: RecipeWeights | None = None
 
     @property
     def delta_as_published(self) -> float:

@@ -38,11 +38,11 @@ from sfumato.plan.config import Log, read_config
 from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import write_report
-from sfumato.runs import tune
+from sfumato.runs import tuning as tune
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory
+from sfumato.runs.from_python import refuse_another_procedure
 from sfumato.runs.jobs import build
-from sfumato.runs.methods import refuse_another_procedure
 from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.training import open_splits
 from sfumato.train.dpsgd import DPSGD

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Shaped
 
 from sfumato.core import plugins, typed_json
-from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.checks import MAX_PIXELS
 from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream

@@ -35,7 +35,7 @@ from sfumato.core.keys import SecretKey
 from sfumato.privacy import fields
 from sfumato.privacy.ledger import FILE_NAME as LEDGER
 from sfumato.privacy.ledger import Ledger
-from sfumato.privacy.units import whole_unit
+from sfumato.privacy.unit_words import whole_unit
 
 _BEGAN = "began.json"
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sfumato import data
-from sfumato.core.archive import MAX_PIXELS
-from sfumato.core.checks import whole
+from sfumato.core.checks import MAX_PIXELS, whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.source import Source
 from sfumato.plan.config import read_config

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.core.archive import MAX_PIXELS
-from sfumato.core.checks import whole
+from sfumato.core.checks import MAX_PIXELS, whole
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError, on_one_line
 from sfumato.data.decode import SUFFIXES, THREADS
 from sfumato.runs.classifier import Classifier

@@ -21,7 +21,7 @@ from sfumato.runs.directory import refuse_existing
 from sfumato.runs.progress import Progress, make_progress
 from sfumato.train import checkpoint
 from sfumato.train.evaluation import accuracy, confusion
-from sfumato.train.pretrain import Pretraining, PretrainSettings, State, predictor
+from sfumato.train.public_training import Pretraining, PretrainSettings, State, predictor
 
 WARNING = (
     "NOT PRIVATE: no noise is added, and the weights may give away every image they are learned from. Only for images "

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sfumato.privacy.budget import Budget
 from sfumato.privacy.events import Event, GaussianEvent
 from sfumato.privacy.releases import Release
+from sfumato.privacy.terms import Budget
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
-from sfumato.privacy.budget import Budget
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
+from sfumato.privacy.terms import Budget
 
 WEAK = 15.0
 """Below this ratio of the mean class sum, n / classes, to the noise in it, 1 / mu, a fit can hardly

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
-from sfumato.privacy.budget import Budget
 from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
+from sfumato.privacy.terms import Budget
 from sfumato.sampling import SAMPLERS
 from sfumato.solve.optimizers import OPTIMIZERS
 

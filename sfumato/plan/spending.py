@@ -4,8 +4,8 @@ from sfumato.noise.banded import step_event
 from sfumato.plan import noise_bands, samplers
 from sfumato.plan.config import MethodConfig
 from sfumato.plan.methods import METHODS, Settings, asked, refuse_foreign
-from sfumato.privacy.budget import Budget
 from sfumato.privacy.releases import Release
+from sfumato.privacy.terms import Budget
 from sfumato.sampling import Sampler
 
 Made = tuple[Settings, tuple[Release, ...], Sampler]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfumato.core.archive import MAX_PIXELS
+from sfumato.core.checks import MAX_PIXELS
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
     DataConfig,

@@ -39,7 +39,7 @@ from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import matrices, spec_of
 from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.session import write_result
-from sfumato.runs.sweep import fit_once
+from sfumato.runs.sweeping import fit_once
 from sfumato.runs.training import (
     counted,
     describe,
