@@ -13,6 +13,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, calibration, losses, relations
 from sfumato.privacy.calibration import noise_multiplier
 from sfumato.privacy.events import GaussianEvent, TruncatedPoissonEvent, tally
+from sfumato.privacy.neighbors import of_library
 
 
 @pytest.mark.parametrize(
@@ -70,7 +71,7 @@ def test_what_rounding_may_hide_is_taken_off_delta(monkeypatch):
     _, parts = relations.simplified(events)
 
     def asked(delta):
-        neighbors = relations._neighbors("add-or-remove-one")
+        neighbors = of_library("add-or-remove-one")
         losses.grid_for.cache_clear()
         return (
             losses.epsilon(0.0, parts, delta, "add-or-remove-one", neighbors, 1e-3)[0],
