@@ -79,14 +79,14 @@ def parse(arguments: list[str]) -> Callable[[], None]:
         words = " ".join(line.strip("│╭╮╰╯─ ") for line in said.getvalue().splitlines())
         problem = (
             words.removeprefix("Parsing error")
-            .replace("Invalid choice invalid choice", "invalid choice")
             .removeprefix("Required options")
             .split("For full helptext")[0]
         )
         where = " ".join(
             ["sfumato", *(word for word in arguments[:1] if not word.startswith("-")), "--help"]
         )
-        told = _mistyped(arguments) or " ".join(problem.split())
+        plain = re.sub(r"^\s*Invalid choice\W+", "", problem)
+        told = _mistyped(arguments) or " ".join(plain.split())
         print(f"sfumato: {told} (see `{where}`)", file=sys.stderr)
         sys.exit(2)
 
