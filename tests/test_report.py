@@ -637,7 +637,12 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, name: str, content: bytes) -
         ("plan.json", {"epsilon": -1.0}, "not a privacy guarantee"),
         ("plan.json", {"noise": "laplace"}, "choose one of gaussian, lattice"),
         ("plan.json", {"noise_rng": "mersenne"}, "choose one of philox, chacha"),
-        ("plan.json", {"sampler": {"kind": "Poisson"}}, "sampler is not .*'rate' is missing"),
+        ("plan.json", {"sampler": {"kind": "Poisson"}}, r"damaged, sampler\.rate is missing"),
+        (
+            "plan.json",
+            {"sampler": {"kind": "dice"}},
+            r"plan\.json: sampler\.kind='dice' is unknown",
+        ),
         ("plan.json", {"releases": [{"name": "g", "count": 3}]}, r"releases\[0\] is not what"),
         ("plan.json", {"method": "dp-magic"}, "dp-magic.*not known to this version"),
         ("plan.json", {"settings": {}}, "mean_share is missing"),
