@@ -178,7 +178,7 @@ def test_no_attack_on_a_truncated_batch_beats_its_event(n, rate, most):
     )
     assert exact_truncated(n, rate, most, sigma, found) <= delta
     unaccounted = spent(tally((PoissonSampledEvent(rate, GaussianEvent(sigma)), 1)), delta=delta)
-    assert found > unaccounted
+    assert found > 1.01 * unaccounted  # by more than another grid makes of the same price
 
 
 # -- cycles
