@@ -14,7 +14,7 @@ import programs
 import pytest
 
 HERE = Path(__file__).parent
-STATED = re.compile(r"False alarms: ([\d.e-]+)")
+STATED = re.compile(r"False\s+alarms:\s+([\d.e-]+)")
 
 
 # -- chance

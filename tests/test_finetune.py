@@ -262,7 +262,7 @@ def test_resuming_ends_in_the_same_bits_and_refuses_other_weights(
     [
         (("--train", "head"), ("train='head'", "--weights")),
         (("--model", "scattering", "--size", "16"), ("size=16", "size of its own")),
-        (("--optimizer", "adagrad"), ("'adagrad'", "'--optimizer'", "lamb")),
+        (("--optimizer", "adagrad"), ("--optimizer adagrad", "lamb")),
     ],
 )
 def test_refused_without_weights(

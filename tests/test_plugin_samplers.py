@@ -61,6 +61,7 @@ def test_its_batches_follow_the_law_of_its_event(monkeypatch: pytest.MonkeyPatch
 
 
 def test_its_noise_follows_the_law_of_the_event_that_it_claims() -> None:
+    """False alarms: 1e-8."""
     assert Halves(MULTIPLIER).event == GaussianEvent(MULTIPLIER)
     check_noise_law(Halves(MULTIPLIER))
     with pytest.raises(AssertionError):

@@ -531,7 +531,7 @@ def test_wrong_settings_for_fit_are_named(tmp_path: Path) -> None:
     rows, labels = toy()
     np.savez(tmp_path / "toy.npz", X=rows, y=labels)
     fit = ("fit", "--features", tmp_path / "toy.npz", "--out", tmp_path / "run")
-    refused(tmp_path, *fit, "--method", "dp-fc", says=("method='dp-fc'", "newton"))
+    refused(tmp_path, *fit, "--method", "dp-fc", says=("--method dp-fc", "newton"))
     refused(tmp_path, *fit, "--method", "ls", "--steps", 3, says=("steps=3", "ls"))
     refused(tmp_path, *fit, "--method", "sgd", "--batch", 3000, says=("batch=3000", "n="))
     refused(

@@ -8,7 +8,7 @@ SAYS = {
     "train --data digits --epsilon three": "--epsilon three: give a number (see `sfumato train --help`)",
     "train --data digits --steps 1.5": "--steps 1.5: give a whole number (see `sfumato train --help`)",
     "train --data digits --log loud": "--log loud: choose one of bar, json, quiet (see `sfumato train --help`)",
-    "train --data digits --sampler poissson": "--sampler poissson: choose one of cyclic, fixed, full, poisson, truncated (see `sfumato train --help`)",
+    "train --data digits --sampler poissson": "sampler='poissson': choose one of poisson, full, truncated, cyclic, fixed, or package.module:Class",
     "train --data": "--data: give a value (see `sfumato train --help`)",
     "train digits": "digits: belongs to no option; options begin with -- and a value follows its own (see `sfumato train --help`)",
     "train --data digits --epslion 3": "there is no option --epslion; did you mean --epsilon? (see `sfumato train --help`)",
