@@ -24,6 +24,7 @@ from sfumato.plan.plan import Plan
 from sfumato.privacy import fields
 from sfumato.privacy.fields import FIELDS, check, find, places
 from sfumato.report import write_report
+from sfumato.runs import session
 
 DOCS = Path(__file__).parents[1] / "docs" / "files.md"
 
@@ -156,6 +157,7 @@ def stop_clocks(monkeypatch: pytest.MonkeyPatch, days: Any) -> None:
     monkeypatch.setattr(
         resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=10**6 * (1 + days()))
     )
+    monkeypatch.setattr(session, "peak_memory_bytes", lambda: 10**9 * (1 + days()))
 
 
 def bytes_of(directory: Path, without: tuple[str, ...] = ()) -> dict[str, bytes]:
