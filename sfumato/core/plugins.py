@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from sfumato.core.errors import ArgumentError
+from sfumato.core.errors import ArgumentError, said
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _allowed: set[str] = set()
@@ -53,8 +53,9 @@ def find(argument: str, name: str) -> Callable[..., Any]:
     try:
         found = getattr(import_module(module), function)
     except Exception as error:  # whatever the module does
-        said = " ".join(str(error).split())[:200]
-        raise ArgumentError(argument, name, f"cannot be imported ({said}); mend it") from error
+        raise ArgumentError(
+            argument, name, f"cannot be imported ({said(error)}); mend it"
+        ) from error
     if not callable(found):
         raise ArgumentError(argument, name, "is no function; name one")
     return found

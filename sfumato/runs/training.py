@@ -189,7 +189,7 @@ def _fit(
     noise = NOISES[config.privacy.noise].keeping
     state = carry_out(directory, job.procedure, ledger, key, recording, progress, noise)
     trained = time.monotonic()
-    _evaluate(directory, config, plan, job, state, held_out)
+    _evaluate(directory, config, job, state, held_out)
     save_model(directory, job.classifier(state), plan, ledger)
     ended = time.monotonic()
     seconds = {
@@ -218,12 +218,7 @@ def say_skipped(splits: Splits, progress: Progress) -> None:
 
 
 def _evaluate(
-    directory: RunDirectory,
-    config: TrainConfig,
-    plan: Plan,
-    job: Job,
-    state: State,
-    held_out: Source | None,
+    directory: RunDirectory, config: TrainConfig, job: Job, state: State, held_out: Source | None
 ) -> None:
     if job.confusion is None or held_out is None:
         return

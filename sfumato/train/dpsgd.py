@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PyTree
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
 from sfumato.clip.microbatch import free_memory
 from sfumato.core.checks import fraction, whole
-from sfumato.core.errors import ArgumentError
+from sfumato.core.errors import ArgumentError, said
 from sfumato.core.keys import SecretKey
 from sfumato.data import Data
 from sfumato.noise import BandedGaussian, Gaussian, Mechanism
@@ -210,11 +210,10 @@ class DPSGD:
             after = jax.eval_shape(self._absorb, state, np.float32(0), params)["params"]
             shapes = [jax.tree.map(jnp.shape, tree) for tree in (params, after)]
         except Exception as error:  # each optimizer has its own
-            said = " ".join(str(error).split())[:200]
             raise ArgumentError(
                 "optimizer",
                 type(self.optimizer).__name__,
-                f"cannot be run on released gradients ({said}); "
+                f"cannot be run on released gradients ({said(error)}); "
                 "take one that needs nothing else, such as optax.sgd or optax.adam",
             ) from None
         if shapes[0] != shapes[1]:
