@@ -1015,7 +1015,7 @@ MUTATIONS = (
     bug(
         "a method goes on with other private examples",
         "runs.session:refuse_elsewhere",
-        'began.get("fingerprint") != fingerprint',
+        'began.get("fingerprint") != examples.fingerprint()',
         "False",
         "test_methods.py::test_another_method_in_the_same_directory_is_refused[data]",
         "DID NOT RAISE|RunError|another sum",

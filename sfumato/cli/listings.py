@@ -1,12 +1,8 @@
-"""Commands that list what there is: recipes, data, models."""
+"""Commands that list what there is: recipes, models."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import tyro
-
-from sfumato.core.checks import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -17,48 +13,6 @@ class Recipes:
         from sfumato.plan import recipes
 
         print(recipes.listing())
-
-
-@dataclass(frozen=True)
-class List:
-    """The named data sets."""
-
-    def __call__(self) -> None:
-        from sfumato.cli import datasets
-
-        datasets.list_data()
-
-
-@dataclass(frozen=True)
-class Info:
-    """What is known of a data set without decoding an image."""
-
-    data: tyro.conf.Positional[str]
-    """A name (`sfumato data list`), a folder or a .npz file."""
-    data_dir: Path | None = None
-    """Where named data sets lie [$SFUMATO_DATA, or the user's cache]."""
-    unit: str | None = None
-    """Count units too: a regular expression on file names or a column, as for `sfumato train`."""
-    max_pixels: int = MAX_PIXELS
-    """Largest image file that is decoded, width times height."""
-
-    def __call__(self) -> None:
-        from sfumato.cli import datasets
-
-        datasets.data_info(self.data, self.data_dir, self.unit, self.max_pixels)
-
-
-@dataclass(frozen=True)
-class DataSets:
-    """Named data sets: what there is, and what is on this machine."""
-
-    what: tyro.conf.OmitSubcommandPrefixes[
-        Annotated[List, tyro.conf.subcommand("list")]
-        | Annotated[Info, tyro.conf.subcommand("info")]
-    ]
-
-    def __call__(self) -> None:
-        self.what()
 
 
 @dataclass(frozen=True)

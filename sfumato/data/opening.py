@@ -42,7 +42,8 @@ def open(
     Raises DataError where the data are missing, unreadable or unusable, ArgumentError for arguments
     out of range.
     """
-    return _lazy(name_or_path, data_dir, validation, options, download, mirror, progress).open(
+    check_fraction("validation", validation)
+    return find(name_or_path, data_dir, options, download, mirror, progress).open(
         validation, options
     )
 
@@ -60,21 +61,19 @@ def describe(
 
     Its counts are those of `open`.
     """
-    return _lazy(name_or_path, data_dir, validation, options, download).describe(
-        validation, options
-    )
+    check_fraction("validation", validation)
+    return find(name_or_path, data_dir, options, download).describe(validation, options)
 
 
-def _lazy(
+def find(
     name_or_path: str | Path,
     data_dir: Path | None,
-    validation: float,
     options: ReadOptions,
     download: bool,
     mirror: str | None = None,
     progress: Progress | None = None,
 ) -> LazyDataset:
-    check_fraction("validation", validation)
+    """The data set, listed: whoever both describes and opens it lists it once. As `open`."""
     if str(name_or_path) in REGISTRY:  # a folder of that name is meant by ./name
         row = published(str(name_or_path))
         where = None if data_dir is None else Path(data_dir).expanduser()
