@@ -9,7 +9,7 @@ from sfumato.core.files import write_atomic
 from sfumato.data import unreadable
 from sfumato.data.decode import decode, why_not
 from sfumato.data.formats import FORMATS, find_listing
-from sfumato.data.listing import Part
+from sfumato.data.listing import ListedPart
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread
 from sfumato.plan.config import Log
@@ -48,7 +48,7 @@ def check(place: Path, options: ReadOptions, out: Path, log: Log) -> str:
 
 
 def _check_part(
-    split: str, part: Part, options: ReadOptions, sizes: Counter[Size], progress: Progress
+    split: str, part: ListedPart, options: ReadOptions, sizes: Counter[Size], progress: Progress
 ) -> list[tuple[str, str]]:
     """(name, why) of the records that cannot be decoded; the sizes of the others are counted."""
 
