@@ -335,10 +335,12 @@ def test_check_looks_at_every_image_and_writes_nothing_over(tmp_path: Path) -> N
     assert (tmp_path / "l").stat().st_mode & 0o777 == 0o600
     assert "val/b/1.png\tnot an image of a known format\n" in (tmp_path / "l").read_text()
     check = ("data", "check", tmp_path / "d", "--resize", 4, "--out")
+    lines = succeeds(*check, tmp_path / "m", "--log", "json").splitlines()
+    assert json.loads(lines[-1])["unreadable"] == 1 and json.loads(lines[0])["event"] == "stage"
     refused(tmp_path, *check, tmp_path / "l", says=("exists already",))
     refused(tmp_path, *check, tmp_path / "none/l", says=("no such folder",))
     refused(
-        tmp_path, "data", "check", "digits", "--out", tmp_path / "m", says=("no encoded images",)
+        tmp_path, "data", "check", "digits", "--out", tmp_path / "n", says=("no encoded images",)
     )
 
 

@@ -30,6 +30,4 @@ class Check:
         from sfumato.runs.checking import check
 
         options = ReadOptions(resize=self.resize, unit=self.unit, max_pixels=self.max_pixels)
-        told = check(self.data.expanduser(), options, self.out.expanduser(), self.log)
-        if self.log != "json":
-            print(told)
+        print(check(self.data.expanduser(), options, self.out.expanduser(), self.log))

@@ -1,5 +1,6 @@
 """`sfumato data check`: every image of a data set is decoded once, and those that cannot be are listed."""
 
+import json
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -36,6 +37,9 @@ def check(place: Path, options: ReadOptions, out: Path, log: Log) -> str:
             bad += _check_part(split, part, options, sizes, progress)
     write_atomic(out, unreadable.as_text(bad), mode=0o600)
     total = sum(map(len, listing.parts.values()))
+    if log == "json":
+        found = {"images": total, "unreadable": len(bad), "sizes": len(sizes), "list": str(out)}
+        return json.dumps({"event": "result", **found})
     told = [f"checked   {total:,} images: {len(bad):,} cannot be decoded, listed in {out}"]
     if bad:
         told.append(f"next      leave them out of a run by --skip-unreadable {out}")
