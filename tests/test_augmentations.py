@@ -153,7 +153,6 @@ def test_half_of_the_views_are_mixtures_of_the_others_of_the_same_example():
         ("crops", "shift, crop"),
         ("shift+", "shift, crop"),
         ("nowhere:Class", "--trust"),
-        (2, "shift, crop"),
     ],
 )
 def test_what_is_no_augmentation_is_refused_in_one_line(names, says):

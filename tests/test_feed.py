@@ -170,7 +170,7 @@ def test_an_evaluation_reads_in_order_and_counts_everybody_once():
     def predict(part):
         seen.append(len(part))
         assert part.dtype == np.uint8
-        return np.stack([part[:, 0, 0, 0] <= 127, part[:, 0, 0, 0] > 127], 1)
+        return np.stack([part[:, 0, 0, 0] <= 127, part[:, 0, 0, 0] > 127], 1).astype(np.float32)
 
     counts = confusion(predict, source)
     assert np.trace(counts) == counts.sum() == 1300 and seen == [512, 512, 276]

@@ -95,7 +95,9 @@ def test_the_contents_of_an_image_do_not_choose_its_view():
 
 def test_no_views_means_the_image_itself():
     assert np.array_equal(views_of(0)(IMAGES, INDICES, 3), IMAGES[:, None])
-    assert np.array_equal(ITSELF(IMAGES[0], ITSELF.draws(INDICES, 3)), IMAGES[:1])
+    assert np.array_equal(
+        ITSELF(jax.numpy.asarray(IMAGES[0]), ITSELF.draws(INDICES, 3)), IMAGES[:1]
+    )
     assert np.array_equal(views_of(1, shift=0, flip=False)(IMAGES, INDICES, 3), IMAGES[:, None])
 
 

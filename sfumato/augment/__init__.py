@@ -42,14 +42,14 @@ def parse(text: str) -> tuple[Any, ...]:
     Raises ArgumentError for unknown names and for what does not go together."""
     if text == NONE:
         return ()
-    if foreign := set(str(text).split("+")) & set(_OTHERS):
+    if foreign := set(text.split("+")) & set(_OTHERS):
         raise ArgumentError(
             "augment",
             text,
             f"{min(foreign)} mixes the images of two people: then no clip bounds what one of them adds. "
             "Take mix, which mixes the views of one example",
         )
-    names = str(text).split("+")
+    names = text.split("+")
     found = sorted((AUGMENTATIONS[name] for name in names), key=lambda each: each.stage)
     stages = [each.stage for each in found]
     if len(set(names)) < len(names) or stages.count(0) > 1:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Int32, Num, UInt64
 from sfumato.networks.input import Input
 
 Image = Num[Array, "h w c"]
+View = Num[Array, "h2 w2 c"]
 LOW, HALF = np.uint64(2**32), np.uint64(2**63)
 
 
@@ -57,7 +58,7 @@ class Augmentation:
         views know each other."""
         raise NotImplementedError
 
-    def view(self, image: Image, draws: Int32[Array, " k"]) -> Image:
+    def view(self, image: Image, draws: Int32[Array, " k"]) -> View:
         """One view. image: uint8, or floats that are meant to lie in [0, 1]."""
         raise NotImplementedError
 
@@ -99,6 +100,6 @@ def along(size: int, flipped: Array) -> Int32[Array, " size"]:
     return jnp.where(flipped > 0, forth[::-1], forth)
 
 
-def picked(image: Image, rows: Int32[Array, " h2"], columns: Int32[Array, " w2"]) -> Image:
+def picked(image: Image, rows: Int32[Array, " h2"], columns: Int32[Array, " w2"]) -> View:
     """The pixels at these rows and columns, all inside of the image."""
     return image.at[rows[:, None], columns[None, :]].get(mode="clip")

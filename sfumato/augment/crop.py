@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, UInt64
 
-from sfumato.augment.base import Augmentation, Image, along, below, below_too, mirrored, picked
+from sfumato.augment.base import (
+    Augmentation,
+    Image,
+    View,
+    along,
+    below,
+    below_too,
+    mirrored,
+    picked,
+)
 from sfumato.networks.input import Input
 
 
@@ -26,12 +35,13 @@ class Crop(Augmentation):
         return cls(shape, own.window(shape[:2]))
 
     def draws(self, words: UInt64[np.ndarray, "b v 1"]) -> Int32[np.ndarray, "b v 3"]:
-        own, spare = words[..., 0], np.subtract(self.shape[:2], self.out) + 1
-        return np.stack(
-            [below(own, spare[0]), below_too(own, spare[1]), mirrored(own, self.colored)], -1
+        own, (down, right) = (
+            words[..., 0],
+            (side - seen + 1 for side, seen in zip(self.shape, self.out, strict=False)),
         )
+        return np.stack([below(own, down), below_too(own, right), mirrored(own, self.colored)], -1)
 
-    def view(self, image: Image, draws: Int32[Array, " 3"]) -> Image:
+    def view(self, image: Image, draws: Int32[Array, " 3"]) -> View:
         top, left, flipped = draws
         tall, wide = self.out
         return picked(image, top + jnp.arange(tall), left + along(wide, flipped))

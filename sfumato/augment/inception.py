@@ -68,7 +68,7 @@ class Inception(Augmentation):
             1, min(wide, round(tall * ASPECT[1]))
         )
 
-    def view(self, image: Image, draws: Int32[Array, " 5"]) -> Float[Array, "h w c"]:
+    def view(self, image: Image, draws: Int32[Array, " 5"]) -> Float[Array, "h2 w2 c"]:
         top, left, height, width, flipped = draws
         tall, wide = self.out
         rows, under, down = _between(jnp.arange(tall), top, height, tall)

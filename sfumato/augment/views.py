@@ -20,7 +20,7 @@ from sfumato.networks.input import Input
 Words = Callable[[tuple[str, ...], int, np.ndarray, int], UInt64[np.ndarray, "b n"]]
 """(name, step, indices of examples, n) -> n random words for each of them: `SecretKey.words` for
 private images."""
-Draws = tuple[Int32[np.ndarray, "b v k"], ...]
+Draws = tuple[Int32[np.ndarray, "b v _"], ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Views:
         )
 
     def __call__(
-        self, image: Num[Array, "h w c"], draws: tuple[Int32[Array, "v k"], ...]
+        self, image: Num[Array, "h w c"], draws: tuple[Int32[Array, "v _"], ...]
     ) -> Num[Array, "v h2 w2 c"]:
         """The views of ONE example, in a program; v = max(count, 1)."""
         views = image[None]

@@ -55,7 +55,7 @@ class Input:
         seen = self.window((height, width)) if self.size is None else (self.size, self.size)
         return (*seen, colors)
 
-    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, "a b d"]:
+    def __call__(self, image: Num[Array, "h w c"]) -> Float[Array, "a b d"]:
         """The image, uint8 or pixels in [0, 1] -> cut to its center (`crop`, and a square if it is not
         square), resized, normalized. Other pixels are brought into the range first (`public_pixels`).
         """
@@ -84,7 +84,7 @@ def _center(image: Float[Array, "h w c"], size: tuple[int, int]) -> Float[Array,
     return image[top : top + size[0], left : left + size[1]]
 
 
-def pixels(image: Num[Array, "h w c"]) -> Float[Array, "h w c"]:
+def pixels(image: Num[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
     """uint8 -> [0, 1], to the bit as `data.Source.images` has it; floats pass."""
     if image.dtype != jnp.uint8:
         return image
@@ -107,10 +107,10 @@ class Prepared(eqx.Module):
     network: Any
     input: Input = eqx.field(static=True)
 
-    def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+    def features(self, image: Num[Array, "h w c"]) -> Float[Array, " d"]:
         features: Float[Array, " d"] = self.network.features(self.input(image))
         return features
 
-    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " classes"]:
+    def __call__(self, image: Num[Array, "h w c"]) -> Float[Array, " classes"]:
         scores: Float[Array, " classes"] = self.network(self.input(image))
         return scores
