@@ -7,7 +7,9 @@ import pytest
 
 from sfumato import augment
 from sfumato.augment.views import views_of
+from sfumato.cli import _allow_typed
 from sfumato.clip import clipped_grad
+from sfumato.core import plugins, typed_json
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import DataInfo, from_arrays
@@ -104,7 +106,7 @@ def test_crops_are_windows_of_the_image_and_its_center_at_evaluation():
         Input(size, crop=1 / 1.2).window((side, side)) for size, side in ((224, 269), (224, 268))
     ]
     assert sizes == [(224, 224)] * 2 and Input(crop=1 / 1.2).shape((36, 36, 1)) == (30, 30, 1)
-    seen = Input(mean=(0.0,), std=(1.0,), crop=0.5)(IMAGES[0])
+    seen = Input(mean=(0.0,), std=(1.0,), crop=0.5)(jnp.asarray(IMAGES[0]))
     np.testing.assert_allclose(seen, IMAGES[0][4:13, 6:18] / 255, atol=1e-6)
 
 
@@ -210,6 +212,18 @@ def test_what_is_fed_of_an_example_does_not_know_the_others():
     for place, index in enumerate((7, 2, 9)):
         alone = jax.tree.leaves(fetch(np.array([index]), 1))
         assert all(np.array_equal(a[0], b[place]) for a, b in zip(alone, together, strict=True))
+
+
+def test_an_augmentation_from_outside_keeps_the_same_laws(monkeypatch):
+    monkeypatch.setattr(plugins, "_allowed", set())
+    names = "shift+plugins.darker:Darker"
+    with pytest.raises(ArgumentError, match="--trust"):
+        augment.parse(names)
+    _allow_typed([f"--augment={names}"])
+    test_a_view_is_of_its_own_image_and_its_own_draws_alone(names)
+    plan, source = plan_of(names)
+    assert typed_json.convert(SGDSettings, typed_json.plain(plan.settings)) == plan.settings
+    assert "darker by up to a half" in augment.words(plan.settings.augment)
 
 
 def test_features_have_no_views():

@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Num
 
 from sfumato.data.ahead import ahead, stored
 from sfumato.data.source import Source
@@ -44,14 +44,14 @@ def bounded(row: Float[Array, " d"]) -> Float[Array, " d"]:
 
 def rows_of(
     feature_map: FeatureMap,
-) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:
-    """The map for a batch of images, compiled, its rows bounded. Its arrays are arguments of the
+) -> Callable[[Num[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:
+    """The map for a batch of images (uint8, or pixels in [0, 1]), compiled, its rows bounded. Its arrays are arguments of the
     program: a large network's would be too much as constants in it.
     """
     group = GROUP if jax.default_backend() == "cpu" else CHUNK
 
     @eqx.filter_jit
-    def compiled(own: FeatureMap, images: Float32[Array, "b h w c"]) -> Float32[Array, "b d"]:
+    def compiled(own: FeatureMap, images: Num[Array, "b h w c"]) -> Float32[Array, "b d"]:
         return jax.lax.map(lambda image: bounded(own(pixels(image))), images, batch_size=group)
 
     return lambda images: compiled(feature_map, jnp.asarray(images))

@@ -20,6 +20,7 @@ from sfumato.clip.microbatch import free_memory, program_memory
 from sfumato.clip.trace import trace_loss
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.data.ahead import BYTES
 from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.features.extraction import CHUNK
@@ -152,7 +153,9 @@ def _network(plan: Plan) -> Estimate:
     memory = _BASE_MEMORY + 4.0 * plan.parameters * 8 + needed
     if isinstance(job.procedure, ReadingAhead):
         job.procedure.stop()
-    images = float(np.prod(plan.shape)) * (plan.n * most + 2 * len(source))
+    image = float(np.prod(plan.shape))
+    read_ahead = min(BYTES, 2 * image * most * plan.sampler.expected_batch_size)
+    images = image * (plan.n * most + len(source)) + read_ahead
     return Estimate(seconds, memory + images)
 
 

@@ -69,7 +69,8 @@ def physical_batches(
     Nothing is yielded for an empty batch. The next parts are fetched while the device works on this
     one.
     """
-    return ahead(_parts(fetch, indices, step, size))
+    parts = _parts(fetch, indices, step, size)
+    return ahead(parts) if len(indices) > size else parts
 
 
 def _parts(fetch: Fetch, indices: Int64[np.ndarray, " n"], step: int, size: int) -> Iterator[Part]:
