@@ -221,7 +221,7 @@ def test_an_augmentation_from_outside_keeps_the_same_laws(monkeypatch):
         augment.parse(names)
     _allow_typed([f"--augment={names}"])
     test_a_view_is_of_its_own_image_and_its_own_draws_alone(names)
-    plan, source = plan_of(names)
+    plan, _ = plan_of(names)
     assert typed_json.convert(SGDSettings, typed_json.plain(plan.settings)) == plan.settings
     assert "darker by up to a half" in augment.words(plan.settings.augment)
 
