@@ -8,7 +8,7 @@ HEADS_VENV ?= .venv-heads
 # A worker on each core, up to eight as each needs some GiB; one that is done takes from the others' remaining tests.
 PARALLEL = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all test-faults test-parity attacks check bench bench-clip bench-heads bench-audits clean
+.PHONY: demo test test-all test-faults test-parity attacks check bench bench-clip bench-heads bench-audits bench-feed clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
 	@rm -rf runs/demo
@@ -44,6 +44,9 @@ bench-heads: $(HEADS_VENV)/.installed ## all linear heads beside diffprivlib, in
 
 bench-audits: $(VENV)/.installed ## the audits of docs/audits.md, onto benchmarks/audits.jsonl (needs Fashion-MNIST)
 	$(BIN)/python benchmarks/audits.py
+
+bench-feed: $(VENV)/.installed ## the feed beside torch's DataLoader and grain, where they are installed, into benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/feed.py
 
 # torch comes first and alone. Point PIP_FIND_LINKS at CPU builds of it to be spared the GPU libraries that others bring.
 $(BENCH_VENV)/.installed: pyproject.toml benchmarks/clip/requirements.txt

@@ -18,7 +18,8 @@ def first_views(key: SecretKey, seed: int) -> np.ndarray:
     )  # all: nothing to calibrate for sampling
     info = DataInfo("arrays", "memory", source.class_names, source.shape, {"train": len(source)})
     plan = make_plan(TrainConfig(DataConfig("arrays"), method=method), info)
-    return build(plan, source, None, seed, key, Quiet()).procedure.fetch(np.arange(40), 0)[0]
+    (_, draws), _ = build(plan, source, None, seed, key, Quiet()).procedure.fetch(np.arange(40), 0)
+    return draws[0]
 
 
 def test_views_are_a_function_of_the_secret_key_and_not_of_the_public_seed() -> None:

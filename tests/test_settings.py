@@ -64,7 +64,7 @@ def test_settings_keep_the_budget_and_pass_through_json(name: str) -> None:
 def test_a_flag_that_was_given_is_in_the_settings(name: str) -> None:
     values = {"steps": 7, "learning_rate": 0.25, "momentum": 0.0, "clip_norm": 0.5}
     values |= {"views": 0, "ema": 0.5, "physical_batch_size": 3, "optimizer": "lamb"}
-    values |= {"per_class": True}
+    values |= {"per_class": True, "augment": "none"}
     own = {each.name for each in dataclasses.fields(METHODS[name]) if each.metadata.get("flag")}
     given = {flag: value for flag, value in values.items() if flag in own}
     settings = (
@@ -79,6 +79,7 @@ def test_a_flag_of_another_method_is_refused_with_the_names_of_those_that_have_i
 ) -> None:
     values: dict[str, Any] = {"optimizer": "adam", "sampler": "full", "public": Path("x")}
     values |= {"rooted": True, "per_class": True, "momentum": 0.0, "views": 0, "ema": 0.5}
+    values |= {"augment": "none"}
     for flag in set(all_flags()) - set(flags_of(METHODS[name])):
         config = MethodConfig(method=name, **{flag: values.get(flag, 2)})
         with pytest.raises(ArgumentError, match=f"^{flag}=") as refusal:

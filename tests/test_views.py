@@ -1,21 +1,68 @@
 """Views are functions of (key, step, index, view) alone: neither the other examples of a batch nor a
 resumed run change them."""
 
+import jax
 import numpy as np
 import pytest
 from scipy import stats
 
+from sfumato.augment.shift import Shift
+from sfumato.augment.views import ITSELF, Views
 from sfumato.core.keys import SecretKey
-from sfumato.data.views import Views
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.random((40, 9, 7, 3), np.float32)
 INDICES = RNG.permutation(1000)[:40]
 
 
+def words_of(key):
+    return lambda name, step, at, count: key.words(("views", step, *name), at, count)
+
+
 def views_of(count, shift=4, flip=True, seed=0):
-    key = SecretKey.from_insecure_seed(seed)
-    return Views(lambda step, at, count: key.words(("views", step), at, count), count, shift, flip)
+    """(images, indices, step) -> views, drawn on the host, made in a program."""
+
+    def made(images, indices, step):
+        shape = images.shape[1:]
+        own = (Shift(shape, shape[:2], shift, flip),) if count else ()
+        views = Views(words_of(SecretKey.from_insecure_seed(seed)), count, own)
+        return np.asarray(jax.jit(jax.vmap(views))(images, views.draws(indices, step)))
+
+    return made
+
+
+def as_before(images, indices, step, count, shift, flip, seed=0):
+    """The views as NumPy makes them: the oracle of what the program makes."""
+    words = SecretKey.from_insecure_seed(seed).words(("views", step), indices, count)
+    span = np.uint64(2 * shift + 1)
+    down = (words % np.uint64(2**32) % span).astype(np.int64) - shift
+    right = (words // np.uint64(2**32) % np.uint64(2**31) % span).astype(np.int64) - shift
+    columns = np.arange(images.shape[2])
+    turned = ((words >= np.uint64(2**63)) & flip)[..., None]
+    columns = np.where(turned, columns[::-1], columns) + right[..., None]
+    rows = np.arange(images.shape[1]) + down[..., None]
+    rows, columns = (
+        folded(at, size) for at, size in zip((rows, columns), images.shape[1:3], strict=True)
+    )
+    example = np.arange(len(images))[:, None, None, None]
+    return images[example, rows[:, :, :, None], columns[:, :, None, :]]
+
+
+def folded(position, size):
+    """Positions outside are mirrored at the border pixels."""
+    period = max(2 * (size - 1), 1)
+    position = np.abs(position) % period
+    return np.where(position >= size, period - position, position)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+@pytest.mark.parametrize("shape, shift", [((9, 7, 3), 4), ((5, 4, 1), 1), ((3, 12, 3), 6)])
+def test_views_in_the_program_have_the_pixels_of_those_on_the_host(shape, shift, kind):
+    images = (255 * np.random.default_rng(1).random((6, *shape))).astype(kind)
+    for flip in (True, False):
+        found = views_of(5, shift, flip)(images, np.arange(6) * 7, 3)
+        assert found.dtype == kind
+        assert np.array_equal(found, as_before(images, np.arange(6) * 7, 3, 5, shift, flip))
 
 
 def test_a_view_depends_on_key_step_index_and_number_only():
@@ -48,6 +95,9 @@ def test_the_contents_of_an_image_do_not_choose_its_view():
 
 def test_no_views_means_the_image_itself():
     assert np.array_equal(views_of(0)(IMAGES, INDICES, 3), IMAGES[:, None])
+    assert np.array_equal(
+        ITSELF(jax.numpy.asarray(IMAGES[0]), ITSELF.draws(INDICES, 3)), IMAGES[:1]
+    )
     assert np.array_equal(views_of(1, shift=0, flip=False)(IMAGES, INDICES, 3), IMAGES[:, None])
 
 

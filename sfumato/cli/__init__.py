@@ -67,8 +67,10 @@ def one_line(
 
 def _allow_typed(arguments: list[str]) -> None:
     """Code from outside may be imported where its name was typed, as `--noise NAME` or
-    `--noise=NAME`: not where it stands in a file, that of --config included."""
-    plugins.allow(*arguments, *(word.partition("=")[2] for word in arguments))
+    `--noise=NAME`, also with others as in `--augment shift+NAME`: not where it stands in a file,
+    that of --config included."""
+    typed = (*arguments, *(word.partition("=")[2] for word in arguments))
+    plugins.allow(*typed, *(part for word in typed for part in word.split("+")))
 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

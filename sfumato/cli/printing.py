@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 
+from sfumato import augment
 from sfumato.core import typed_json
 from sfumato.data.listing import left_out_words
 from sfumato.noise.banded import worth
@@ -88,6 +89,7 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
             ("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}")
             for each in plan.releases
         ),
+        *views_line(plan),
         (
             "settings",
             ", ".join(
@@ -152,3 +154,11 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
     )
     print(f"report    {directory.file('report.html')}")
     print(f"model     {directory.file('model.safetensors')}")
+
+
+def views_line(plan: Plan) -> list[tuple[str, str]]:
+    """What an augmented view is, where there are some."""
+    settings = plan.settings
+    if not isinstance(settings, SGDSettings) or plan.features is not None or not settings.views:
+        return []
+    return [("views", f"{settings.views} of an image: {augment.words(settings.augment)}")]

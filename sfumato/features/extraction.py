@@ -6,15 +6,18 @@ its norm is at most 1. An image with a pixel that is not finite becomes a row of
 """
 
 from collections.abc import Callable
+from contextlib import closing
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float, Float32, Num
 
+from sfumato.data.ahead import ahead, stored
 from sfumato.data.source import Source
 from sfumato.features.feature_map import FeatureMap
+from sfumato.networks.input import pixels
 
 SLACK = 1e-5
 """Norms are summed in float32; a row that is scaled down is scaled this much further, so that none
@@ -41,15 +44,15 @@ def bounded(row: Float[Array, " d"]) -> Float[Array, " d"]:
 
 def rows_of(
     feature_map: FeatureMap,
-) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:
-    """The map for a batch of images, compiled, its rows bounded. Its arrays are arguments of the
+) -> Callable[[Num[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:
+    """The map for a batch of images (uint8, or pixels in [0, 1]), compiled, its rows bounded. Its arrays are arguments of the
     program: a large network's would be too much as constants in it.
     """
     group = GROUP if jax.default_backend() == "cpu" else CHUNK
 
     @eqx.filter_jit
-    def compiled(own: FeatureMap, images: Float32[Array, "b h w c"]) -> Float32[Array, "b d"]:
-        return jax.lax.map(lambda image: bounded(own(image)), images, batch_size=group)
+    def compiled(own: FeatureMap, images: Num[Array, "b h w c"]) -> Float32[Array, "b d"]:
+        return jax.lax.map(lambda image: bounded(own(pixels(image))), images, batch_size=group)
 
     return lambda images: compiled(feature_map, jnp.asarray(images))
 
@@ -67,19 +70,20 @@ def extract(
     progress(images done) is called after every chunk; all rows but the last CHUNK of these are in
     place by then.
     """
-    compiled = rows_of(feature_map)
+    compiled, last = rows_of(feature_map), len(source) - 1
     rows = np.empty((len(source), feature_map.size), np.float32) if into is None else into
     pending: tuple[int, int, Array] | None = None
-    for start in range(first, len(source), CHUNK):
-        stop = min(start + CHUNK, len(source))
-        padded = np.minimum(
-            np.arange(start, start + CHUNK), len(source) - 1
-        )  # one shape, compiled once
-        result = compiled(source.images(padded))
-        if pending is not None:  # store the last chunk while this one is computed
-            rows[pending[0] : pending[1]] = np.asarray(pending[2])[: pending[1] - pending[0]]
-        pending = (start, stop, result)
-        progress(stop)
+    starts = range(first, len(source), CHUNK)
+    # One shape, compiled once: the last chunk repeats the last image.
+    images = (stored(source, np.minimum(np.arange(k, k + CHUNK), last)) for k in starts)
+    with closing(ahead(images)) as read:  # type: ignore[type-var]
+        for start, part in zip(starts, read, strict=True):
+            stop = min(start + CHUNK, len(source))
+            result = compiled(part)
+            if pending is not None:  # store the last chunk while this one is computed
+                rows[pending[0] : pending[1]] = np.asarray(pending[2])[: pending[1] - pending[0]]
+            pending = (start, stop, result)
+            progress(stop)
     if pending is not None:
         rows[pending[0] : pending[1]] = np.asarray(pending[2])[: pending[1] - pending[0]]
     return rows

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from sfumato.core.errors import ArgumentError
 
@@ -17,7 +17,8 @@ from sfumato.core.errors import ArgumentError
 class Input:
     """size: side of the square image the network sees, None for the image's own size. mean, std:
     subtracted and divided by, per channel or one for all, for pixels in [0, 1]; public constants,
-    since a data set's own are private facts.
+    since a data set's own are private facts. crop: the share of each side that is seen, in the
+    center, as papers crop images at evaluation; None for all of it.
     """
 
     size: int | None = None
@@ -25,6 +26,17 @@ class Input:
     std: tuple[float, ...] = (0.25,)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     colors: int | None = None
+    crop: float | None = None
+
+    def window(self, sides: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of what is seen of an image, before it is resized: as the network wants
+        them where that is a matter of rounding."""
+        if self.crop is None:
+            return sides
+        wanted = [side * self.crop for side in sides]
+        if self.size is not None and all(abs(each - self.size) < 1 for each in wanted):
+            return self.size, self.size
+        return max(1, round(wanted[0])), max(1, round(wanted[1]))
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The shape of what the network sees of an image of this shape. Raises ArgumentError for a
@@ -40,24 +52,43 @@ class Input:
                 "image", f"{channels} channels", f"this network takes {self.colors}; {way_out}"
             )
         colors = channels if self.colors is None else self.colors
-        return (height, width, colors) if self.size is None else (self.size, self.size, colors)
+        seen = self.window((height, width)) if self.size is None else (self.size, self.size)
+        return (*seen, colors)
 
-    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, "a b d"]:
-        """The image, pixels in [0, 1] -> cut to its center square if it is not square, resized,
-        normalized. Other pixels are brought into the range first (`public_pixels`).
+    def __call__(self, image: Num[Array, "h w c"]) -> Float[Array, "a b d"]:
+        """The image, uint8 or pixels in [0, 1] -> cut to its center (`crop`, and a square if it is not
+        square), resized, normalized. Other pixels are brought into the range first (`public_pixels`).
         """
         height, width, channels = image.shape
-        shape, image = self.shape((height, width, channels)), public_pixels(image)
+        shape, image = self.shape((height, width, channels)), public_pixels(pixels(image))
+        if self.crop is not None:
+            height, width = self.window((height, width))
+            image = _center(image, (height, width))
         if (height, width) != shape[:2]:
             side = min(height, width)
-            top, left = (height - side) // 2, (width - side) // 2
-            image = image[top : top + side, left : left + side]
+            image = _center(image, (side, side))
             method = "cubic" if self.interpolation == "bicubic" else "linear"
             image = jax.image.resize(image, (*shape[:2], channels), method).clip(
                 0, 1
             )  # bicubic overshoots
         image = jnp.broadcast_to(image, (*image.shape[:2], shape[2]))
         return (image - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+
+
+_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
+"""A table, as XLA divides by a constant with other last bits: it multiplies by the inverse."""
+
+
+def _center(image: Float[Array, "h w c"], size: tuple[int, int]) -> Float[Array, "a b c"]:
+    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
+    return image[top : top + size[0], left : left + size[1]]
+
+
+def pixels(image: Num[Array, "*n h w c"]) -> Float[Array, "*n h w c"]:
+    """uint8 -> [0, 1], to the bit as `data.Source.images` has it; floats pass."""
+    if image.dtype != jnp.uint8:
+        return image
+    return jnp.asarray(_LEVELS).at[image.astype(jnp.int32)].get(mode="promise_in_bounds")
 
 
 def public_pixels(image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
@@ -76,10 +107,10 @@ class Prepared(eqx.Module):
     network: Any
     input: Input = eqx.field(static=True)
 
-    def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+    def features(self, image: Num[Array, "h w c"]) -> Float[Array, " d"]:
         features: Float[Array, " d"] = self.network.features(self.input(image))
         return features
 
-    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " classes"]:
+    def __call__(self, image: Num[Array, "h w c"]) -> Float[Array, " classes"]:
         scores: Float[Array, " classes"] = self.network(self.input(image))
         return scores

@@ -29,6 +29,8 @@ def resolve(
     needs = METHODS[method].needs
     if model == "auto":
         model = METHODS[method].model
+    if by_name.is_features(model):
+        _refuse_views(config, "give a network, such as --model cnn", ("augment",))
     if needs == "rows" and not by_name.is_features(model):
         raise ArgumentError(
             "model",
@@ -50,18 +52,21 @@ def _resolve_weights(config: MethodConfig, weights: PublicWeights) -> tuple[str,
             "method", method, "is for features in groups; with public weights take fc"
         )
     if kind == "head":
-        if config.views is not None:
-            raise ArgumentError(
-                "views",
-                config.views,
-                "features are computed once per image; leave it out, or train last:1",
-            )
+        _refuse_views(config, "train last:1", ("views", "augment"))
         return method, weights.model, None
     if method != "auto" and METHODS[method].needs != "network":
         raise ArgumentError(
             "method", method, f"trains a head on fixed features; with --train {mode} take dp-sgd"
         )
     return "dp-sgd", weights.model, mode
+
+
+def _refuse_views(config: MethodConfig, way_out: str, flags: tuple[str, ...]) -> None:
+    for name in flags:
+        if (value := getattr(config, name)) is not None:
+            raise ArgumentError(
+                name, value, f"features are computed once per image; leave it out, or {way_out}"
+            )
 
 
 def public_rows(config: MethodConfig, features: int | None, n: int, mu: float) -> PublicRows | None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sfumato.augment import AUGMENTATIONS, parse
 from sfumato.core import generators, typed_json
 from sfumato.core.checks import MAX_PIXELS, choice, fraction, positive, probability, whole
 from sfumato.core.errors import ArgumentError, RunError
@@ -260,6 +261,12 @@ class SettingsConfig(RowMapConfig):
     """Largest L2 norm of one example's gradient."""
     views: int | None = None
     """Augmented views of an example per step (0: the image as it is)."""
+    augment: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help=f"What a view is, several with + between: {AUGMENTATIONS.help} | none [shift]."
+        ),
+    ] = None
     ema: float | None = None
     """Decay of the averaged parameters, which become the model (0: none)."""
     physical_batch_size: int | None = None
@@ -286,6 +293,8 @@ class SettingsConfig(RowMapConfig):
                 fraction(name, value)
         if self.views is not None:
             whole("views", self.views, at_least=0)
+        if self.augment is not None:
+            parse(self.augment)
 
 
 @dataclass(frozen=True)

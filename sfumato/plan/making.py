@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
+from sfumato import augment
 from sfumato.core.checks import privacy_target
 from sfumato.core.errors import DataError
 from sfumato.data.source import DataInfo
@@ -44,8 +45,9 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         )
     relation = config.privacy.relation
     mu = calibration.gaussian_mu_for(epsilon, delta, relation)
-    given = public_weights.input_of(model, config.method.size, weights)
     fixed = trains is None and (by_name.is_features(model) or weights is not None)
+    crop = None if fixed else augment.kept(config.method.augment or augment.DEFAULT)
+    given = public_weights.input_of(model, config.method.size, weights, crop)
     features = public_weights.feature_count(model, shape, weights) if fixed else None
     if method != "auto":
         refuse_foreign(config.method, method)

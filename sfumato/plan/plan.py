@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from sfumato import sampling
+from sfumato import augment, sampling
 from sfumato.core import generators, typed_json
 from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError
@@ -132,7 +132,12 @@ class Plan(Stated):
         """How the network wants its image, None as its architecture says."""
         from sfumato.plan import public_weights
 
-        return public_weights.input_of(self.model, self.size, self.weights)
+        names = (
+            getattr(self.settings, "augment", augment.NONE)
+            if self.features is None
+            else augment.NONE
+        )
+        return public_weights.input_of(self.model, self.size, self.weights, augment.kept(names))
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -16,9 +16,14 @@ from sfumato.plan.config import MethodConfig
 from sfumato.plan.public_facts import PublicWeights
 
 
-def input_of(model: str, size: int | None, weights: PublicWeights | None) -> Input | None:
-    """How the network wants its image; None as its architecture says, or if it is none. Raises
-    ArgumentError."""
+def input_of(
+    model: str, size: int | None, weights: PublicWeights | None, crop: float | None = None
+) -> Input | None:
+    """How the network wants its image; None as its architecture says, or if it is none. crop: what it
+    sees of an image, where it is trained on crops. Raises ArgumentError."""
+    if crop is not None:
+        own = input_of(model, size, weights) or catalog.find(model).input
+        return replace(own, crop=crop)
     if weights is not None or size is None:
         return None if weights is None else weights.input
     if by_name.is_features(model):

@@ -63,7 +63,7 @@ FIELDS = (
             "public",
             True,
             "method model weights train batch steps sampler truncate cycle learning_rate optimizer momentum "
-            "clip_norm noise_bands views ema size physical_batch_size public rooted per_class",
+            "clip_norm noise_bands views augment ema size physical_batch_size public rooted per_class",
             "the method that was asked for",
         ),
         (
@@ -137,7 +137,12 @@ FIELDS = (
     ),
     *_rows(
         "metrics.jsonl",
-        ("public", True, "step epsilon", "progress, and its price"),
+        (
+            "public",
+            True,
+            "step epsilon images",
+            "progress, and its price; of how many held-out images",
+        ),
         (
             "unpaid",
             True,

@@ -75,12 +75,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Metric:
-    """One line of metrics.jsonl."""
+    """One line of metrics.jsonl. images: that `accuracy` is of, None for all held-out ones."""
 
     step: int
     epsilon: float
     accuracy: float | None = None
     measured: dict[str, float] = field(default_factory=dict)
+    images: int | None = None
 
     @property
     def score(self) -> float | None:

@@ -179,7 +179,9 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
     caption = "ε spent so far, an upper bound; it comes from the ledger’s events and tells nothing of the data."
     if scored:
         alt += f" Accuracy goes from {100 * scored[0][1]:.1f} % to {100 * scored[-1][1]:.1f} %."
-        caption = f"Above: accuracy on the {what} as training went on. Below: {caption}"
+        some = metrics[-1].images
+        which = f"{some:,} of the {what}, the same at every point," if some else f"the {what}"
+        caption = f"Above: accuracy on {which} as training went on. Below: {caption}"
     return Plot(_draw("curve", 3.5 if scored else 1.9, paint), alt, caption)
 
 

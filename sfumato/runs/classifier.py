@@ -27,7 +27,7 @@ from sfumato.data.source import scaled, warn_if_not_finite
 from sfumato.data.split import ReadOptions
 from sfumato.features import by_name
 from sfumato.features.by_name import GIVEN
-from sfumato.networks.input import Input
+from sfumato.networks.input import Input, pixels
 from sfumato.privacy import fields
 
 _FORMAT = 1
@@ -64,7 +64,7 @@ class Classifier:
         self.spec = spec
         self.model = model
         self._probabilities = eqx.filter_jit(
-            lambda model, images: jax.nn.softmax(jax.vmap(model)(images))
+            lambda model, images: jax.nn.softmax(jax.vmap(lambda one: model(pixels(one)))(images))
         )
 
     @property
@@ -83,16 +83,17 @@ class Classifier:
         return self.probabilities(self._checked(images))
 
     def probabilities(
-        self, images: Float[np.ndarray, "b h w c"]
+        self, images: Shaped[np.ndarray, "b h w c"]
     ) -> Float32[np.ndarray, "b classes"]:
-        """As `predict_proba`, of images that come from a `Source`: pixels in [0, 1], but for a few
-        wild ones. At most one compilation for each of `_BLOCKS`, whatever b is: few images do not
+        """As `predict_proba`, of images that come from a `Source`: uint8, or pixels in [0, 1], but for a
+        few wild ones. At most one compilation for each of `_BLOCKS`, whatever b is: few images do not
         pay for many.
         """
         size = next((block for block in _BLOCKS if len(images) <= 4 * block), _BLOCKS[-1])
         parts = []
         for start in range(0, len(images), size):
-            part = np.asarray(images[start : start + size], np.float32)
+            part = images[start : start + size]
+            part = part if part.dtype == np.uint8 else np.asarray(part, np.float32)
             padding = [(0, size - len(part))] + [(0, 0)] * 3
             parts.append(
                 np.asarray(self._probabilities(self.model, np.pad(part, padding)))[: len(part)]

@@ -14,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from sfumato.augment.views import ITSELF
 from sfumato.clip.handling import handle
 from sfumato.clip.microbatch import free_memory, program_memory
 from sfumato.clip.trace import trace_loss
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.data.ahead import BYTES
 from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.features.extraction import CHUNK
@@ -32,8 +34,9 @@ from sfumato.runs.recorder import CURVE_POINTS
 from sfumato.sampling import FullBatch, Sampler
 from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.solve.statistics import CHUNK as ROWS
+from sfumato.train.evaluation import CURVE_IMAGES
 from sfumato.train.feed import physical_batches
-from sfumato.train.loop import State
+from sfumato.train.loop import ReadingAhead, State
 from sfumato.train.sgd_settings import SGDSettings
 
 _BASE_MEMORY = 0.6e9
@@ -148,7 +151,11 @@ def _network(plan: Plan) -> Estimate:
         + _epsilons(plan)
     )
     memory = _BASE_MEMORY + 4.0 * plan.parameters * 8 + needed
-    images = float(np.prod(plan.shape)) * (plan.n * most + 4 * max(1, settings.views) * len(source))
+    if isinstance(job.procedure, ReadingAhead):
+        job.procedure.stop()
+    image = float(np.prod(plan.shape))
+    read_ahead = min(BYTES, 2 * image * most * plan.sampler.expected_batch_size)
+    images = image * (plan.n * most + len(source)) + read_ahead
     return Estimate(seconds, memory + images)
 
 
@@ -170,8 +177,9 @@ def _evaluations(plan: Plan, job: Job, state: State) -> float:
     assert job.confusion is not None
     confusion = job.confusion
     compiling, each = _timed(lambda: confusion(state))
-    times = min(CURVE_POINTS, plan.sampler.steps) + 1
-    return compiling + each * times * (plan.n_validation or plan.n_test) / SHOWN
+    images = plan.n_validation or plan.n_test
+    looked_at = min(CURVE_POINTS, plan.sampler.steps) * min(images, CURVE_IMAGES) + images
+    return compiling + each * looked_at / SHOWN
 
 
 def _epsilons(plan: Plan) -> float:
@@ -264,11 +272,13 @@ def _of_network(plan: Plan) -> Cost:
     own = plan.input or catalog.find(plan.model).input
     trained, frozen, static = _pieces(plan)
     views = max(1, settings.views)
-    one = (jax.ShapeDtypeStruct((1, *plan.shape), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32))
+    view = jax.ShapeDtypeStruct((*own.window(plan.shape[:2]), plan.shape[2]), jnp.float32)
+    one = ((view, ()), jax.ShapeDtypeStruct((), jnp.int32))
+    own = replace(own, crop=None)
 
     def loss(params: PyTree, example: tuple[PyTree, Any]) -> Any:
         rest, images = example
-        return loss_of(eqx.combine(rest, static), own)(params, images)
+        return loss_of(eqx.combine(rest, static), own, ITSELF)(params, images)
 
     step = multiply_adds(jax.grad(loss), trained, (frozen, one))
     clipping = handle(trace_loss(loss, trained, (frozen, one)))

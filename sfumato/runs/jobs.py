@@ -11,10 +11,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int64, PyTree
 
+from sfumato.augment.views import Views, views_of
 from sfumato.clip import clipped_grad
 from sfumato.core.keys import SecretKey, public_stream
+from sfumato.data.ahead import stored
 from sfumato.data.source import Source
-from sfumato.data.views import Views
 from sfumato.features import by_name
 from sfumato.features.extraction import extract
 from sfumato.features.feature_map import Given
@@ -36,7 +37,7 @@ from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import LinearSettings
 from sfumato.solve.statistics import softmax_gradient
 from sfumato.train.dpsgd import DPSGD
-from sfumato.train.evaluation import confusion, count
+from sfumato.train.evaluation import accuracy, confusion, count, for_curve
 from sfumato.train.loop import Procedure, State
 from sfumato.train.sgd_settings import SGDSettings
 from sfumato.train.unit_loss import unit_loss
@@ -47,14 +48,23 @@ Confusion = Int64[np.ndarray, "c c"]
 @dataclass
 class Job:
     """procedure: what `train.loop.run` runs. classifier: a state -> the image classifier it stands
-    for. confusion: a state -> counts on the evaluation images, None if there are none. learns_from:
-    the first step that changes them.
+    for. confusion: a state -> counts on the evaluation images, None if there are none. curve: the same
+    on a part of them, where a learning curve looks at no more. learns_from: the first step that
+    changes them.
     """
 
     procedure: Procedure
     classifier: Callable[[State], Classifier]
     confusion: Callable[[State], Confusion] | None
     learns_from: int = 0
+    curve: Callable[[State], Confusion] | None = None
+
+    def point(self, state: State) -> dict[str, float]:
+        """What a learning curve shows of a state; of how many images, if not of all."""
+        if self.curve is not None:
+            counts = self.curve(state)
+            return {"accuracy": accuracy(counts), "images": int(counts.sum())}
+        return {} if self.confusion is None else {"accuracy": accuracy(self.confusion(state))}
 
 
 def build(
@@ -209,18 +219,19 @@ def _on_images(
     # would give every later image other views once one image is removed, and neighboring sums would
     # differ in more than one term. Secret and independent, their law for the other images is the
     # same with and without the removed one, and one term is all that differs.
-    views = Views(
-        lambda step, indices, count: secret.words(("views", step), indices, count),
+    views, of_view = views_of(
+        settings.augment,
         settings.views,
-        shift=max(1, min(plan.shape[:2]) // 8),
-        flip=plan.shape[2] == 3,
+        plan.shape,
+        own,
+        lambda name, step, indices, count: secret.words(("views", step, *name), indices, count),
     )
 
-    def loss(params: PyTree, example: tuple[Array, Array], frozen: PyTree) -> Float[Array, ""]:
-        return loss_of(eqx.combine(frozen, static), own)(params, example)
+    def loss(params: PyTree, example: PyTree, frozen: PyTree) -> Float[Array, ""]:
+        return loss_of(eqx.combine(frozen, static), of_view, views)(params, example)
 
-    def fetch(indices: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-        return (views(train.images(indices), indices, step), train.labels[indices])
+    def fetch(indices: np.ndarray, step: int) -> PyTree:
+        return (stored(train, indices), views.draws(indices, step)), train.labels[indices]
 
     most = plan.images_per_unit
     procedure = DPSGD(
@@ -237,22 +248,24 @@ def _on_images(
     def classifier(state: State) -> Classifier:
         return Classifier(spec, Prepared(finished(eqx.combine(state["ema"], frozen, static)), own))
 
-    def counts(state: State) -> Confusion:
-        assert held_out is not None
-        return confusion(classifier(state).probabilities, held_out)
+    def on(source: Source) -> Callable[[State], Confusion]:
+        return lambda state: confusion(classifier(state).probabilities, source)
 
-    return Job(procedure, classifier, None if held_out is None else counts)
+    if held_out is None:
+        return Job(procedure, classifier, None)
+    few = for_curve(held_out)
+    return Job(procedure, classifier, on(held_out), curve=None if few is held_out else on(few))
 
 
-def loss_of(rest: PyTree, own: Input) -> Callable[[PyTree, tuple[Array, Array]], Float[Array, ""]]:
-    """(trained part, (views, label)) -> mean cross entropy over the views of one example
+def loss_of(rest: PyTree, own: Input, views: Views) -> Callable[[PyTree, PyTree], Float[Array, ""]]:
+    """(trained part, ((image, draws), label)) -> mean cross entropy over the views of one example
     (augmentation multiplicity: average, then clip). rest: what the trained part lacks to be the
-    network. own: what the network does to an image first.
+    network. own: what the network does to a view first.
     """
 
-    def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
-        images, label = example
-        scores = jax.vmap(Prepared(eqx.combine(params, rest), own))(images)
+    def loss(params: PyTree, example: PyTree) -> Float[Array, ""]:
+        (image, draws), label = example
+        scores = jax.vmap(Prepared(eqx.combine(params, rest), own))(views(image, draws))
         return optax.softmax_cross_entropy_with_integer_labels(
             scores, jnp.broadcast_to(label, scores.shape[:1])
         ).mean()
@@ -268,7 +281,7 @@ def _network(plan: Plan, seed: int) -> tuple[PyTree, Input, PyTree]:
     else:
         start = prepared(plan.weights, len(plan.classes))
     network, mask = select(start.network, plan.trains or "all", key)
-    return network, start.input, mask
+    return network, plan.input or start.input, mask
 
 
 def spec_of(plan: Plan, head: str | None) -> Spec:

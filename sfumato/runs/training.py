@@ -195,12 +195,8 @@ def _fit(
     say_skipped(splits, progress)
     job = build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
-    measured = job.confusion
     recording = Recording(
-        lambda state: {} if measured is None else {"accuracy": accuracy(measured(state))},
-        job.learns_from,
-        plan.sampler.expected_batch_size,
-        config.run.checkpoint_seconds,
+        job.point, job.learns_from, plan.sampler.expected_batch_size, config.run.checkpoint_seconds
     )
     noise = NOISES[config.privacy.noise].keeping
     state = carry_out(directory, job.procedure, ledger, key, recording, progress, noise)

@@ -33,7 +33,7 @@ from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
 from sfumato.sampling import Sampler
 from sfumato.train import described
-from sfumato.train.feed import Fetch, Indexed, physical_batches
+from sfumato.train.feed import Feed, Fetch, Indexed
 from sfumato.train.loop import release_name
 
 Loss = Callable[..., Float[Array, ""]]
@@ -109,6 +109,7 @@ class DPSGD:
 
         self._add = jax.jit(add, donate_argnums=0)
         self._update = jax.jit(self._absorb)
+        self._feed = Feed(self.fetch, self.sampler, self.physical_batch_size)
         self._sensitivity: Sensitivity | None = None
 
     @property
@@ -158,8 +159,16 @@ class DPSGD:
     @property
     def example(self) -> PyTree:
         """Shapes and types of ONE example."""
-        one, _ = next(physical_batches(self.fetch, np.zeros(1, np.int64), 0, 1))
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), one)
+        return self._feed.example()
+
+    @property
+    def _physical(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        """Shapes and types of a physical batch and its mask."""
+        size = self.physical_batch_size
+        examples = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), self.example
+        )
+        return examples, jax.ShapeDtypeStruct((size,), bool)
 
     def describe(self) -> dict[str, Any]:
         """Public facts that must be the same when a run goes on. It cannot see numbers in arrays
@@ -222,11 +231,8 @@ class DPSGD:
                 type(self.optimizer).__name__,
                 "changes the shapes of parameters; take another",
             )
-        examples, mask = next(
-            physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical_batch_size)
-        )
         found: Any = (
-            self._add.lower(params, params, examples, mask, *self.constants)
+            self._add.lower(params, params, *self._physical, *self.constants)
             .compile()
             .memory_analysis()
         )
@@ -261,15 +267,18 @@ class DPSGD:
         return self.noise
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
-        indices = self.sampler.indices(key, step)
         value = jax.tree.map(jnp.zeros_like, state["params"])
         sensitivity = None
         seed = key.stream("augment", step).integers(2**32, size=2, dtype=np.uint32)
         constants = self._constants(seed)
-        for examples, mask in physical_batches(self.fetch, indices, step, self.physical_batch_size):
+        for examples, mask in self._feed.step(key, step):
             part = self._add(value, state["params"], examples, mask, *constants)
             value, sensitivity = part.value, part.sensitivity
         return self.summed(state, value, sensitivity or self._claimed(state["params"]))
+
+    def stop(self) -> None:
+        """Read nothing more ahead of the steps."""
+        self._feed.stop()
 
     def summed(self, state: dict[str, Any], value: PyTree, sensitivity: Sensitivity) -> BoundedSum:
         """A step's sum as its noise wants it."""
@@ -297,11 +306,8 @@ class DPSGD:
         """The sensitivity of a sum over nobody: found from the shapes of one example, without
         computing anything."""
         if self._sensitivity is None:
-            examples, mask = next(
-                physical_batches(self.fetch, np.zeros(1, np.int64), 0, self.physical_batch_size)
-            )
             self._sensitivity = jax.eval_shape(
-                self._add, params, params, examples, mask, *self.constants
+                self._add, params, params, *self._physical, *self.constants
             ).sensitivity
         return self._sensitivity
 

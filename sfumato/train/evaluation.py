@@ -3,21 +3,39 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int64
+from jaxtyping import Float, Float32, Int, Int64, Shaped
 
+from sfumato.core.keys import public_stream
+from sfumato.data.ahead import chunks
 from sfumato.data.source import Source
 
-Predict = Callable[[Float32[np.ndarray, "b h w c"]], Float32[np.ndarray, "b c"]]
-"""Images with pixels in [0, 1] -> class probabilities."""
+Predict = Callable[[Shaped[np.ndarray, "b h w c"]], Float32[np.ndarray, "b c"]]
+"""Images, uint8 or floats with pixels in [0, 1] -> class probabilities."""
+
+CURVE_IMAGES = 2048
+"""Of the held-out images, those that a learning curve looks at, at most."""
+_CHUNK, _BYTES = 512, 64 * 2**20
+"""Images at once, and bytes of them as they are stored; never fewer than 128."""
 
 
-def confusion(predict: Predict, source: Source, chunk: int = 512) -> Int64[np.ndarray, "c c"]:
-    """Counts of (true class, predicted class) over the whole source."""
+def confusion(predict: Predict, source: Source) -> Int64[np.ndarray, "c c"]:
+    """Counts of (true class, predicted class) over the whole source. The next images are read while
+    these are looked at."""
     counts = np.zeros((len(source.class_names),) * 2, np.int64)
-    for start in range(0, len(source), chunk):
-        indices = np.arange(start, min(start + chunk, len(source)))
-        counts += count(source.labels[indices], predict(source.images(indices)))
+    size = int(np.clip(_BYTES // max(1, int(np.prod(source.shape))) // 128 * 128, 128, _CHUNK))
+    for indices, images in chunks(source, size):
+        counts += count(source.labels[indices], predict(images))
     return counts
+
+
+def for_curve(source: Source) -> Source:
+    """The same held-out images in every run and at every point of a curve: all, or `CURVE_IMAGES` of
+    them, chosen by a public stream."""
+    if len(source) <= CURVE_IMAGES:
+        return source
+    stream = public_stream(0, "images of a learning curve")
+    chosen = stream.choice(len(source), CURVE_IMAGES, replace=False)
+    return source.subset(np.sort(chosen), source.split)
 
 
 def count(

@@ -1,22 +1,32 @@
-"""Sampled indices -> physical batches of one fixed shape: padded, masked, read ahead in a second
-thread."""
+"""Sampled indices -> physical batches of one fixed shape: padded, masked, read ahead.
+
+Who takes part in a step is a function of the key and the step, so the next steps are read while this
+one is computed, its noise is drawn, and a checkpoint is written.
+"""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int64, PyTree
 
+from sfumato.core.keys import SecretKey
 from sfumato.core.trees import leaf_names
 from sfumato.data import Data
+from sfumato.data.ahead import ahead, reader
+from sfumato.sampling import Sampler
 
 Fetch = Callable[[Int64[np.ndarray, " b"], int], PyTree]
 """(indices, step) -> the examples at these indices as they look in this step, a tree of arrays with
 leading axis b."""
+Part = tuple[PyTree, Bool[np.ndarray, " b"]]
+"""Examples, and which of them are there."""
 
 
 _CHUNK = 1024
@@ -52,27 +62,98 @@ class Indexed:
 
 def physical_batches(
     fetch: Fetch, indices: Int64[np.ndarray, " n"], step: int, size: int
-) -> Iterator[tuple[PyTree, Bool[np.ndarray, " b"]]]:
+) -> Iterator[Part]:
     """Yield (examples, mask) of exactly `size` examples; padding repeats the part's first example
     under a False mask.
 
-    Nothing is yielded for an empty batch. The next part is fetched while the device works on this
+    Nothing is yielded for an empty batch. The next parts are fetched while the device works on this
     one.
     """
-    parts = [indices[start : start + size] for start in range(0, len(indices), size)]
+    parts = _parts(fetch, indices, step, size)
+    return ahead(parts) if len(indices) > size else parts
 
-    def load(part: np.ndarray) -> tuple[PyTree, np.ndarray]:
+
+def _parts(fetch: Fetch, indices: Int64[np.ndarray, " n"], step: int, size: int) -> Iterator[Part]:
+    for start in range(0, len(indices), size):
+        part = indices[start : start + size]
         mask = np.arange(size) < len(part)
         padded = np.concatenate([part, np.full(size - len(part), part[0])])
-        return jax.tree.map(np.asarray, fetch(padded, step)), mask
+        yield jax.tree.map(np.asarray, fetch(padded, step)), mask
 
-    if len(parts) == 1:
-        yield load(parts[0])
-        return
-    with ThreadPoolExecutor(1) as reader:
-        ahead = [reader.submit(load, part) for part in parts[:1]]
-        for part in parts[1:]:
-            ahead.append(reader.submit(load, part))
-            yield ahead.pop(0).result()
-        if ahead:
-            yield ahead.pop(0).result()
+
+class Feed:
+    """The physical batches of the steps that a sampler draws, each step's in turn.
+
+    Asked for the step after the last one with the same key, it goes on with what it has read ahead
+    and put on the device; asked for another one, it begins there anew. `fetch` is called by one
+    thread alone, in the order of the steps.
+    """
+
+    def __init__(self, fetch: Fetch, sampler: Sampler, size: int):
+        self._fetch, self._sampler, self._size = fetch, sampler, size
+        self._pool: ThreadPoolExecutor | None = None
+        self._read: Iterator[Part | None] | None = None
+        self._next: tuple[Any, int] | None = None
+        self._example: PyTree = None
+
+    def step(self, key: SecretKey, step: int) -> Iterator[Part]:
+        """Raises whatever sampling or reading this step raised, in its place: not what one of the
+        next steps did, which were read by then."""
+        asked = (key.fingerprint, key.name, key.rng), step
+        if self._next != asked or self._read is None:
+            self._end_reading()
+            self._read = ahead(self._steps(key, step), self._reader(), most=self._parts_ahead())
+        self._next = None
+        try:
+            for part in self._read:
+                if part is None:
+                    break
+                yield part
+        except BaseException:  # also of whoever takes the parts: what was read ahead is not wanted
+            self.stop()
+            raise
+        self._next = asked[0], step + 1
+        if step + 1 >= self._sampler.steps:
+            self.stop()
+
+    def example(self) -> PyTree:
+        """Shapes and types of ONE example; the first of all is read for that, once."""
+        if self._example is None:
+            one, _ = (
+                self._reader()
+                .submit(lambda: next(_parts(self._fetch, np.zeros(1, np.int64), 0, 1)))
+                .result()
+            )
+            self._example = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], jnp.result_type(leaf)), one
+            )
+            if self._read is None:
+                self.stop()
+        return self._example
+
+    def stop(self) -> None:
+        """Read nothing more; the thread has ended when this returns."""
+        self._end_reading()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = None
+
+    def _end_reading(self) -> None:
+        if self._read is not None:
+            self._read.close()  # type: ignore[attr-defined]
+        self._read = self._next = None
+
+    def _reader(self) -> ThreadPoolExecutor:
+        self._pool = self._pool or reader()
+        return self._pool
+
+    def _parts_ahead(self) -> int:
+        """Those of two steps, and what stands between them."""
+        return 2 * (math.ceil(self._sampler.expected_batch_size / self._size) + 1)
+
+    def _steps(self, key: SecretKey, first: int) -> Iterator[Part | None]:
+        """What each step has, then None."""
+        for step in range(first, max(self._sampler.steps, first + 1)):
+            for part in _parts(self._fetch, self._sampler.indices(key, step), step, self._size):
+                yield jax.device_put(part)
+            yield None

@@ -4,7 +4,7 @@ absorb.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import PyTree
@@ -55,6 +55,14 @@ class Rehearsed(Protocol):
         at."""
 
 
+@runtime_checkable
+class ReadingAhead(Protocol):
+    """A procedure that reads the examples of later steps meanwhile."""
+
+    def stop(self) -> None:
+        """Read nothing more."""
+
+
 def run(
     procedure: Procedure,
     ledger: Ledger,
@@ -94,7 +102,7 @@ def run(
     state = procedure.start() if state is None else state
     if isinstance(procedure, Rehearsed) and first < procedure.steps:
         procedure.rehearse(state)
-    for step in range(first, procedure.steps):
+    for step in _steps(procedure, first):
         name = release_name(procedure, step)
         mechanism = noise(procedure.mechanism(step))
         ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)
@@ -106,6 +114,15 @@ def run(
         state = procedure.absorb(state, step, released)
         after_step(step + 1, state)
     return state
+
+
+def _steps(procedure: Procedure, first: int) -> Iterator[int]:
+    """The steps from `first` on. Whatever ends the loop ends this, and with it what reads ahead."""
+    try:
+        yield from range(first, procedure.steps)
+    finally:
+        if isinstance(procedure, ReadingAhead):
+            procedure.stop()
 
 
 def _refuse_forgotten(

@@ -10,7 +10,8 @@ checkpoint as if it had not been stopped.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -18,13 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Float32, Int, PyTree
+from jaxtyping import Array, Float, Float32, Int, Num, PyTree, Shaped
 
+from sfumato import augment
+from sfumato.augment.views import ITSELF, Draws, views_of
 from sfumato.core.checks import fraction, positive, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import public_stream, public_words
+from sfumato.data.ahead import ahead, stored
 from sfumato.data.source import Source
-from sfumato.data.views import Views
 from sfumato.networks.input import Prepared
 
 State = dict[str, Any]
@@ -80,6 +83,7 @@ class Pretraining:
         self.steps_per_epoch = len(source) // settings.batch
         self._params, self._static = eqx.partition(network, eqx.is_inexact_array)
         self._optimizer = settings.optimizer(self.steps_per_epoch)
+        self._views, _ = views_of(augment.DEFAULT, 1, source.shape, network.input, ITSELF.words)
         self._step = jax.jit(self._learn, donate_argnums=0)
 
     def start(self) -> State:
@@ -95,27 +99,40 @@ class Pretraining:
         `state` is used up."""
         stream = public_stream(self.settings.seed, f"pretraining/{number}")
         order, batch = stream.permutation(len(self.source)), self.settings.batch
-        side, colors = min(self.source.shape[:2]), self.source.shape[2]
-        views = Views(
-            lambda step, indices, count: public_words(
-                self.settings.seed, (f"views/{number}", step), indices, count
-            ),
-            1,
-            shift=max(1, side // 8),
-            flip=colors == 3,
+        batches = (
+            (order[step * batch : (step + 1) * batch], step) for step in range(self.steps_per_epoch)
         )
-        for step in range(self.steps_per_epoch):
-            chosen = order[step * batch : (step + 1) * batch]
-            images = views(self.source.images(chosen), chosen, step)[:, 0]
-            state = self._step(state, images, self.source.labels[chosen])
-            after_step(step + 1)
+        examples = (
+            (
+                stored(self.source, chosen),
+                self._draws(number, chosen, step),
+                self.source.labels[chosen],
+            )
+            for chosen, step in batches
+        )
+        with closing(ahead(examples)) as read:  # type: ignore[type-var]
+            for step, (images, draws, labels) in enumerate(read):
+                state = self._step(state, images, draws, labels)
+                after_step(step + 1)
         return state
 
+    def _draws(self, epoch: int, chosen: np.ndarray, step: int) -> Draws:
+        def words(name: tuple[str, ...], step: int, indices: np.ndarray, count: int) -> np.ndarray:
+            return public_words(self.settings.seed, (f"views/{epoch}", step, *name), indices, count)
+
+        return replace(self._views, words=words).draws(chosen, step)
+
     def _learn(
-        self, state: State, images: Float[Array, "b h w c"], labels: Int[Array, " b"]
+        self,
+        state: State,
+        images: Num[Array, "b h w c"],
+        draws: PyTree[Int[Array, "b 1 k"]],
+        labels: Int[Array, " b"],
     ) -> State:
+        views = jax.vmap(self._views)(images, draws)[:, 0]
+
         def loss(params: PyTree) -> Float[Array, ""]:
-            scores = jax.vmap(eqx.combine(params, self._static))(images)
+            scores = jax.vmap(eqx.combine(params, self._static))(views)
             return optax.softmax_cross_entropy_with_integer_labels(scores, labels).mean()
 
         updates, optimizer = self._optimizer.update(
@@ -126,7 +143,7 @@ class Pretraining:
 
 def predictor(
     network: Prepared,
-) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[np.ndarray, "b classes"]]:
+) -> Callable[[Shaped[np.ndarray, "b h w c"]], Float32[np.ndarray, "b classes"]]:
     """Images -> class probabilities, compiled once for each size of batch."""
     compiled = eqx.filter_jit(lambda network, images: jax.nn.softmax(jax.vmap(network)(images)))
     return lambda images: np.asarray(compiled(network, jnp.asarray(images)))

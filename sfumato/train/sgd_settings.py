@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sfumato import augment
+from sfumato.core.errors import ArgumentError
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class SGDSettings:
     """batch: expected batch size B. steps: T. views: augmented views per example, 0 for the image
-    as it is. ema: largest decay of the averaged parameters, 0 for none. physical_batch_size:
+    as it is. augment: what a view is, by the names of `augment.AUGMENTATIONS`. ema: largest decay of the averaged parameters, 0 for none. physical_batch_size:
     examples on the device at once. optimizer: a name of `OPTIMIZERS`; momentum is Adam's and LAMB's
     first decay, too.
     """
@@ -41,6 +43,7 @@ class SGDSettings:
     ema: float = flag()
     physical_batch_size: int = flag()
     optimizer: str = flag(default="sgd")
+    augment: str = flag(default=augment.DEFAULT)
 
     @classmethod
     def ruled(cls, budget: Budget) -> "SGDSettings":
@@ -99,7 +102,7 @@ class SGDSettings:
             root = OPTIMIZERS[optimizer].rate is not None
             rate = own.learning_rate * (ratio**0.5 if root else ratio)
             own = replace(own, steps=max(1, round(own.steps / ratio)), learning_rate=rate)
-        return replace(own, **given)
+        return replace(own, **given | _with_views(own.views, given))
 
     def _under(self, optimizer: str) -> "SGDSettings":
         """Momentum 0.9 takes ten steps in one, so a tenth of the rate. Adam's and LAMB's steps do
@@ -112,6 +115,24 @@ class SGDSettings:
 
 
 _MOMENTUM = 0.9
+
+
+def _with_views(views: int, given: dict[str, Any]) -> dict[str, Any]:
+    """An augmentation that was asked for has a view to show it in, or as many as it takes. Raises
+    ArgumentError for another number."""
+    names = given.get("augment")
+    if names is None:
+        return {}
+    least = augment.least_views(names)
+    if least == 0:
+        views = 0
+    found = given.get("views", max(views, least))
+    if found < least or (least == 0 and found > 0):
+        asked = f"at least {least}" if least else "no"
+        raise ArgumentError(
+            "views", found, f"--augment {names} takes {asked} views; leave the number out"
+        )
+    return {"views": found}
 
 
 def default_settings(kind: str, n: int, epsilon: float, mu: float) -> SGDSettings:

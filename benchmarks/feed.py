@@ -1,0 +1,201 @@
+"""How fast images come to the device with their views: our feed beside torch's DataLoader and grain, on
+the same files, one after the other in one process's run. `make bench-feed`.
+
+A folder of JPEGs is made on the spot and deleted afterwards. Everybody decodes the same files in the
+same random order with the same number of cores, and ends with K shifted and mirrored views of each
+image, float32, on the device. Ours sends images as uint8 with the draws of their views, which are
+made in a program; the others make them on the host, as our feed did before. What is not installed is
+left out: `pip install torch grain`.
+
+`waits`: the share of time that a device which takes a fixed time for each batch is idle, twice as
+fast as the feed could be at best, and half as fast.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from record import machine, write_section
+
+from sfumato import data
+from sfumato.augment.views import views_of
+from sfumato.core.keys import SecretKey
+from sfumato.data.ahead import nbytes, stored
+from sfumato.networks.input import Input, pixels
+from sfumato.sampling import FullBatch
+from sfumato.train.feed import Feed
+
+CASES = ((32, 16, 4000, 64), (224, 4, 1200, 32))
+"""Side, views, images, images at once."""
+CORES = len(os.sched_getaffinity(0))
+KEY = SecretKey.from_insecure_seed(0)
+
+
+def folder(where: Path, side: int, count: int) -> Path:
+    """Smooth noise, which compresses about as photographs do."""
+    from PIL import Image
+
+    stream = np.random.default_rng(side)
+    for k in range(count):
+        place = where / "train" / f"class{k % 4}"
+        place.mkdir(parents=True, exist_ok=True)
+        small = stream.integers(0, 256, (max(4, side // 8),) * 2 + (3,), np.uint8)
+        image = Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC)
+        image.save(place / f"{k:06d}.jpg", quality=90)
+    shutil.copytree(where / "train" / "class0", where / "test" / "class0")
+    return where
+
+
+def on_host(image: np.ndarray, count: int, stream: np.random.Generator) -> np.ndarray:
+    """K views as float32, by the fancy indexing that NumPy has for it."""
+    side, reach = image.shape[0], image.shape[0] // 8
+    image = image.astype(np.float32) / np.float32(255)
+    views = np.empty((count, *image.shape), np.float32)
+    for view in views:
+        rows, columns = (
+            np.abs(np.arange(side) + stream.integers(-reach, reach + 1)) for _ in range(2)
+        )
+        rows, columns = (np.minimum(each, 2 * (side - 1) - each) for each in (rows, columns))
+        view[:] = image[rows[:, None], columns[:: stream.choice((1, -1))][None, :]]
+    return views
+
+
+class Files:
+    """For the others: decodes with Pillow and makes the views of image k."""
+
+    def __init__(self, paths: list[Path], views: int):
+        self.paths, self.views = paths, views
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        from PIL import Image
+
+        with Image.open(self.paths[k]) as image:
+            decoded = np.asarray(image.convert("RGB"))
+        return on_host(decoded, self.views, np.random.default_rng(int(k)))
+
+
+def ours(where: Path, views: int, batch: int) -> tuple[Iterator[Any], Callable[[Any], Any]]:
+    """(batches, batch -> its views on the device)."""
+    source = data.open(str(where)).train
+    made, _ = views_of(
+        "shift",
+        views,
+        source.shape,
+        Input(),
+        lambda name, *at: KEY.words(("v", at[0], *name), *at[1:]),
+    )
+    feed = Feed(
+        lambda at, step: (stored(source, at), made.draws(at, step)),
+        FullBatch(1, len(source)),
+        batch,
+    )
+    program = jax.jit(jax.vmap(lambda image, draws: pixels(made(image, draws))))
+    return (part for part, _ in feed.step(KEY, 0)), lambda part: program(*part)
+
+
+def torchs(where: Path, views: int, batch: int) -> tuple[Iterator[Any], Callable[[Any], Any]]:
+    from torch.utils.data import DataLoader
+
+    paths = sorted((where / "train").rglob("*.jpg"))
+    loader = DataLoader(
+        Files(paths, views),
+        batch,
+        shuffle=True,
+        num_workers=CORES,
+        collate_fn=np.stack,
+        prefetch_factor=4,
+    )
+    return iter(loader), jax.device_put
+
+
+def grains(where: Path, views: int, batch: int) -> tuple[Iterator[Any], Callable[[Any], Any]]:
+    import grain
+    from absl import flags
+
+    with suppress(Exception):
+        flags.FLAGS.mark_as_parsed()
+    paths = sorted((where / "train").rglob("*.jpg"))
+    files = Files(paths, views)
+    read = grain.MapDataset.range(len(files)).shuffle(seed=0).map(files.__getitem__)
+    options = grain.ReadOptions(num_threads=CORES, prefetch_buffer_size=4 * batch)
+    return iter(read.to_iter_dataset(options).batch(batch)), jax.device_put
+
+
+LOADERS = {"sfumato": ours, "torch DataLoader": torchs, "grain": grains}
+
+
+def timed(name: str, where: Path, views: int, batch: int, pause: float) -> tuple[float, float, int]:
+    """(images a second, share of time that the device waits, bytes sent for each image). pause: what
+    the device takes for a batch. The first two batches are not counted: workers start, programs
+    compile."""
+    batches, finish = LOADERS[name](where, views, batch)
+    for _ in range(2):
+        jax.block_until_ready(finish(next(batches)))
+    images, waited, sent, began = 0, 0.0, 0, time.monotonic()
+    asked = time.monotonic()
+    for part in batches:
+        jax.block_until_ready(finish(part))
+        waited += time.monotonic() - asked
+        images += len(jax.tree.leaves(part)[0])
+        sent += nbytes(part)
+        time.sleep(pause)
+        asked = time.monotonic()
+    took = time.monotonic() - began
+    return images / took, waited / took, sent // max(1, images)
+
+
+def measured(case: tuple[int, int, int, int]) -> list[str]:
+    side, views, count, batch = case
+    lines, first = [], 0.0
+    with tempfile.TemporaryDirectory() as place:
+        where = folder(Path(place), side, count)
+        for name in LOADERS:
+            try:
+                rate, _, sent = timed(name, where, views, batch, 0.0)
+            except ImportError:
+                lines.append(f"| {side} px, K={views} | {name} | not installed | | | | |")
+                continue
+            first = first or rate
+            waits = [timed(name, where, views, batch, batch / first * f)[1] for f in (0.5, 2.0)]
+            lines.append(
+                f"| {side} px, K={views} | {name} | {rate:,.0f} | {first / rate:.2f} | {sent:,} | "
+                + " | ".join(f"{100 * wait:.0f} %" for wait in waits)
+                + " |"
+            )
+            print(lines[-1], flush=True)
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the number of images")
+    scale = parser.parse_args().scale
+    rows = []
+    for side, views, count, batch in CASES:
+        rows += measured((side, views, max(8 * batch, int(scale * count)), batch))
+    table = [
+        f"`make bench-feed`, {CORES} cores: JPEGs from a folder, with their views, on the device (a CPU, which "
+        "makes our views on the same cores). *Ours / theirs* is the ratio of rates. *Waits*: a device that takes "
+        "half and twice the time per batch that our feed takes.",
+        "",
+        "| case | feed | images/s | ours / theirs | bytes sent an image | waits, fast device | waits, slow device |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+    write_section("Feed", "\n".join([*table, "", f"On {machine()}."]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
