@@ -107,7 +107,7 @@ def test_the_table_has_every_setting_and_every_part_of_a_plan_and_no_other() -> 
 
 def test_the_documentation_holds_the_table() -> None:
     assert fields.table() in DOCS.read_text(), (
-        'print it: python -c "from sfumato.privacy.fields import table; print(table())"'
+        'print it: python -c "import sfumato.plan.config; from sfumato.privacy.fields import table; print(table())"'
     )
 
 

@@ -27,4 +27,5 @@ def with_groups(config: MethodConfig) -> MethodConfig:
             config.cycle,
             f"give at least as many groups as --noise-bands {bands}, or leave it out",
         )
-    return replace(config, sampler=IN_TURNS, cycle=config.cycle or bands)
+    turns = {"sampler": IN_TURNS, "cycle": config.cycle or bands}
+    return replace(config, **turns)

@@ -43,7 +43,7 @@ def _rows(file: str, *rows: tuple[Status, bool, str, str]) -> tuple[Field, ...]:
     return tuple(Field(file, *row) for row in rows)
 
 
-FIELDS = (
+FIELDS = [
     *_rows(
         "config.json",
         (
@@ -62,8 +62,7 @@ FIELDS = (
         (
             "public",
             True,
-            "method model weights train batch steps sampler truncate cycle learning_rate optimizer momentum "
-            "clip_norm noise_bands views ema size physical_batch_size public rooted per_class",
+            "method model weights train size public rooted sampler noise_bands",
             "the method that was asked for",
         ),
         (
@@ -339,9 +338,16 @@ FIELDS = (
             ("unpaid", True, "*", f"{kind} of a feature store: as private as the images"),
         )
     ),
-)
+]
 """The file `pretrain` writes is not here: it is learned from images that are public, without any
 privacy, and says so."""
+
+
+def declare(file: str, names: tuple[str, ...], what: str) -> None:
+    """More fields, which are public, by whoever owns them: for flags, which a user chooses before any
+    image is read."""
+    FIELDS.append(Field(file, "public", True, " ".join(names), what))
+    by_file.cache_clear()
 
 
 @lru_cache(maxsize=1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sfumato.core.checks import fraction, positive, whole
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event
@@ -30,17 +31,24 @@ class SGDSettings:
     what: ClassVar[str] = "a network from end to end, or a head on fixed features"
     needs: ClassVar[str] = "network"
     model: ClassVar[str] = "cnn"
-    also: ClassVar[tuple[str, ...]] = ("sampler", "truncate", "cycle", "noise_bands")
+    also: ClassVar[tuple[str, ...]] = ("sampler", *SAMPLERS.flags, "noise_bands")
 
-    batch: int = flag()
-    steps: int = flag()
-    learning_rate: float = flag()
-    momentum: float = flag()
-    clip_norm: float = flag()
-    views: int = flag()
-    ema: float = flag()
-    physical_batch_size: int = flag()
-    optimizer: str = flag(default="sgd")
+    batch: int = flag("Expected batch size [heads on features: all examples].", whole)
+    steps: int = flag("Number of steps.", whole)
+    learning_rate: float = flag("Of a step; constant.", positive)
+    momentum: float = flag("0 is none; the first decay of Adam and LAMB, too.", fraction)
+    clip_norm: float = flag("Largest L2 norm of one example's gradient.", positive)
+    views: int = flag(
+        "Augmented views of an example per step (0: the image as it is).",
+        lambda name, value: whole(name, value, at_least=0),
+    )
+    ema: float = flag(
+        "Decay of the averaged parameters, which become the model (0: none).", fraction
+    )
+    physical_batch_size: int = flag(
+        "Examples on the device at once; bounds memory, does not change the result.", whole
+    )
+    optimizer: str = flag("[sgd]", choices=OPTIMIZERS, default="sgd")
 
     @classmethod
     def ruled(cls, budget: Budget) -> "SGDSettings":
