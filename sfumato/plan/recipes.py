@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from sfumato.core import typed_json
 from sfumato.core.checks import probability
@@ -193,7 +194,7 @@ def scaled(recipe: Recipe, config: TrainConfig, scale: float, n: int) -> tuple[T
     changes but the memory that is needed.
     """
     method, told = config.method, [f"{recipe.data.n:,} -> {n:,} images"]
-    scaled: dict[str, int] = {}
+    scaled: dict[str, Any] = {}
     if method.batch is not None:
         scaled["batch"] = max(1, round(method.batch * n / recipe.data.n))
         told.append(f"batch {method.batch:,} -> {scaled['batch']:,} (the same sampling rate q)")
