@@ -1061,6 +1061,14 @@ MUTATIONS = (
         "test_accountants_extremes.py::test_divergences_that_rounding_made_negative_are_no_epsilon_of_zero[0.001-1e-05-1000000000]",
         "assert",
     ),
+    bug(
+        "noise from outside is stated and the promised noise is drawn",
+        "noise.base:Mechanism.keeping",
+        "promised.drawn_as is cls",
+        "True",
+        "test_plugin_samplers.py::test_a_mechanism_from_outside_is_not_given_correlated_noise",
+        "assert",
+    ),
 )
 BY_NAME = {each.name: each for each in MUTATIONS}
 

@@ -23,7 +23,7 @@ from sfumato.plan.spending import sampler_for
 from sfumato.privacy import accountants, events
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
-from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, REPLACE_ONE, ZERO_OUT
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, REPLACE_ONE, ZERO_OUT
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.report import RunFacts, as_text, privacy_statement
 from sfumato.runs.jobs import build

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
@@ -12,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sfumato.core import typed_json
@@ -26,10 +23,8 @@ from sfumato.data.source import warn_if_not_finite
 from sfumato.data.units import Units, column
 from sfumato.estimators.fitting import (
     USED,
-    all_or_nothing,
+    PrivateClassifier,
     check_finite,
-    progress_for,
-    refuse_to_pickle_ledger,
     told_classes,
     warn_of_promise,
 )
@@ -38,10 +33,9 @@ from sfumato.networks.layers.basic import Linear
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger, relation_of
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.runs.progress import Progress
-from sfumato.runs.saved import Saveable
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import class_counts, solver
 from sfumato.solve.linear_settings import (
@@ -89,7 +83,7 @@ class LinearPlan:
         return own | {"method": self.recipe.method}
 
 
-class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
+class DPLinearClassifier(PrivateClassifier):
     """A differentially private linear classifier of feature rows, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest
@@ -164,7 +158,7 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
         Raises ArgumentError, DataError; BudgetError if the ledger does not allow the fit (nothing
         is released then).
         """
-        with all_or_nothing(self):
+        with self._all_or_nothing():
             return self._fit(X, y, sample_weight, groups)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> "DPLinearClassifier":
@@ -183,12 +177,7 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
         rows = Rows(X, labels, len(classes), weights)
         plan, sphere = self._plan(len(X), len(classes), balanced=of_class is None)
         warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu)
-        with (
-            nullcontext(self.ledger)
-            if self.ledger is not None
-            else Ledger.temporary(plan.delta, plan.epsilon) as ledger,
-            closing(progress_for(self.verbose)) as progress,
-        ):
+        with self._paying(plan.epsilon, plan.delta) as (ledger, progress):
             head = _run(plan, rows, of_class, sphere, ledger, progress)
         self.classes_, self.plan_, self.head_, self.epsilon_ = classes, plan, head, plan.spends
         if self.ledger is None:
@@ -221,17 +210,6 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> Shaped[np.ndarray, " n"]:
         best = self._scores(X).argmax(1)
         return self.classes_[best]
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.non_deterministic = True
-        tags.classifier_tags.poor_score = True  # on a handful of rows privacy leaves no signal
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        refuse_to_pickle_ledger(self.ledger)
-        return super().__getstate__()
 
     def _learned(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         sphere, linear = self.head_.sphere, self.head_.linear

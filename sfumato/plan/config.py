@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -24,6 +24,10 @@ from sfumato.plan.methods import METHODS, MethodName, refuse_foreign
 from sfumato.privacy import fields
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, Relation
 from sfumato.sampling import SAMPLERS
+
+if TYPE_CHECKING:
+    from sfumato.data.source import Splits
+    from sfumato.data.split import ReadOptions
 
 Log = Literal["bar", "json", "quiet"]
 
@@ -82,6 +86,28 @@ class DataConfig(ReadingConfig, SplitConfig, WhereConfig):
         fraction("test_fraction", self.test_fraction)
         probability("share", self.share)
         whole("max_pixels", self.max_pixels)
+
+    def options(self, seed: int = 0, unit: str | None = None) -> "ReadOptions":
+        """How images are read and split."""
+        from sfumato.data.split import ReadOptions
+
+        own = {
+            each: getattr(self, each)
+            for each in ReadOptions.__dataclass_fields__
+            if hasattr(self, each)
+        }
+        return ReadOptions(**own | {"seed": seed, "unit": unit})
+
+    def opened(self, seed: int = 0, unit: str | None = None) -> "Splits":
+        """The images. Raises DataError."""
+        from sfumato import data
+
+        return data.open(
+            self.data,
+            data_dir=self.data_dir,
+            validation=self.validation,
+            options=self.options(seed, unit),
+        )
 
 
 @dataclass(frozen=True)

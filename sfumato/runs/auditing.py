@@ -42,7 +42,7 @@ from sfumato.runs import tuning as tune
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.from_python import refuse_another_procedure
-from sfumato.runs.jobs import build
+from sfumato.runs.jobs import Job, build
 from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.training import open_splits
 from sfumato.train.dpsgd import DPSGD
@@ -89,19 +89,20 @@ class Subject:
 
     def procedure(self, source: Source) -> Procedure:
         """The run's procedure on other training images."""
-        return build(
-            self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet()
-        ).procedure
+        return self._job(source).procedure
 
     def retrain(self, source: Source) -> Classifier:
         """The final model of the run's plan on other training images."""
         if self.plan.choices:
             assert self.held_out is not None
             return tune.published(self.plan, source, self.held_out, self.fresh_key())
-        job = build(
+        job = self._job(source)
+        return job.classifier(run_alone(job.procedure, self.claim, self.fresh_key()))
+
+    def _job(self, source: Source) -> Job:
+        return build(
             self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet()
         )
-        return job.classifier(run_alone(job.procedure, self.claim, self.fresh_key()))
 
     def fresh_key(self) -> SecretKey:
         return SecretKey(self.stream.bytes(32))
@@ -158,10 +159,7 @@ def audit(
         results = attacks[attack](subject, size)
     finally:
         progress.close()
-    found = load(directory.path).joined(results)
-    found.save(directory.path)
-    write_report(directory.path)
-    return found
+    return _recorded(directory.path, results)
 
 
 def _warn(attack: str) -> None:
@@ -177,6 +175,14 @@ def _warn(attack: str) -> None:
 def load(path: Path) -> AuditRecord:
     """The audit of a run so far; an empty one if there was none."""
     return typed_json.read_if_there(AuditRecord, path / FILE_NAME) or AuditRecord(())
+
+
+def _recorded(path: Path, results: list[AuditResult]) -> AuditRecord:
+    """With what was found before, in audit.json and the report."""
+    found = load(path).joined(results)
+    found.save(path)
+    write_report(path)
+    return found
 
 
 def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
@@ -259,10 +265,7 @@ def attack(
         raise ArgumentError(
             "having", None, "give the same method on one example more; only DPSGD takes canaries"
         )
-    found = load(directory.path).joined(results)
-    found.save(directory.path)
-    write_report(directory.path)
-    return found
+    return _recorded(directory.path, results)
 
 
 def _with_noise_image(source: Source) -> Source:

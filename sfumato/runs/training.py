@@ -49,13 +49,15 @@ def describe(config: TrainConfig) -> DataInfo:
 def _found(config: TrainConfig) -> DataInfo:
     where = config.data
     if config.method.model == by_name.GIVEN:
-        return data.describe_rows(Path(where.data), where.validation, read_options(config))
+        return data.describe_rows(
+            Path(where.data), where.validation, where.options(config.run.seed, config.units.unit)
+        )
     try:
         return data.describe(
             where.data,
             data_dir=where.data_dir,
             validation=where.validation,
-            options=read_options(config),
+            options=where.options(config.run.seed, config.units.unit),
             download=not config.run.dry_run,
         )
     except DataError:
@@ -246,29 +248,12 @@ def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> di
 def open_splits(config: TrainConfig) -> Splits:
     where: DataConfig = config.data
     if config.method.model == by_name.GIVEN:
-        splits = data.open_rows(Path(where.data), where.validation, read_options(config))
-    else:
-        splits = data.open(
-            where.data,
-            data_dir=where.data_dir,
-            validation=where.validation,
-            options=read_options(config),
+        splits = data.open_rows(
+            Path(where.data), where.validation, where.options(config.run.seed, config.units.unit)
         )
+    else:
+        splits = where.opened(config.run.seed, config.units.unit)
     return replace(splits, train=unit_batches.used(splits.train, config.units))
-
-
-def read_options(config: TrainConfig) -> data.ReadOptions:
-    where = config.data
-    return data.ReadOptions(
-        resize=where.resize,
-        gray=where.gray,
-        skip_unreadable=where.skip_unreadable,
-        test_fraction=where.test_fraction,
-        share=where.share,
-        seed=config.run.seed,
-        unit=config.units.unit,
-        max_pixels=where.max_pixels,
-    )
 
 
 def counted(info: DataInfo, splits: Splits) -> DataInfo:

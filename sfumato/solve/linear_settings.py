@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.privacy.terms import Budget
 

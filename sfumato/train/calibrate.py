@@ -7,7 +7,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.privacy.calibration import noise_multiplier
 from sfumato.privacy.events import Tally
 from sfumato.privacy.guarantee import Guarantee
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import tally_of
 from sfumato.train.described import examples_of, releases_of
 
