@@ -75,7 +75,6 @@ def train(config: TrainConfig, timed: bool = True) -> None:
     from sfumato.cli import printing
     from sfumato.runs import training
 
-    config.check()
     if not config.run.dry_run:
         printing.print_result(training.train(config), config.run.log, config.run.log == "bar")
         return

@@ -66,7 +66,7 @@ class PrivateClassifier(Saveable, ClassifierMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy without its ledger would spend a budget of its own at its next fit."""
-        if self.ledger is not None:
+        if isinstance(self.ledger, Ledger):
             raise LedgerError(
                 f"{self.ledger.path}: an estimator that pays from an open ledger cannot be pickled; "
                 "set_params(ledger=None) keeps a fitted one, and n_jobs=1 lets fits share the ledger"

@@ -91,12 +91,9 @@ class DataConfig(ReadingConfig, SplitConfig, WhereConfig):
         """How images are read and split."""
         from sfumato.data.split import ReadOptions
 
-        own = {
-            each: getattr(self, each)
-            for each in ReadOptions.__dataclass_fields__
-            if hasattr(self, each)
-        }
-        return ReadOptions(**own | {"seed": seed, "unit": unit})
+        names = (*typed_json.names(ReadingConfig), "test_fraction", "share")
+        own = {name: getattr(self, name) for name in names}
+        return ReadOptions(seed=seed, unit=unit, **own)
 
     def opened(self, seed: int = 0, unit: str | None = None) -> "Splits":
         """The images. Raises DataError."""
@@ -323,14 +320,22 @@ class RunConfig:
 class FeaturesConfig:
     """What `sfumato features` is asked for."""
 
-    data: DataConfig
+    data: tyro.conf.OmitArgPrefixes[DataConfig]
     out: Path
+    """Directory to create, or to continue if it was stopped."""
     model: str = "auto"
+    """patches+scattering | patches | scattering | scatternet | encoder |
+    encoder+patches+scattering [the first; with --weights the network they are for]."""
     weights: str | None = None
+    """Public weights: a file or a name; the rows are what their network's head would see."""
     size: int | None = None
+    """With --weights: side in pixels to which the network resizes its images [as the weights say].
+    """
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
     unit: str | None = None
+    """Which images belong together, as for `sfumato train`; `sfumato fit --unit units` then counts
+    them as one."""
 
 
 @dataclass(frozen=True)
