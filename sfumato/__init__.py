@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from sfumato.sampling import TruncatedPoisson as TruncatedPoisson
     from sfumato.sampling import WithoutReplacement as WithoutReplacement
     from sfumato.solve.fc import FeatureCovariance as FeatureCovariance
+    from sfumato.solve.linear import linear_head as linear_head
     from sfumato.solve.linear import solver as solver
     from sfumato.train.calibrate import calibrate as calibrate
     from sfumato.train.dpsgd import DPSGD as DPSGD
@@ -109,7 +110,7 @@ _HOMES = {
         "WithoutReplacement",
     ),
     "sfumato.solve.fc": ("FeatureCovariance",),
-    "sfumato.solve.linear": ("solver",),
+    "sfumato.solve.linear": ("linear_head", "solver"),
     "sfumato.train.calibrate": ("calibrate",),
     "sfumato.train.dpsgd": ("DPSGD",),
     "sfumato.train.feed": ("physical_batches",),

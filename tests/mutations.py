@@ -450,8 +450,8 @@ MUTATIONS = (
     bug(
         "pixels of any size reach a network",
         "networks.input:Input.__call__",
-        "public_pixels(image)",
-        "image",
+        "public_pixels(pixels(image))",
+        "pixels(image)",
         "test_clip_hostile.py::test_no_network_sees_a_pixel_out_of_the_public_range[1.4e+17]",
         "assert",
     ),
@@ -1117,6 +1117,14 @@ MUTATIONS = (
         "self.labels[chosen]",
         "self.labels[: len(chosen)]",
         "test_data_folder.py::test_unreadable_files_are_counted_named_and_may_be_skipped[preloaded-None]",
+        "assert",
+    ),
+    bug(
+        "noise from outside is stated and the promised noise is drawn",
+        "noise.base:Mechanism.keeping",
+        "promised.drawn_as is cls",
+        "True",
+        "test_plugin_samplers.py::test_a_mechanism_from_outside_is_not_given_correlated_noise",
         "assert",
     ),
 )

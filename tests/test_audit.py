@@ -24,7 +24,7 @@ from sfumato.noise import Gaussian
 from sfumato.privacy import accountants
 from sfumato.privacy.calibration import gaussian_mu_for, noise_multiplier
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
-from sfumato.privacy.relations import ADD_OR_REMOVE, REPLACE_ONE, ZERO_OUT
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, REPLACE_ONE, ZERO_OUT
 from sfumato.privacy.releases import Release
 from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, TruncatedPoisson, WithoutReplacement
 from sfumato.train.dpsgd import DPSGD

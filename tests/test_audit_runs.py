@@ -11,7 +11,8 @@ from run_helpers import refused, sfumato, succeeds
 from sfumato.audit.result import AuditRecord, AuditResult
 from sfumato.report import write_report
 from sfumato.report.audit_section import LIMITS, membership_sentence, verdict
-from sfumato.runs.auditing import _joined, load
+from sfumato.runs.attacks import joined
+from sfumato.runs.auditing import load
 
 pytestmark = pytest.mark.usefixtures("noise_by_name")
 
@@ -119,7 +120,7 @@ def test_joined_sources_read_as_their_parts(folder):
     from sfumato import data
 
     splits = data.open(folder)
-    both = _joined(splits.train, splits.test.raw(np.arange(len(splits.test))), splits.test.labels)
+    both = joined(splits.train, splits.test.raw(np.arange(len(splits.test))), splits.test.labels)
     n = len(splits.train)
     assert len(both) == n + len(splits.test) == len(both.labels)
     parts = [splits.train.images([n - 1]), splits.test.images([0]), splits.train.images([0])]

@@ -107,7 +107,7 @@ def test_the_table_has_every_setting_and_every_part_of_a_plan_and_no_other() -> 
 
 def test_the_documentation_holds_the_table() -> None:
     assert fields.table() in DOCS.read_text(), (
-        'print it: python -c "from sfumato.privacy.fields import table; print(table())"'
+        'print it: python -c "import sfumato.plan.config; from sfumato.privacy.fields import table; print(table())"'
     )
 
 
@@ -341,7 +341,7 @@ def test_it_is_said_before_the_attack_begins(
         raise KeyboardInterrupt
 
     for name in ("lira", "one_run_audit", "pretrained", "whitebox"):
-        monkeypatch.setattr(f"sfumato.runs.auditing.{name}", begin)
+        monkeypatch.setattr(f"sfumato.runs.attacks.{name}", begin)
     more = ("--images", 5) if attack == "whitebox" else ()
     outcome = sfumato("audit", finished, "--attack", attack, "--size", 8, "--log", "quiet", *more)
     assert outcome.code == 130 and "NOT PAID FOR" in outcome.err.splitlines()[0]

@@ -23,7 +23,7 @@ from sfumato.plan.plan import read_plan
 from sfumato.privacy import accountants, event_base, events
 from sfumato.privacy.events import FixedSizeEvent, GaussianEvent
 from sfumato.privacy.ledger import Ledger
-from sfumato.privacy.relations import ADD_OR_REMOVE, REPLACE_ONE, ZERO_OUT
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, REPLACE_ONE, ZERO_OUT
 from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, TruncatedPoisson, WithoutReplacement
 
 SAMPLER, NOISE = "plugins.stratified:Stratified", "plugins.halves:Halves"

@@ -16,6 +16,7 @@ from sfumato.features.heads import Sphere
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs import tuning as tune
+from sfumato.runs.jobs import HeadRows
 from sfumato.sampling import CyclicPoisson, Poisson, TruncatedPoisson, WithoutReplacement
 from sfumato.solve.labeled_rows import Rows
 from sfumato.solve.linear import solver
@@ -160,7 +161,7 @@ def test_the_fits_of_a_tune_run_share_no_stream(drawn, monkeypatch):
     own."""
     monkeypatch.setattr(tune, "number_of_fits", lambda mean, stream: 3)
     rows = Rows(np.eye(N, dtype=np.float32), (np.arange(N) % 3).astype(np.int32), 3)
-    table = tune.TuneRows(rows, Sphere.plain(N), np.eye(N, dtype=np.float32), np.arange(N) % 3)
+    table = HeadRows(rows, Sphere.plain(N), np.eye(N, dtype=np.float32), np.arange(N) % 3)
 
     plan = plan_of(METHODS["ls"], images())
     release = replace(plan.releases[0], count=1, event=SelectedEvent(GaussianEvent(2.0), 3.0))

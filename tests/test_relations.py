@@ -20,7 +20,7 @@ from sfumato.privacy.events import (
     tally,
 )
 from sfumato.privacy.ledger import Ledger
-from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, REPLACE_ONE, ZERO_OUT
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, REPLACE_ONE, ZERO_OUT
 
 G = GaussianEvent(3.0)
 COARSE = 1e-3

@@ -17,13 +17,13 @@ from scipy import stats
 from sfumato import sampling
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.plan import samplers
 from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, read_config
 from sfumato.plan.plan import Plan, read_plan
+from sfumato.plan.spending import sampler_for
 from sfumato.privacy import accountants, events
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
-from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, REPLACE_ONE, ZERO_OUT
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, REPLACE_ONE, ZERO_OUT
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.report import RunFacts, as_text, privacy_statement
 from sfumato.runs.jobs import build
@@ -292,7 +292,7 @@ def test_batches_are_cut_five_deviations_above_the_mean_if_nobody_says_otherwise
     n: int, rate: float
 ) -> None:
     batch = max(1, min(n - 1, round(rate * n)))
-    sampler = samplers.choose(MethodConfig(sampler="truncated"), batch, 3, n, ADD_OR_REMOVE)
+    sampler = sampler_for(MethodConfig(sampler="truncated"), batch, 3, n, ADD_OR_REMOVE)
     assert isinstance(sampler, TruncatedPoisson) and sampler.expected_batch_size == pytest.approx(
         batch
     )
@@ -390,12 +390,12 @@ def test_methods_without_a_choice_of_sampler_refuse_one(
 
 def test_the_python_face_refuses_alike() -> None:
     with pytest.raises(ArgumentError, match="fixed"):
-        samplers.choose(MethodConfig(sampler="fixed"), 4, 3, N, ADD_OR_REMOVE)
-    assert samplers.choose(MethodConfig(sampler="fixed"), 4, 3, N, ZERO_OUT) == WithoutReplacement(
+        sampler_for(MethodConfig(sampler="fixed"), 4, 3, N, ADD_OR_REMOVE)
+    assert sampler_for(MethodConfig(sampler="fixed"), 4, 3, N, ZERO_OUT) == WithoutReplacement(
         4, 3, N
     )
-    assert samplers.choose(MethodConfig(), N, 3, N, ADD_OR_REMOVE) == FullBatch(3, N)
-    assert samplers.choose(MethodConfig(), 4, 3, N, ADD_OR_REMOVE) == Poisson(4 / N, 3, N)
+    assert sampler_for(MethodConfig(), N, 3, N, ADD_OR_REMOVE) == FullBatch(3, N)
+    assert sampler_for(MethodConfig(), 4, 3, N, ADD_OR_REMOVE) == Poisson(4 / N, 3, N)
 
 
 # -- other methods know the relation too

@@ -42,6 +42,7 @@ def names(kind: type) -> set[str]:
 
 def test_the_command_line_is_the_union_of_all_methods_flags() -> None:
     asked = names(MethodConfig) - names(NetworkConfig) - {"method"}
+    assert len(asked) == len([name for name in typed_json.names(MethodConfig) if name in asked])
     assert set(all_flags()) == asked
 
 

@@ -31,8 +31,7 @@ from sfumato.audit.verdicts import by_clopper_pearson, by_family, by_one_run
 from sfumato.clip import BoundedSum, ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import BandedGaussian, Mechanism
-from sfumato.noise.banded import value_of
+from sfumato.noise import Mechanism
 from sfumato.privacy.events import Event
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import State
@@ -100,7 +99,8 @@ class Canaries:
         return total
 
     def absorb(self, state: State, step: int, released: PyTree) -> State:
-        seen = _flat(value_of(released))[self.places]
+        value, _ = self._noise.told(released, state, np.int32(step))
+        seen = _flat(value)[self.places]
         if self._known_sum is not None:
             seen = seen - _flat(self._known_sum)[self.places]
         self._seen.append(seen / self._scale)
@@ -111,11 +111,7 @@ class Canaries:
     def _score(self, seen: Float[np.ndarray, "t m"]) -> Float[np.ndarray, " m"]:
         """Log likelihood ratios, summed over the steps; seen: each canary's own number in every
         release."""
-        noise = self._inner.noise
-        if isinstance(noise, BandedGaussian):
-            seen, lengths = matched(seen, noise.coefficients)
-        else:
-            lengths = np.ones(len(seen))
+        seen, lengths = matched(seen, self._noise.correlation())
         told = [
             np.where(
                 self._may_take_part(step), log_likelihood_ratio(row, self.event(step), length), 0.0
@@ -123,6 +119,11 @@ class Canaries:
             for step, (row, length) in enumerate(zip(seen, lengths, strict=True))
         ]
         return np.sum(told, axis=0)
+
+    @property
+    def _noise(self) -> Mechanism:
+        assert self._inner.noise is not None
+        return self._inner.noise
 
     def _may_take_part(self, step: int) -> Bool[np.ndarray, " m"] | bool:
         """Which canaries have their turn."""
@@ -138,6 +139,8 @@ def matched(
     the variance l sigma^2.
     """
     steps = len(seen)
+    if len(coefficients) == 1:
+        return seen, np.ones(steps)
     matrix = sum(c * np.eye(steps, k=-j) for j, c in enumerate(coefficients))
     return matrix.T @ (matrix @ seen), (matrix**2).sum(0)
 

@@ -17,7 +17,7 @@ from sfumato.audit.bounds import lower_limit
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent, Tally
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 
 _INTERVAL = 1e-3
 _RANGE = 64.0

@@ -8,7 +8,7 @@ from typing import Any
 from sfumato.core.files import write_json
 from sfumato.privacy import accountants, fields
 from sfumato.privacy.events import Tally
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 
 FILE_NAME = "audit.json"
 CONFIDENCE = 0.95

@@ -15,7 +15,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, calibration, relations
 from sfumato.privacy.events import GaussianEvent, Tally
 from sfumato.privacy.ledger import Ledger
-from sfumato.privacy.relations import Relation
+from sfumato.privacy.neighbors import RELATIONS, Relation
 from sfumato.privacy.risks import risks
 from sfumato.sampling import Poisson
 
@@ -84,7 +84,7 @@ def of_ledger(path: Path, delta: float | None) -> str:
     lines += _risks(ledger.tally, ledger.relation)
     lines += [
         f"  under {other}: {_attempt(_of_relation, ledger.tally, delta, other)}"
-        for other in relations.RELATIONS
+        for other in RELATIONS
         if other != ledger.relation
     ]
     return "\n".join(lines)

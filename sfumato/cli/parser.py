@@ -12,14 +12,20 @@ from typing import Annotated, Any, get_args
 import tyro
 
 from sfumato import __version__
+from sfumato.cli.account import Account
+from sfumato.cli.audit import Audit
+from sfumato.cli.calibrating import Calibrate
 from sfumato.cli.data_group import NAMES as OF_DATA
 from sfumato.cli.data_group import DataSets
+from sfumato.cli.evaluate import Evaluate
 from sfumato.cli.features import Features
-from sfumato.cli.finished import Account, Audit, Calibrate, Evaluate, Predict, Report
 from sfumato.cli.fit import Fit
-from sfumato.cli.listings import Models, Recipes
+from sfumato.cli.models import Models
+from sfumato.cli.predict import Predict
 from sfumato.cli.pretrain import Pretrain
+from sfumato.cli.recipe_list import Recipes
 from sfumato.cli.refusals import in_one_line, no_command
+from sfumato.cli.report import Report
 from sfumato.cli.resume import Resume
 from sfumato.cli.sweep import Sweep
 from sfumato.cli.train import Train

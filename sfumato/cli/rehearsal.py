@@ -15,7 +15,7 @@ from sfumato.plan.public_facts import PublicWeights
 from sfumato.plan.public_weights import input_of
 from sfumato.plan.recipes import Point, Recipe
 from sfumato.privacy import accountants, renyi
-from sfumato.privacy.relations import ADD_OR_REMOVE
+from sfumato.privacy.neighbors import ADD_OR_REMOVE
 from sfumato.report import words
 from sfumato.runs.cost import Cost, counted
 from sfumato.train.sgd_settings import SGDSettings

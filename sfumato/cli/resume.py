@@ -18,8 +18,6 @@ class Resume:
     log: Log | None = None
     """bar, json or quiet [as the run was started]."""
     trust: Trust = ()
-    """Code from outside that the run was begun with, package.module:function; without this flag it is
-    not imported."""
 
     def __call__(self) -> None:
         from sfumato.cli import printing

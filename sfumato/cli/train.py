@@ -46,8 +46,6 @@ class Train:
     no_estimate: bool = False
     """For --dry-run: print the plan at once, without timing a small copy of it."""
     trust: Trust = ()
-    """Code from outside that the file of --config names, package.module:Class; without this flag it
-    is not imported."""
 
     def __call__(self) -> None:
         config = TrainConfig(self.data, self.privacy, self.method, self.run, self.units)
@@ -77,7 +75,6 @@ def train(config: TrainConfig, timed: bool = True) -> None:
     from sfumato.cli import printing
     from sfumato.runs import training
 
-    config.check()
     if not config.run.dry_run:
         printing.print_result(training.train(config), config.run.log, config.run.log == "bar")
         return

@@ -25,8 +25,10 @@ def is_name(text: str) -> bool:
 
 
 def allow(*names: str | None) -> None:
-    """The user named these; what is no name of a function is left alone."""
-    _allowed.update(name for name in names if name is not None and is_name(name))
+    """The user named these, perhaps with values behind a comma; what is no name of a function is
+    left alone."""
+    bare = [name.partition(",")[0] for name in names if name is not None]
+    _allowed.update(name for name in bare if is_name(name))
 
 
 def given(function: Callable[..., Any]) -> str:

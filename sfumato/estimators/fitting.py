@@ -4,12 +4,14 @@ before, all or nothing."""
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int32, Shaped, UInt64
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import Tags
 
 from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError, LedgerError
@@ -17,6 +19,7 @@ from sfumato.data.finite import Spoiled
 from sfumato.data.labels import declared, encode
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs.progress import Bars, Progress, Quiet
+from sfumato.runs.saved import Saveable
 from sfumato.solve.linear_settings import weakness
 
 LOOKED_AT = 64
@@ -25,16 +28,50 @@ REMEMBERED = 1 << 17
 """Rows of a fit that are remembered."""
 
 
-@contextmanager
-def all_or_nothing(estimator: Any) -> Iterator[None]:
-    """A fit that raises leaves the estimator as it was, with its earlier model or without any."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
+class PrivateClassifier(Saveable, ClassifierMixin, BaseEstimator):
+    """What both estimators are: fitted whole or not at all, and paid for by a ledger."""
+
+    ledger: Ledger | None
+    verbose: int
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """A fit that raises leaves the estimator as it was, with its earlier model or without any."""
+        own: Any = self
+        before = dict(vars(own))
+        try:
+            yield
+        except BaseException:
+            vars(own).clear()
+            vars(own).update(before)
+            raise
+
+    @contextmanager
+    def _paying(self, epsilon: float, delta: float) -> Iterator[tuple[Ledger, Progress]]:
+        """The ledger to pay from, its own or one of this budget; and bars where `verbose` is true."""
+        own = (
+            nullcontext(self.ledger)
+            if self.ledger is not None
+            else Ledger.temporary(delta, epsilon)
+        )
+        with own as ledger, closing(Bars() if self.verbose else Quiet()) as progress:
+            yield ledger, progress
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.non_deterministic = True
+        tags.classifier_tags.poor_score = True  # on a handful of examples privacy leaves no signal
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy without its ledger would spend a budget of its own at its next fit."""
+        if isinstance(self.ledger, Ledger):
+            raise LedgerError(
+                f"{self.ledger.path}: an estimator that pays from an open ledger cannot be pickled; "
+                "set_params(ledger=None) keeps a fitted one, and n_jobs=1 lets fits share the ledger"
+            )
+        return super().__getstate__()
 
 
 def told_classes(y: Any, classes: Any) -> tuple[Shaped[np.ndarray, " c"], Int32[np.ndarray, " n"]]:
@@ -74,20 +111,6 @@ def warn_of_promise(epsilon: float, delta: float, n: int, classes: int, mu: floa
     for problem in (weakness(epsilon, n, classes, mu), large_delta(delta, n)):
         if problem:
             warnings.warn(problem, stacklevel=5)
-
-
-def progress_for(verbose: Any) -> Progress:
-    """A bar for each stage where `verbose` is true."""
-    return Bars() if verbose else Quiet()
-
-
-def refuse_to_pickle_ledger(ledger: Any) -> None:
-    """A copy without its ledger would spend a budget of its own at its next fit."""
-    if isinstance(ledger, Ledger):
-        raise LedgerError(
-            f"{ledger.path}: an estimator that pays from an open ledger cannot be pickled; "
-            "set_params(ledger=None) keeps a fitted one, and n_jobs=1 lets fits share the ledger"
-        )
 
 
 class UsedRows:

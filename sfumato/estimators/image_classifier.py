@@ -1,14 +1,12 @@
 """The scikit-learn face: arrays in, private classifier out."""
 
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float32, Shaped
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -20,10 +18,8 @@ from sfumato.data.source import DataInfo, Source, from_arrays
 from sfumato.data.units import check_told_apart, column
 from sfumato.estimators.fitting import (
     USED,
-    all_or_nothing,
+    PrivateClassifier,
     check_finite,
-    progress_for,
-    refuse_to_pickle_ledger,
     told_classes,
     warn_of_promise,
 )
@@ -34,11 +30,10 @@ from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger, relation_of
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.jobs import build
-from sfumato.runs.saved import Saveable
 from sfumato.train.loop import run
 
 
-class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
+class DPImageClassifier(PrivateClassifier):
     """A differentially private image classifier, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the
@@ -99,7 +94,7 @@ class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
         group, added or removed. Raises ArgumentError, DataError; BudgetError if the ledger does not
         allow the fit (nothing is released then).
         """
-        with all_or_nothing(self):
+        with self._all_or_nothing():
             return self._fit(X, y, groups)
 
     def _fit(self, X: Any, y: Any, groups: Any) -> "DPImageClassifier":
@@ -115,12 +110,7 @@ class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
         plan = self._plan(source, whose)
         warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu)
         key = SecretKey.from_entropy()
-        with (
-            nullcontext(self.ledger)
-            if self.ledger is not None
-            else Ledger.temporary(plan.delta, plan.epsilon) as ledger,
-            closing(progress_for(self.verbose)) as progress,
-        ):
+        with self._paying(plan.epsilon, plan.delta) as (ledger, progress):
             job = build(plan, source, None, self.seed, key, progress)
             progress.begin(plan.method, job.procedure.steps, "steps")
             state = run(
@@ -171,14 +161,7 @@ class DPImageClassifier(Saveable, ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
-        tags.input_tags.allow_nan = True
-        tags.non_deterministic = True
-        tags.classifier_tags.poor_score = True  # on a handful of images privacy leaves no signal
         return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        refuse_to_pickle_ledger(self.ledger)
-        return super().__getstate__()
 
     def _learned(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         return {

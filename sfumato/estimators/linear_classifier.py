@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import closing, nullcontext
-from dataclasses import dataclass, fields, replace
-from numbers import Real
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,9 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from sfumato.core import typed_json
 from sfumato.core.checks import choice, privacy_target
@@ -23,25 +19,29 @@ from sfumato.core.keys import SecretKey
 from sfumato.core.typed_json import Read
 from sfumato.data.finite import of_rows
 from sfumato.data.source import warn_if_not_finite
-from sfumato.data.units import Units, column
 from sfumato.estimators.fitting import (
     USED,
-    all_or_nothing,
+    PrivateClassifier,
     check_finite,
-    progress_for,
-    refuse_to_pickle_ledger,
     told_classes,
     warn_of_promise,
+)
+from sfumato.estimators.row_arguments import (
+    balancing,
+    class_weights,
+    grouped_rows,
+    row_weights,
+    validated,
+    weighted,
 )
 from sfumato.features.heads import Sphere, SphereLinear
 from sfumato.networks.layers.basic import Linear
 from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger, relation_of
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.runs.progress import Progress
-from sfumato.runs.saved import Saveable
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import class_counts, solver
 from sfumato.solve.linear_settings import (
@@ -57,7 +57,6 @@ from sfumato.train.loop import run
 
 COUNT_SHARE = 0.02
 """Of mu^2, for the class counts that class_weight="balanced" needs."""
-_FLOATS = (np.float64, np.float32, np.float16)
 
 
 def _settings(value: Any, plan: Mapping[str, Any]) -> Any:
@@ -89,7 +88,7 @@ class LinearPlan:
         return own | {"method": self.recipe.method}
 
 
-class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
+class DPLinearClassifier(PrivateClassifier):
     """A differentially private linear classifier of feature rows, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest
@@ -164,17 +163,17 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
         Raises ArgumentError, DataError; BudgetError if the ledger does not allow the fit (nothing
         is released then).
         """
-        with all_or_nothing(self):
+        with self._all_or_nothing():
             return self._fit(X, y, sample_weight, groups)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> "DPLinearClassifier":
         if y is not None:
             classes, labels = told_classes(y, self.classes)
-        X = _validated(self, X, y=y if y is None else labels)
-        of_class = _given(self.class_weight, classes)
-        given, weights = X, _weights(sample_weight, len(X))
+        X = validated(self, X, y=y if y is None else labels)
+        of_class = class_weights(self.class_weight, classes)
+        given, weights = X, row_weights(sample_weight, len(X))
         if groups is not None:
-            X, labels = _grouped(X, labels, groups, self.rows_per_group, sample_weight)
+            X, labels = grouped_rows(X, labels, groups, self.rows_per_group, sample_weight)
         check_finite(
             of_rows(
                 X, "rows" if groups is None else "groups", getattr(self, "feature_names_in_", None)
@@ -183,12 +182,7 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
         rows = Rows(X, labels, len(classes), weights)
         plan, sphere = self._plan(len(X), len(classes), balanced=of_class is None)
         warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu)
-        with (
-            nullcontext(self.ledger)
-            if self.ledger is not None
-            else Ledger.temporary(plan.delta, plan.epsilon) as ledger,
-            closing(progress_for(self.verbose)) as progress,
-        ):
+        with self._paying(plan.epsilon, plan.delta) as (ledger, progress):
             head = _run(plan, rows, of_class, sphere, ledger, progress)
         self.classes_, self.plan_, self.head_, self.epsilon_ = classes, plan, head, plan.spends
         if self.ledger is None:
@@ -221,17 +215,6 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
     def predict(self, X: Any) -> Shaped[np.ndarray, " n"]:
         best = self._scores(X).argmax(1)
         return self.classes_[best]
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.non_deterministic = True
-        tags.classifier_tags.poor_score = True  # on a handful of rows privacy leaves no signal
-        return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        refuse_to_pickle_ledger(self.ledger)
-        return super().__getstate__()
 
     def _learned(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         sphere, linear = self.head_.sphere, self.head_.linear
@@ -285,7 +268,7 @@ class DPLinearClassifier(Saveable, ClassifierMixin, BaseEstimator):
 
     def _scores(self, X: Any) -> Float[np.ndarray, "n classes"]:
         check_is_fitted(self, "head_")
-        X = _validated(self, X, reset=False)
+        X = validated(self, X, reset=False)
         warn_if_not_finite(X, "rows")
         return scores_of(self.head_, X)
 
@@ -315,131 +298,13 @@ def _run(
     ledger.authorize(tally_of(releases), key.fingerprint)
     if of_class is None:
         state: Any = run(class_counts(rows, releases[0]), ledger, key)
-        of_class, releases = _balancing(np.asarray(state["counts"])), releases[1:]
-    procedure = solver(_weighted(rows, of_class), sphere, plan.recipe, releases)
+        of_class, releases = balancing(np.asarray(state["counts"])), releases[1:]
+    procedure = solver(weighted(rows, of_class), sphere, plan.recipe, releases)
     progress.begin(plan.recipe.method, procedure.steps, "steps")
     final: Any = run(procedure, ledger, key, after_step=lambda done, state: progress.advance(done))
     return procedure.classifier(final)
 
 
-def _validated(estimator: Any, X: Any, **how: Any) -> np.ndarray:
-    """The rows as floats. Raises ArgumentError for a column of text, by its name; as scikit-learn
-    does for all else."""
-    try:
-        found = validate_data(estimator, X, dtype=_FLOATS, ensure_all_finite=False, **how)
-        return found[0] if isinstance(found, tuple) else found
-    except ValueError:
-        if column := _text_column(X):
-            raise ArgumentError(
-                "X", column, "features are numbers; leave it out, or encode it by public rules"
-            ) from None
-        raise
-
-
-def _text_column(X: Any) -> str:
-    """Which column of a table is no numbers; "" where all are, or this is no table."""
-    if isinstance(X, np.ndarray) and X.dtype.kind not in "OUS":
-        return ""
-    try:
-        table = np.asarray(X, object)
-    except ValueError:  # rows of several lengths
-        return ""
-    names = list(getattr(X, "columns", range(table.shape[-1] if table.ndim == 2 else 0)))
-    for k, name in enumerate(names):
-        try:
-            table[:, k].astype(float)
-        except ValueError:
-            return f"column {name!r} holds text"
-        except TypeError:  # what scikit-learn says of other objects is as good
-            return ""
-    return ""
-
-
 def _resolve(method: str, d: int) -> str:
     choice("method", method, ("auto", *METHODS))
     return automatic(method, d)
-
-
-def _grouped(
-    X: np.ndarray, labels: np.ndarray, groups: Any, most: int, weight: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """A row and a label for each group."""
-    if weight is not None:
-        raise ArgumentError(
-            "sample_weight",
-            "given with groups",
-            "every group counts as one; leave one of the two out",
-        )
-    units = Units.of(column(np.asarray(groups), len(X), "groups"), most)
-    return units.mean_rows(X, labels)
-
-
-def _weights(sample_weight: Any, n: int) -> np.ndarray | None:
-    if sample_weight is None:
-        return None
-    try:
-        given = np.asarray(sample_weight)
-        weights = given.astype(np.float32) if given.dtype.kind in "biufO" else None
-    except (
-        TypeError,
-        ValueError,
-    ):  # a list of lists of several lengths, objects that are no numbers
-        weights = None
-    if weights is None:
-        raise ArgumentError(
-            "sample_weight", "not numbers", f"give {n} numbers from 0 to 1, one per row"
-        )
-    if weights.shape != (n,):
-        raise ArgumentError(
-            "sample_weight", f"shape {weights.shape}", f"give {n} numbers, one per row"
-        )
-    if not (np.all(weights >= 0) and np.all(weights <= 1)):
-        raise ArgumentError(
-            "sample_weight",
-            "outside [0, 1]",
-            "divide by the largest weight that may occur, a public number",
-        )
-    if not np.any(weights):
-        raise ArgumentError("sample_weight", "all zero", "give at least one row that counts")
-    return weights
-
-
-def _given(class_weight: Any, classes: np.ndarray) -> np.ndarray | None:
-    """The weight of each class, the largest 1; None where they are to be balanced."""
-    if class_weight is None:
-        return np.ones(len(classes), np.float32)
-    if isinstance(class_weight, str) and class_weight == "balanced":
-        return None
-    if not isinstance(class_weight, dict):
-        raise ArgumentError(
-            "class_weight", class_weight, 'give None, "balanced" or a dict {class: weight}'
-        )
-    names = classes.tolist()
-    for name, weight in class_weight.items():
-        if name not in names:
-            raise ArgumentError(
-                "class_weight", name, f"not one of the classes ({', '.join(map(str, names[:10]))})"
-            )
-        if not (isinstance(weight, Real) and 0 <= float(weight) < math.inf):
-            raise ArgumentError(
-                "class_weight", {name: weight}, "give a finite number of at least 0 for each class"
-            )
-    found = np.array([class_weight.get(name, 1.0) for name in names], np.float64)
-    if not np.any(found > 0):
-        raise ArgumentError(
-            "class_weight", class_weight, "give at least one class a positive weight"
-        )
-    return (found / found.max()).astype(np.float32)
-
-
-def _balancing(counts: np.ndarray) -> np.ndarray:
-    """Weights in proportion to 1 / count, the rarest class 1. A count that noise took below 1 % of
-    an even share counts as that much.
-    """
-    counts = np.maximum(counts, max(0.01 * float(np.maximum(counts, 0).mean()), 1.0))
-    return (counts.min() / counts).astype(np.float32)
-
-
-def _weighted(rows: Rows, of_class: np.ndarray) -> Rows:
-    own = of_class[rows.labels]
-    return replace(rows, weights=own if rows.weights is None else own * rows.weights)

@@ -39,7 +39,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from sfumato.clip import BoundedSum
+from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.checks import positive, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
@@ -95,13 +95,8 @@ class Sealed(eqx.Module):
     seal: UInt8[Array | np.ndarray, "16"]
 
 
-def value_of(released: PyTree) -> PyTree:
-    """What a mechanism released, without the seal."""
-    return released.value if isinstance(released, Sealed) else released
-
-
 @dataclass(eq=False)
-class BandedGaussian:
+class BandedGaussian(Mechanism):
     """The noise of a whole run, to be asked for step by step with `at`. Holds the last b - 1 steps'
     noise, which is as secret as the key: whoever knows y_t knows x_t. It is never written down;
     after a crash it is drawn again from the key and the seals.
@@ -131,9 +126,29 @@ class BandedGaussian:
     def event(self) -> BandedGaussianEvent:
         return BandedGaussianEvent(self.multiplier, len(self.coefficients))
 
+    @property
+    def drawn_as(self) -> type[Mechanism]:
+        return Gaussian
+
     def memory(self, steps: int) -> dict[str, UInt8[np.ndarray, "steps 16"]]:
         """For the state of a run at its beginning: no seals yet."""
         return {"seals": np.zeros((steps, SEAL_BYTES), np.uint8)}
+
+    def summed(self, value: PyTree, sensitivity: Sensitivity, state: dict[str, Any]) -> BoundedSum:
+        return Following(value, sensitivity, state["seals"])
+
+    def told(
+        self, released: PyTree, state: dict[str, Any], step: Any
+    ) -> tuple[PyTree, dict[str, Any]]:
+        """Of a bare value, as in a rehearsal, nothing is remembered."""
+        if not isinstance(released, Sealed):
+            return released, {}
+        return released.value, {
+            "seals": state["seals"].at[step.astype(np.int32)].set(released.seal)
+        }
+
+    def correlation(self) -> Float[np.ndarray, " b"]:
+        return self.coefficients
 
     def at(self, step: int, name_of: Callable[[int], str]) -> "BandedStep":
         """The mechanism of one step. name_of: step -> the name of its release, which its key is
@@ -170,6 +185,10 @@ class BandedStep(Mechanism):
     @property
     def event(self) -> BandedGaussianEvent:
         return self.noise.event
+
+    @property
+    def drawn_as(self) -> type[Mechanism]:
+        return Gaussian
 
     def bind(self, total: BoundedSum, key: SecretKey) -> Bound:
         """Raises ArgumentError for a sum that does not know those before it."""
@@ -213,7 +232,7 @@ def step_event(bands: int | None) -> Callable[[float], Inner]:
     return GaussianEvent if bands is None else lambda sigma: BandedGaussianEvent(sigma, bands)
 
 
-def noise_of_run(event: Event, momentum: float) -> Gaussian | BandedGaussian:
+def noise_of_run(event: Event, momentum: float) -> Mechanism:
     """What keeps the promise of the steps of a run, the first of which is `event`. momentum: of the
     optimizer's own sums, see `square_root_bands`."""
     if event.bands == 1:

@@ -7,6 +7,9 @@ import json
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+from jaxtyping import Float
+
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise.binding import Bound, bind
@@ -15,9 +18,9 @@ from sfumato.privacy.events import Event, GaussianEvent, Inner, to_json
 if TYPE_CHECKING:
     from jaxtyping import PyTree
 
-    from sfumato.clip import BoundedSum
+    from sfumato.clip import BoundedSum, Sensitivity
 else:  # JAX is imported where noise is drawn, so that words can be had without it
-    BoundedSum = PyTree = Any
+    BoundedSum = Sensitivity = PyTree = Any
 
 ROUNDING = (
     "Rounding before the noise. What one {unit} may add is bounded with an allowance for rounding that is tested, not "
@@ -31,7 +34,8 @@ class Mechanism:
     given the same; called, it does both: `release(bind(total, key))`.
 
     name: in words, before "noise". where: after it. limits: where the promise ends, for the report,
-    with {unit}. keeps_bands: it can draw correlated noise, too.
+    with {unit}. keeps_bands: it can draw correlated noise, too. An instance is the noise of a run
+    (`at`, `memory`, `summed`, `told`), or of one step: the same, but where noise is correlated.
     """
 
     name: ClassVar[str] = "Gaussian"
@@ -66,19 +70,42 @@ class Mechanism:
     # -- the noise of a run
 
     def at(self, step: int, name_of: Callable[[int], str]) -> "Mechanism":
-        """Of one step of a run. name_of: step -> the name of its release. The same for all, but
-        where noise is correlated."""
+        """Of one step of a run. name_of: step -> the name of its release."""
         return self
 
     def memory(self, steps: int) -> dict[str, Any]:
         """What the state of a run of so many steps must hold for it: arrays by name."""
         return {}
 
+    def summed(self, value: PyTree, sensitivity: Sensitivity, state: dict[str, Any]) -> BoundedSum:
+        """A step's sum as this noise wants it. state: of the run, with the arrays of `memory`."""
+        from sfumato.clip import BoundedSum
+
+        return BoundedSum(value, sensitivity)
+
+    def told(
+        self, released: PyTree, state: dict[str, Any], step: Any
+    ) -> tuple[PyTree, dict[str, Any]]:
+        """(the value in what was released, the arrays of `memory` after this step). May be traced by
+        JAX."""
+        return released, {}
+
+    def correlation(self) -> Float[np.ndarray, " b"]:
+        """Coefficients c of c_0 y_t + c_1 y_(t-1) + ... = z_t, y the noise of steps, z independent."""
+        return np.ones(1)
+
     # -- as a flag names it
+
+    @property
+    def drawn_as(self) -> "type[Mechanism]":
+        """The class that a flag names for noise of this kind."""
+        return type(self)
 
     @classmethod
     def keeping(cls, promised: "Mechanism") -> "Mechanism":
         """What keeps the promise of another mechanism. Raises ArgumentError for correlated noise."""
+        if promised.drawn_as is cls:
+            return promised
         if promised.event.bands > 1:
             raise ArgumentError(
                 "noise",

@@ -47,11 +47,6 @@ class Gaussian(Mechanism):
         positive("multiplier", self.multiplier)
 
     @classmethod
-    def keeping(cls, promised: Mechanism) -> Mechanism:
-        """Procedures promise what is drawn in this way."""
-        return promised
-
-    @classmethod
     def words(cls, events: Iterable[Event]) -> str:
         return "correlated Gaussian" if any(each.bands > 1 for each in events) else cls.name
 

@@ -1,28 +1,33 @@
 """What a user may ask of a training run, in sections that the commands share. Plain facts: importing
 this module imports neither JAX nor NumPy.
 
-The flags of methods stand in `SettingsConfig`, all of them, as what a user left open is None; which
-of them a method has, its own class of settings says (`plan/methods.py`).
+The flags of methods are declared in their classes of settings (`plan/methods.py`); `SettingsConfig`
+has all of them, each None where the user left it open.
 """
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from sfumato.augment import AUGMENTATIONS, parse
 from sfumato.core import generators, typed_json
 from sfumato.core.checks import MAX_PIXELS, choice, fraction, positive, probability, whole
 from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.settings import Flag, declared
 from sfumato.core.typed_json import SECTION, Damaged, Read
 from sfumato.noise import DEFAULT, NOISES
-from sfumato.plan.methods import METHODS, MethodName, OptimizerName, refuse_foreign
+from sfumato.plan.methods import METHODS, MethodName, refuse_foreign
+from sfumato.privacy import fields
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, Relation
 from sfumato.sampling import SAMPLERS
-from sfumato.solve.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    from sfumato.data.source import Splits
+    from sfumato.data.split import ReadOptions
 
 Log = Literal["bar", "json", "quiet"]
 
@@ -95,6 +100,25 @@ class DataConfig(ReadingConfig, SplitConfig, WhereConfig):
         fraction("test_fraction", self.test_fraction)
         probability("share", self.share)
         whole("max_pixels", self.max_pixels)
+
+    def options(self, seed: int = 0, unit: str | None = None) -> "ReadOptions":
+        """How images are read and split."""
+        from sfumato.data.split import ReadOptions
+
+        names = (*typed_json.names(ReadingConfig), "test_fraction", "share")
+        own = {name: getattr(self, name) for name in names}
+        return ReadOptions(seed=seed, unit=unit, **own)
+
+    def opened(self, seed: int = 0, unit: str | None = None) -> "Splits":
+        """The images. Raises DataError."""
+        from sfumato import data
+
+        return data.open(
+            self.data,
+            data_dir=self.data_dir,
+            validation=self.validation,
+            options=self.options(seed, unit),
+        )
 
 
 @dataclass(frozen=True)
@@ -227,52 +251,40 @@ class RowMapConfig:
     """Signed square roots of the features first; suits those of a ReLU network."""
 
 
+def _as_asked(flags: Mapping[str, Flag]) -> Any:
+    """A section with these flags, each None where the user left it open, or off."""
+    made: list[Any] = []
+    for name, each in flags.items():
+        kind = Literal[each.choices] if each.choices else each.kind
+        help = tyro.conf.arg(help=each.help)
+        if kind is bool:
+            made.append((name, Annotated[bool, help], field(default=False)))
+        else:
+            made.append((name, Annotated[kind | None, help], field(default=None)))
+    return make_dataclass("Flags", made, frozen=True, namespace={"__doc__": "Flags of methods."})
+
+
+FLAGS = {**declared(METHODS.values()), **SAMPLERS.flags}
+"""Of methods and of samplers, by name, as these declare them."""
+fields.declare("config.json", tuple(FLAGS), "flags of methods and samplers, as asked")
+_Flags: Any = _as_asked(FLAGS)
+
+
 @dataclass(frozen=True)
-class SettingsConfig(RowMapConfig):
+class SettingsConfig(_Flags, RowMapConfig):
     """Settings of methods. Values left out follow published rules, from public facts only;
     `--dry-run` shows them."""
 
-    batch: int | None = None
-    """Expected batch size [heads on features: all examples]."""
-    steps: int | None = None
-    """Number of steps."""
     sampler: Annotated[
         str | None,
         tyro.conf.arg(
             help=f"Who takes part in a step: {SAMPLERS.help} [poisson; full for a batch of everybody]."
         ),
     ] = None
-    truncate: int | None = None
-    """--sampler truncated: the largest batch there can be [five standard deviations above the
-    mean]."""
-    cycle: int | None = None
-    """--sampler cyclic: number of groups."""
     noise_bands: int | None = None
     """Correlated noise: each step cancels part of the noise added in the previous B - 1 steps.
     Examples take turns, in B groups or more (--sampler cyclic). Pays for small batches and a large
     epsilon: --dry-run tells how much."""
-    optimizer: OptimizerName | None = None
-    """[sgd]"""
-    learning_rate: float | None = None
-    """Of a step; constant."""
-    momentum: float | None = None
-    """0 is none; the first decay of Adam and LAMB, too."""
-    clip_norm: float | None = None
-    """Largest L2 norm of one example's gradient."""
-    views: int | None = None
-    """Augmented views of an example per step (0: the image as it is)."""
-    augment: Annotated[
-        str | None,
-        tyro.conf.arg(
-            help=f"What a view is, several with + between: {AUGMENTATIONS.help} | none [shift]."
-        ),
-    ] = None
-    ema: float | None = None
-    """Decay of the averaged parameters, which become the model (0: none)."""
-    physical_batch_size: int | None = None
-    """Examples on the device at once; bounds memory, does not change the result."""
-    per_class: bool = False
-    """A matrix of second moments for each class instead of a shared one."""
 
     def check_settings(self) -> None:
         """Raise ArgumentError for values that are right for no method."""
@@ -280,21 +292,9 @@ class SettingsConfig(RowMapConfig):
             whole("noise_bands", self.noise_bands, at_least=2)
         if self.sampler is not None:
             _ = SAMPLERS[self.sampler]
-        if self.optimizer is not None:
-            choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
-        for name in ("batch", "steps", "truncate", "cycle", "physical_batch_size"):
+        for name, each in FLAGS.items():
             if (value := getattr(self, name)) is not None:
-                whole(name, value)
-        for name in ("learning_rate", "clip_norm"):
-            if (value := getattr(self, name)) is not None:
-                positive(name, value)
-        for name in ("momentum", "ema"):
-            if (value := getattr(self, name)) is not None:
-                fraction(name, value)
-        if self.views is not None:
-            whole("views", self.views, at_least=0)
-        if self.augment is not None:
-            parse(self.augment)
+                each.check(name, value if not each.choices else choice(name, value, each.choices))
 
 
 @dataclass(frozen=True)
@@ -334,14 +334,22 @@ class RunConfig:
 class FeaturesConfig:
     """What `sfumato features` is asked for."""
 
-    data: DataConfig
+    data: tyro.conf.OmitArgPrefixes[DataConfig]
     out: Path
+    """Directory to create, or to continue if it was stopped."""
     model: str = "auto"
+    """patches+scattering | patches | scattering | scatternet | encoder |
+    encoder+patches+scattering [the first; with --weights the network they are for]."""
     weights: str | None = None
+    """Public weights: a file or a name; the rows are what their network's head would see."""
     size: int | None = None
+    """With --weights: side in pixels to which the network resizes its images [as the weights say].
+    """
     dtype: Literal["float16", "float32"] = "float16"
     log: Log = "bar"
     unit: str | None = None
+    """Which images belong together, as for `sfumato train`; `sfumato fit --unit units` then counts
+    them as one."""
 
 
 @dataclass(frozen=True)
@@ -371,6 +379,11 @@ class TrainConfig:
             )
         whole("seed", self.run.seed, at_least=0)
         positive("checkpoint_seconds", self.run.checkpoint_seconds)
+
+    @property
+    def options(self) -> "ReadOptions":
+        """How images are read and split."""
+        return self.data.options(self.run.seed, self.units.unit)
 
     @property
     def out(self) -> Path:

@@ -2,15 +2,15 @@
 a method that only its author knows, which need be no classifier of images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from sfumato import sampling
-from sfumato.core import generators, typed_json
+from sfumato.core import generators
 from sfumato.core.typed_json import Read
 from sfumato.plan.plan import Stated
 from sfumato.privacy.guarantee import Guarantee
-from sfumato.privacy.relations import Relation
+from sfumato.privacy.neighbors import Relation
 from sfumato.privacy.releases import Release
 from sfumato.sampling import Sampler
 
@@ -32,7 +32,7 @@ class MethodPlan(Stated):
     classes: ClassVar[tuple[str, ...]] = ()
     shape: ClassVar[tuple[int, ...]] = ()
     features: ClassVar[int | None] = None
-    images_per_unit: ClassVar[int | None] = None
+    images_per_unit = None
 
     name: str
     n: int
@@ -87,12 +87,3 @@ class MethodPlan(Stated):
                 f"author; if they were learned or chosen from these {guarantee.unit}s, that is not covered.",
             ),
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """For plan.json, the report's source."""
-        own = {each.name: typed_json.plain(getattr(self, each.name)) for each in fields(self)}
-        return own | {
-            "sampler": None if self.sampler is None else self.sampler.to_json(),
-            "mechanism": self.mechanism,
-            "accountant": self.accountant,
-        }

@@ -14,7 +14,6 @@ from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
 from sfumato.solve.covariance_settings import CovarianceSettings
 from sfumato.solve.linear_settings import HEADS
-from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.train.sgd_settings import SGDSettings
 
 
@@ -64,11 +63,10 @@ METHODS: dict[str, type[Settings]] = {each.method: each for each in _ALL}
 ROWS = tuple(name for name, each in METHODS.items() if each.needs == "rows")
 
 if TYPE_CHECKING:
-    MethodName = RowsMethodName = OptimizerName = str
+    MethodName = RowsMethodName = str
 else:
     MethodName = Literal[("auto", *METHODS)]
     RowsMethodName = Literal[("auto", *ROWS)]
-    OptimizerName = Literal[tuple(OPTIMIZERS)]
 
 
 def owners(flag: str) -> list[str]:

@@ -2,6 +2,7 @@
 mechanism, its price and what it is worth."""
 
 from dataclasses import replace
+from typing import Any
 
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import MethodConfig
@@ -27,4 +28,5 @@ def with_groups(config: MethodConfig) -> MethodConfig:
             config.cycle,
             f"give at least as many groups as --noise-bands {bands}, or leave it out",
         )
-    return replace(config, sampler=IN_TURNS, cycle=config.cycle or bands)
+    turns: dict[str, Any] = {"sampler": IN_TURNS, "cycle": config.cycle or bands}
+    return replace(config, **turns)

@@ -16,7 +16,7 @@ from sfumato.plan.methods import METHODS, Settings
 from sfumato.plan.public_facts import PublicRows, PublicWeights
 from sfumato.privacy import accountants
 from sfumato.privacy.events import Tally
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.privacy.unit_words import whole_unit
 from sfumato.sampling import Sampler
@@ -57,6 +57,7 @@ class Stated:
     noise: str
     noise_rng: str
     unit: str
+    images_per_unit: int | None
 
     @property
     def tally(self) -> Tally:
@@ -81,7 +82,12 @@ class Stated:
     @property
     def whole_unit(self) -> str:
         """What is added or removed: "image", or "patient with up to 8 images"."""
-        return whole_unit(self.unit, getattr(self, "images_per_unit", None))
+        return whole_unit(self.unit, self.images_per_unit)
+
+    def to_json(self) -> dict[str, Any]:
+        """For plan.json, the report's source: every field, and two sentences."""
+        own = {each.name: typed_json.plain(getattr(self, each.name)) for each in fields(self)}  # type: ignore[arg-type]
+        return own | {"mechanism": self.mechanism, "accountant": self.accountant}
 
 
 @dataclass(frozen=True)
@@ -165,15 +171,8 @@ class Plan(Stated):
         return self.settings.clip_norm
 
     def to_json(self) -> dict[str, Any]:
-        """For plan.json: every field, and what people look for beside them."""
-        own = {each.name: typed_json.plain(getattr(self, each.name)) for each in fields(self)}
-        return own | {
-            "sampler": self.sampler.to_json(),
-            "mechanism": self.mechanism,
-            "accountant": self.accountant,
-            "clip_norm": self.clip_norm,
-            "public_facts": self.public_facts,
-        }
+        """With what people look for beside the fields."""
+        return super().to_json() | {"clip_norm": self.clip_norm, "public_facts": self.public_facts}
 
     @property
     def public_facts(self) -> list[str]:

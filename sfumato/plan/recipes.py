@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
 from sfumato.core import typed_json
 from sfumato.core.checks import probability
@@ -193,14 +194,13 @@ def scaled(recipe: Recipe, config: TrainConfig, scale: float, n: int) -> tuple[T
     changes but the memory that is needed.
     """
     method, told = config.method, [f"{recipe.data.n:,} -> {n:,} images"]
+    scaled: dict[str, Any] = {}
     if method.batch is not None:
-        batch = max(1, round(method.batch * n / recipe.data.n))
-        told.append(f"batch {method.batch:,} -> {batch:,} (the same sampling rate q)")
-        method = replace(method, batch=batch)
+        scaled["batch"] = max(1, round(method.batch * n / recipe.data.n))
+        told.append(f"batch {method.batch:,} -> {scaled['batch']:,} (the same sampling rate q)")
     if method.steps is not None:
-        steps = max(min(SMALLEST_STEPS, method.steps), round(scale * method.steps))
-        told.append(f"steps {method.steps:,} -> {steps:,}")
-        method = replace(method, steps=steps)
+        scaled["steps"] = max(min(SMALLEST_STEPS, method.steps), round(scale * method.steps))
+        told.append(f"steps {method.steps:,} -> {scaled['steps']:,}")
     return replace(
-        config, method=method
+        config, method=replace(method, **scaled)
     ), f"scaled by {scale:g}: {', '.join(told)}; noise calibrated anew for the same epsilon"

@@ -7,7 +7,8 @@ from sfumato.core.checks import positive
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy.accountants import PLD_INTERVAL, epsilon
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, Tally, tally
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation, distance, renyi_epsilon, simplified
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation, distance
+from sfumato.privacy.relations import renyi_epsilon, simplified
 
 RELATIVE_TOLERANCE = 1e-4
 """The noise multiplier returned is at most this factor above the smallest one that would do."""

@@ -10,6 +10,7 @@ imported because a file names it.
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_type_hints
 
 from sfumato.core.errors import ArgumentError, LedgerError
@@ -208,6 +209,9 @@ def _read(value: Any) -> Event | None:
     if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
         return None
     kinds = _FIELDS.get(value["kind"])
+    if kinds is None:  # it may be that of a sampler, which stands in the sampler's own file
+        import_module("sfumato.sampling").load()
+        kinds = _FIELDS.get(value["kind"])
     if kinds is None or set(value) != {"kind", *kinds}:
         return None
     found = {name: _field(kind, value[name]) for name, kind in kinds.items()}

@@ -39,314 +39,93 @@ class Field:
     what: str
 
 
-def _rows(file: str, *rows: tuple[Status, bool, str, str]) -> tuple[Field, ...]:
-    return tuple(Field(file, *row) for row in rows)
+_TABLE = """
+config.json | public | yes | data data_dir validation test_fraction share resize gray skip_unreadable max_pixels unit images_per_unit unit_name | which images, as asked; paths may name people, so a report shows their last part only
+config.json | public | yes | epsilon delta relation insecure_seed noise noise_rng | the promise that was asked for
+config.json | public | yes | method model weights train size public rooted sampler noise_bands | the method that was asked for
+config.json | public | yes | out seed checkpoint_seconds show_images log dry_run | how the run was to be run
+config.json | public | yes | procedure.* | of a run of `sf.run`: what the method says of itself, shapes and settings
+plan.json | public | yes | name n n_validation n_test classes[] shape[] unit images_per_unit grouping | the public facts of the data set: names and sizes, found before an image is decoded, and n, counted
+plan.json | public | yes | epsilon delta relation mu insecure noise noise_rng mechanism accountant | the promise, and how
+plan.json | public | yes | method model parameters features trains size rooted clip_norm settings.* sampler.* releases[].* | all that will happen: a function of the settings and of the facts above
+plan.json | public | yes | public.* weights.* | public rows and public weights: names, sizes, SHA-256
+plan.json | public | yes | left_out.* | files that are not read, by their ending: no training image is among them
+plan.json | public | yes | public_facts[] not_covered[] | sentences for the report, of the same facts
+ledger.jsonl | public | yes | kind format delta epsilon_max relation unit context | the budget; a hash of config.json and plan.json
+ledger.jsonl | public | yes | release event.* | what was paid for: planned before it happened
+ledger.jsonl | public | yes | key hash | a fingerprint of the secret key, which is random; a hash of the lines so far
+ledger.jsonl | unpaid | yes | time | when it was paid (of a choice: before its first fit)
+metrics.jsonl | public | yes | step epsilon images | progress, and its price; of how many held-out images
+metrics.jsonl | unpaid | yes | accuracy | exact, on held-out images: these are not covered, the training images are
+metrics.jsonl | unpaid | no | measured.* | what a function given to `sf.run` found, on data of its own that are not covered
+metrics.jsonl | unpaid | no | seconds | how long it took
+state.safetensors | paid | yes | * | the last state of a method of `sf.run`
+model.safetensors | paid | yes | * | the model, and public numbers such as fixed filters
+model.json | public | yes | format model head shape[] classes[] input.* | how to build the model
+model.json | public | yes | privacy.epsilon privacy.delta privacy.relation privacy.insecure privacy.unit privacy.spent | the promise in numbers
+model.json | paid | yes | probe[] | the model's answer to an image of public noise
+evaluation.json | public | yes | split n source | which images, and how many
+evaluation.json | unpaid | yes | accuracy confusion[][] | exact, on held-out images: these are not covered, the training images are
+result.json | public | yes | spent.epsilon spent.delta spent.releases spent.epsilon_max spent.complete | the ledger's account
+result.json | public | yes | versions.sfumato versions.jax versions.dp-accounting versions.python | the software
+result.json | unpaid | no | seconds.features seconds.training seconds.evaluation seconds.total peak_memory_bytes finished | how long it took, with how much memory, until when
+result.json | unpaid | no | measured.* | as in metrics.jsonl, at the end
+tune.json | public | yes | fits_on_average | what was asked
+tune.json | paid | yes | recipe.* | the settings of the winner, which are chosen with it
+images.json | unpaid | yes | [].png_base64 [].true [].predicted [].confidence | held-out images, with `--show-images`; they are in report.html, too
+audit.json | public | yes | results[].attack results[].method results[].epsilon results[].delta results[].confidence results[].assumption results[].unpaid | which attack, on which claim
+audit.json | unpaid | yes | results[].lower_bound results[].observations results[].seconds results[].details.* | what it measured; of the attacks with `unpaid` on the private images, so this is for their owner alone
+report.html | unpaid | yes | * | the fields of the files above; of audit.json only what rests on no private image, unless `sfumato report --with-audit` asked for all
+model_card.md | unpaid | yes | * | fields of plan.json, ledger.jsonl and result.json; accuracy
+secret.key | unpaid | yes | * | the key of all secret randomness, until the run is complete
+work/began.json | unpaid | yes | fingerprint stamp | of the images, and of the sizes and times of their files, under the secret key; until the run is complete
+work/began.json | public | yes | environment.* | software, devices and processor
+work/sums.jsonl | unpaid | yes | release sum | keyed hashes of exact sums, until the run is complete
+work/checkpoint/facts.json | public | yes | step ledger_lines ledger_hash | where the run stands
+work/checkpoint/facts.json | paid | yes | sha256 | of the state
+work/checkpoint/facts.json | unpaid | yes | seconds | how long it took so far
+work/checkpoint/state.safetensors | paid | yes | * | the state between two steps: of releases alone
+sweep.json | public | yes | spent.epsilon spent.delta points[].method points[].epsilon | what was asked, and its price
+sweep.json | unpaid | yes | points[].accuracies[] | exact, on held-out images: these are not covered, the training images are
+sweep.json | unpaid | yes | without_privacy | the accuracy of a model without any noise, learned from the private images
+sweep.png | unpaid | yes | * | the fields of sweep.json
+sweep.html | unpaid | yes | * | the fields of sweep.json
+manifest.json | public | yes | format private name model map_hash preprocessing.* unit classes[] features dtype counts.* | what a feature store holds: names, sizes and settings
+manifest.json | unpaid | yes | digests.* | of private rows: who guesses them all could confirm the guess
+estimator.safetensors | public | yes | format kind params.* classes.* features feature_names feature_names[] | what `save` of an estimator writes, under any name: its arguments, `public` rows too, names of classes, columns
+estimator.safetensors | public | yes | plan.* epsilon | as in plan.json; what the fit has spent
+estimator.safetensors | public | yes | head model.model model.head model.shape[] model.classes[] model.input model.input.* | how to build the model
+estimator.safetensors | paid | yes | model.probe[] | the model's answer to an image of public noise
+progress.json | public | yes | train test | rows of a feature store that are done
+"""
+"""A row each: file, status, whether of a choice too, names of places, what it is."""
 
 
-FIELDS = (
-    *_rows(
-        "config.json",
-        (
-            "public",
-            True,
-            "data data_dir validation test_fraction share resize gray skip_unreadable max_pixels unit "
-            "images_per_unit unit_name",
-            "which images, as asked; paths may name people, so a report shows their last part only",
-        ),
-        (
-            "public",
-            True,
-            "epsilon delta relation insecure_seed noise noise_rng",
-            "the promise that was asked for",
-        ),
-        (
-            "public",
-            True,
-            "method model weights train batch steps sampler truncate cycle learning_rate optimizer momentum "
-            "clip_norm noise_bands views augment ema size physical_batch_size public rooted per_class",
-            "the method that was asked for",
-        ),
-        (
-            "public",
-            True,
-            "out seed checkpoint_seconds show_images log dry_run",
-            "how the run was to be run",
-        ),
-        (
-            "public",
-            True,
-            "procedure.*",
-            "of a run of `sf.run`: what the method says of itself, shapes and settings",
-        ),
-    ),
-    *_rows(
-        "plan.json",
-        (
-            "public",
-            True,
-            "name n n_validation n_test classes[] shape[] unit images_per_unit grouping",
-            "the public facts of the data set: names and sizes, found before an image is decoded, and n, counted",
-        ),
-        (
-            "public",
-            True,
-            "epsilon delta relation mu insecure noise noise_rng mechanism accountant",
-            "the promise, and how",
-        ),
-        (
-            "public",
-            True,
-            "method model parameters features trains size rooted clip_norm settings.* sampler.* releases[].*",
-            "all that will happen: a function of the settings and of the facts above",
-        ),
-        (
-            "public",
-            True,
-            "public.* weights.*",
-            "public rows and public weights: names, sizes, SHA-256",
-        ),
-        (
-            "public",
-            True,
-            "left_out.*",
-            "files that are not read, by their ending: no training image is among them",
-        ),
-        (
-            "public",
-            True,
-            "public_facts[] not_covered[]",
-            "sentences for the report, of the same facts",
-        ),
-    ),
-    *_rows(
-        "ledger.jsonl",
-        (
-            "public",
-            True,
-            "kind format delta epsilon_max relation unit context",
-            "the budget; a hash of config.json and plan.json",
-        ),
-        ("public", True, "release event.*", "what was paid for: planned before it happened"),
-        (
-            "public",
-            True,
-            "key hash",
-            "a fingerprint of the secret key, which is random; a hash of the lines so far",
-        ),
-        ("unpaid", True, "time", "when it was paid (of a choice: before its first fit)"),
-    ),
-    *_rows(
-        "metrics.jsonl",
-        (
-            "public",
-            True,
-            "step epsilon images",
-            "progress, and its price; of how many held-out images",
-        ),
-        (
-            "unpaid",
-            True,
-            "accuracy",
-            "exact, on held-out images: these are not covered, the training images are",
-        ),
-        (
-            "unpaid",
-            False,
-            "measured.*",
-            "what a function given to `sf.run` found, on data of its own that are not covered",
-        ),
-        ("unpaid", False, "seconds", "how long it took"),
-    ),
-    *_rows("state.safetensors", ("paid", True, "*", "the last state of a method of `sf.run`")),
-    *_rows(
-        "model.safetensors",
-        ("paid", True, "*", "the model, and public numbers such as fixed filters"),
-    ),
-    *_rows(
-        "model.json",
-        ("public", True, "format model head shape[] classes[] input.*", "how to build the model"),
-        (
-            "public",
-            True,
-            "privacy.epsilon privacy.delta privacy.relation privacy.insecure privacy.unit privacy.spent",
-            "the promise in numbers",
-        ),
-        ("paid", True, "probe[]", "the model's answer to an image of public noise"),
-    ),
-    *_rows(
-        "evaluation.json",
-        ("public", True, "split n source", "which images, and how many"),
-        (
-            "unpaid",
-            True,
-            "accuracy confusion[][]",
-            "exact, on held-out images: these are not covered, the training images are",
-        ),
-    ),
-    *_rows(
-        "result.json",
-        (
-            "public",
-            True,
-            "spent.epsilon spent.delta spent.releases spent.epsilon_max spent.complete",
-            "the ledger's account",
-        ),
-        (
-            "public",
-            True,
-            "versions.sfumato versions.jax versions.dp-accounting versions.python",
-            "the software",
-        ),
-        (
-            "unpaid",
-            False,
-            "seconds.features seconds.training seconds.evaluation seconds.total peak_memory_bytes finished",
-            "how long it took, with how much memory, until when",
-        ),
-        ("unpaid", False, "measured.*", "as in metrics.jsonl, at the end"),
-    ),
-    *_rows(
-        "tune.json",
-        ("public", True, "fits_on_average", "what was asked"),
-        ("paid", True, "recipe.*", "the settings of the winner, which are chosen with it"),
-    ),
-    *_rows(
-        "images.json",
-        (
-            "unpaid",
-            True,
-            "[].png_base64 [].true [].predicted [].confidence",
-            "held-out images, with `--show-images`; they are in report.html, too",
-        ),
-    ),
-    *_rows(
-        "audit.json",
-        (
-            "public",
-            True,
-            "results[].attack results[].method results[].epsilon results[].delta results[].confidence "
-            "results[].assumption results[].unpaid",
-            "which attack, on which claim",
-        ),
-        (
-            "unpaid",
-            True,
-            "results[].lower_bound results[].observations results[].seconds results[].details.*",
-            "what it measured; of the attacks with `unpaid` on the private images, so this is for their owner alone",
-        ),
-    ),
-    *_rows(
-        "report.html",
-        (
-            "unpaid",
-            True,
-            "*",
-            "the fields of the files above; of audit.json only what rests on no private "
-            "image, unless `sfumato report --with-audit` asked for all",
-        ),
-    ),
-    *_rows(
-        "model_card.md",
-        ("unpaid", True, "*", "fields of plan.json, ledger.jsonl and result.json; accuracy"),
-    ),
-    *_rows(
-        "secret.key",
-        ("unpaid", True, "*", "the key of all secret randomness, until the run is complete"),
-    ),
-    *_rows(
-        "work/began.json",
-        (
-            "unpaid",
-            True,
-            "fingerprint stamp",
-            "of the images, and of the sizes and times of their files, under the secret key; until the run is complete",
-        ),
-        ("public", True, "environment.*", "software, devices and processor"),
-    ),
-    *_rows(
-        "work/sums.jsonl",
-        ("unpaid", True, "release sum", "keyed hashes of exact sums, until the run is complete"),
-    ),
-    *_rows(
-        "work/checkpoint/facts.json",
-        ("public", True, "step ledger_lines ledger_hash", "where the run stands"),
-        ("paid", True, "sha256", "of the state"),
-        ("unpaid", True, "seconds", "how long it took so far"),
-    ),
-    *_rows(
-        "work/checkpoint/state.safetensors",
-        ("paid", True, "*", "the state between two steps: of releases alone"),
-    ),
-    *_rows(
-        "sweep.json",
-        (
-            "public",
-            True,
-            "spent.epsilon spent.delta points[].method points[].epsilon",
-            "what was asked, and its price",
-        ),
-        (
-            "unpaid",
-            True,
-            "points[].accuracies[]",
-            "exact, on held-out images: these are not covered, the training images are",
-        ),
-        (
-            "unpaid",
-            True,
-            "without_privacy",
-            "the accuracy of a model without any noise, learned from the private images",
-        ),
-    ),
-    *_rows("sweep.png", ("unpaid", True, "*", "the fields of sweep.json")),
-    *_rows("sweep.html", ("unpaid", True, "*", "the fields of sweep.json")),
-    *_rows(
-        "manifest.json",
-        (
-            "public",
-            True,
-            "format private name model map_hash preprocessing.* unit classes[] features dtype counts.*",
-            "what a feature store holds: names, sizes and settings",
-        ),
-        (
-            "unpaid",
-            True,
-            "digests.*",
-            "of private rows: who guesses them all could confirm the guess",
-        ),
-    ),
-    *_rows(
-        "estimator.safetensors",
-        (
-            "public",
-            True,
-            "format kind params.* classes.* features feature_names feature_names[]",
-            "what `save` of an estimator writes, under any name: its arguments, `public` rows too, names of classes, columns",
-        ),
-        ("public", True, "plan.* epsilon", "as in plan.json; what the fit has spent"),
-        (
-            "public",
-            True,
-            "head model.model model.head model.shape[] model.classes[] model.input model.input.*",
-            "how to build the model",
-        ),
-        ("paid", True, "model.probe[]", "the model's answer to an image of public noise"),
-    ),
-    *_rows(
-        "progress.json", ("public", True, "train test", "rows of a feature store that are done")
-    ),
-    *(
-        field
-        for split in ("train", "test")
-        for kind in ("features", "labels", "names", "units")
-        for field in _rows(
-            f"{split}.{kind}.npy",
-            ("unpaid", True, "*", f"{kind} of a feature store: as private as the images"),
-        )
-    ),
-)
+def _read(line: str) -> Field:
+    file, status, selected, names, what = line.split(" | ")
+    return Field(file, status, selected == "yes", names, what)  # type: ignore[arg-type]
+
+
+FIELDS = [_read(line) for line in _TABLE.split("\n") if line] + [
+    Field(
+        f"{split}.{kind}.npy",
+        "unpaid",
+        True,
+        "*",
+        f"{kind} of a feature store: as private as the images",
+    )
+    for split in ("train", "test")
+    for kind in ("features", "labels", "names", "units")
+]
 """The file `pretrain` writes is not here: it is learned from images that are public, without any
 privacy, and says so."""
+
+
+def declare(file: str, names: tuple[str, ...], what: str) -> None:
+    """More fields, which are public, by whoever owns them: for flags, which a user chooses before any
+    image is read."""
+    FIELDS.append(Field(file, "public", True, " ".join(names), what))
+    by_file.cache_clear()
 
 
 @lru_cache(maxsize=1)

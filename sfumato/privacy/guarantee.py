@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError
-from sfumato.privacy.relations import ADD_OR_REMOVE, RELATIONS, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, Relation
 
 
 @dataclass(frozen=True)

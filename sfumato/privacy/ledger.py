@@ -37,6 +37,7 @@ from sfumato.core.files import (
 )
 from sfumato.privacy import accountants, events, relations
 from sfumato.privacy.events import Event, Tally
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, Relation
 
 FILE_NAME = "ledger.jsonl"
 _FORMAT = 1
@@ -68,7 +69,7 @@ class Ledger:
         self.delta: float = opening["delta"]
         self.epsilon_max: float = opening["epsilon_max"]
         self.unit: str = opening["unit"]
-        self.relation: relations.Relation = opening.get("relation", relations.ADD_OR_REMOVE)
+        self.relation: Relation = opening.get("relation", ADD_OR_REMOVE)
         self.context: str = opening["context"]
         self._hashes: list[str] = [record["hash"] for record in records]
         self._paid: dict[tuple[str, str], Event] = {}
@@ -89,14 +90,14 @@ class Ledger:
         epsilon_max: float,
         unit: str = "image",
         context: str = "",
-        relation: relations.Relation = relations.ADD_OR_REMOVE,
+        relation: Relation = ADD_OR_REMOVE,
     ) -> "Ledger":
         """Begin a ledger in `directory`. context: a hash of what it is for. Raises RunError if
         there is one already.
 
         relation: what neighboring data sets are; every epsilon of this ledger is meant for it.
         """
-        choice("relation", relation, relations.RELATIONS)
+        choice("relation", relation, RELATIONS)
         positive("epsilon_max", epsilon_max)
         positive("delta", delta)
         path = Path(directory) / FILE_NAME
@@ -153,10 +154,7 @@ class Ledger:
     @classmethod
     @contextmanager
     def temporary(
-        cls,
-        delta: float,
-        epsilon_max: float,
-        relation: relations.Relation = relations.ADD_OR_REMOVE,
+        cls, delta: float, epsilon_max: float, relation: Relation = ADD_OR_REMOVE
     ) -> Iterator["Ledger"]:
         """A ledger for as long as the `with` block runs, for computations whose payments nobody
         will look up."""
@@ -335,11 +333,11 @@ class Ledger:
             self._paid[(record["key"], record["release"])] = event
 
 
-def relation_of(ledger: Any) -> relations.Relation:
+def relation_of(ledger: Any) -> Relation:
     """The relation of neighborhood that an estimator's argument `ledger` means. Raises
     ArgumentError for what is none."""
     if ledger is None:
-        return relations.ADD_OR_REMOVE
+        return ADD_OR_REMOVE
     if not isinstance(ledger, Ledger):
         raise ArgumentError(
             "ledger",
@@ -420,12 +418,11 @@ def _parse_line(line: bytes, previous: str, number: int) -> dict[str, Any] | Non
     except (ValueError, KeyError, AttributeError, TypeError):
         return None
     if number == 0 and (
-        body["format"] != _FORMAT
-        or body.get("relation", relations.ADD_OR_REMOVE) not in relations.RELATIONS
+        body["format"] != _FORMAT or body.get("relation", ADD_OR_REMOVE) not in RELATIONS
     ):
         raise ArgumentError(
             "format",
             body["format"],
-            f"this version reads ledgers of format {_FORMAT} ({', '.join(relations.RELATIONS)})",
+            f"this version reads ledgers of format {_FORMAT} ({', '.join(RELATIONS)})",
         )
     return record

@@ -20,30 +20,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.privacy import losses
 from sfumato.privacy.events import Event, GaussianEvent, Tally
 from sfumato.privacy.losses import Parts
-from sfumato.privacy.neighbors import (
-    ADD_OR_REMOVE,
-    RELATIONS,
-    REPLACE_ONE,
-    ZERO_OUT,
-    Relation,
-    distance,
-    of_library,
-)
-
-__all__ = [
-    "ADD_OR_REMOVE",
-    "RELATIONS",
-    "REPLACE_ONE",
-    "ZERO_OUT",
-    "Relation",
-    "delta",
-    "distance",
-    "epsilon",
-    "price",
-    "renyi_epsilon",
-    "simplified",
-    "true_positive_rate",
-]
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation, distance, of_library
 
 _ORDERS = (
     [1 + k / 10 for k in range(1, 100)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, relations
 from sfumato.privacy.events import Tally
-from sfumato.privacy.relations import Relation
+from sfumato.privacy.neighbors import Relation
 
 DELTAS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-9)
 FALSE_POSITIVE_RATES = (0.001, 0.01)

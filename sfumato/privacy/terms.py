@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sfumato.privacy.relations import Relation
+from sfumato.privacy.neighbors import Relation
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,10 @@ class _Room(ModuleType):
     """`sf.report(run_dir)` writes the report: Python gives a package's parts their own names, so the
     room itself is what can be called."""
 
-    def __call__(self, run_dir: Path | str, with_audit: bool = False) -> Path:
-        return write_report(Path(run_dir), with_audit)
+    def __call__(
+        self, run_dir: Path | str, with_audit: bool = False, trust: str | None = None
+    ) -> Path:
+        return write_report(Path(run_dir), with_audit, trust)
 
 
 sys.modules[__name__].__class__ = _Room

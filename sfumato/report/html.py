@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sfumato.core import plugins
 from sfumato.core.files import write_atomic
 from sfumato.report import accuracy, audit_section, figures, noise_limits, words
 from sfumato.report.card import model_card
@@ -19,13 +20,16 @@ from sfumato.report.verdict import verdicts
 LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "−0123456789")
 
 
-def write_report(run_dir: Path, with_audit: bool = False) -> Path:
+def write_report(run_dir: Path, with_audit: bool = False, trust: str | None = None) -> Path:
     """Write `report.html` and `model_card.md` into a run directory; returns the report's path.
     Raises RunError.
 
     with_audit: the page also shows what attacks measured on the private images, which no ledger
-    paid for.
+    paid for. trust: code from outside that the run was begun with, package.module:Class.
     """
+    if trust is not None:
+        plugins.allow(trust)
+        plugins.find("trust", trust)
     facts = RunFacts.load(run_dir, with_audit)
     page, card = render(facts), model_card(facts.without_unpaid())
     write_atomic(facts.run_dir / "model_card.md", card)

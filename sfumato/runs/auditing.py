@@ -9,102 +9,42 @@ may see what they find. All other attacks use the private images: they say so be
 what they find is kept out of the report (`UNPAID`).
 """
 
-import dataclasses
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Bool, Float
 
-from sfumato.audit.alone import run_alone
-from sfumato.audit.blackbox import blackbox, hardest_label, pretrained
-from sfumato.audit.canaries import whitebox
-from sfumato.audit.lira import lira
-from sfumato.audit.one_run import one_run_audit, wrong_labels
 from sfumato.audit.replayed import replay
 from sfumato.audit.result import FILE_NAME, AuditRecord, AuditResult, Claim
-from sfumato.clip import ClippedGrad
 from sfumato.core import typed_json
 from sfumato.core.checks import choice, whole
 from sfumato.core.errors import ArgumentError, DataError, RunError
-from sfumato.core.keys import SecretKey, public_stream
-from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.plan.config import Log, read_config
 from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import write_report
-from sfumato.runs import tuning as tune
-from sfumato.runs.classifier import Classifier
+from sfumato.runs.attacks import (
+    REPLAYS,
+    Subject,
+    by_canaries,
+    by_final_loss,
+    by_one_run,
+    by_releases,
+    by_shadows,
+    takes_canaries,
+    warn,
+)
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.from_python import refuse_another_procedure
-from sfumato.runs.jobs import build
-from sfumato.runs.progress import Progress, Quiet, make_progress
+from sfumato.runs.progress import Quiet, make_progress
 from sfumato.runs.training import open_splits
-from sfumato.train.dpsgd import DPSGD
 from sfumato.train.loop import Procedure, tally
 
 SIZES = {"whitebox": 10_000, "one-run": 200, "blackbox": 64, "lira": 16}
 """What an attack takes if it is not told: gradient canaries or replays; images with wrong labels;
 models; shadow models."""
-
-UNPAID = {
-    "whitebox": "lets private images train along with its canaries",
-    "replay": "measures the solver's sums on the private images anew",
-    "one-run": "trains on the private images again, twice, and compares the two models",
-    "blackbox": "learns half of the private images without any privacy first",
-    "lira": "compares the private images with the test images, and writes exact rates",
-}
-"""What an attack does with the private images that no ledger pays for."""
-
-_REPLAYS = 1000
-_RECORDS = 1000
-_ADDED = "\uffff added by an audit"
-"""Begins the names of units that an attack adds: sorted last, and no file's name."""
-_PHYSICAL = 64
-"""Examples at once for each model of a stack: more of them fall out of a processor's cache."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A finished run: what an attack needs of it. held_out: on which `sfumato tune` compared its
-    fits."""
-
-    plan: Plan
-    train: Source
-    held_out: Source | None
-    test: Source | None
-    seed: int
-    stream: np.random.Generator
-    progress: Progress
-    path: Path
-
-    @property
-    def claim(self) -> Claim:
-        return Claim(self.plan.tally, self.plan.delta, self.plan.relation)
-
-    def procedure(self, source: Source) -> Procedure:
-        """The run's procedure on other training images."""
-        return build(
-            self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet()
-        ).procedure
-
-    def retrain(self, source: Source) -> Classifier:
-        """The final model of the run's plan on other training images."""
-        if self.plan.choices:
-            assert self.held_out is not None
-            return tune.published(self.plan, source, self.held_out, self.fresh_key())
-        job = build(
-            self.plan.on(source.examples), source, None, self.seed, self.fresh_key(), Quiet()
-        )
-        return job.classifier(run_alone(job.procedure, self.claim, self.fresh_key()))
-
-    def fresh_key(self) -> SecretKey:
-        return SecretKey(self.stream.bytes(32))
 
 
 def audit(
@@ -135,7 +75,7 @@ def audit(
         )
     _refuse(plan, attack)
     if attack != "whitebox" or images > 0:
-        _warn(attack)
+        warn(attack)
     progress = make_progress(log)
     stream = np.random.default_rng(seed)
     subject = Subject(
@@ -149,29 +89,16 @@ def audit(
         directory.path,
     )
     attacks: dict[str, Callable[[Subject, int], list[AuditResult]]] = {
-        "whitebox": lambda subject, size: _whitebox(subject, size, images),
-        "one-run": _one_run,
-        "blackbox": _blackbox,
-        "lira": _lira,
+        "whitebox": lambda subject, size: by_releases(subject, size, images),
+        "one-run": by_one_run,
+        "blackbox": by_final_loss,
+        "lira": by_shadows,
     }
     try:
         results = attacks[attack](subject, size)
     finally:
         progress.close()
-    found = load(directory.path).joined(results)
-    found.save(directory.path)
-    write_report(directory.path)
-    return found
-
-
-def _warn(attack: str) -> None:
-    """Before the attack, and whatever --log says."""
-    print(
-        f"sfumato: NOT PAID FOR: this attack {UNPAID[attack]}. What it finds is outside of the run's epsilon: audit.json is "
-        "readable by you alone, and the report leaves it out",
-        file=sys.stderr,
-        flush=True,
-    )
+    return _recorded(directory.path, results)
 
 
 def load(path: Path) -> AuditRecord:
@@ -179,46 +106,12 @@ def load(path: Path) -> AuditRecord:
     return typed_json.read_if_there(AuditRecord, path / FILE_NAME) or AuditRecord(())
 
 
-def _whitebox(subject: Subject, size: int, images: int) -> list[AuditResult]:
-    """Gradient canaries for trainers with the clipping engine; for others a replay of every step."""
-    trainer = subject.procedure(subject.train)
-    if _takes_canaries(trainer):
-        along = min(images, subject.train.examples)
-        return _canaries(trainer, subject.claim, subject.stream, (size, along), subject.progress)
-    _warn("replay")
-    having = subject.procedure(_with_noise_image(subject.train))
-    subject.progress.begin("replay", trainer.steps, "steps")
-    return replay(
-        trainer,
-        having,
-        subject.claim,
-        subject.stream,
-        repeats=min(size, _REPLAYS),
-        advance=subject.progress.advance,
-    )
-
-
-def _takes_canaries(trainer: Procedure) -> TypeGuard[DPSGD]:
-    return isinstance(trainer, DPSGD) and isinstance(trainer.clipped, ClippedGrad)
-
-
-def _canaries(
-    trainer: DPSGD,
-    claim: Claim,
-    stream: np.random.Generator,
-    size: tuple[int, int],
-    progress: Progress,
-) -> list[AuditResult]:
-    """size: canaries in all, as many as there are parameters in each training; and the private
-    examples that train along, which nothing pays for."""
-    canaries, along = size
-    in_one = min(canaries, sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params)))
-    runs = -(-canaries // in_one)
-    progress.begin("canaries", runs, "runs")
-    found = whitebox(
-        trainer, claim, stream, canaries=in_one, runs=runs, images=along, advance=progress.advance
-    )
-    return [replace(each, unpaid=along > 0) for each in found]
+def _recorded(path: Path, results: list[AuditResult]) -> AuditRecord:
+    """With what was found before, in audit.json and the report."""
+    found = load(path).joined(results)
+    found.save(path)
+    write_report(path)
+    return found
 
 
 def attack(
@@ -247,63 +140,19 @@ def attack(
     ledger, stream = Ledger.read(directory.path), np.random.default_rng(seed)
     claim = Claim(tally(method), ledger.delta, ledger.relation)
     size, progress = whole("size", size, at_least=8), Quiet()
-    if _takes_canaries(method):
+    if takes_canaries(method):
         along = min(whole("examples", examples, at_least=0), method.n)
         if along:
-            _warn("whitebox")
-        results = _canaries(method, claim, stream, (size, along), progress)
+            warn("whitebox")
+        results = by_canaries(method, claim, stream, (size, along), progress)
     elif having is not None:
-        _warn("replay")
-        results = replay(method, having, claim, stream, repeats=min(size, _REPLAYS))
+        warn("replay")
+        results = replay(method, having, claim, stream, repeats=min(size, REPLAYS))
     else:
         raise ArgumentError(
             "having", None, "give the same method on one example more; only DPSGD takes canaries"
         )
-    found = load(directory.path).joined(results)
-    found.save(directory.path)
-    write_report(directory.path)
-    return found
-
-
-def _with_noise_image(source: Source) -> Source:
-    """One image of public noise more, of the first class."""
-    image = public_stream(0, "audit").integers(0, 256, (1, *source.shape), np.uint8)
-    return _joined(
-        source,
-        source.raw(np.zeros(1, int)) if source.rows is not None else image,
-        np.zeros(1, np.int32),
-    )
-
-
-def _joined(source: Source, images: np.ndarray, labels: np.ndarray) -> Source:
-    """The source and then these images, raw as it stores its own; each is a unit of its own."""
-    n = len(source)
-    sample = source.raw(np.zeros(1, int))
-    stored = (
-        images if images.dtype == sample.dtype else (images / np.float32(255)).astype(sample.dtype)
-    )
-
-    def read(at: np.ndarray) -> np.ndarray:
-        own = source.raw(np.minimum(at, n - 1))
-        extra = stored[np.maximum(at - n, 0)]
-        return np.where((at < n).reshape(-1, 1, 1, 1), own, extra)
-
-    rows = (
-        None
-        if source.rows is None
-        else np.concatenate([source.rows, stored[:, 0, 0, :].astype(source.rows.dtype)])
-    )
-    owners = source.owners
-    if owners is not None:
-        owners = np.concatenate([owners, [f"{_ADDED} {k}" for k in range(len(labels))]])
-    return dataclasses.replace(
-        source,
-        labels=np.concatenate([source.labels, labels]),
-        read=read,
-        rows=rows,
-        owners=owners,
-        names=None,
-    )
+    return _recorded(directory.path, results)
 
 
 def _refuse(plan: Plan, attack: str) -> None:
@@ -324,98 +173,6 @@ def _refuse(plan: Plan, attack: str) -> None:
             f"needs a network trained by dp-sgd, not {plan.method} on {plan.model}; use "
             "whitebox or one-run",
         )
-
-
-def _test(subject: Subject) -> Source:
-    if subject.test is None:
-        raise DataError(f"{subject.path}: this attack needs test images, and the data set has none")
-    return subject.test
-
-
-def _one_run(subject: Subject, size: int) -> list[AuditResult]:
-    others = _test(subject)
-    chosen = subject.stream.choice(len(others), min(size, len(others)), replace=False)
-    labels = wrong_labels(others.labels[chosen], len(others.class_names), subject.stream)
-    raw, pixels = others.raw(chosen), others.images(chosen)
-    subject.progress.begin("one run", 2, "trainings")
-    done: list[int] = []
-
-    def losses(included: Bool[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        model = subject.retrain(
-            _joined(subject.train, raw[included], labels[included])
-            if included.any()
-            else subject.train
-        )
-        done.append(1)
-        subject.progress.advance(len(done))
-        return -_log_odds(model.probabilities(pixels), labels)
-
-    return one_run_audit(losses, len(chosen), subject.claim, subject.stream)
-
-
-def _log_odds(probabilities: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " n"]:
-    """log(p / (1 - p)) of the probability of the label."""
-    own = np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-12, 1 - 1e-7)
-    return np.log(own / (1 - own))
-
-
-def _blackbox(subject: Subject, size: int) -> list[AuditResult]:
-    """One half of the training images (at most 1,000) is learned without privacy first, another
-    half are the records."""
-    n = min(len(subject.train) // 2, _RECORDS)
-    first, second = (
-        subject.train.subset(np.arange(part * n, (part + 1) * n), "train") for part in (0, 1)
-    )
-    trainer = subject.procedure(second)
-    others = subject.procedure(first)
-    assert (
-        isinstance(trainer, DPSGD)
-        and isinstance(others, DPSGD)
-        and isinstance(trainer.clipped, ClippedGrad)
-    )
-    loss = trainer.clipped.loss_with(*trainer.constants)
-    params = pretrained(loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
-    trainer = replace(
-        trainer, params=params, physical_batch_size=min(trainer.physical_batch_size, _PHYSICAL)
-    )
-    image = jax.tree.map(
-        lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0]
-    )
-    label = hardest_label(loss, params, image, len(subject.plan.classes))
-    subject.progress.begin("black box", size, "models")
-    return blackbox(
-        trainer,
-        (image, np.int32(label)),
-        subject.claim,
-        subject.stream,
-        models=size,
-        advance=subject.progress.advance,
-    )
-
-
-def _lira(subject: Subject, size: int) -> list[AuditResult]:
-    """The run's own final model: its training images against the test images."""
-    train, test = subject.train, _test(subject)
-    pool = _joined(train, test.raw(np.arange(len(test))), test.labels)
-    members = np.arange(len(pool)) < len(train)
-    pixels = pool.images(np.arange(len(pool)))
-
-    def shadow(inside: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        return _log_odds(
-            subject.retrain(pool.subset(inside, "train")).probabilities(pixels), pool.labels
-        )
-
-    audited = _log_odds(Classifier.load(subject.path).probabilities(pixels), pool.labels)
-    subject.progress.begin("shadows", size, "models")
-    return lira(
-        shadow,
-        audited,
-        members,
-        subject.claim,
-        subject.stream,
-        shadows=size,
-        advance=subject.progress.advance,
-    )
 
 
 def summary(audit: AuditRecord) -> str:

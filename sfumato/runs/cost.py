@@ -210,14 +210,10 @@ def _timed(call: Callable[[], Any]) -> tuple[float, float]:
     took = []
     for _ in range(2):
         began = time.monotonic()
-        for leaf in _leaves(call())[:1]:
+        for leaf in jax.tree.leaves(call())[:1]:
             np.asarray(leaf)
         took.append(time.monotonic() - began)
     return max(0.0, took[0] - took[1]), took[1]
-
-
-def _leaves(tree: object) -> list[Any]:
-    return jax.tree.leaves(tree)
 
 
 def _key() -> SecretKey:

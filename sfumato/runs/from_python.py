@@ -20,7 +20,7 @@ from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import write_atomic
 from sfumato.core.keys import SecretKey
-from sfumato.noise import DEFAULT, NOISES, Mechanism
+from sfumato.noise import NOISES, Mechanism
 from sfumato.plan.method_plan import MethodPlan
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.ledger import Ledger
@@ -53,8 +53,8 @@ class Options:
 
     guarantee: for a method that was not calibrated. evaluate: told what would be published at ten
     points of the run; its numbers stand in metrics.jsonl and in the report. log: "bar", "json" or
-    "quiet". checkpoint_seconds: between two checkpoints. noise: a name of
-    `NOISES`, or package.module:Class.
+    "quiet". checkpoint_seconds: between two checkpoints. noise: what keeps the method's promise, a
+    name of `NOISES` or package.module:Class; None: the method's own mechanism.
     insecure_seed: fixes noise and sampling too, for tests; it voids the guarantee.
     """
 
@@ -62,13 +62,14 @@ class Options:
     evaluate: Evaluate | None = None
     log: str = "bar"
     checkpoint_seconds: float = 60.0
-    noise: str = DEFAULT
+    noise: str | None = None
     insecure_seed: int | None = None
 
     def __post_init__(self) -> None:
         choice("log", self.log, ("bar", "json", "quiet"))
         plugins.allow(self.noise)
-        _ = NOISES[self.noise]
+        if self.noise is not None:
+            _ = NOISES[self.noise]
         positive("checkpoint_seconds", self.checkpoint_seconds)
 
 
@@ -81,7 +82,7 @@ def run(
     evaluate: Evaluate | None = None,
     log: str = "bar",
     checkpoint_seconds: float = 60.0,
-    noise: str = DEFAULT,
+    noise: str | None = None,
     insecure_seed: int | None = None,
 ) -> State: ...
 @overload
@@ -144,7 +145,7 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
         seed = options.insecure_seed
         key = SecretKey.from_entropy() if seed is None else SecretKey.from_insecure_seed(seed)
         plan = MethodPlan.of(
-            path.absolute().name, method, guarantee, options.noise, seed is not None
+            path.absolute().name, method, guarantee, asked["noise"], seed is not None
         )
         _refuse_unaffordable(method, guarantee)
         began = beginning(_examples(method, key))
@@ -174,8 +175,8 @@ def _continue(directory: RunDirectory, method: Procedure, ledger: Ledger, option
     per_step = float(examples_of(method) if sampler is None else sampler.expected_batch_size)
     recording = Recording(measured, 0, per_step, options.checkpoint_seconds)
     with closing(make_progress(options.log)) as progress:
-        noise = NOISES[options.noise].keeping
-        state = carry_out(directory, method, ledger, key, recording, progress, noise)
+        keeping = NOISES[files.read_json(directory.file("config.json"))["noise"]].keeping
+        state = carry_out(directory, method, ledger, key, recording, progress, keeping)
     trained = time.monotonic()
     write_atomic(directory.file(MODEL), checkpoint.encode(released(method, state)))
     write_atomic(directory.file(STATE), checkpoint.encode(state))
@@ -208,7 +209,7 @@ def _asked(method: Procedure, guarantee: Guarantee, options: Options) -> dict[st
         "delta": guarantee.delta,
         "relation": guarantee.relation,
         "unit_name": guarantee.unit,
-        "noise": options.noise,
+        "noise": options.noise or NOISES.name_of(method.mechanism(0).drawn_as),
         "noise_rng": generators.DEFAULT,
         "insecure_seed": options.insecure_seed,
     }

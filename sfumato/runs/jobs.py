@@ -19,7 +19,7 @@ from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.features.extraction import extract
 from sfumato.features.feature_map import Given
-from sfumato.features.heads import OnFeatures
+from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
 from sfumato.networks.trainable import finished, select
@@ -143,18 +143,13 @@ def _linear(
 ) -> Job:
     """The rows of the training set are streamed from where they lie if they are given, else
     computed."""
-    matrix, shown = matrices(features, train, held_out, progress)
-    matrix, labels = examples(train, plan.images_per_unit, matrix)
-    rows, sphere = (
-        Rows(matrix, labels, len(plan.classes)),
-        sphere_for(plan.public, matrix.shape[1], plan.rooted),
-    )
-    procedure = solver(rows, sphere, settings, plan.releases)
-    spec = spec_of(plan, sphere.kind)
+    table = head_rows(plan, features, train, held_out, progress)
+    shown = table.shown
+    procedure = solver(table.rows, table.sphere, settings, plan.releases)
+    spec = spec_of(plan, table.sphere.kind)
 
     def counts(state: State) -> Confusion:
-        assert shown is not None and held_out is not None
-        return count(held_out.labels, scores_of(procedure.classifier(cast(Any, state)), shown))
+        return table.confusion(procedure.classifier(cast(Any, state)))
 
     return Job(
         procedure,
@@ -166,7 +161,32 @@ def _linear(
     )
 
 
-def matrices(
+@dataclass(frozen=True)
+class HeadRows:
+    """What linear heads are fitted on, and what they are compared on: rows and their classes, None
+    where there are none."""
+
+    rows: Rows
+    sphere: Sphere
+    shown: np.ndarray | None
+    truth: np.ndarray | None
+
+    def confusion(self, head: SphereLinear) -> Confusion:
+        assert self.shown is not None and self.truth is not None
+        return count(self.truth, scores_of(head, self.shown))
+
+
+def head_rows(
+    plan: Plan, features: Any, train: Source, held_out: Source | None, progress: Progress
+) -> HeadRows:
+    matrix, shown = _matrices(features, train, held_out, progress)
+    matrix, labels = examples(train, plan.images_per_unit, matrix)
+    sphere = sphere_for(plan.public, matrix.shape[1], plan.rooted)
+    truth = None if held_out is None else held_out.labels
+    return HeadRows(Rows(matrix, labels, len(plan.classes)), sphere, shown, truth)
+
+
+def _matrices(
     features: Any, train: Source, held_out: Source | None, progress: Progress
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The rows of both sources: as given (mapped, if they lie in a file), or computed."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from sfumato import data, weights
+from sfumato import weights
 from sfumato.core import files, plugins
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.keys import public_stream
@@ -51,18 +51,7 @@ def pretrain(config: PretrainConfig) -> None:
         raise ArgumentError("out", str(config.out), "give a file name that ends in .safetensors")
     refuse_existing(config.out)
     where = config.data
-    options = data.ReadOptions(
-        resize=where.resize,
-        gray=where.gray,
-        skip_unreadable=where.skip_unreadable,
-        test_fraction=where.test_fraction,
-        share=where.share,
-        seed=config.settings.seed,
-        max_pixels=where.max_pixels,
-    )
-    splits = data.open(
-        where.data, data_dir=where.data_dir, validation=where.validation, options=options
-    )
+    splits = where.opened(config.settings.seed)
     training = Pretraining(_network(config, splits.train), splits.train, config.settings)
     print(f"sfumato: {WARNING}", file=sys.stderr)
     progress = make_progress(config.log)

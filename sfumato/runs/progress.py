@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sfumato.privacy import accountants
 from sfumato.privacy.events import Event, Tally
-from sfumato.privacy.relations import Relation
+from sfumato.privacy.neighbors import Relation
 
 
 @runtime_checkable

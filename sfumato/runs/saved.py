@@ -7,7 +7,6 @@ of one. Of an open ledger nothing is written: whoever loads the estimator and fi
 the ledger to pay from.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 from sklearn.utils.validation import check_is_fitted
 
+from sfumato.core.digests import digest_of
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import parse_json, write_atomic
 from sfumato.privacy import fields
@@ -161,11 +161,7 @@ def _damaged(path: Path, error: Exception) -> RunError:
 
 
 def _digest(text: str, arrays: Arrays) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(arrays):
-        digest.update(f"\n{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
-        digest.update(np.asarray(arrays[name], order="C").tobytes())
-    return digest.hexdigest()
+    return digest_of(arrays, first=text, mark="\n")
 
 
 def _plain(value: Any) -> Any:

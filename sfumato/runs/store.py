@@ -24,7 +24,6 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from sfumato import data
 from sfumato.core import files
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.trees import leaf_names
@@ -64,18 +63,7 @@ def write_store(config: FeaturesConfig) -> Store:
         )
     where = config.data
     where.check()
-    options = data.ReadOptions(
-        resize=where.resize,
-        gray=where.gray,
-        skip_unreadable=where.skip_unreadable,
-        test_fraction=where.test_fraction,
-        share=where.share,
-        unit=config.unit,
-        max_pixels=where.max_pixels,
-    )
-    splits = data.open(
-        where.data, data_dir=where.data_dir, validation=where.validation, options=options
-    )
+    splits = where.opened(unit=config.unit)
     others = {"validation": splits.validation, "test": splits.test}
     sources = {"train": splits.train} | {
         split: source for split, source in others.items() if source is not None

@@ -18,7 +18,7 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
 from sfumato.data.copies import copies_in
-from sfumato.data.source import DataInfo, Source
+from sfumato.data.source import DataInfo
 from sfumato.features.heads import Sphere
 from sfumato.noise import NOISES
 from sfumato.plan.config import Log, TrainConfig
@@ -26,18 +26,18 @@ from sfumato.plan.making import make_plan
 from sfumato.plan.plan import Plan
 from sfumato.plan.public_features import sphere_for
 from sfumato.plan.public_weights import feature_map
-from sfumato.plan.unit_batches import examples
 from sfumato.privacy import accountants, fields
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.report import curve
 from sfumato.runs.directory import refuse_existing
-from sfumato.runs.jobs import matrices
+from sfumato.runs.jobs import HeadRows, head_rows
 from sfumato.runs.progress import Progress, make_progress
 from sfumato.runs.training import counted, describe, open_splits, say_skipped, secret_key, tell
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import METHODS, LinearSettings
+from sfumato.train.evaluation import accuracy
 from sfumato.train.loop import run
 
 MOST_ROWS = 20_000
@@ -68,16 +68,6 @@ class SweepConfig:
             )
 
 
-@dataclass(frozen=True)
-class SweepRows:
-    """Features and labels of both sides, in memory or mapped."""
-
-    train: Rows
-    shown: np.ndarray
-    truth: np.ndarray
-    test: str
-
-
 def sweep(config: SweepConfig) -> str:
     """Run all fits, write sweep.json, sweep.png, sweep.html and the ledger to `out`, and return the
     table."""
@@ -101,9 +91,9 @@ def sweep(config: SweepConfig) -> str:
     promise = [problem for plan in plans.values() for problem in plan.warnings()]
     tell(dict.fromkeys((*spoiled, *promise, *copies_in(splits.train, held_out))), progress)
     try:
-        rows = _rows(
-            plans[config.methods[0], min(config.epsilons)], splits.train, held_out, progress
-        )
+        plan = plans[config.methods[0], min(config.epsilons)]
+        features = feature_map(plan.model, plan.shape, plan.weights)
+        rows = head_rows(plan, features, splits.train, held_out, progress)
         found, ledger = _fits(config, plans, rows, progress)
     finally:
         progress.close()
@@ -143,21 +133,11 @@ def _plan(base: TrainConfig, info: DataInfo, method: str, epsilon: float) -> Pla
     )
 
 
-def _rows(plan: Plan, train: Source, held_out: Source, progress: Progress) -> SweepRows:
-    features = feature_map(plan.model, plan.shape, plan.weights)
-    matrix, shown = matrices(features, train, held_out, progress)
-    assert shown is not None
-    matrix, labels = examples(train, plan.images_per_unit, matrix)
-    return SweepRows(
-        Rows(matrix, labels, len(plan.classes)), shown, held_out.labels, held_out.split
-    )
-
-
 Found = dict[str, list[tuple[float, list[float]]]]
 
 
 def _fits(
-    config: SweepConfig, plans: dict[tuple[str, float], Plan], rows: SweepRows, progress: Progress
+    config: SweepConfig, plans: dict[tuple[str, float], Plan], rows: HeadRows, progress: Progress
 ) -> tuple[Found, dict[str, float]]:
     releases = [each for plan in plans.values() for each in plan.releases * config.repeats]
     first = next(iter(plans.values()))
@@ -172,10 +152,10 @@ def _fits(
         ledger.authorize(tally_of(releases))
         for (method, epsilon), plan in plans.items():
             assert isinstance(plan.settings, LinearSettings)
-            scores, sphere = [], sphere_for(plan.public, rows.train.features, plan.rooted)
+            scores, sphere = [], sphere_for(plan.public, rows.rows.features, plan.rooted)
             for _ in range(config.repeats):
                 head = fit_once(
-                    rows.train,
+                    rows.rows,
                     sphere,
                     plan.settings,
                     plan.releases,
@@ -183,7 +163,7 @@ def _fits(
                     secret_key(config.base.privacy),
                     plan.noise,
                 )
-                scores.append(accuracy_of(head, rows.shown, rows.truth))
+                scores.append(accuracy(rows.confusion(head)))
                 progress.advance(
                     sum(len(each) for points in found.values() for _, each in points) + len(scores)
                 )
@@ -191,17 +171,18 @@ def _fits(
         return found, {"epsilon": ledger.epsilon(), "delta": delta}
 
 
-def _without_privacy(rows: SweepRows) -> float:
+def _without_privacy(rows: HeadRows) -> float:
     """Logistic regression on (at most MOST_ROWS of) the same rows. NOT private."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import normalize
 
-    chosen = np.linspace(0, len(rows.train) - 1, min(len(rows.train), MOST_ROWS)).astype(int)
+    chosen = np.linspace(0, len(rows.rows) - 1, min(len(rows.rows), MOST_ROWS)).astype(int)
     train, labels = (
-        np.nan_to_num(rows.train.matrix[chosen].astype(np.float32)),
-        rows.train.labels[chosen],
+        np.nan_to_num(rows.rows.matrix[chosen].astype(np.float32)),
+        rows.rows.labels[chosen],
     )
     mean = normalize(train).mean(0)
+    assert rows.shown is not None and rows.truth is not None
     model = LogisticRegression(C=30.0, max_iter=200).fit(normalize(normalize(train) - mean), labels)
     shown = normalize(normalize(np.nan_to_num(rows.shown.astype(np.float32))) - mean)
     return float(model.score(shown, rows.truth))

@@ -45,7 +45,7 @@ from sfumato.train.loop import State
 
 def find(config: TrainConfig) -> LazyDataset:
     """The data a configuration names, listed once for `described` and `opened`."""
-    where, options = config.data, read_options(config)
+    where, options = config.data, config.options
     if config.method.model == by_name.GIVEN:
         return data.find_rows(Path(where.data), options)
     return data.find(where.data, where.data_dir, options, download=not config.run.dry_run)
@@ -53,13 +53,13 @@ def find(config: TrainConfig) -> LazyDataset:
 
 def described(found: LazyDataset, config: TrainConfig) -> DataInfo:
     """Its public facts."""
-    info = found.describe(config.data.validation, read_options(config))
+    info = found.describe(config.data.validation, config.options)
     return unit_batches.named(info, config.units)
 
 
 def opened(found: LazyDataset, config: TrainConfig) -> Splits:
     """Its examples, ready to be read."""
-    splits = found.open(config.data.validation, read_options(config))
+    splits = found.open(config.data.validation, config.options)
     return replace(splits, train=unit_batches.used(splits.train, config.units))
 
 
@@ -258,20 +258,6 @@ def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> di
 def open_splits(config: TrainConfig) -> Splits:
     """What `find` and `opened` give."""
     return opened(find(config), config)
-
-
-def read_options(config: TrainConfig) -> data.ReadOptions:
-    where = config.data
-    return data.ReadOptions(
-        resize=where.resize,
-        gray=where.gray,
-        skip_unreadable=where.skip_unreadable,
-        test_fraction=where.test_fraction,
-        share=where.share,
-        seed=config.run.seed,
-        unit=config.units.unit,
-        max_pixels=where.max_pixels,
-    )
 
 
 def counted(info: DataInfo, splits: Splits) -> DataInfo:

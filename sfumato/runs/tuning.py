@@ -26,9 +26,7 @@ from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.plan.config import Log, TrainConfig
 from sfumato.plan.making import make_plan
 from sfumato.plan.plan import BEST_OF, Plan
-from sfumato.plan.public_features import sphere_for
 from sfumato.plan.public_weights import feature_map
-from sfumato.plan.unit_batches import examples
 from sfumato.privacy import calibration
 from sfumato.privacy.events import GaussianEvent, SelectedEvent
 from sfumato.privacy.ledger import Ledger
@@ -36,7 +34,7 @@ from sfumato.privacy.releases import Release
 from sfumato.report import write_report
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory, refuse_existing
-from sfumato.runs.jobs import matrices, spec_of
+from sfumato.runs.jobs import HeadRows, head_rows, spec_of
 from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.session import write_result
 from sfumato.runs.sweeping import fit_once
@@ -50,9 +48,9 @@ from sfumato.runs.training import (
     tell,
     write_evaluation,
 )
-from sfumato.solve.labeled_rows import Rows, scores_of
+from sfumato.solve.labeled_rows import Rows
 from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule
-from sfumato.train.evaluation import accuracy, count
+from sfumato.train.evaluation import accuracy
 
 
 @dataclass(frozen=True)
@@ -79,17 +77,6 @@ class TuneConfig:
                 self.base.data.validation,
                 "give a share to score the fits on, such as 0.1",
             )
-
-
-@dataclass(frozen=True)
-class TuneRows:
-    """Features: of the training images, and of those that fits are compared on, whose labels are
-    `truth`."""
-
-    rows: Rows
-    sphere: Sphere
-    shown: np.ndarray
-    truth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -180,7 +167,7 @@ def _run(
     assert held_out is not None
     features = feature_map(plan.model, plan.shape, plan.weights)
     say_skipped(splits, progress)
-    table = _table(plan, features, splits.train, held_out, progress)
+    table = head_rows(plan, features, splits.train, held_out, progress)
     ledger.spend(
         plan.releases[0].event, "tune", key.fingerprint
     )  # before the first fit looks at the rows
@@ -204,28 +191,15 @@ def _run(
 def published(plan: Plan, train: Source, held_out: Source, key: SecretKey) -> Classifier:
     """What a run of this plan would publish if these were its training images; for audits."""
     features = feature_map(plan.model, plan.shape, plan.weights)
-    return _classifier(
-        plan, features, best_of(_table(plan, features, train, held_out, Quiet()), plan, key)
-    )
-
-
-def _table(
-    plan: Plan, features: Any, train: Source, held_out: Source, progress: Progress
-) -> TuneRows:
-    matrix, shown = matrices(features, train, held_out, progress)
-    assert shown is not None
-    matrix, labels = examples(train, plan.images_per_unit, matrix)
-    rows = Rows(matrix, labels, len(plan.classes))
-    return TuneRows(
-        rows, sphere_for(plan.public, matrix.shape[1], plan.rooted), shown, held_out.labels
-    )
+    table = head_rows(plan, features, train, held_out, Quiet())
+    return _classifier(plan, features, best_of(table, plan, key))
 
 
 def _classifier(plan: Plan, features: Any, winner: Winner) -> Classifier:
     return Classifier(spec_of(plan, winner.head.sphere.kind), OnFeatures(features, winner.head))
 
 
-def best_of(table: TuneRows, plan: Plan, key: SecretKey) -> Winner:
+def best_of(table: HeadRows, plan: Plan, key: SecretKey) -> Winner:
     """The fits pay into ledgers that are thrown away: the choice was paid for."""
     mean, stream, best = plan.releases[0].selected, key.stream("tune"), None
     assert mean is not None
@@ -241,7 +215,7 @@ def best_of(table: TuneRows, plan: Plan, key: SecretKey) -> Winner:
                 key.at("fit", fit),
                 plan.noise,
             )
-        found = Winner(head, settings, count(table.truth, scores_of(head, table.shown)))
+        found = Winner(head, settings, table.confusion(head))
         if best is None or accuracy(found.confusion) > accuracy(best.confusion):
             best = found
     assert best is not None

@@ -1,7 +1,8 @@
 """Who takes part in step t: one file a sampler, and a list of them (`registry.py`).
 
-A new one is a file with a class under `@register(kind)` and a line in that list. From outside of
-the package it is a class alone, named `package.module:Class` wherever a flag takes a name.
+A new one is a file with a class under `@register(kind)`, and its event if that is new, and an entry
+in that list, with its flags. From outside of the package it is a class alone, named
+`package.module:Class` wherever a flag takes a name.
 """
 
 from importlib import import_module
@@ -11,7 +12,7 @@ from sfumato.sampling.registry import DEFAULT, IN_TURNS, SAMPLERS
 
 if TYPE_CHECKING:
     from sfumato.sampling.base import Sampler, Wanted, register
-    from sfumato.sampling.chosen import choose, from_json
+    from sfumato.sampling.chosen import choose, from_json, load
     from sfumato.sampling.cyclic import CyclicPoisson
     from sfumato.sampling.fixed import WithoutReplacement
     from sfumato.sampling.full import FullBatch
@@ -31,12 +32,13 @@ __all__ = [
     "WithoutReplacement",
     "choose",
     "from_json",
+    "load",
     "register",
 ]
 
 _HOMES = {
     **dict.fromkeys(("Wanted", "Sampler", "register"), "base"),
-    **dict.fromkeys(("choose", "from_json"), "chosen"),
+    **dict.fromkeys(("choose", "from_json", "load"), "chosen"),
 }
 
 

@@ -15,7 +15,8 @@ examples.
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from types import NoneType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import numpy as np
 from jaxtyping import Int64
@@ -30,7 +31,7 @@ from sfumato.privacy.neighbors import Relation
 @dataclass(frozen=True)
 class Wanted:
     """What a sampler is made from: `batch` of n examples expected in each of `steps`. given: the
-    samplers' own flags by name, None where not given."""
+    samplers' own flags by name, None where not given; for one from outside, values of its fields."""
 
     batch: int
     steps: int
@@ -43,14 +44,13 @@ class Sampler:
     """Base of all samplers, which are frozen dataclasses with the fields `steps` and `n`, and more
     of their own. `n` is None until the data set is known (`on`).
 
-    kind: its name in plan.json. flags: its own, beside --batch and --steps. own: fields that
-    plan.json holds beside rate and expected batch size. secret: who takes part is a secret.
+    kind: its name in plan.json. own: fields that plan.json holds beside rate and expected batch
+    size; whoever names a class from outside may give them. secret: who takes part is a secret.
     sentence: for the report, with {unit}, {n}, {size}, {rate} and its own fields. detail: ends its
     line on the terminal. limits: where the promise ends, with {unit}.
     """
 
     kind: ClassVar[str]
-    flags: ClassVar[tuple[str, ...]] = ()
     own: ClassVar[tuple[str, ...]] = ()
     secret: ClassVar[bool] = True
     sentence: ClassVar[str]
@@ -118,7 +118,14 @@ class Sampler:
     def asked_for(cls, wanted: Wanted) -> "Sampler":
         """From flags. Raises ArgumentError where they contradict each other, the numbers or the
         relation of neighborhood."""
-        return cls(batch_size=wanted.batch, steps=wanted.steps).on(wanted.n)  # type: ignore[call-arg]
+        own = {name: wanted.given[name] for name in cls.own if name in wanted.given}
+        return cls(batch_size=wanted.batch, steps=wanted.steps, **own).on(wanted.n)  # type: ignore[call-arg]
+
+    @classmethod
+    def kinds(cls) -> dict[str, Any]:
+        """The types of its `own` fields."""
+        hints = get_type_hints(cls)
+        return {name: _present(hints[name]) for name in cls.own}
 
     def to_json(self) -> dict[str, Any]:
         """For plan.json. n and the number of steps stand beside it there."""
@@ -187,6 +194,11 @@ class Coins(Sampler):
 def subset(stream: np.random.Generator, n: int, size: int) -> Int64[np.ndarray, " b"]:
     """A uniformly random set of `size` of the numbers 0 .. n-1, ascending."""
     return np.sort(stream.choice(n, size, replace=False, shuffle=False))
+
+
+def _present(hint: Any) -> Any:
+    """T | None -> T."""
+    return next((each for each in get_args(hint) if each is not NoneType), hint)
 
 
 # -- by name

@@ -25,7 +25,6 @@ class CyclicPoisson(Coins):
     later examples moved up.
     """
 
-    flags: ClassVar[tuple[str, ...]] = ("cycle",)
     own: ClassVar[tuple[str, ...]] = ("cycle",)
     detail: ClassVar[str] = ", {cycle:,} groups in turn"
     sentence: ClassVar[str] = (

@@ -30,7 +30,6 @@ class TruncatedPoisson(Coins):
     at the mean itself it is ruinous.
     """
 
-    flags: ClassVar[tuple[str, ...]] = ("truncate",)
     own: ClassVar[tuple[str, ...]] = ("maximum",)
     detail: ClassVar[str] = ", at most {maximum:,}"
     sentence: ClassVar[str] = (

@@ -67,7 +67,10 @@ class CovarianceSettings:
         self, budget: Budget, sampled: Callable[[float], Event] | None = None
     ) -> tuple[Release, ...]:
         """The releases that cost the budget together."""
-        mu = budget.mu
+        return self.releases(budget.mu)
+
+    def releases(self, mu: float) -> tuple[Release, ...]:
+        """Those of mean, moments and gradients."""
         moments = (
             "how feature channels vary together over all training images, per spatial frequency"
         )

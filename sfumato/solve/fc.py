@@ -43,7 +43,8 @@ from sfumato.networks.layers.basic import Linear
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
-from sfumato.solve.covariance_settings import CovarianceSettings
+from sfumato.privacy.releases import Release
+from sfumato.solve.covariance_settings import CovarianceSettings, rule
 from sfumato.solve.statistics import chunks, row_sum, second_moments, softmax_gradient
 from sfumato.solve.symmetric import unpack
 
@@ -52,7 +53,8 @@ MEAN, MOMENTS, FIRST_GRADIENT = 0, 1, 2
 
 @dataclass
 class FeatureCovariance:
-    """The procedure. rows: norm <= 1, float32. mu: total budget. See the module's text.
+    """The procedure. rows: norm <= 1, float32. groups: of columns; None for one of all. mu: total
+    budget, set by `sf.calibrate`. settings: None for those of the rule. See the module's text.
 
     overwrite: transform `rows` in place, which halves the memory; they are then of no other use.
     State: dict of `mean`, `matrices` (one f x k x k array per group), `weight`, `velocity`.
@@ -61,9 +63,9 @@ class FeatureCovariance:
     rows: Float[np.ndarray, "n d"]
     labels: Int[np.ndarray, " n"]
     classes: int
-    groups: Sequence[Group]
-    mu: float
-    settings: CovarianceSettings
+    groups: Sequence[Group] | None = None
+    mu: float | None = None
+    settings: CovarianceSettings | None = None
     overwrite: bool = False
     name: str = "dp-fc"
     guarantee: Guarantee | None = None
@@ -71,7 +73,10 @@ class FeatureCovariance:
     def __post_init__(self) -> None:
         self._transformed = self.rows
         self._stage = MEAN
-        self._gradient = jax.jit(softmax_gradient(self.settings.clip_norm))
+        self._groups = tuple(self.groups or (Group(1, self.rows.shape[1], 1.0),))
+        n, d = self.rows.shape
+        self._settings = self.settings or rule(n, d, self.mu or 1.0)
+        self._gradient = jax.jit(softmax_gradient(self._settings.clip_norm))
         self._descend = jax.jit(self._descent)
 
     @property
@@ -86,7 +91,7 @@ class FeatureCovariance:
 
     def describe(self) -> dict[str, Any]:
         """Public facts, for `sf.run(out=)`."""
-        return {"mu": self.mu, "settings": asdict(self.settings)}
+        return {"mu": self.mu, "settings": asdict(self._settings)}
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())
@@ -95,21 +100,22 @@ class FeatureCovariance:
 
     @property
     def steps(self) -> int:
-        return FIRST_GRADIENT + self.settings.steps
+        return FIRST_GRADIENT + self._settings.steps
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        if self.mu is None:
+            raise ArgumentError("mu", None, "calibrate the method (sf.calibrate), or give it")
+        return self._settings.releases(self.mu)
 
     def mechanism(self, step: int) -> Gaussian:
-        noises = (
-            self.settings.mean_noise,
-            self.settings.moments_noise,
-            self.settings.gradient_noise,
-        )
-        return Gaussian(noises[min(step, FIRST_GRADIENT)](self.mu))
+        return Gaussian(self.releases[min(step, FIRST_GRADIENT)].noise_multiplier)
 
     def event(self, step: int) -> Event:
         return self.mechanism(step).event
 
     def start(self) -> dict[str, Any]:
-        head = WhitenedLinear.zeros(self.groups, self.classes)
+        head = WhitenedLinear.zeros(self._groups, self.classes)
         zeros = head.linear.weight
         return {
             "mean": head.centering.mean,
@@ -123,7 +129,7 @@ class FeatureCovariance:
         if step == MEAN:
             return row_sum(rows)
         if step == MOMENTS:
-            return second_moments(rows, self.groups)
+            return second_moments(rows, self._groups)
         return self._gradient_sum(rows, state["weight"])
 
     def absorb(self, state: dict[str, Any], step: int, released: PyTree) -> dict[str, Any]:
@@ -131,16 +137,16 @@ class FeatureCovariance:
             return {**state, "mean": released / len(self.rows)}
         if step == MOMENTS:
             noise = self.mechanism(MOMENTS).multiplier * math.sqrt(
-                sum(group.weight**2 for group in self.groups)
+                sum(group.weight**2 for group in self._groups)
             )
             unpacked = [
                 unpack(packed, group.channels)
-                for packed, group in zip(released, self.groups, strict=True)
+                for packed, group in zip(released, self._groups, strict=True)
             ]
             return {
                 **state,
                 "matrices": [
-                    whitening_matrices(moments, noise, self.settings) for moments in unpacked
+                    whitening_matrices(moments, noise, self._settings) for moments in unpacked
                 ],
             }
         return {**state, **self._descend(state["weight"], state["velocity"], released)}
@@ -157,10 +163,10 @@ class FeatureCovariance:
         return apply(self._whitening(state), apply(self._centering(state), rows, rows), rows)
 
     def _centering(self, state: dict[str, Any]) -> Centering:
-        return Centering(state["mean"], tuple(self.groups))
+        return Centering(state["mean"], tuple(self._groups))
 
     def _whitening(self, state: dict[str, Any]) -> Whitening:
-        return Whitening(state["matrices"], tuple(self.groups))
+        return Whitening(state["matrices"], tuple(self._groups))
 
     def _rows_at(self, stage: int, state: dict[str, Any]) -> Float[np.ndarray, "n d"]:
         """The rows as given (MEAN), centered (MOMENTS) or whitened; a resumed run goes through
@@ -192,7 +198,7 @@ class FeatureCovariance:
             total += np.asarray(
                 self._gradient({"weight": weight}, (part, labels), mask).value["weight"]
             )
-        return BoundedSum(total, Sensitivity.of_contribution(self.settings.clip_norm))
+        return BoundedSum(total, Sensitivity.of_contribution(self._settings.clip_norm))
 
     def _descent(
         self,
@@ -202,8 +208,8 @@ class FeatureCovariance:
     ) -> dict[str, Array]:
         """One heavy-ball step."""
         gradient = (released - released.mean(1, keepdims=True)) / len(self.rows)
-        velocity = self.settings.momentum * velocity + gradient
-        return {"weight": weight - self.settings.learning_rate * velocity, "velocity": velocity}
+        velocity = self._settings.momentum * velocity + gradient
+        return {"weight": weight - self._settings.learning_rate * velocity, "velocity": velocity}
 
 
 def whitening_matrices(

@@ -71,6 +71,12 @@ class Rows:
     def features(self) -> int:
         return self.matrix.shape[1]
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that is private, by name."""
+        own = {"matrix": self.matrix, "labels": self.labels}
+        return own if self.weights is None else own | {"weights": self.weights}
+
     def chunks(
         self, indices: Int[np.ndarray, " m"] | None = None, size: int = CHUNK
     ) -> Iterator[Chunk]:

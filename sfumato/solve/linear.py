@@ -21,20 +21,31 @@ minus the label sums.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Shaped
 
 from sfumato.clip import BoundedSum, Sensitivity
+from sfumato.core.checks import choice
+from sfumato.core.errors import ArgumentError
+from sfumato.core.settings import flags_of
 from sfumato.features.heads import Sphere, SphereLinear
 from sfumato.networks.layers.basic import Linear
 from sfumato.privacy.releases import Release
 from sfumato.solve.labeled_rows import Rows, mean_of, mean_sum
-from sfumato.solve.linear_settings import FirstOrder, LinearSettings, Means, Moments, Newton
+from sfumato.solve.linear_settings import (
+    HEADS,
+    FirstOrder,
+    LinearSettings,
+    Means,
+    Moments,
+    Newton,
+    automatic,
+)
 from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.solve.quadratic import Balance, Kind, gradient, least_clip, moment_scales, quadratic
 from sfumato.solve.sequence import Stage, Stages, State
@@ -65,7 +76,56 @@ def solver(
         make(problem, release)
         for make, release in zip([_Problem.mean, *later], releases, strict=False)
     )
-    return Stages(f"dp-{settings.method}", len(rows), problem.start(), stages, problem.classifier)
+    return Stages(
+        f"dp-{settings.method}",
+        rows,
+        problem.start(),
+        stages,
+        problem.classifier,
+        lambda noise: solver(rows, sphere, settings, settings.releases(1 / noise)),
+        {"settings": asdict(settings), "sphere": sphere.kind},
+    )
+
+
+def linear_head(
+    matrix: Shaped[np.ndarray, "n d"],
+    labels: Any,
+    method: str = "auto",
+    *,
+    classes: int | None = None,
+    sphere: Sphere | None = None,
+    **flags: Any,
+) -> Stages:
+    """A linear classifier of feature rows, to be calibrated and run:
+
+        method = sf.calibrate(sf.linear_head(rows, labels, "newton"), epsilon=3.0, delta=1e-5)
+        state = sf.run(method, out="runs/rows")
+        scores = jax.vmap(method.classifier(state))(other_rows)
+
+    matrix: n x d, float16, float32 or float64, also memory-mapped. labels: whole numbers from 0.
+    method: of `sfumato fit`; its settings follow its rule for the budget, but for `flags`, those of
+    the command line (steps=10, batch=500). classes: their number; None takes the largest label,
+    which is then public. sphere: the public part of the row map. Raises ArgumentError.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or not len(labels):
+        raise ArgumentError(
+            "labels", f"{len(labels)} of {labels.dtype}", "give whole numbers from 0"
+        )
+    rows = Rows(matrix, labels, int(labels.max()) + 1 if classes is None else classes)
+    own = Sphere.plain(rows.features) if sphere is None else sphere
+    kind = HEADS[automatic(choice("method", method, ("auto", *HEADS)), own.size - 1)]
+    for name, value in flags.items():
+        if name not in flags_of(kind) or name in LinearSettings.also:
+            raise ArgumentError(
+                name, value, f"method {kind.method} has no such setting; leave it out"
+            )
+
+    def at(noise: float) -> Stages:
+        ruled = kind.rule(len(rows), own.size, rows.classes, 1 / noise).given(flags, len(rows))
+        return replace(solver(rows, own, ruled, ruled.releases(1 / noise)), again=at)
+
+    return replace(at(1.0), noisy=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,8 +330,10 @@ def class_counts(rows: Rows, release: Release) -> Stages:
     nothing = SphereLinear(plain, Linear.zeros(plain.size, rows.classes))
     return Stages(
         "class-counts",
-        len(rows),
+        rows,
         {"counts": jnp.zeros(rows.classes)},
         (stage,),
         lambda state: nothing,
+        lambda noise: class_counts(rows, release.with_noise(noise)),
+        published=("counts",),
     )

@@ -8,7 +8,10 @@ gradient steps the rest in equal parts:
     1 / s_m^2 = a_m mu^2,    1 / s_0^2 = (a_c + a_g / T) mu^2,    (T - 1) / s^2 = (T - 1) / T a_g mu^2,    a_g = 1 - a_m - a_c.
 
 With Poisson sampling of the later gradient steps there is no such formula; their noise is then
-found by calibration.
+found by calibration. In the limit of many steps, one of them with sampling rate q and noise s spends
+what a Gaussian release of mu_1 = q sqrt(exp(1 / s^2) - 1) does (Bu et al. 2020, arXiv 1911.11607,
+Sec. 3), so a share a of mu^2 asks for 1 / s^2 = ln(1 + a mu^2 / q^2): that divides the budget where
+nothing but a multiple of mu is then calibrated (`sf.calibrate`).
 """
 
 import math
@@ -19,7 +22,7 @@ from typing import Any, ClassVar
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.privacy.terms import Budget
 
@@ -95,8 +98,8 @@ class LinearSettings:
         return self.sampling == 1.0
 
     def releases(self, mu: float, step_noise: float | None = None) -> tuple[Release, ...]:
-        """In the order in which they are made. step_noise: in place of the exact one, where
-        gradients are sampled."""
+        """In the order in which they are made. step_noise: of gradients that are sampled; None for
+        the limit of many."""
         what = "the sum of all feature rows, each scaled to norm 1"
         mean = Release("mean", 1, _event(self.mean_share, mu), what)
         return (mean, *self.later(mu, step_noise))
@@ -114,8 +117,11 @@ class LinearSettings:
         return 0
 
     def _sampled(self, share: float, mu: float, noise: float | None) -> Event:
-        event = _event(share, mu) if noise is None else GaussianEvent(noise)
-        return event if self.sampling == 1.0 else PoissonSampledEvent(self.sampling, event)
+        if self.sampling == 1.0:
+            return _event(share, mu)
+        if noise is None:
+            noise = math.log1p(share * mu**2 / self.sampling**2) ** -0.5
+        return PoissonSampledEvent(self.sampling, GaussianEvent(noise))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +179,9 @@ class Moments(Curved):
 class LeastSquares(Moments):
     method: ClassVar[str] = "ls"
     what: ClassVar[str] = "least squares"
-    per_class: bool = flag(default=False)
+    per_class: bool = flag(
+        "A matrix of second moments for each class instead of a shared one.", default=False
+    )
 
     @classmethod
     def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":

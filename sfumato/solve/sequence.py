@@ -2,20 +2,23 @@
 that."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import PyTree
 
 from sfumato.clip import BoundedSum
+from sfumato.core.digests import digest_of
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.features.heads import SphereLinear
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event
+from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
 from sfumato.sampling import Poisson
+from sfumato.solve.labeled_rows import Rows
 
 State = dict[str, Any]
 
@@ -35,14 +38,26 @@ class Stage:
 
 @dataclass
 class Stages:
-    """The procedure: stage after stage. n: rows. initial: the state at the start. classifier: state
-    -> classifier of rows."""
+    """The procedure: stage after stage. rows: the private ones. initial: the state at the start.
+    classifier: state -> classifier of rows. again: noise multiplier -> itself, all its releases
+    together as private as one with this noise. facts: public ones, that must be the same when a run
+    goes on. published: parts of the state. noisy: whether the noise was chosen.
+    """
 
     name: str
-    n: int
+    rows: Rows
     initial: State
     stages: Sequence[Stage]
     classifier: Callable[[State], SphereLinear]
+    again: Callable[[float], "Stages"]
+    facts: dict[str, Any] = field(default_factory=dict)
+    published: tuple[str, ...] = ("mean", "weight")
+    guarantee: Guarantee | None = None
+    noisy: bool = True
+
+    @property
+    def n(self) -> int:
+        return len(self.rows)
 
     @property
     def steps(self) -> int:
@@ -50,17 +65,35 @@ class Stages:
 
     @property
     def releases(self) -> tuple[Release, ...]:
+        if not self.noisy:
+            raise _not_noisy()
         return tuple(stage.release for stage in self.stages)
+
+    def with_noise(self, noise_multiplier: float, guarantee: Guarantee | None = None) -> "Stages":
+        """As `again`. guarantee: for which the noise was chosen."""
+        return replace(self.again(noise_multiplier), guarantee=guarantee)
+
+    def describe(self) -> dict[str, Any]:
+        """Public facts, for `sf.run(out=)`."""
+        return self.facts | {"releases": [each.to_json() for each in self.releases]}
+
+    def fingerprint(self, mac: Callable[[bytes], str]) -> str:
+        return mac(digest_of(self.rows.arrays).encode())
+
+    def released(self, state: State) -> State:
+        return {name: state[name] for name in self.published}
 
     def start(self) -> State:
         return self.initial
 
     def event(self, step: int) -> Event:
+        if not self.noisy:
+            raise _not_noisy()
         stage, k = self._at(step)
         return stage.release.event_at(k)
 
     def mechanism(self, step: int) -> Gaussian:
-        return Gaussian(self._at(step)[0].release.noise_multiplier)
+        return Gaussian(self.event(step).noise_multiplier)
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
         stage, _ = self._at(step)
@@ -80,3 +113,7 @@ class Stages:
                 return stage, left
             left -= stage.release.count
         raise ArgumentError("step", step, f"this procedure has {self.steps}")
+
+
+def _not_noisy() -> ArgumentError:
+    return ArgumentError("noise", None, "calibrate the method (sf.calibrate)")

@@ -7,7 +7,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.privacy.calibration import noise_multiplier
 from sfumato.privacy.events import Tally
 from sfumato.privacy.guarantee import Guarantee
-from sfumato.privacy.relations import ADD_OR_REMOVE, Relation
+from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import tally_of
 from sfumato.train.described import examples_of, releases_of
 
@@ -44,8 +44,8 @@ def calibrate(
     def tally_at(sigma: float) -> Tally:
         return tally_of(releases_of(own.with_noise(sigma)))
 
-    # Two points tell which family of releases it is; the ledger prices what is really run.
-    family = [frozenset(tally_at(sigma).items()) for sigma in (1.0, 2.0)]
+    # These points tell which family of releases it is; the ledger prices what is really run.
+    family = [frozenset(tally_at(2.0**k).items()) for k in range(-8, 9)]
     key = (*family, guarantee.epsilon, guarantee.delta, relation)
     if key not in _found:
         _found[key] = noise_multiplier(tally_at, guarantee.epsilon, guarantee.delta, relation)

@@ -26,8 +26,7 @@ from sfumato.core.checks import fraction, whole
 from sfumato.core.errors import ArgumentError, said
 from sfumato.core.keys import SecretKey
 from sfumato.data import Data
-from sfumato.noise import BandedGaussian, Gaussian, Mechanism
-from sfumato.noise.banded import Following, Sealed, value_of
+from sfumato.noise import Gaussian, Mechanism
 from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
@@ -51,7 +50,7 @@ class DPSGD:
     ...)` where its options matter. params: the trained tree at step 0, any tree of arrays. data:
     has a length and is indexed by an int64 vector (`sf.data.Arrays`, a `Source`). optimizer: of
     optax. sampler: learns n from the data. clip_norm: C, or one for each group; what an example may
-    add to the sum. noise: set by `sf.calibrate`. physical_batch_size: examples on the device at
+    add to the sum. noise: any `Mechanism`; `sf.calibrate` sets its multiplier (None: `sf.Gaussian`). physical_batch_size: examples on the device at
     once; does not change the result beyond rounding. ema_decay: mu above; 0 turns averaging off.
     augment: (example, key) -> example, before the loss, drawn anew in every step. frozen: arrays
     that the loss takes as a third argument, the same for all examples (see `ClippedGrad`).
@@ -70,7 +69,7 @@ class DPSGD:
     optimizer: optax.GradientTransformation
     sampler: Sampler
     clip_norm: InitVar[float | Mapping[str, float] | None] = None
-    noise: Gaussian | BandedGaussian | None = None
+    noise: Mechanism | None = None
     physical_batch_size: int = 256
     ema_decay: float = 0.0
     augment: InitVar[Augment | None] = None
@@ -146,7 +145,8 @@ class DPSGD:
 
     def with_noise(self, noise_multiplier: float, guarantee: Guarantee | None = None) -> "DPSGD":
         """The same with noise of this many sensitivities. guarantee: for which it was chosen."""
-        noise = replace(self.noise or Gaussian(1.0), multiplier=noise_multiplier)
+        noise: Any = self.noise or Gaussian(1.0)
+        noise = replace(noise, multiplier=noise_multiplier)
         return replace(self, noise=noise, guarantee=guarantee)
 
     def released(self, state: dict[str, Any]) -> PyTree:
@@ -257,7 +257,7 @@ class DPSGD:
         return self._noise.at(step, lambda each: release_name(self, each))
 
     @property
-    def _noise(self) -> Gaussian | BandedGaussian:
+    def _noise(self) -> Mechanism:
         if self.noise is None:
             raise ArgumentError(
                 "noise",
@@ -282,25 +282,19 @@ class DPSGD:
 
     def summed(self, state: dict[str, Any], value: PyTree, sensitivity: Sensitivity) -> BoundedSum:
         """A step's sum as its noise wants it."""
-        if "seals" in state:
-            return Following(value, sensitivity, state["seals"])
-        return BoundedSum(value, sensitivity)
+        return (self.noise or Gaussian(1.0)).summed(value, sensitivity, state)
 
     def absorb(self, state: dict[str, Any], step: int, released: PyTree) -> dict[str, Any]:
         return self._update(state, np.float32(step), released)
 
     def _absorb(self, state: dict[str, Any], step: jax.Array, released: PyTree) -> dict[str, Any]:
-        gradient = jax.tree.map(
-            lambda leaf: leaf / self.sampler.expected_batch_size, value_of(released)
-        )
+        value, memory = (self.noise or Gaussian(1.0)).told(released, state, step)
+        gradient = jax.tree.map(lambda leaf: leaf / self.sampler.expected_batch_size, value)
         updates, optimizer = self.optimizer.update(gradient, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         decay = jnp.minimum(self.ema_decay, (1 + step) / (10 + step))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["ema"], params)
-        following = {"params": params, "ema": ema, "optimizer": optimizer}
-        if isinstance(released, Sealed):
-            following["seals"] = state["seals"].at[step.astype(jnp.int32)].set(released.seal)
-        return following
+        return {"params": params, "ema": ema, "optimizer": optimizer} | memory
 
     def _claimed(self, params: PyTree) -> Sensitivity:
         """The sensitivity of a sum over nobody: found from the shapes of one example, without

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from sfumato.clip import BoundedSum
 from sfumato.core.errors import LedgerError
 from sfumato.core.keys import SecretKey
-from sfumato.noise import Gaussian, Mechanism
+from sfumato.noise import Mechanism
 from sfumato.privacy.events import Event, Tally
 from sfumato.privacy.ledger import Ledger
 from sfumato.train.replay_guard import ReplayGuard
@@ -72,7 +72,7 @@ def run(
     first: int = 0,
     replay_guard: ReplayGuard | None = None,
     after_step: Callable[[int, State], None] = lambda done, state: None,
-    noise: Callable[[Mechanism], Mechanism] = Gaussian.keeping,
+    noise: Callable[[Mechanism], Mechanism] = lambda promised: promised,
 ) -> State:
     """Run the procedure from step `first` (with the state it had then) to its end and return the
     last state.
@@ -81,7 +81,8 @@ def run(
     step if the ledger does not allow all of them, and ArgumentError where a step cannot be run (see
     `Rehearsed`).
 
-    noise: what is promised -> the mechanism that keeps the promise, `keeping` of one of `noise.NOISES`.
+    noise: what is promised -> the mechanism that keeps the promise, such as `keeping` of one of
+    `noise.NOISES`; without it the procedure's own.
 
     replay_guard: for a computation that was stopped and goes on, from its beginning. Running a step
     again with the same key, state and data repeats its release exactly, so the ledger does not

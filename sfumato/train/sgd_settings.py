@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sfumato import augment
+from sfumato.core.checks import fraction, positive, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
@@ -32,18 +33,29 @@ class SGDSettings:
     what: ClassVar[str] = "a network from end to end, or a head on fixed features"
     needs: ClassVar[str] = "network"
     model: ClassVar[str] = "cnn"
-    also: ClassVar[tuple[str, ...]] = ("sampler", "truncate", "cycle", "noise_bands")
+    also: ClassVar[tuple[str, ...]] = ("sampler", *SAMPLERS.flags, "noise_bands")
 
-    batch: int = flag()
-    steps: int = flag()
-    learning_rate: float = flag()
-    momentum: float = flag()
-    clip_norm: float = flag()
-    views: int = flag()
-    ema: float = flag()
-    physical_batch_size: int = flag()
-    optimizer: str = flag(default="sgd")
-    augment: str = flag(default=augment.DEFAULT)
+    batch: int = flag("Expected batch size [heads on features: all examples].", whole)
+    steps: int = flag("Number of steps.", whole)
+    learning_rate: float = flag("Of a step; constant.", positive)
+    momentum: float = flag("0 is none; the first decay of Adam and LAMB, too.", fraction)
+    clip_norm: float = flag("Largest L2 norm of one example's gradient.", positive)
+    views: int = flag(
+        "Augmented views of an example per step (0: the image as it is).",
+        lambda name, value: whole(name, value, at_least=0),
+    )
+    ema: float = flag(
+        "Decay of the averaged parameters, which become the model (0: none).", fraction
+    )
+    physical_batch_size: int = flag(
+        "Examples on the device at once; bounds memory, does not change the result.", whole
+    )
+    optimizer: str = flag("[sgd]", choices=OPTIMIZERS, default="sgd")
+    augment: str = flag(
+        f"What a view is, several with + between: {augment.AUGMENTATIONS.help} | none [shift].",
+        lambda name, value: augment.parse(value),
+        default=augment.DEFAULT,
+    )
 
     @classmethod
     def ruled(cls, budget: Budget) -> "SGDSettings":

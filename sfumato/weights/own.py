@@ -6,9 +6,8 @@ and numbers; it tells a damaged file from a whole one (whoever changes a file on
 it, too: pin the SHA-256 of the file for that).
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 
 from sfumato.core import typed_json
+from sfumato.core.digests import digest_of
 from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.core.files import parse_json, write_atomic
 from sfumato.core.trees import leaf_names
@@ -66,7 +66,7 @@ def save(
         "architecture": architecture,
         "classes": json.dumps(list(classes)),
         "input": json.dumps(asdict(_complete(prepared.input, shape))),
-        "digest": _digest(arrays),
+        "digest": digest_of(arrays),
     }
     write_atomic(path, encode(arrays, metadata))
 
@@ -89,7 +89,7 @@ def facts(raw: RawWeights) -> StatedFacts | None:
     damaged."""
     if raw.metadata.get("format") != _FORMAT:
         return None
-    if raw.metadata.get("digest") != _digest(raw.arrays):
+    if raw.metadata.get("digest") != digest_of(raw.arrays):
         raise WeightsError(
             "its content is not what was saved (the digest does not match); fetch or write it again"
         )
@@ -101,14 +101,6 @@ def facts(raw: RawWeights) -> StatedFacts | None:
         return StatedFacts(raw.metadata["architecture"], given, classes)
     except (KeyError, ValueError, Damaged) as error:
         raise WeightsError(f"its metadata is damaged ({error}); fetch or write it again") from None
-
-
-def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.hexdigest()
 
 
 # -- as a layout, for a network of any family

@@ -1,18 +1,8 @@
-"""Commands that list what there is: recipes, models."""
+"""`sfumato models`."""
 
 from dataclasses import dataclass
 
 import tyro
-
-
-@dataclass(frozen=True)
-class Recipes:
-    """Published results whose settings `sfumato train --recipe` follows, with their accuracies."""
-
-    def __call__(self) -> None:
-        from sfumato.plan import recipes
-
-        print(recipes.listing())
 
 
 @dataclass(frozen=True)
