@@ -12,6 +12,9 @@ from typing import Annotated, Any, get_args
 import tyro
 
 from sfumato import __version__
+from sfumato.cli.doctor import Doctor
+from sfumato.cli.explain_epsilon import ExplainEpsilon
+from sfumato.cli.export import Export
 from sfumato.cli.features import Features
 from sfumato.cli.finished import Account, Audit, Calibrate, Evaluate, Predict, Report
 from sfumato.cli.fit import Fit
@@ -19,6 +22,7 @@ from sfumato.cli.listings import DataSets, Models, Recipes
 from sfumato.cli.pretrain import Pretrain
 from sfumato.cli.refusals import in_one_line, no_command
 from sfumato.cli.resume import Resume
+from sfumato.cli.serve import Serve
 from sfumato.cli.sweep import Sweep
 from sfumato.cli.train import Train
 from sfumato.cli.tune import Tune
@@ -45,10 +49,14 @@ Command = (
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[Account, tyro.conf.subcommand("account")]
+    | Annotated[ExplainEpsilon, tyro.conf.subcommand("explain-epsilon")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[DataSets, tyro.conf.subcommand("data")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -28,13 +28,17 @@ _LIMIT = threading.Lock()  # while Pillow's own limit, a global variable, is put
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
-def open_image(path: Path, formats: Sequence[str] = FORMATS, most: int = MAX_PIXELS) -> "Image":
-    """Open a file and read its header only. Raises DataError where it announces more than `most`
+def open_image(
+    path: Path | IO[bytes], formats: Sequence[str] = FORMATS, most: int = MAX_PIXELS
+) -> "Image":
+    """Open a file (or what behaves like an open one) and read its header only. Raises DataError where it announces more than `most`
     pixels, in place of Pillow, whose limit is a global variable and whose words are of attacks.
     """
     from PIL import Image
 
-    if not path.is_file():  # a pipe would block for ever, a device never end
+    if (
+        isinstance(path, Path) and not path.is_file()
+    ):  # a pipe would block for ever, a device never end
         raise OSError(f"{path} is not a regular file")
     Image.init()  # else Pillow knows only the decoders of the formats it met before
     with _LIMIT:
@@ -62,14 +66,19 @@ def upright_size(path: Path, most: int = MAX_PIXELS) -> tuple[int, int]:
         return (width, height) if exif.get(_ORIENTATION) in _TURNED else (height, width)
 
 
-def decode(path: Path, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
+def decode(path: Path | IO[bytes], options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
     """The pixels of one file. Raises whatever Pillow raises for unreadable ones."""
+    with open_image(path, most=options.max_pixels) as image:
+        return of_image(image, options)
+
+
+def of_image(image: "Image", options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of an image of Pillow's, which stays as it is. Raises whatever Pillow raises."""
     from PIL import ImageOps
 
-    with open_image(path, most=options.max_pixels) as image:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _to_array(_fit(_plain(image, options.gray), options.resize))
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    return _to_array(_fit(_plain(upright, options.gray), options.resize))
 
 
 def decode_many(paths: Sequence[Path], options: ReadOptions) -> UInt8[np.ndarray, "b h w c"]:

@@ -174,8 +174,19 @@ FIELDS = (
         (
             "unpaid",
             True,
-            "accuracy confusion[][]",
+            "accuracy confusion[][] metrics.*",
             "exact, on held-out images: these are not covered, the training images are",
+        ),
+    ),
+    *_rows(
+        "calibration.json",
+        ("public", True, "format n positive source", "of which images, and how many"),
+        (
+            "unpaid",
+            True,
+            "temperature threshold",
+            "of `sfumato evaluate --calibrate`: two numbers, computed from held-out images exactly, to two digits; "
+            "whoever passes them on with the model passes on facts of images that are not covered",
         ),
     ),
     *_rows(
@@ -327,6 +338,32 @@ FIELDS = (
         ),
         ("paid", True, "model.probe[]", "the model's answer to an image of public noise"),
     ),
+    *_rows(
+        "export/config.json",
+        (
+            "public",
+            True,
+            "architectures[] model_type sfumato_model sfumato_version num_labels id2label.* label2id.* input.*",
+            "of `sfumato export`, wherever it writes: how to call the model",
+        ),
+        ("public", True, "privacy.*", "as in model.json"),
+        ("unpaid", True, "calibration.*", "as in calibration.json, where there is one"),
+    ),
+    *(
+        field
+        for file in ("model.onnx", "model.stablehlo")
+        for field in _rows(
+            f"export/{file}",
+            (
+                "paid",
+                True,
+                "*",
+                "the model, and public numbers; a stored temperature is not paid for",
+            ),
+        )
+    ),
+    *_rows("export/call.py", ("public", True, "*", "three lines of code")),
+    *_rows("export/README.md", ("unpaid", True, "*", "the fields of model_card.md")),
     *_rows(
         "progress.json", ("public", True, "train test", "rows of a feature store that are done")
     ),

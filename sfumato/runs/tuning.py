@@ -43,6 +43,7 @@ from sfumato.runs.sweeping import fit_once
 from sfumato.runs.training import (
     counted,
     describe,
+    of_scores,
     open_splits,
     save_model,
     say_skipped,
@@ -185,7 +186,8 @@ def _run(
         plan.releases[0].event, "tune", key.fingerprint
     )  # before the first fit looks at the rows
     winner = best_of(table, plan, key)
-    evaluation = write_evaluation(directory, held_out, winner.confusion)
+    metrics = of_scores(scores_of(winner.head, table.shown), table.truth)
+    evaluation = write_evaluation(directory, held_out, winner.confusion, metrics)
     directory.append_metric(
         {"step": 1, "epsilon": ledger.epsilon(), "accuracy": evaluation["accuracy"]}
     )

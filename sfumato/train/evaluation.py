@@ -20,6 +20,15 @@ def confusion(predict: Predict, source: Source, chunk: int = 512) -> Int64[np.nd
     return counts
 
 
+def answers(predict: Predict, source: Source, chunk: int = 512) -> Float32[np.ndarray, "n c"]:
+    """The probabilities of all images of the source, in its order."""
+    parts = [
+        predict(source.images(np.arange(start, min(start + chunk, len(source)))))
+        for start in range(0, len(source), chunk)
+    ]
+    return np.concatenate(parts)
+
+
 def count(
     labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, "n c"]
 ) -> Int64[np.ndarray, "c c"]:
