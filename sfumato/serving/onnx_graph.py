@@ -117,7 +117,7 @@ def model(
     start = Node("images", (BATCH, *shape), (1, None, None, None))
     (last,) = _walk(graph, rules, (two.jaxpr, two.consts), (three.jaxpr, three.consts), [start])
     graph.nodes.append(helper.make_node("Identity", [graph.name(last)], ["probabilities"]))
-    classes = two.jaxpr.outvars[0].aval.shape[1]
+    classes = J.aval(two.jaxpr.outvars[0]).shape[1]
     made = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -212,7 +212,7 @@ def _named(value: Any, want: Node) -> Any:
 def _looks(a: Any, b: Any) -> Node:
     """The shape of a variable, from its shapes for two and for three images."""
     shape, per_image = [], []
-    for two, three in zip(a.aval.shape, b.aval.shape, strict=True):
+    for two, three in zip(J.aval(a).shape, J.aval(b).shape, strict=True):
         shape.append(two if two == three else BATCH)
         per_image.append(None if two == three else three - two)
     return Node("", tuple(shape), tuple(per_image))

@@ -92,7 +92,7 @@ def _cast(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> Any:
 
 
 def _select(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
-    if len(values) != 3 or eqn.invars[0].aval.dtype != np.bool_:
+    if len(values) != 3 or J.aval(eqn.invars[0]).dtype != np.bool_:
         raise _no("a choice among more than two")
     return graph.add("Where", [values[0], values[2], values[1]])
 
@@ -205,7 +205,7 @@ def _reduce(op: str) -> Rule:
 def _dot(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
     (left, right), (left_batch, right_batch) = eqn.params["dimension_numbers"]
     names = iter("abcdefghijklmnopqrstuvwxyz")
-    ranks = [len(atom.aval.shape) for atom in eqn.invars]
+    ranks = [len(J.aval(atom).shape) for atom in eqn.invars]
     a, b = ([""] * rank for rank in ranks)
     for mine, theirs in (
         *zip(left_batch, right_batch, strict=True),
