@@ -8,6 +8,7 @@ from run_helpers import refused, succeeds
 from scipy.stats import norm
 
 from sfumato.cli.explaining import _percent
+from sfumato.core.extras import EXTRAS
 from sfumato.privacy import relations
 from sfumato.privacy.calibration import noise_multiplier
 from sfumato.privacy.events import GaussianEvent
@@ -84,3 +85,13 @@ def test_the_table_of_the_documentation_is_what_is_computed() -> None:
     sigma = noise_multiplier(lambda s: {GaussianEvent(s): 1}, 3.0, 1e-5)
     own = relations.true_positive_rate({GaussianEvent(sigma): 1}, 0.01)
     assert f"recognize {told(own)} at 1 %" in text
+
+
+def test_extras_are_those_of_the_package() -> None:
+    import tomllib
+
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    given = tomllib.loads(text)["project"]["optional-dependencies"]
+    for extra, names in EXTRAS.items():
+        assert [each.split(">")[0] for each in given[extra]] == list(names)
+    assert set(EXTRAS) <= set(given) and len(tomllib.loads(text)["project"]["dependencies"]) <= 14

@@ -4,11 +4,12 @@ What a file may hold beyond plain 8-bit RGB: a rotation in its EXIF data, a pale
 16 bits per sample, CMYK. All become uint8, upright, opaque (over white), with 3 channels or 1.
 """
 
+import io
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -29,7 +30,7 @@ _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF orientations that exchange 
 
 
 def open_image(
-    path: Path | IO[bytes], formats: Sequence[str] = FORMATS, most: int = MAX_PIXELS
+    path: Path | io.BytesIO, formats: Sequence[str] = FORMATS, most: int = MAX_PIXELS
 ) -> "Image":
     """Open a file (or what behaves like an open one) and read its header only. Raises DataError where it announces more than `most`
     pixels, in place of Pillow, whose limit is a global variable and whose words are of attacks.
@@ -66,7 +67,7 @@ def upright_size(path: Path, most: int = MAX_PIXELS) -> tuple[int, int]:
         return (width, height) if exif.get(_ORIENTATION) in _TURNED else (height, width)
 
 
-def decode(path: Path | IO[bytes], options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
+def decode(path: Path | io.BytesIO, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
     """The pixels of one file. Raises whatever Pillow raises for unreadable ones."""
     with open_image(path, most=options.max_pixels) as image:
         return of_image(image, options)

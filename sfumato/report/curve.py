@@ -81,20 +81,22 @@ def page(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     marks = sorted({epsilon for found in points.values() for epsilon, *_ in found})
-    rows = [
-        (method, [known.get(mark, "") for mark in marks])
+    known = {
+        (method, epsilon): _cell(mean, spread)
         for method, found in points.items()
-        for known in [{epsilon: _cell(mean, spread) for epsilon, mean, spread in found}]
+        for epsilon, mean, spread in found
+    }
+    rows = [
+        (words.number(mark), [known.get((method, mark), "") for method in points]) for mark in marks
     ]
     return environment.from_string(room.joinpath("sweep.html").read_text(encoding="utf-8")).render(
         css=Markup(room.joinpath("style.css").read_text(encoding="utf-8")),
         picture=base64.b64encode(picture).decode(),
         title=printable(title),
-        marks=[words.number(mark) for mark in marks],
+        methods=list(points),
         rows=rows,
         without=words.percent(without_noise, 2),
         repeated=any(spread for found in points.values() for *_, spread in found),
         epsilon=words.epsilon(total["epsilon"]),
         delta=words.power(total["delta"]),
-        fits=sum(map(len, points.values())),
     )

@@ -169,7 +169,7 @@ def section(facts: RunFacts, evaluation: Evaluation, shown: str) -> dict[str, An
     if metrics.confidence - evaluation.accuracy > TOO_SURE:
         found["too_sure"] = (
             f"The model is surer than it is right: {_percent(metrics.confidence)} on average, where "
-            f"{_percent(evaluation.accuracy)} are right. `sfumato evaluate --calibrate` mends the probabilities with "
+            f"{_percent(evaluation.accuracy)} are right. “sfumato evaluate --calibrate” mends the probabilities with "
             "held-out images, which the guarantee does not cover."
         )
     if metrics.two is not None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,13 +66,11 @@ def export(run: Path, to: str, out: Path | None, push: str | None = None) -> Exp
 def program(classifier: Classifier) -> Any:
     """Images (b x h x w x c, float32 in [0, 1]) -> probabilities (b x classes), a stored temperature
     included."""
-    arrays, static = eqx.partition(classifier.model, eqx.is_array)
-    arrays = jax.tree.map(np.asarray, arrays)
-    own = classifier.calibration
+    model, own = classifier.model, classifier.calibration
     temperature = 1.0 if own is None else own.temperature
 
     def probabilities(images: Any) -> Any:
-        scores = jax.vmap(eqx.combine(arrays, static))(images)
+        scores = jax.vmap(model)(images)  # type: ignore[arg-type]
         return jax.nn.softmax(scores / jnp.float32(temperature))
 
     return probabilities

@@ -82,7 +82,8 @@ class Metrics:
 
     @property
     def mean_pr_auc(self) -> float | None:
-        return _mean(self.pr_auc)
+        """Over the classes that have one; of two classes that of the positive one."""
+        return _mean(self.pr_auc) if self.two is None else self.pr_auc[self.two.positive]
 
     @property
     def confidence(self) -> float:
