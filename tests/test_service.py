@@ -114,3 +114,6 @@ def test_what_cannot_be_served_is_refused(finished: Path, tmp_path: Path) -> Non
     refused(tmp_path, "serve", tmp_path / "run", says=("not complete", "resume"))
     refused(tmp_path, "serve", tmp_path / "nowhere", says=("nowhere",))
     refused(tmp_path, "serve", finished, "--port", 70000, says=("port=70000",))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused(tmp_path, "serve", finished, "--port", port, says=(f"port={port}", "or 0"))

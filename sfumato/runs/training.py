@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sfumato import data
 from sfumato.core import files, plugins, typed_json
 from sfumato.core.errors import DataError, RunError
@@ -234,7 +236,7 @@ def _evaluate(
 
 def of_scores(scores: Any, labels: Any) -> Metrics:
     """Of scores that softmax makes probabilities of."""
-    return measure(softmax(scores), labels)
+    return measure(softmax(np.asarray(scores)), labels)
 
 
 def write_evaluation(

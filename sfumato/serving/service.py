@@ -12,6 +12,7 @@ visitor's browser to reach a service that listens on its computer alone).
 """
 
 import io
+import socket
 import threading
 from importlib import resources
 from pathlib import Path
@@ -51,20 +52,28 @@ def serve(run: Path, host: str, port: int, max_bytes: int, max_pixels: int) -> N
 
     whole("max_bytes", max_bytes)
     whole("max_pixels", max_pixels)
-    if not 0 <= whole("port", port, at_least=0) < 65536:
+    if whole("port", port, at_least=0) > 65535:
         raise ArgumentError("port", port, "give a number below 65536")
-    made = app(run, (host, *LOOPBACK), max_bytes, max_pixels)
-    own = uvicorn.Server(
-        uvicorn.Config(made, host=host, port=port, log_level="warning", access_log=False)
-    )
-    listening = own.config.bind_socket() if port == 0 else None
-    place = listening.getsockname()[1] if listening is not None else port
-    if host not in LOOPBACK:
+    own = host in LOOPBACK
+    made = app(run, LOOPBACK if own else ("*",), max_bytes, max_pixels)
+    listening = _listening(host, port)
+    if not own:
         print(
             f"warning   {host} can be reached from other computers, without password or encryption"
         )
-    print(f"serving   http://{host}:{place}/ (Ctrl-C ends it)", flush=True)
-    own.run(sockets=None if listening is None else [listening])
+    print(f"serving   http://{host}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
+    server = uvicorn.Server(uvicorn.Config(made, log_level="warning", access_log=False))
+    server.run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host.strip("[]"), port), family=family)
+    except OSError as error:
+        raise ArgumentError(
+            "port", port, f"{host} cannot listen there ({error.strerror}); give another, or 0"
+        ) from None
 
 
 def app(
