@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from sfumato.sampling import Sampler as Sampler
     from sfumato.sampling import TruncatedPoisson as TruncatedPoisson
     from sfumato.sampling import WithoutReplacement as WithoutReplacement
+    from sfumato.serving.loading import load as load
     from sfumato.solve.fc import FeatureCovariance as FeatureCovariance
     from sfumato.solve.linear import linear_head as linear_head
     from sfumato.solve.linear import solver as solver
@@ -109,6 +110,7 @@ _HOMES = {
         "TruncatedPoisson",
         "WithoutReplacement",
     ),
+    "sfumato.serving.loading": ("load",),
     "sfumato.solve.fc": ("FeatureCovariance",),
     "sfumato.solve.linear": ("linear_head", "solver"),
     "sfumato.train.calibrate": ("calibrate",),

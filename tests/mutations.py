@@ -1127,6 +1127,22 @@ MUTATIONS = (
         "test_plugin_samplers.py::test_a_mechanism_from_outside_is_not_given_correlated_noise",
         "assert",
     ),
+    bug(
+        "what an epsilon means is told of half of it",
+        "privacy.meaning:posterior",
+        "(1 - prior)) + epsilon",
+        "(1 - prior)) + epsilon / 2",
+        "test_meaning.py::test_the_mechanism_that_is_as_bad_as_allowed_reaches_the_bounds_and_no_more[3.0]",
+        "posterior",
+    ),
+    bug(
+        "a page elsewhere may ask the service through a visitor's browser",
+        "serving.service:_from_here",
+        'origin is None or origin == f"http://{host}"',
+        "True",
+        "test_service.py::test_only_its_own_page_and_name_are_answered",
+        "403",
+    ),
 )
 BY_NAME = {each.name: each for each in MUTATIONS}
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "recipes": WITHOUT_SCIPY,
     "data info cifar10": WITHOUT_SCIPY,
     "account --noise-multiplier 2 --n 100 --batch 100 --steps 3": NEVER,
+    "explain-epsilon 3 --delta 1e-5": WITHOUT_SCIPY,
     "calibrate --epsilon 1 --n 100 --batch 100 --steps 3": NEVER,
 }
 

@@ -24,9 +24,21 @@ class Evaluate:
     """Of the run's own data set."""
     max_pixels: int | None = None
     """Largest image file that is decoded, width times height [the run's own limit]."""
+    positive: str | None = None
+    """Two classes: the one that is looked for, whose share found is the sensitivity [the second]."""
+    group: str | None = None
+    """Also for each group of images apart: the name of a column, an array of the .npz file or in
+    --group-table."""
+    group_table: Path | None = None
+    """A .csv file with a column `file` and the column that --group names."""
+    calibrate: bool = False
+    """Find a temperature, and for two classes a threshold, on these images (--split validation, or
+    --data), and keep them beside the model in calibration.json, for `predict` too. No epsilon covers
+    these two numbers."""
     trust: Trust = ()
 
     def __call__(self) -> None:
-        from sfumato.runs import evaluating
+        from sfumato.runs.evaluating import EvaluateConfig, evaluate
 
-        evaluating.evaluate(self.run, self.data, self.data_dir, self.split, self.max_pixels)
+        asked = {name: value for name, value in vars(self).items() if name != "trust"}
+        evaluate(EvaluateConfig(**asked))

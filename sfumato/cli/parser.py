@@ -17,7 +17,10 @@ from sfumato.cli.audit import Audit
 from sfumato.cli.calibrating import Calibrate
 from sfumato.cli.data_group import NAMES as OF_DATA
 from sfumato.cli.data_group import DataSets
+from sfumato.cli.doctor import Doctor
 from sfumato.cli.evaluate import Evaluate
+from sfumato.cli.explain_epsilon import ExplainEpsilon
+from sfumato.cli.export import Export
 from sfumato.cli.features import Features
 from sfumato.cli.fit import Fit
 from sfumato.cli.models import Models
@@ -27,6 +30,7 @@ from sfumato.cli.recipe_list import Recipes
 from sfumato.cli.refusals import in_one_line, no_command
 from sfumato.cli.report import Report
 from sfumato.cli.resume import Resume
+from sfumato.cli.serve import Serve
 from sfumato.cli.sweep import Sweep
 from sfumato.cli.train import Train
 from sfumato.cli.tune import Tune
@@ -53,10 +57,14 @@ Command = (
     | Annotated[Resume, tyro.conf.subcommand("resume")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
     | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Audit, tyro.conf.subcommand("audit")]
     | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
     | Annotated[Account, tyro.conf.subcommand("account")]
+    | Annotated[ExplainEpsilon, tyro.conf.subcommand("explain-epsilon")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[DataSets, tyro.conf.subcommand("data")]
     | Annotated[Models, tyro.conf.subcommand("models")]
 )

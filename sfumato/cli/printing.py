@@ -9,7 +9,7 @@ from sfumato.data.listing import left_out_words
 from sfumato.noise.banded import worth
 from sfumato.plan.config import Log
 from sfumato.plan.plan import Plan, read_plan
-from sfumato.report import words
+from sfumato.report import measures, words
 from sfumato.report.facts import Evaluation, Result
 from sfumato.report.intervals import Score
 from sfumato.report.verdict import verdicts
@@ -129,6 +129,7 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
             "n": evaluation.n,
             "accuracy": evaluation.accuracy,
             "warnings": problems,
+            **measures.as_json(evaluation),
         }
         told = {"event": "result", "run": str(directory.path), **asdict(spent)}
         told |= {"evaluation": found, "seconds": result.seconds}
@@ -141,6 +142,8 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
             f"accuracy  {100 * evaluation.accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
             f"{evaluation.n:,} {evaluation.split} images)"
         )
+        for line in measures.lines(evaluation, plan.classes):
+            print(line)
         for problem in problems:
             print(f"warning   {problem}")
     else:

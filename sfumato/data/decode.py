@@ -81,14 +81,19 @@ def upright_size(content: bytes, most: int = MAX_PIXELS) -> tuple[int, int]:
 
 def decode(content: bytes, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
     """The pixels of one encoded image. Raises whatever Pillow raises for unreadable ones."""
-    from PIL import ImageOps
-
     with open_image(content, options.max_pixels) as image:
         if options.resize:
             image.draft(None, (options.resize, options.resize))  # nothing but for a larger JPEG
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return _to_array(_fit(_plain(image, options.gray), options.resize))
+        return of_image(image, options)
+
+
+def of_image(image: "Image", options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of an image of Pillow's, which stays as it is. Raises whatever Pillow raises."""
+    from PIL import ImageOps
+
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    return _to_array(_fit(_plain(upright, options.gray), options.resize))
 
 
 def decode_file(path: Path, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:

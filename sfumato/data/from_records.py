@@ -56,8 +56,10 @@ def _load(listing: Listing, options: ReadOptions) -> LoadedDataset:
 
     def source(split: str, part: ListedPart) -> Source:
         read = Decoded(part.records, shape, options, total <= KEPT_BYTES)
-        labels, classes = part.labels, listing.classes
-        return Source(listing.name, split, labels, classes, shape, read, records=part.records)
+        labels, classes, names = part.labels, listing.classes, part.names
+        return Source(
+            listing.name, split, labels, classes, shape, read, names=names, records=part.records
+        )
 
     sources = {split: source(split, part) for split, part in listing.parts.items()}
     return LoadedDataset(

@@ -65,7 +65,7 @@ model.json | public | yes | format model head shape[] classes[] input.* | how to
 model.json | public | yes | privacy.epsilon privacy.delta privacy.relation privacy.insecure privacy.unit privacy.spent | the promise in numbers
 model.json | paid | yes | probe[] | the model's answer to an image of public noise
 evaluation.json | public | yes | split n source | which images, and how many
-evaluation.json | unpaid | yes | accuracy confusion[][] | exact, on held-out images: these are not covered, the training images are
+evaluation.json | unpaid | yes | accuracy confusion[][] metrics.* | exact, on held-out images: these are not covered, the training images are
 result.json | public | yes | spent.epsilon spent.delta spent.releases spent.epsilon_max spent.complete | the ledger's account
 result.json | public | yes | versions.sfumato versions.jax versions.dp-accounting versions.python | the software
 result.json | unpaid | no | seconds.features seconds.training seconds.evaluation seconds.total peak_memory_bytes finished | how long it took, with how much memory, until when
@@ -97,6 +97,15 @@ estimator.safetensors | public | yes | plan.* epsilon | as in plan.json; what th
 estimator.safetensors | public | yes | head model.model model.head model.shape[] model.classes[] model.input model.input.* | how to build the model
 estimator.safetensors | paid | yes | model.probe[] | the model's answer to an image of public noise
 progress.json | public | yes | train test | rows of a feature store that are done
+calibration.json | public | yes | format n positive source | of which images, and how many
+calibration.json | unpaid | yes | temperature threshold | of `sfumato evaluate --calibrate`: two numbers, computed from held-out images exactly, to two digits; whoever passes them on with the model passes on facts of images that are not covered
+export/config.json | public | yes | architectures[] model_type sfumato_model sfumato_version num_labels id2label.* label2id.* input.* | of `sfumato export`, wherever it writes: how to call the model
+export/config.json | public | yes | privacy.* | as in model.json
+export/config.json | unpaid | yes | calibration.* | as in calibration.json, where there is one
+export/model.onnx | paid | yes | * | the model, and public numbers; a stored temperature is not paid for
+export/model.stablehlo | paid | yes | * | the model, and public numbers; a stored temperature is not paid for
+export/call.py | public | yes | * | three lines of code
+export/README.md | unpaid | yes | * | the fields of model_card.md
 """
 """A row each: file, status, whether of a choice too, names of places, what it is."""
 

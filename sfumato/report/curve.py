@@ -1,12 +1,16 @@
 """The privacy-utility curve: accuracy over epsilon, a line per method, as a PNG and as a page."""
 
 import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
+from importlib import resources
+
+from sfumato.report import words
+from sfumato.report.facts import printable
 
 Points = Mapping[str, Sequence[tuple[float, float, float]]]
-"""method -> (epsilon, mean accuracy, half the range over repeats) in ascending epsilon."""
+"""method -> (epsilon, mean accuracy, its standard deviation over repeats) in ascending epsilon; the deviation
+of a single fit is not known and 0."""
 
 
 def draw(points: Points, without_noise: float, title: str) -> bytes:
@@ -48,26 +52,51 @@ def draw(points: Points, without_noise: float, title: str) -> bytes:
 
 
 def table(points: Points, without_noise: float) -> str:
-    """Markdown: a row per method, a column per epsilon, accuracy in percent."""
+    """Markdown: a row per method, a column per epsilon, accuracy in percent, mean ± deviation."""
     marks = sorted({epsilon for found in points.values() for epsilon, *_ in found})
     lines = [
         "| method | " + " | ".join(f"ε = {mark:g}" for mark in marks) + " |",
         "|---" * (len(marks) + 1) + "|",
     ]
     for method, found in points.items():
-        known = {epsilon: f"{100 * mean:.2f}" for epsilon, mean, _ in found}
+        known = {epsilon: _cell(mean, spread) for epsilon, mean, spread in found}
         lines.append(f"| {method} | " + " | ".join(known.get(mark, "") for mark in marks) + " |")
     return "\n".join([*lines, "", f"Without privacy: {100 * without_noise:.2f} %."])
 
 
-def page(picture: bytes, text: str, title: str) -> str:
-    """One HTML file with the picture in it."""
-    encoded = base64.b64encode(picture).decode()
-    name = html.escape(title)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
-        "<style>body{font:16px/1.5 system-ui;max-width:50rem;margin:2rem auto;padding:0 1rem}"
-        "img{max-width:100%}pre{overflow:auto}</style>"
-        f'<h1>{name}</h1><img alt="Accuracy over epsilon, one line per method; the table below has the numbers." '
-        f'src="data:image/png;base64,{encoded}"><pre>{html.escape(text)}</pre></html>'
+def _cell(mean: float, spread: float) -> str:
+    return f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if spread else "")
+
+
+def page(
+    picture: bytes, points: Points, without_noise: float, title: str, total: dict[str, float]
+) -> str:
+    """One HTML file, in the report's style, with the picture in it. total: epsilon and delta of all fits
+    together."""
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    room = resources.files("sfumato.report")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    marks = sorted({epsilon for found in points.values() for epsilon, *_ in found})
+    known = {
+        (method, epsilon): _cell(mean, spread)
+        for method, found in points.items()
+        for epsilon, mean, spread in found
+    }
+    rows = [
+        (words.number(mark), [known.get((method, mark), "") for method in points]) for mark in marks
+    ]
+    return environment.from_string(room.joinpath("sweep.html").read_text(encoding="utf-8")).render(
+        css=Markup(room.joinpath("style.css").read_text(encoding="utf-8")),
+        picture=base64.b64encode(picture).decode(),
+        title=printable(title),
+        methods=list(points),
+        rows=rows,
+        without=words.percent(without_noise, 2),
+        repeated=any(spread for found in points.values() for *_, spread in found),
+        epsilon=words.epsilon(total["epsilon"]),
+        delta=words.power(total["delta"]),
     )

@@ -17,6 +17,7 @@ from sfumato.plan.method_plan import MethodPlan
 from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.risks import Risks, risks
+from sfumato.train.metrics import BINS, ROC_GRID, Metrics
 
 BIDI_CONTROLS = frozenset(
     "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c"
@@ -64,13 +65,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """evaluation.json: confusion[i][j] images of class i were called class j."""
+    """evaluation.json: confusion[i][j] images of class i were called class j. metrics: None in runs of
+    version 0.1."""
 
     split: str
     n: int
     confusion: tuple[tuple[int, ...], ...]
     accuracy: float
     source: str
+    metrics: Metrics | None = None
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,24 @@ def _evaluation_faults(evaluation: Evaluation, classes: int) -> list[str]:
         ]
     if evaluation.split not in ("test", "validation"):
         return [f"split={evaluation.split!r} is not test or validation"]
+    return [] if evaluation.metrics is None else _metrics_faults(evaluation.metrics, total, classes)
+
+
+def _metrics_faults(metrics: Metrics, total: int, classes: int) -> list[str]:
+    if {len(metrics.roc_auc), len(metrics.pr_auc)} != {classes}:
+        return [f"metrics: one area for each of {classes} classes is needed"]
+    if len(metrics.bins) != BINS or sum(each.n for each in metrics.bins) != total:
+        return [f"metrics: the bins of confidence must count all {total} images"]
+    if metrics.two is not None and (
+        classes != 2 or metrics.two.positive not in (0, 1) or len(metrics.two.roc) != len(ROC_GRID)
+    ):
+        return ["metrics: a curve of two classes is needed for two classes"]
+    if any(
+        len(each.confusion) != classes
+        or any(len(row) != classes or min(row) < 0 for row in each.confusion)
+        for each in metrics.groups
+    ):
+        return [f"metrics: a group's confusion matrix must be {classes} by {classes}"]
     return []
 
 

@@ -64,7 +64,7 @@ def shorten(name: str, most: int = 16) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
 
 
-def _draw(name: str, height: float, paint: Callable[[Any], None], width: float = WIDTH) -> str:
+def draw(name: str, height: float, paint: Callable[[Any], None], width: float = WIDTH) -> str:
     """Paint on a fresh figure and give it back as an <svg> whose ids start with `name`."""
     import warnings
 
@@ -98,7 +98,7 @@ def _for_page(svg: str, name: str) -> str:
     return svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
 
-def _percent_axis(axis: Any) -> None:
+def percent_axis(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
@@ -127,7 +127,7 @@ def privacy_curve(risks: Risks, epsilon: float, delta: float) -> Plot:
         f"ε = {words.epsilon(each)} at δ = {words.power(at)}" for at, each in risks.curve
     )
     return Plot(
-        _draw("privacy-curve", 1.7, paint),
+        draw("privacy-curve", 1.7, paint),
         f"Line plot of ε over δ: {told}.",
         f"The same releases hold every pair (ε, δ) on this line, not only the one that is promised (dot): {told}.",
     )
@@ -152,7 +152,7 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
                 *zip(*scored, strict=True), color=ACCENT, linewidth=1.6, marker="o", markersize=2.6
             )
             upper.set_ylabel("accuracy")
-            _percent_axis(upper.yaxis)
+            percent_axis(upper.yaxis)
         lower.plot(
             [m.step for m in metrics], [m.epsilon for m in metrics], color=ACCENT, linewidth=1.6
         )
@@ -182,7 +182,7 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
         some = metrics[-1].images
         which = f"{some:,} of the {what}, the same at every point," if some else f"the {what}"
         caption = f"Above: accuracy on {which} as training went on. Below: {caption}"
-    return Plot(_draw("curve", 3.5 if scored else 1.9, paint), alt, caption)
+    return Plot(draw("curve", 3.5 if scored else 1.9, paint), alt, caption)
 
 
 def audit_plot(results: tuple[AuditResult, ...]) -> Plot:
@@ -209,16 +209,17 @@ def audit_plot(results: tuple[AuditResult, ...]) -> Plot:
         for each in results
     )
     caption = "How much of the claimed ε each attack could demonstrate, with 95 % confidence. No bar may pass its line."
-    return Plot(_draw("audit", 0.7 + 0.32 * len(results), paint), alt, caption)
+    return Plot(draw("audit", 0.7 + 0.32 * len(results), paint), alt, caption)
 
 
 def class_plot(names: tuple[str, ...], scores: list[Score], what: str) -> Plot:
-    """A dot and its interval per class, best first; of many classes the best and the worst."""
+    """A dot and its interval per class, in the order of the classes; of many the best and the worst."""
     order = sorted(
         (i for i in range(len(names)) if scores[i].n), key=lambda i: -scores[i].right / scores[i].n
     )
     cut = len(order) > MOST_ROWS
-    shown = order[: MOST_ROWS // 2] + order[-(MOST_ROWS // 2) :] if cut else order
+    best_ones, worst_ones = sorted(order[: MOST_ROWS // 2]), sorted(order[-(MOST_ROWS // 2) :])
+    shown = best_ones + worst_ones if cut else sorted(order)
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
@@ -245,7 +246,7 @@ def class_plot(names: tuple[str, ...], scores: list[Score], what: str) -> Plot:
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(max(0.0, axes.get_xlim()[0]), 1.0))
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
-        _percent_axis(axes.xaxis)
+        percent_axis(axes.xaxis)
 
     best, worst = order[0], order[-1]
     alt = (
@@ -260,7 +261,7 @@ def class_plot(names: tuple[str, ...], scores: list[Score], what: str) -> Plot:
     caption = (
         f"{some} of each class’s {what} that the model names correctly, with its 95 % interval."
     )
-    return Plot(_draw("classes", 0.45 + 0.185 * len(shown), paint), alt, caption)
+    return Plot(draw("classes", 0.45 + 0.185 * len(shown), paint), alt, caption)
 
 
 def _name_ticks(axis: Any, names: list[str], rotation: int = 0, size: float = 8.5) -> None:
@@ -305,7 +306,7 @@ def confusion_plot(names: tuple[str, ...], evaluation: Evaluation, what: str) ->
         f"Each row is one true class of the {what}, each column what the model called them; "
         f"the darker or stronger a cell, the larger its share of the row.{counts}"
     )
-    return Plot(_draw("confusion", width, paint, width), alt, caption, width / WIDTH)
+    return Plot(draw("confusion", width, paint, width), alt, caption, width / WIDTH)
 
 
 def _shares(evaluation: Evaluation) -> list[list[float]]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from sfumato.core import plugins
 from sfumato.core.files import write_atomic
-from sfumato.report import accuracy, audit_section, figures, noise_limits, words
+from sfumato.privacy.meaning import PRIORS, meaning
+from sfumato.report import accuracy, audit_section, figures, measures, noise_limits, words
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts, printable
 from sfumato.report.statement import privacy_statement, warnings
@@ -98,7 +99,21 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         "privacy_curve": None
         if facts.risks is None or facts.insecure
         else figures.privacy_curve(facts.risks, facts.spent.epsilon, facts.spent.delta),
+        "meaning": None if facts.insecure or facts.spent.epsilon <= 0 else _meaning(facts),
         "recheck": f"sfumato account {shlex.quote(facts.run_dir.resolve().name + '/ledger.jsonl')}",
+    }
+
+
+def _meaning(facts: RunFacts) -> dict[str, Any]:
+    """What the ε spent lets an attacker believe of one person, before and after."""
+    found = meaning(facts.spent.epsilon, facts.spent.delta)
+    return {
+        "beliefs": [
+            (words.percent(prior, 0), words.risk(after))
+            for prior, after in zip(PRIORS, found.posteriors, strict=True)
+        ],
+        "guess": words.risk(found.guess),
+        "unit": facts.plan.whole_unit,
     }
 
 
@@ -126,16 +141,19 @@ def _measured(facts: RunFacts) -> dict[str, Any]:
         "mistakes": accuracy.commonest_mistakes(facts, evaluation),
         "class_plot": figures.class_plot(facts.classes, [row.found for row in rows], shown),
         "confusion": figures.confusion_plot(facts.classes, evaluation, shown),
+        **measures.section(facts, evaluation, shown),
     }
 
 
 def _settings(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """The configuration as text. Of a path only the last part: the rest is about a computer, maybe
-    about a person."""
+    """The configuration as text, what was set of it. Of a path only the last part: the rest is about a
+    computer, maybe about a person."""
     shown = []
     for key, value in _flat(config):
-        if value is None or isinstance(value, bool):
-            text = {None: "none", True: "yes", False: "no"}[value]
+        if value is None or value is False:
+            continue
+        if value is True:
+            text = "yes"
         else:
             text = str(value)
             text = text.replace("\\", "/").rstrip("/").rpartition("/")[2] or text

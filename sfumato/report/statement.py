@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from sfumato.core import generators
 from sfumato.core.checks import large_delta
+from sfumato.privacy.meaning import LARGE_EPSILON, largest_true_positive_rate
 from sfumato.privacy.releases import Release
 from sfumato.privacy.risks import FALSE_POSITIVE_RATES
 from sfumato.report import noise_limits, words
@@ -22,8 +23,6 @@ from sfumato.report.facts import RunFacts, printable
 
 AUDITS = "What attacks could measure"
 """The title of the report's section."""
-
-LARGE_EPSILON = 700.0  # e^ε overflows a double soon after
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,6 @@ class AttackBound:
 
     false_positive_rate: float
     true_positive_rate: float
-
-
-def largest_true_positive_rate(epsilon: float, delta: float, false_positive_rate: float) -> float:
-    """min(e^ε f + δ, 1 - e^-ε (1 - δ - f)), within [0, 1]."""
-    first = math.exp(min(epsilon, LARGE_EPSILON)) * false_positive_rate + delta
-    second = 1 - math.exp(-epsilon) * (1 - delta - false_positive_rate)
-    return max(0.0, min(first, second, 1.0))
 
 
 def attack_bounds(facts: RunFacts) -> tuple[AttackBound, ...]:

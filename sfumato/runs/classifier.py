@@ -12,15 +12,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Float32, Shaped
+from jaxtyping import Float, Float32, Int, Shaped
 
 from sfumato.core import plugins, typed_json
 from sfumato.core.checks import MAX_PIXELS
-from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError
+from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError, said
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
 from sfumato.core.trees import leaf_names
-from sfumato.data.decode import decode_file, refit
+from sfumato.data.decode import decode_file, of_image, refit
 from sfumato.data.npz import read_images
 from sfumato.data.rows import read_features
 from sfumato.data.source import scaled, warn_if_not_finite
@@ -29,6 +29,9 @@ from sfumato.features import by_name
 from sfumato.features.by_name import GIVEN
 from sfumato.networks.input import Input, pixels
 from sfumato.privacy import fields
+from sfumato.runs.calibration import Calibration
+from sfumato.runs.given_images import arrays
+from sfumato.train.metrics import decided
 
 _FORMAT = 1
 _BLOCKS = (1, 16, 128)
@@ -63,6 +66,7 @@ class Classifier:
     def __init__(self, spec: Spec, model: eqx.Module):
         self.spec = spec
         self.model = model
+        self.calibration: Calibration | None = None
         self._probabilities = eqx.filter_jit(
             lambda model, images: jax.nn.softmax(jax.vmap(lambda one: model(pixels(one)))(images))
         )
@@ -72,23 +76,47 @@ class Classifier:
         """Is it for feature rows that its user brings?"""
         return self.spec.model == GIVEN
 
-    def predict_proba(
-        self, images: Shaped[np.ndarray, "b ..."]
-    ) -> Float32[np.ndarray, "b classes"]:
-        """images: b x h x w x c, uint8 or floats in [0, 1]; also b x h x w if c is 1, and b x d
-        where the model takes rows.
+    @property
+    def classes_(self) -> np.ndarray:
+        """The names of the classes, in the order of the columns of `predict_proba`."""
+        return np.array(self.spec.classes)
 
-        Raises ArgumentError for another shape or type. Warns of images that hold NaN or infinity.
+    def predict_proba(self, images: Any) -> Float32[np.ndarray, "b classes"]:
+        """images: b x h x w x c, uint8 or floats in [0, 1]; also b x h x w if c is 1, and b x d
+        where the model takes rows. Or the path of an image file, an image of Pillow's, or a list of
+        these, of any size: they are brought to the model's.
+
+        Raises ArgumentError for another shape or type, DataError for a file that cannot be read. Warns
+        of images that hold NaN or infinity.
         """
-        return self.probabilities(self._checked(images))
+        return self.probabilities(self._checked(arrays(self, images)))
+
+    def predict(self, images: Any) -> Shaped[np.ndarray, " b"]:
+        """The name of the class of each image; images as to `predict_proba`."""
+        return self.classes_[self.decide(self.predict_proba(images))]
+
+    def decide(self, probabilities: Float[np.ndarray, "b classes"]) -> Int[np.ndarray, " b"]:
+        """The number of the class that each row is called: the most probable one, unless a threshold
+        was stored with the model (`runs/calibration.py`)."""
+        found = self.calibration
+        if found is None or found.positive is None:
+            return decided(probabilities)
+        return decided(probabilities, self.spec.classes.index(found.positive), found.threshold)
 
     def probabilities(
         self, images: Shaped[np.ndarray, "b h w c"]
     ) -> Float32[np.ndarray, "b classes"]:
         """As `predict_proba`, of images that come from a `Source`: uint8, or pixels in [0, 1], but for a
-        few wild ones. At most one compilation for each of `_BLOCKS`, whatever b is: few images do not
-        pay for many.
+        few wild ones.
         """
+        found = self._uncalibrated(images)
+        return found if self.calibration is None else self.calibration.applied(found)
+
+    def _uncalibrated(
+        self, images: Shaped[np.ndarray, "b h w c"]
+    ) -> Float32[np.ndarray, "b classes"]:
+        """At most one compilation for each of `_BLOCKS`, whatever b is: few images do not pay for
+        many."""
         size = next((block for block in _BLOCKS if len(images) <= 4 * block), _BLOCKS[-1])
         parts = []
         for start in range(0, len(images), size):
@@ -121,6 +149,15 @@ class Classifier:
             raise ArgumentError(kind, f"dtype {given.dtype}", "give numbers")
         warn_if_not_finite(given, kind)
         return given.astype(np.float32)
+
+    def fitted(self, picture: Any) -> Float[np.ndarray, "1 h w c"]:
+        """An image of Pillow's as this model wants it. Raises DataError."""
+        where = Path(getattr(picture, "filename", "") or "the image")
+        try:
+            pixels = of_image(picture, self.reading)
+        except Exception as error:  # Pillow raises many kinds
+            raise DataError(f"{where}: not a readable image ({said(error)})") from error
+        return self.pixels(self._fitting(pixels[None], where))
 
     @property
     def reading(self) -> ReadOptions:
@@ -209,9 +246,11 @@ class Classifier:
         directory = Path(directory)
         try:
             facts = read_json(directory / "model.json")
-            return cls.of_parts(
+            found = cls.of_parts(
                 facts, load((directory / "model.safetensors").read_bytes()), directory
             )
+            found.calibration = Calibration.load(directory, found.spec.classes)
+            return found
         except FileNotFoundError as error:
             raise RunError(
                 f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
@@ -229,7 +268,7 @@ class Classifier:
         """All but the arrays, as JSON has it."""
         return {
             **typed_json.plain(self.spec),
-            "probe": [float(p) for p in self.probabilities(self._probe())[0]],
+            "probe": [float(p) for p in self._uncalibrated(self._probe())[0]],
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -244,7 +283,7 @@ class Classifier:
         """The inverse of `facts` and `arrays`. Raises RunError as `load`, naming `where`; anything
         for facts that cannot be."""
         classifier = _built(typed_json.convert(Spec, facts), arrays, where)
-        own = classifier.probabilities(classifier._probe())[0]
+        own = classifier._uncalibrated(classifier._probe())[0]
         if not np.allclose(own, np.asarray(facts["probe"], float), atol=1e-3):
             raise RunError(
                 f"{where}: this version of sfumato computes {facts['model']} differently from the one that trained "

@@ -1,8 +1,9 @@
 """`sfumato evaluate`: a finished model on the held-out images of its own data set, or on other
 labeled images."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,96 +12,198 @@ from sfumato.core.checks import MAX_PIXELS, whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.source import Source
 from sfumato.plan.config import read_config
-from sfumato.report import write_report
+from sfumato.report import measures, write_report
+from sfumato.report.facts import Evaluation
 from sfumato.report.intervals import Score
 from sfumato.report.verdict import verdicts
+from sfumato.runs import calibration, subgroups
 from sfumato.runs import training as runs
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory
-from sfumato.train.evaluation import confusion
+from sfumato.train.evaluation import accuracy, answers
+from sfumato.train.metrics import Metrics, measure
+from sfumato.train.metrics import subgroups as told_apart
+
+UNCOVERED = (
+    "two numbers computed from these images exactly, which no epsilon covers: do not pass it on if they "
+    "need protection"
+)
 
 
-def evaluate(
-    path: Path, name: str | None, data_dir: Path | None, split: str, max_pixels: int | None = None
-) -> None:
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """data: other labeled images, None for the run's own. max_pixels: of an image file that is decoded,
+    None for the run's own limit, of other images the customary one. positive: the class of two that
+    is looked for. group, group_table: a column that tells groups apart, see `subgroups.values`.
+    calibrate: find temperature and threshold on these images and keep them with the model.
+    """
+
+    run: Path
+    data: str | None = None
+    data_dir: Path | None = None
+    split: str = "test"
+    max_pixels: int | None = None
+    positive: str | None = None
+    group: str | None = None
+    group_table: Path | None = None
+    calibrate: bool = False
+
+
+def evaluate(config: EvaluateConfig) -> None:
     """On the run's own data set the result also replaces the one in the run directory and its
     report. Other images need nothing but the released model, model.json and model.safetensors.
-    max_pixels: of an image file that is decoded, None for the run's own limit, of other images the
-    customary one.
     """
-    if max_pixels is not None:
-        whole("max_pixels", max_pixels)
-    if name is not None and not _is_own(path, name):
-        classifier = Classifier.load(path)
-        source, which = _others(classifier, name, data_dir, max_pixels or MAX_PIXELS)
-        counts = confusion(classifier.probabilities, source)
-    else:
-        if name is None and not (path / "config.json").exists() and (path / "model.json").exists():
+    if config.max_pixels is not None:
+        whole("max_pixels", config.max_pixels)
+    if config.group_table is not None and config.group is None:
+        raise ArgumentError(
+            "group_table", str(config.group_table), "give --group too, the name of a column in it"
+        )
+    directory = None if _is_other(config) else RunDirectory.open(config.run)
+    if directory is not None and config.calibrate and config.split == "test":
+        raise ArgumentError(
+            "calibrate",
+            True,
+            "test images would then flatter the model; give --split validation (of a run with --validation), or "
+            "--data",
+        )
+    classifier = Classifier.load(config.run)
+    positive = _positive(config, classifier)
+    source, which, place = (
+        _others(classifier, config) if directory is None else _own(directory, config)
+    )
+    counts, metrics = _examined(classifier, source, which, place, positive, config)
+    classes = classifier.spec.classes
+    evaluation = Evaluation(
+        source.split, len(source), _tuples(counts), accuracy(counts), which, metrics
+    )
+    if directory is not None:
+        runs.write_evaluation(directory, source, counts, metrics)
+        write_report(config.run)
+    _print(evaluation, classes, which)
+    if config.calibrate:
+        kept = config.run / calibration.FILE
+        print(f"kept      {kept}: {UNCOVERED}")
+
+
+def _examined(
+    classifier: Classifier,
+    source: Source,
+    which: str,
+    place: Path,
+    positive: int,
+    config: EvaluateConfig,
+) -> tuple[np.ndarray, Metrics]:
+    """(confusion matrix, metrics), after the calibration that was asked for. place: of the images."""
+    groups = (
+        None
+        if config.group is None
+        else subgroups.values(source, place, config.group, config.group_table)
+    )
+    if config.calibrate:
+        classifier.calibration = None
+    found, classes = answers(classifier.probabilities, source), classifier.spec.classes
+    if config.calibrate:
+        fitted = calibration.fit(found, source.labels, classes, positive, which)
+        fitted.save(config.run)
+        classifier.calibration, found = fitted, fitted.applied(found)
+    called, own = classifier.decide(found), classifier.calibration
+    threshold = 0.5 if own is None or own.threshold is None else own.threshold
+    if own is not None and own.positive is not None and classes[positive] != own.positive:
+        threshold = round(1 - threshold, 9)
+    metrics = measure(found, source.labels, called, positive, threshold)
+    if groups is not None:
+        parts = {
+            str(name): _counted(source.labels[groups == name], called[groups == name], len(classes))
+            for name in np.unique(groups)
+        }
+        metrics = replace(metrics, group_by=config.group, groups=told_apart(parts))
+    if own is not None:
+        metrics = replace(metrics, temperature=own.temperature)
+    return _counted(source.labels, called, len(classes)), metrics
+
+
+def _counted(labels: Any, called: Any, classes: int) -> np.ndarray:
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (labels, called), 1)
+    return counts
+
+
+def _tuples(counts: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, counts.tolist()))
+
+
+def _positive(config: EvaluateConfig, classifier: Classifier) -> int:
+    """The number of the class that is looked for: as asked, as the model was calibrated for, or the
+    second one."""
+    classes = classifier.spec.classes
+    if config.positive is None:
+        own = classifier.calibration
+        return 1 if own is None or own.positive is None else classes.index(own.positive)
+    if len(classes) != 2 or config.positive not in classes:
+        told = (
+            f"choose one of {', '.join(classes)}"
+            if len(classes) == 2
+            else f"is for two classes; this model has {len(classes)}"
+        )
+        raise ArgumentError("positive", config.positive, told)
+    return classes.index(config.positive)
+
+
+def _is_other(config: EvaluateConfig) -> bool:
+    """Are these images other than what the run was trained on? Of its own only what was held out may
+    be counted."""
+    is_run = (config.run / "plan.json").is_file()
+    if config.data is None:
+        if not is_run and (config.run / "model.json").exists():
             raise ArgumentError(
                 "data",
                 None,
-                f"{path} holds a released model without its run; pass labeled images with --data",
+                f"{config.run} holds a released model without its run; pass labeled images with --data",
             )
-        directory = RunDirectory.open(path)
-        classifier = Classifier.load(path)
-        source = _own(directory, data_dir, split, max_pixels)
-        which = f"{split} images of {source.name}"
-        counts = confusion(classifier.probabilities, source)
-        runs.write_evaluation(directory, source, counts)
-        write_report(path)
-    _print(counts, classifier.spec.classes, which)
-
-
-def _is_own(path: Path, name: str) -> bool:
-    """Is it the data set that the run was trained on? Then only what was held out may be counted."""
-    if not (path / "config.json").is_file():
         return False
-    own = read_config(path / "config.json").data.data
-    return name == own or (
-        name not in data.names() and str(Path(name).expanduser().resolve()) == own
-    )
+    if not is_run:
+        return True
+    own = read_config(config.run / "config.json").data.data
+    same = config.data not in data.names() and str(Path(config.data).expanduser().resolve()) == own
+    return config.data != own and not same
 
 
-def _own(
-    directory: RunDirectory, data_dir: Path | None, split: str, max_pixels: int | None
-) -> Source:
+def _own(directory: RunDirectory, asked: EvaluateConfig) -> tuple[Source, str, Path]:
+    """(images, what they are, where they come from)."""
     config = read_config(directory.file("config.json"))
     config = replace(
         config,
         data=replace(
             config.data,
-            data_dir=data_dir or config.data.data_dir,
-            max_pixels=max_pixels or config.data.max_pixels,
+            data_dir=asked.data_dir or config.data.data_dir,
+            max_pixels=asked.max_pixels or config.data.max_pixels,
         ),
     )
     splits = runs.open_splits(config)
-    source = splits.test if split == "test" else splits.validation
+    source = splits.test if asked.split == "test" else splits.validation
     if source is None:
         raise DataError(
-            f"split={split!r}: {config.data.data} has no {split} images; give another --split or --data"
+            f"split={asked.split!r}: {config.data.data} has no {asked.split} images; give another --split or --data"
         )
-    return source
+    return source, f"{asked.split} images of {source.name}", Path(config.data.data)
 
 
-def _others(
-    classifier: Classifier, name: str, data_dir: Path | None, max_pixels: int
-) -> tuple[Source, str]:
-    """(images, what they are). Nothing is held out: all of them are used, or the test part of a set
-    that has one."""
-    options = replace(classifier.reading, test_fraction=0.0, max_pixels=max_pixels)
+def _others(classifier: Classifier, asked: EvaluateConfig) -> tuple[Source, str, Path]:
+    """As `_own`. Nothing is held out: all of them are used, or the test part of a set that has one."""
+    name, most = str(asked.data), asked.max_pixels or MAX_PIXELS
+    options = replace(classifier.reading, test_fraction=0.0, max_pixels=most)
     splits = (
         data.open_rows(Path(name), 0.0, replace(options, resize=None, gray=False))
         if classifier.on_rows
-        else data.open(name, data_dir=data_dir, options=options)
+        else data.open(name, data_dir=asked.data_dir, options=options)
     )
-    shown = "rows" if classifier.on_rows else "images"
+    shown, place = "rows" if classifier.on_rows else "images", Path(name).expanduser()
     if splits.test is not None:
-        return _relabeled(
-            splits.test, classifier
-        ), f"{shown} of {splits.test.name}: its test part, not its training part"
-    return _relabeled(
-        splits.train, classifier
-    ), f"{shown} of {splits.train.name}: all that are labeled"
+        which = f"{shown} of {splits.test.name}: its test part, not its training part"
+        return _relabeled(splits.test, classifier), which, place
+    which = f"{shown} of {splits.train.name}: all that are labeled"
+    return _relabeled(splits.train, classifier), which, place
 
 
 def _relabeled(source: Source, classifier: Classifier) -> Source:
@@ -124,11 +227,13 @@ def _relabeled(source: Source, classifier: Classifier) -> Source:
     return replace(source, labels=numbers[source.labels], class_names=classes)
 
 
-def _print(counts: np.ndarray, classes: tuple[str, ...], which: str) -> None:
-    right, n = int(np.trace(counts)), int(counts.sum())
+def _print(evaluation: Evaluation, classes: tuple[str, ...], which: str) -> None:
+    right, n = round(evaluation.accuracy * evaluation.n), evaluation.n
     low, high = Score(right, n).interval
     print(
         f"accuracy {100 * right / n:.2f} %   (95 % interval {100 * low:.2f} to {100 * high:.2f}; {n} {which})"
     )
-    for problem in verdicts(counts.tolist(), classes):
+    for line in measures.lines(evaluation, classes):
+        print(line)
+    for problem in verdicts(evaluation.confusion, classes):
         print(f"warning  {problem}")

@@ -37,24 +37,26 @@ from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import LinearSettings
 from sfumato.solve.statistics import softmax_gradient
 from sfumato.train.dpsgd import DPSGD
-from sfumato.train.evaluation import accuracy, confusion, count, for_curve
+from sfumato.train.evaluation import accuracy, answers, confusion, count, for_curve
 from sfumato.train.loop import Procedure, State
 from sfumato.train.sgd_settings import SGDSettings
 from sfumato.train.unit_loss import unit_loss
 
 Confusion = Int64[np.ndarray, "c c"]
+Scores = Float[np.ndarray, "n c"]
 
 
 @dataclass
 class Job:
     """procedure: what `train.loop.run` runs. classifier: a state -> the image classifier it stands
-    for. confusion: a state -> counts on the evaluation images, None if there are none. curve: the same
-    on a part of them, where a learning curve looks at no more. learns_from: the first step that
-    changes them.
+    for. scores: a state -> scores of the evaluation images, of which softmax makes probabilities;
+    None if there are none. confusion: the same, counted. curve: that on a part of them, where a
+    learning curve looks at no more. learns_from: the first step that changes them.
     """
 
     procedure: Procedure
     classifier: Callable[[State], Classifier]
+    scores: Callable[[State], Scores] | None
     confusion: Callable[[State], Confusion] | None
     learns_from: int = 0
     curve: Callable[[State], Confusion] | None = None
@@ -119,18 +121,28 @@ def _covariance(
     spec = spec_of(plan, "whitened")
     white: list[np.ndarray] = []
 
-    def counts(state: State) -> Confusion:
-        assert rows is not None and held_out is not None
+    def scores(state: State) -> Scores:
+        assert rows is not None
         if not white:  # mean and whitening are fixed by the time anything is learned
             white.append(procedure.transform(rows, state))
-        return count(held_out.labels, white[0] @ np.asarray(state["weight"]))
+        return np.asarray(white[0] @ np.asarray(state["weight"]))
 
     return Job(
         procedure,
         lambda state: Classifier(spec, OnFeatures(features, procedure.head(state))),
-        None if rows is None else counts,
+        *_measured(scores, held_out),
         learns_from=FIRST_GRADIENT,
     )
+
+
+def _measured(
+    scores: Callable[[State], Scores], held_out: Source | None
+) -> tuple[Callable[[State], Scores] | None, Callable[[State], Confusion] | None]:
+    """`scores` and `confusion` of a job on rows."""
+    if held_out is None:
+        return None, None
+    labels = held_out.labels
+    return scores, lambda state: count(labels, scores(state))
 
 
 def _linear(
@@ -148,15 +160,16 @@ def _linear(
     procedure = solver(table.rows, table.sphere, settings, plan.releases)
     spec = spec_of(plan, table.sphere.kind)
 
-    def counts(state: State) -> Confusion:
-        return table.confusion(procedure.classifier(cast(Any, state)))
+    def scores(state: State) -> Scores:
+        assert shown is not None
+        return np.asarray(scores_of(procedure.classifier(cast(Any, state)), shown))
 
     return Job(
         procedure,
         lambda state: Classifier(
             spec, OnFeatures(features, procedure.classifier(cast(Any, state)))
         ),
-        None if shown is None else counts,
+        *_measured(scores, held_out),
         learns_from=1,
     )
 
@@ -217,15 +230,15 @@ def _on_rows(
     )
     spec = spec_of(plan, "linear")
 
-    def counts(state: State) -> Confusion:
-        assert rows is not None and held_out is not None
-        return count(held_out.labels, rows @ np.asarray(state["ema"]["weight"]))
+    def scores(state: State) -> Scores:
+        assert rows is not None
+        return np.asarray(rows @ np.asarray(state["ema"]["weight"]))
 
     def classifier(state: State) -> Classifier:
         linear = Linear(state["ema"]["weight"], jnp.zeros(len(plan.classes)))
         return Classifier(spec, OnFeatures(features, linear))
 
-    return Job(procedure, classifier, None if rows is None else counts)
+    return Job(procedure, classifier, *_measured(scores, held_out))
 
 
 def _on_images(
@@ -272,9 +285,15 @@ def _on_images(
         return lambda state: confusion(classifier(state).probabilities, source)
 
     if held_out is None:
-        return Job(procedure, classifier, None)
+        return Job(procedure, classifier, None, None)
+
+    def scores(state: State) -> Scores:
+        found = answers(classifier(state).probabilities, held_out)
+        return np.log(np.maximum(found, np.finfo(np.float32).tiny))
+
     few = for_curve(held_out)
-    return Job(procedure, classifier, on(held_out), curve=None if few is held_out else on(few))
+    part = None if few is held_out else on(few)
+    return Job(procedure, classifier, scores, on(held_out), curve=part)
 
 
 def loss_of(rest: PyTree, own: Input, views: Views) -> Callable[[PyTree, PyTree], Float[Array, ""]]:

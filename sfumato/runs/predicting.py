@@ -28,11 +28,12 @@ NAMED = 10
 
 @dataclass(frozen=True)
 class Answer:
-    """row: in the table `file`; None for an image file."""
+    """row: in the table `file`; None for an image file. called: the number of its class."""
 
     file: str
     row: int | None
     probabilities: np.ndarray
+    called: int
 
 
 class Asked:
@@ -98,8 +99,10 @@ class Asked:
         ]
         if good:
             found = self._classifier.predict_proba(np.concatenate([pixels for _, pixels in good]))
+            called = self._classifier.decide(found).tolist()
             yield from (
-                Answer(str(path), None, row) for (path, _), row in zip(good, found, strict=True)
+                Answer(str(path), None, row, best)
+                for (path, _), row, best in zip(good, found, called, strict=True)
             )
 
     def _table(self, path: Path, at_once: int) -> Iterator[Answer]:
@@ -110,8 +113,10 @@ class Asked:
             return
         for start in range(0, len(rows), at_once):
             part = self._classifier.pixels(rows[start : start + at_once])
-            for k, row in enumerate(self._classifier.predict_proba(part), start=start):
-                yield Answer(str(path), k, row)
+            found = self._classifier.predict_proba(part)
+            called = self._classifier.decide(found).tolist()
+            for k, (row, best) in enumerate(zip(found, called, strict=True), start=start):
+                yield Answer(str(path), k, row, best)
 
 
 def images_below(folder: Path) -> Iterator[Path]:
@@ -205,7 +210,7 @@ def _writer(
                     [
                         answer.file,
                         *place,
-                        classes[int(answer.probabilities.argmax())],
+                        classes[answer.called],
                         *(f"{p:.6f}" for p in answer.probabilities),
                     ]
                 )
@@ -227,13 +232,7 @@ def _print_json(classes: Sequence[str]) -> Callable[[Answer], None]:
             name: round(float(p), 6) for name, p in zip(classes, answer.probabilities, strict=True)
         }
         print(
-            json.dumps(
-                {
-                    **place,
-                    "class": classes[int(answer.probabilities.argmax())],
-                    "probabilities": probabilities,
-                }
-            )
+            json.dumps({**place, "class": classes[answer.called], "probabilities": probabilities})
         )
 
     return write
@@ -241,7 +240,7 @@ def _print_json(classes: Sequence[str]) -> Callable[[Answer], None]:
 
 def _print_line(classes: Sequence[str]) -> Callable[[Answer], None]:
     def write(answer: Answer) -> None:
-        best = int(answer.probabilities.argmax())
+        best = answer.called
         place = [answer.file] if answer.row is None else [answer.file, answer.row]
         told = (*place, classes[best], f"{answer.probabilities[best]:.3f}")
         print(*(on_one_line(str(each)) for each in told), sep="\t")

@@ -188,13 +188,16 @@ def _without_privacy(rows: HeadRows) -> float:
     return float(model.score(shown, rows.truth))
 
 
+def _deviation(scores: list[float]) -> float:
+    """Of the fits of one point; nothing is known of it by a single one."""
+    return float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
+
+
 def _write(
     config: SweepConfig, found: Found, without: float, spent: dict[str, float], title: str
 ) -> str:
     points = {
-        method: [
-            (epsilon, float(np.mean(scores)), float(np.ptp(scores)) / 2) for epsilon, scores in each
-        ]
+        method: [(epsilon, float(np.mean(scores)), _deviation(scores)) for epsilon, scores in each]
         for method, each in found.items()
     }
     told = (
@@ -216,6 +219,7 @@ def _write(
     files.write_atomic(
         config.out / "sweep.png", picture, mode=0o600
     )  # the line without privacy is for the owner alone
-    files.write_atomic(config.out / "sweep.html", curve.page(picture, told, title), mode=0o600)
+    page = curve.page(picture, points, without, title, spent)
+    files.write_atomic(config.out / "sweep.html", page, mode=0o600)
     files.write_json(config.out / "sweep.json", written, mode=0o600)
     return told

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sfumato import data
 from sfumato.core import files, plugins, typed_json
 from sfumato.core.errors import DataError, RunError
@@ -39,8 +41,9 @@ from sfumato.runs.session import (
     resumable,
     write_result,
 )
-from sfumato.train.evaluation import accuracy
+from sfumato.train.evaluation import accuracy, count
 from sfumato.train.loop import State
+from sfumato.train.metrics import Metrics, measure, softmax
 
 
 def find(config: TrainConfig) -> LazyDataset:
@@ -232,16 +235,25 @@ def say_skipped(splits: Splits, progress: Progress) -> None:
 def _evaluate(
     directory: RunDirectory, config: TrainConfig, job: Job, state: State, held_out: Source | None
 ) -> None:
-    if job.confusion is None or held_out is None:
+    if job.scores is None or held_out is None:
         return
-    counts = job.confusion(state)
-    write_evaluation(directory, held_out, counts)
+    scores = job.scores(state)
+    write_evaluation(
+        directory, held_out, count(held_out.labels, scores), of_scores(scores, held_out.labels)
+    )
     if config.run.show_images:
         shown = misclassified.misclassified(job.classifier(state), held_out)
         directory.write("images.json", shown, mode=0o600)
 
 
-def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> dict[str, Any]:
+def of_scores(scores: Any, labels: Any) -> Metrics:
+    """Of scores that softmax makes probabilities of."""
+    return measure(softmax(np.asarray(scores)), labels)
+
+
+def write_evaluation(
+    directory: RunDirectory, source: Source, counts: Any, metrics: Metrics
+) -> dict[str, Any]:
     """evaluation.json, and what is in it."""
     words = f"the {source.split} {'images' if source.rows is None else 'examples'} of {source.name}"
     evaluation = {
@@ -250,6 +262,7 @@ def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> di
         "confusion": counts.tolist(),
         "accuracy": accuracy(counts),
         "source": words,
+        "metrics": typed_json.plain(metrics),
     }
     directory.write("evaluation.json", evaluation)
     return evaluation

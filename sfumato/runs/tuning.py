@@ -41,6 +41,7 @@ from sfumato.runs.sweeping import fit_once
 from sfumato.runs.training import (
     counted,
     describe,
+    of_scores,
     open_splits,
     save_model,
     say_skipped,
@@ -48,7 +49,7 @@ from sfumato.runs.training import (
     tell,
     write_evaluation,
 )
-from sfumato.solve.labeled_rows import Rows
+from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule
 from sfumato.train.evaluation import accuracy
 
@@ -172,7 +173,8 @@ def _run(
         plan.releases[0].event, "tune", key.fingerprint
     )  # before the first fit looks at the rows
     winner = best_of(table, plan, key)
-    evaluation = write_evaluation(directory, held_out, winner.confusion)
+    metrics = of_scores(scores_of(winner.head, table.shown), table.truth)
+    evaluation = write_evaluation(directory, held_out, winner.confusion, metrics)
     directory.append_metric(
         {"step": 1, "epsilon": ledger.epsilon(), "accuracy": evaluation["accuracy"]}
     )

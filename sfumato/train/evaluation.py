@@ -1,6 +1,6 @@
 """A classifier on a source: what it predicts, counted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64, Shaped
@@ -19,13 +19,25 @@ _CHUNK, _BYTES = 512, 64 * 2**20
 
 
 def confusion(predict: Predict, source: Source) -> Int64[np.ndarray, "c c"]:
-    """Counts of (true class, predicted class) over the whole source. The next images are read while
-    these are looked at."""
+    """Counts of (true class, predicted class) over the whole source."""
     counts = np.zeros((len(source.class_names),) * 2, np.int64)
+    for indices, found in _predicted(predict, source):
+        counts += count(source.labels[indices], found)
+    return counts
+
+
+def answers(predict: Predict, source: Source) -> Float32[np.ndarray, "n c"]:
+    """The probabilities of all images of the source, in its order."""
+    return np.concatenate([found for _, found in _predicted(predict, source)])
+
+
+def _predicted(
+    predict: Predict, source: Source
+) -> Iterator[tuple[Int[np.ndarray, " b"], Float32[np.ndarray, "b c"]]]:
+    """Chunk by chunk, with their indices. The next images are read while these are looked at."""
     size = int(np.clip(_BYTES // max(1, int(np.prod(source.shape))) // 128 * 128, 128, _CHUNK))
     for indices, images in chunks(source, size):
-        counts += count(source.labels[indices], predict(images))
-    return counts
+        yield indices, predict(images)
 
 
 def for_curve(source: Source) -> Source:

@@ -1,0 +1,190 @@
+"""Exported models answer as ours do: in another runtime, in another process, for any batch."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from run_helpers import CLASSES, refused, succeeds
+
+import sfumato as sf
+from sfumato.core.errors import ArgumentError
+from sfumato.features import by_name
+from sfumato.networks.listed import FEATURES
+from sfumato.privacy import fields
+from sfumato.serving.onnx_graph import model
+from sfumato.serving.onnx_rules import RULES
+
+ort = pytest.importorskip("onnxruntime")
+
+
+def pixels(folder: Path) -> np.ndarray:
+    files = sorted((folder / "test").rglob("*.png"))[:5]
+    return np.stack([np.asarray(Image.open(file)) for file in files]).astype(np.float32) / 255
+
+
+def declared(out: Path) -> None:
+    for path in out.iterdir():
+        known = fields.by_file()
+        assert f"export/{path.name}" in known or path.name in known, path.name
+
+
+def test_onnx_answers_as_the_run_does_on_real_images(
+    finished: Path, folder: Path, tmp_path: Path
+) -> None:
+    told = succeeds("export", finished, "--to", "onnx", "--out", tmp_path / "onnx")
+    assert "checked by onnxruntime" in told
+    session = ort.InferenceSession(tmp_path / "onnx" / "model.onnx")
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == list(CLASSES) and "epsilon" in about["privacy"]
+    images = pixels(folder)
+    for part in (images, images[:1]):
+        (found,) = session.run(None, {"images": part})
+        np.testing.assert_allclose(found, sf.load(finished).predict_proba(part), atol=1e-4)
+    config = json.loads((tmp_path / "onnx" / "config.json").read_text())
+    assert config["id2label"] == {str(k): name for k, name in enumerate(CLASSES)}
+    assert config["privacy"]["relation"] == "add-or-remove-one"
+    declared(tmp_path / "onnx")
+
+
+def test_a_program_of_jax_answers_in_a_process_without_sfumato(
+    finished: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "jax"
+    succeeds("export", finished, "--to", "jax", "--out", out)
+    images = pixels(folder)
+    np.save(tmp_path / "images.npy", images)
+    told = f"import numpy as np\nimages = np.load({str(tmp_path / 'images.npy')!r})\n"
+    told += (out / "call.py").read_text()
+    told += f"import sys\nassert 'sfumato' not in sys.modules\nnp.save({str(tmp_path / 'p.npy')!r}, probabilities)"
+    done = subprocess.run([sys.executable, "-c", told], cwd=out, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(
+        np.load(tmp_path / "p.npy"), sf.load(finished).predict_proba(images), atol=1e-4
+    )
+    declared(out)
+
+
+def test_a_card_has_the_promise_as_metadata_and_is_a_model_again(
+    finished: Path, folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "card"
+    succeeds("export", finished, "--to", "card", "--out", out)
+    text = (out / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    found = {
+        name: json.loads(value)
+        for name, value in (line.split(": ", 1) for line in front.splitlines())
+    }
+    told = found["differential_privacy"]
+    assert told["unit"] == "image" and 0 < told["epsilon"] <= told["promised_epsilon"]
+    assert "not covered" in body and "<b>" not in body
+    images = pixels(folder)
+    np.testing.assert_array_equal(
+        sf.load(out).predict_proba(images), sf.load(finished).predict_proba(images)
+    )
+    assert "; 12 images" in succeeds("evaluate", out, "--data", folder / "test")
+    declared(out)
+
+
+def test_exports_that_cannot_be_are_refused_and_write_nothing(
+    finished: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "model"
+    copied.mkdir()
+    for name in ("model.json", "model.safetensors"):
+        shutil.copy(finished / name, copied)
+    (tmp_path / "there").mkdir()
+    for more, says in (
+        (("--to", "card", "--out", tmp_path / "x"), "run's directory"),
+        (("--to", "jax", "--out", tmp_path / "there"), "exists already"),
+        (("--to", "onnx", "--push", "a/b", "--out", tmp_path / "x"), "is for --to card"),
+    ):
+        refused(tmp_path, "export", copied, *more, says=(says,))
+
+
+# -- every network and feature map
+
+
+def agrees(function, shape: tuple[int, int, int]) -> None:  # type: ignore[no-untyped-def]
+    made = model(function, shape, RULES)
+    session = ort.InferenceSession(made.SerializeToString())
+    for batch in (1, 4):
+        images = np.random.default_rng(batch).random((batch, *shape), np.float32)
+        (found,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(found, jax.jit(function)(images), atol=1e-4)
+
+
+def answering(module: eqx.Module):  # type: ignore[no-untyped-def]
+    return lambda images: jax.nn.softmax(jax.vmap(module)(images))
+
+
+def filled(name: str, head: str, shape: tuple[int, int, int]) -> eqx.Module:
+    """Random numbers where a head has zeros."""
+    stream = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: (
+            stream.normal(size=leaf.shape).astype(np.float32)
+            if eqx.is_array(leaf) and not np.any(leaf)
+            else leaf
+        ),
+        by_name.skeleton(name, head, shape, 3),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "shape"),
+    [
+        ("scattering", "sphere", (28, 28, 1)),
+        ("patches+scattering", "whitened", (32, 32, 3)),
+        ("rows", "sphere rooted", (1, 1, 16)),
+    ],
+)
+def test_feature_maps_and_heads_in_onnx(name: str, head: str, shape: tuple[int, int, int]) -> None:
+    agrees(answering(filled(name, head, shape)), shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature_map_in_onnx(name: str) -> None:
+    agrees(answering(filled(name, "linear", (32, 40, 3))), (32, 40, 3))
+
+
+ONE_OF_EACH_FAMILY = (
+    "cnn",
+    "wrn-16-4",
+    "resnet18",
+    "resnet18_gn",
+    "resnetv2_18",
+    "nfnet_f0",
+    "mobilenetv2_100",
+    "vit_tiny_patch16_224",
+    "vit_small_patch14_dinov2",
+    "convnext_tiny",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+def test_every_family_of_networks_in_onnx(name: str) -> None:
+    shape = (28, 28, 1) if name == "cnn" else (32, 32, 3)
+    agrees(answering(by_name.network(name, shape, 3, jax.random.key(0))), shape)
+
+
+def test_the_list_above_has_every_family() -> None:
+    from sfumato.networks import catalog
+
+    families = {each.family for each in catalog.architectures().values()}
+    assert {catalog.find(name).family for name in ONE_OF_EACH_FAMILY} == families
+
+
+def test_a_primitive_without_a_rule_is_named() -> None:
+    with pytest.raises(ArgumentError, match="cumsum"):
+        model(lambda images: jnp.cumsum(images.reshape(len(images), -1), axis=1), (2, 2, 1), RULES)
