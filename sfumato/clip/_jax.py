@@ -69,6 +69,18 @@ def named_axes(eqn: JaxprEqn) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def precision(eqn: JaxprEqn) -> lax.Precision | None:
+    """The lowest that a product or convolution asks for; HIGHEST for an algorithm that is named; None
+    of an equation that is neither."""
+    if eqn.primitive not in (DOT, CONV):
+        return None
+    given = eqn.params["precision"]
+    each = given if isinstance(given, tuple) else (given,)
+    levels = [lax.Precision.DEFAULT if one is None else one for one in each]
+    known = all(isinstance(one, lax.Precision) for one in levels)
+    return min(levels, key=lambda one: one.value) if known else lax.Precision.HIGHEST
+
+
 def called(eqn: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
     """The jaxpr inside a jit, remat or scan equation, and its constants."""
     inner = eqn.params["jaxpr"]

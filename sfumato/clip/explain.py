@@ -26,23 +26,22 @@ def explain(
 
     example: ONE example, arrays or `jax.ShapeDtypeStruct`s; nothing is computed. Columns: the leaf,
     its shape, where it meets data ("conv", "2 x dot"), the rule, and the bytes held for it until
-    the sum, for `batch_size` examples. Raises ArgumentError as `clipped_grad` does.
+    the sum, for `batch_size` examples, and in which numbers its products are formed (`clip/arithmetic.py`). Raises ArgumentError as `clipped_grad` does.
     """
     choice("method", method, METHODS)
     whole("batch_size", batch_size)
     handling = handle(trace_loss(loss, params, example))
     name = handling.method(method)
     two_pass = name == "two_pass"
-    rows = [("leaf", "shape", "meets data in", "rule", f"bytes for {batch_size}")]
+    rows = [("leaf", "shape", "meets data in", "rule", f"bytes for {batch_size}", "products")]
     for part in handling.parts:
         for leaf in part.leaves:
             shape = "x".join(map(str, handling.trace.shapes[leaf])) or "scalar"
             rule = "materialized" if method == "materialize" and part.how != "unused" else part.how
             size = 4 * batch_size * _numbers(handling, part, leaf, rule, two_pass)
             rule += " (kept)" if rule == "outer" and part.keeps and not two_pass else ""
-            rows.append(
-                (handling.trace.names[leaf], shape, _uses(handling, part, leaf), rule, f"{size:,}")
-            )
+            uses, products = _uses(handling, part, leaf), _products(handling, part, leaf, two_pass)
+            rows.append((handling.trace.names[leaf], shape, uses, rule, f"{size:,}", products))
     used = [WORDS[word] for word in WORDS if any(row[3].split()[0] == word for row in rows[1:])]
     return "\n".join([f"method: {name}", _table(rows), *used])
 
@@ -59,6 +58,15 @@ def _numbers(handling: Handling, part: Part, leaf: int, rule: str, two_pass: boo
     return sum(handling.sizes(path).tape for path in sites) + (
         own if leaf in handling.lifted else 0
     )
+
+
+def _products(handling: Handling, part: Part, leaf: int, two_pass: bool) -> str:
+    """Of what is kept, no weighted sum is formed."""
+    sites = [handling.sites[path] for path in part.sites]
+    found = [site.rule.arithmetic for site in sites if leaf in site.origin.sources]
+    kept = part.keeps and not two_pass
+    words = [each.words.split(",")[0] if kept else each.words for each in found]
+    return "; ".join(dict.fromkeys(words))
 
 
 def _uses(handling: Handling, part: Part, leaf: int) -> str:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sfumato.clip.arithmetic import platform
 from sfumato.clip.chain import Meetings, Path, Site, find_meetings
 from sfumato.clip.rules.base import Sizes
 from sfumato.clip.standardized import covers
@@ -121,7 +122,7 @@ def _part(handling: Handling, leaves: tuple[int, ...]) -> Part:
     exact = (
         standardized
         and handling.sites[paths[0]].output.dtype == jnp.float32
-        and jax.default_backend() == "cpu"
+        and platform() == "cpu"
     )
     if (direct or exact) and all(handling.sizes(path).gram_is_cheaper for path in paths):
         return Part(leaves, paths, "gram", direct, standardized)

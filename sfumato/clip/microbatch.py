@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree, Shaped
 
+from sfumato.clip.arithmetic import platform
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 
@@ -59,7 +60,7 @@ def in_microbatches(
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), params)
     # On a CPU, XLA's gradients of convolutions are 6 to 50 times slower inside a loop than outside.
-    unroll = count if jax.default_backend() == "cpu" and count <= UNROLLED else 1
+    unroll = count if platform() == "cpu" and count <= UNROLLED else 1
     members = jnp.pad(mask, (0, count * size - len(mask))).reshape(size, count).T
     return jax.lax.scan(step, zeros, (jax.tree.map(split, batch), members), unroll=unroll)[0]
 

@@ -6,9 +6,11 @@ GAMMA = 8 u is what sums of random rounding errors stay well below, and the sums
 never seen to pass (docs/engine.md). So that no example made for cancellation passes its bound, what
 enters the clip factors is
 
-    gram:                |V|^2 + GAMMA M^2                 the Gram form errs by GAMMA M^2, whatever |V| is
-    outer, formed again: (|J^T V| + GAMMA |J| M)^2         the vector measured and the one summed differ by that much
-    held:                |J^T V|^2                         the vector measured is the vector summed
+    gram:                (sqrt(|V|^2 + GAMMA M^2) + r M)^2     the Gram form errs by GAMMA M^2, whatever |V| is
+    outer, formed again: (|J^T V| + (GAMMA + r) |J| M)^2       the vector measured and the one summed differ by that much
+    held:                |J^T V|^2                             the vector measured is the vector summed
+
+r is what rounding the factors of a weighted sum on purpose adds, 0 in float32 (`clip/arithmetic.py`).
 
 |J| is the largest singular value of the pullback: 1 where numbers are merely moved, at most `Standardized.largest()` behind
 weight standardization. Anywhere else it is not known, so what is measured is held. (An iteration
@@ -174,20 +176,26 @@ def site_norms(
             jnp.maximum(site.rule.gram(small.record, small.cotangent, varies), 0.0)
             + GAMMA * mass**2
         )
-        return jnp.square(scaling.raised(jnp.sqrt(squared), small.exponent))
+        norm = jnp.sqrt(squared) + site.rule.arithmetic.error * mass
+        return jnp.square(scaling.raised(norm, small.exponent))
     each = (jnp.moveaxis(array, len(varies), 0) for array in (records, cotangents))
     squared = per_example(
         lambda record, cotangent: squared_norm(formed(site, record, cotangent, varies)), *each
     )
-    return (jnp.sqrt(squared) + GAMMA * scaling.raised(mass, small.exponent)) ** 2
+    return (jnp.sqrt(squared) + again(site) * scaling.raised(mass, small.exponent)) ** 2
 
 
 def rounding(
     site: Site, records: Array, cotangents: Array, varies: Sequence[bool]
 ) -> Float[Array, " b"]:
-    """GAMMA M_i: how far V_i may be from V_i formed again."""
+    """How far V_i may be from V_i formed again, in a sum."""
     small = scaling.scaled(records, cotangents, len(varies))
-    return GAMMA * scaling.raised(scaling.mass(site.rule, small, varies), small.exponent)
+    return again(site) * scaling.raised(scaling.mass(site.rule, small, varies), small.exponent)
+
+
+def again(site: Site) -> float:
+    """That, in units of M_i."""
+    return GAMMA + site.rule.arithmetic.error
 
 
 def formed(site: Site, record: Array, cotangent: Array, varies: Sequence[bool]) -> Array:
@@ -209,8 +217,8 @@ def _standardized(
     weight = standardized(site, leaves)
     if part.how == "gram":
         squared, most, exponent = weight.gram_norms(site.rule, record, cotangent)
-        norm = scaling.raised(jnp.sqrt(squared + GAMMA * jnp.square(most)), exponent)
-        return Measured(part, _as_one(part, jnp.square(norm)), pull)
+        norm = jnp.sqrt(squared + GAMMA * jnp.square(most)) + site.rule.arithmetic.error * most
+        return Measured(part, _as_one(part, jnp.square(scaling.raised(norm, exponent))), pull)
 
     def one(record: Array, cotangent: Array) -> tuple[tuple[Array, Array], ByPath]:
         gradient = formed(site, record, cotangent, ())

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from sfumato.clip.arithmetic import widened
 from sfumato.clip.rules import Rule
 
 FLUSHED = 2.0**-40
@@ -91,7 +92,7 @@ def to_one(array: Array, axis: int) -> tuple[Array, Int[Array, " b"]]:
     """Each example divided by 2^exponent, and the exponents. bfloat16, whose exponents are those of
     float32, stays what it is; all others become float32.
     """
-    array = array if array.dtype == jnp.bfloat16 else array.astype(jnp.float32)
+    array = array if array.dtype == jnp.bfloat16 else widened(array)
     others = tuple(i for i in range(array.ndim) if i != axis)
     exponent = exponent_of(jnp.max(jnp.abs(array), others, initial=0))
     inverse = power_of_two(-exponent).astype(array.dtype)

@@ -2,10 +2,12 @@
 equation."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jax.numpy as jnp
 
 from sfumato.clip._jax import GATHER, JaxprEqn, aval
+from sfumato.clip.arithmetic import arithmetic_of
 from sfumato.clip.rules.base import Rule
 from sfumato.clip.rules.conv import ConvRule
 from sfumato.clip.rules.dot import DotRule
@@ -22,7 +24,10 @@ def rule_for(eqn: JaxprEqn, from_params: Sequence[bool]) -> Rule | None:
     if not all(real) and not (eqn.primitive is GATHER and real == [True, False, True]):
         return None  # a complex number has a real and an imaginary part, an integer no gradient: for JAX itself
     found = (kind.match(eqn, list(from_params)) for kind in RULES)
-    return next((rule for rule in found if rule is not None), None)
+    rule = next((rule for rule in found if rule is not None), None)
+    if rule is None:
+        return None
+    return replace(rule, arithmetic=arithmetic_of(eqn, rule.sizes((), ()).positions))
 
 
 __all__ = ["Rule", "rule_for"]

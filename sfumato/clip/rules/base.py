@@ -17,12 +17,14 @@ all examples and positions.
 Rounding. V_i may be small against M_i = sum_st |a_ist| |g_ist|, by cancellation over positions, and
 an example can be made so that it is. Products in float32 err by some u M_i (in norm; u = 2^-24), so
 what is computed here and what is summed there may differ by more than any relative slack. Therefore
-norms come with M_i, and clipping uses an upper bound (`clip/parts.py`).
+norms come with M_i, and clipping uses an upper bound (`clip/parts.py`). What accelerators round on
+purpose is in `clip/arithmetic.py`.
 """
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +34,7 @@ from jaxtyping import Array, Bool, Float, Float32, PyTree
 
 from sfumato.clip import _jax as J
 from sfumato.clip._jax import JaxprEqn
-
-EXACT = lax.Precision.HIGHEST
+from sfumato.clip.arithmetic import Arithmetic, platform, widened
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ class Rule(abc.ABC):
 
     Records and cotangents have shape (*loops, examples, *own): `loops` are the lengths of the
     enclosing scans, outermost first, and `varies` says which of them have a weight per iteration.
-    Weights have shape (*varying loops, *own).
+    Weights have shape (*varying loops, *own). arithmetic: of its products.
     """
 
     name: str
     operand: int
+    arithmetic: Arithmetic
 
     @classmethod
     @abc.abstractmethod
@@ -99,15 +101,18 @@ class Rule(abc.ABC):
 
 
 def matrices_outer(
-    a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]
+    a: Float[Array, "s b t d"], g: Float[Array, "s b t p"], arithmetic: Arithmetic
 ) -> Float[Array, "b s d p"]:
-    return product("sbtd,sbtp->bsdp", a, g)
+    return arithmetic.product("sbtd,sbtp->bsdp", a, g)
 
 
-def matrices_gram(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, " b"]:
+def matrices_gram(
+    a: Float[Array, "s b t d"], g: Float[Array, "s b t p"], arithmetic: Arithmetic
+) -> Float[Array, " b"]:
     if a.shape[2] == 1:
         return jnp.sum(_squares(a) * _squares(g), (0, 2))
-    return jnp.sum(product("sbtd,sbud->sbtu", a, a) * product("sbtp,sbup->sbtu", g, g), (0, 2, 3))
+    of_a = arithmetic.product("sbtd,sbud->sbtu", a, a)
+    return jnp.sum(of_a * arithmetic.product("sbtp,sbup->sbtu", g, g), (0, 2, 3))
 
 
 def matrices_mass(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Float[Array, " b"]:
@@ -115,24 +120,30 @@ def matrices_mass(a: Float[Array, "s b t d"], g: Float[Array, "s b t p"]) -> Flo
 
 
 def matrices_weighted(
-    a: Float[Array, "s b t d"], g: Float[Array, "s b t p"], factors: Float[Array, " b"]
+    a: Float[Array, "s b t d"],
+    g: Float[Array, "s b t p"],
+    factors: Float[Array, " b"],
+    arithmetic: Arithmetic,
 ) -> Float[Array, "s d p"]:
     def block(pair: tuple[Float[Array, "b t d"], Float[Array, "b t p"]]) -> Float[Array, "d p"]:
         a, g = kept(pair[0], factors), weigh(pair[1], factors)
-        return exact_product("td,tp->dp", a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1]))
+        a, g = a.reshape(-1, a.shape[-1]), g.reshape(-1, g.shape[-1])
+        return total(arithmetic.product("td,tp->dp", a, part) for part in arithmetic.cut(g))
 
     if a.shape[0] == 1:
         return block((a[0], g[0]))[None]
-    if (
-        jax.default_backend() == "cpu"
-    ):  # one product with a batch axis would first copy all of a, transposed
+    if platform() == "cpu":  # one product with a batch axis would first copy all of a, transposed
         return lax.map(block, (a, g))
     return jax.vmap(block)((a, g))
 
 
 def weigh(array: Float[Array, "b ..."], factors: Float[Array, " b"]) -> Float[Array, "b ..."]:
     """factors_i times entry i, in float32; zero where the factor is, also for NaN."""
-    return kept(array, factors).astype(jnp.float32) * _per_example(factors, array)
+    return widened(kept(array, factors)) * _per_example(factors, array)
+
+
+def total(arrays: Iterable[Array]) -> Array:
+    return reduce(jnp.add, arrays)
 
 
 def kept(array: Array, factors: Float[Array, " b"]) -> Array:
@@ -140,32 +151,10 @@ def kept(array: Array, factors: Float[Array, " b"]) -> Array:
     return jnp.where(_per_example(factors > 0, array), array, jnp.zeros((), array.dtype))
 
 
-def product(spec: str, x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
-    """An einsum summed in float32. Factors of half precision stay halves: their products are exact
-    in float32."""
-    if x.dtype != y.dtype or x.dtype.itemsize > 2:
-        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
-    return jnp.einsum(spec, x, y, precision=EXACT, preferred_element_type=jnp.float32)
-
-
-def exact_product(
-    spec: str, x: Float[Array, "..."], y: Float32[Array, "..."]
-) -> Float[Array, "..."]:
-    """An einsum with a float32 factor y. Against bfloat16 x, accelerators get y in three bfloat16
-    parts of 8 bits each."""
-    if x.dtype != jnp.bfloat16 or jax.default_backend() == "cpu":
-        return product(spec, x.astype(jnp.float32), y)
-    total, rest = jnp.zeros(()), y
-    for _ in range(3):
-        part = rest.astype(jnp.bfloat16)
-        total, rest = total + product(spec, x, part), rest - part.astype(jnp.float32)
-    return total
-
-
 def per_example(function: Callable[..., PyTree], *batched: PyTree) -> PyTree:
     """`vmap`, but one example after the other on a CPU, where big batched products of small
     matrices are slow and large."""
-    if jax.default_backend() == "cpu" and not any(
+    if platform() == "cpu" and not any(
         J.on_mesh(each) for each in jax.tree.leaves(batched)
     ):
         return lax.map(lambda each: function(*each), batched)

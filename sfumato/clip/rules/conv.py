@@ -21,8 +21,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from sfumato.clip._jax import CONV, JaxprEqn, aval
+from sfumato.clip.arithmetic import UNROUNDED, Arithmetic, widened
 from sfumato.clip.rules.base import (
-    EXACT,
     Rule,
     Sizes,
     kept,
@@ -32,6 +32,7 @@ from sfumato.clip.rules.base import (
     matrices_outer,
     matrices_weighted,
     per_example,
+    total,
     varying_loops,
     weigh,
 )
@@ -54,6 +55,7 @@ class ConvRule(Rule):
     groups: int
     operand: int = 1
     name: str = "conv"
+    arithmetic: Arithmetic = UNROUNDED
 
     @classmethod
     def match(cls, eqn: JaxprEqn, from_params: list[bool]) -> "ConvRule | None":
@@ -107,7 +109,7 @@ class ConvRule(Rule):
         self, record: Array, cotangent: Array, varies: Sequence[bool]
     ) -> Float[Array, "b ..."]:
         a, g, loops = self._matrices(record, cotangent, varies)
-        return self._as_weight(matrices_outer(a, g), loops)
+        return self._as_weight(matrices_outer(a, g, self.arithmetic), loops)
 
     def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         def one(record: Array, cotangent: Array) -> Float[Array, ""]:
@@ -116,7 +118,7 @@ class ConvRule(Rule):
                 jnp.expand_dims(cotangent, len(varies)),
                 varies,
             )
-            return matrices_gram(a, g)[0]
+            return matrices_gram(a, g, self.arithmetic)[0]
 
         return per_example(
             one, *(jnp.moveaxis(array, len(varies), 0) for array in (record, cotangent))
@@ -129,6 +131,7 @@ class ConvRule(Rule):
             self.numbers.out_spec,
         )
         inputs, outputs = self.group_sizes
+        record, cotangent = map(self.arithmetic.rounded, (record, cotangent))
         a = loops_apart(record, varies, (), (n,), (*space, features)).astype(jnp.float32)
         g = loops_apart(cotangent, varies, (), (gn,), (*gspace, gfeatures)).astype(jnp.float32)
         a = jnp.sum(jnp.square(a).reshape(*a.shape[:-1], self.groups, inputs), -1)
@@ -139,14 +142,20 @@ class ConvRule(Rule):
     def weighted(
         self, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
     ) -> Float[Array, "..."]:
-        if not varies:
+        if not varies and not self.arithmetic.short:  # a convolution of halves would give halves
             # The barrier keeps masks out of the transposed copies that the convolution makes: they
             # would take much longer.
             return self._weighted_at_once(
-                *lax.optimization_barrier((kept(record, factors), weigh(cotangent, factors)))
+                *lax.optimization_barrier(
+                    (
+                        kept(self.arithmetic.rounded(record), factors),
+                        weigh(self.arithmetic.rounded(cotangent), factors),
+                    )
+                )
             )
         a, g, loops = self._matrices(record, cotangent, varies)
-        return self._as_weight(matrices_weighted(a, g, factors)[None], loops)[0]
+        summed = matrices_weighted(a, g, factors, self.arithmetic)
+        return self._as_weight(summed[None], loops)[0]
 
     def _weighted_at_once(
         self, record: Float[Array, "b ..."], cotangent: Float[Array, "b ..."]
@@ -159,7 +168,7 @@ class ConvRule(Rule):
             moved = jnp.moveaxis(array, 0, spec[0])
             return moved.reshape(*moved.shape[: spec[0]], -1, *moved.shape[spec[0] + 2 :])
 
-        a = together(record.astype(jnp.float32), self.numbers.lhs_spec)
+        a = together(widened(record), self.numbers.lhs_spec)
         forward = lambda w: lax.conv_general_dilated(  # noqa: E731
             a,
             w,
@@ -169,10 +178,11 @@ class ConvRule(Rule):
             self.rhs_dilation,
             self.numbers,
             feature_group_count=self.groups,
-            precision=EXACT,
+            precision=self.arithmetic.precision,
         )
         back = jax.linear_transpose(forward, jax.ShapeDtypeStruct(self.w_shape, jnp.float32))
-        return back(together(cotangent, self.numbers.out_spec))[0]
+        parts = self.arithmetic.cut(together(cotangent, self.numbers.out_spec))
+        return total(back(part)[0] for part in parts)
 
     def patch_sums(self, record: Float[Array, "b ..."]) -> Float[Array, "b ..."]:
         """The sum over each patch, in the layout of the output: for every feature the one of its
@@ -192,8 +202,9 @@ class ConvRule(Rule):
     def _matrices(
         self, record: Array, cotangent: Array, varies: Sequence[bool]
     ) -> tuple[Float[Array, "s b t d"], Float[Array, "s b t p"], tuple[int, ...]]:
-        """Patches and cotangents in the notation of rules/base.py, and the lengths of the varying
-        loops."""
+        """Patches and cotangents, rounded, in the notation of rules/base.py, and the lengths of the
+        varying loops."""
+        record, cotangent = map(self.arithmetic.rounded, (record, cotangent))
         (n, features, *space), (gn, gfeatures, *gspace) = (
             self.numbers.lhs_spec,
             self.numbers.out_spec,

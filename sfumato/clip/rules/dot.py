@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from sfumato.clip._jax import DOT, JaxprEqn, aval
+from sfumato.clip.arithmetic import UNROUNDED, Arithmetic
 from sfumato.clip.rules.base import (
     Rule,
     Sizes,
@@ -37,6 +38,7 @@ class DotRule(Rule):
     a_batch: tuple[int, ...]
     a_contract: tuple[int, ...]
     name: str = "dot"
+    arithmetic: Arithmetic = UNROUNDED
 
     @classmethod
     def match(cls, eqn: JaxprEqn, from_params: list[bool]) -> "DotRule | None":
@@ -88,10 +90,10 @@ class DotRule(Rule):
         self, record: Array, cotangent: Array, varies: Sequence[bool]
     ) -> Float[Array, "b ..."]:
         a, g, loops = self._matrices(record, cotangent, varies)
-        return self._as_weight(matrices_outer(a, g), loops)
+        return self._as_weight(matrices_outer(a, g, self.arithmetic), loops)
 
     def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
-        return matrices_gram(*self._matrices(record, cotangent, varies)[:2])
+        return matrices_gram(*self._matrices(record, cotangent, varies)[:2], self.arithmetic)
 
     def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         return matrices_mass(*self._matrices(record, cotangent, varies)[:2])
@@ -100,12 +102,14 @@ class DotRule(Rule):
         self, record: Array, cotangent: Array, factors: Float[Array, " b"], varies: Sequence[bool]
     ) -> Float[Array, "..."]:
         a, g, loops = self._matrices(record, cotangent, varies)
-        return self._as_weight(matrices_weighted(a, g, factors)[None], loops)[0]
+        summed = matrices_weighted(a, g, factors, self.arithmetic)
+        return self._as_weight(summed[None], loops)[0]
 
     def _matrices(
         self, record: Array, cotangent: Array, varies: Sequence[bool]
     ) -> tuple[Float[Array, "s b t d"], Float[Array, "s b t p"], tuple[int, ...]]:
-        """Both in the notation of rules/base.py, and the lengths of the varying loops."""
+        """Both, rounded, in the notation of rules/base.py, and the lengths of the varying loops."""
+        record, cotangent = map(self.arithmetic.rounded, (record, cotangent))
         a = loops_apart(record, varies, self.a_batch, self.a_free, self.a_contract)
         batch = list(range(len(self.a_batch)))
         of_a, of_w = len(self.a_free), len(self.w_free)

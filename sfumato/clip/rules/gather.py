@@ -11,12 +11,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from sfumato.clip._jax import GATHER, JaxprEqn, aval
+from sfumato.clip.arithmetic import UNROUNDED, Arithmetic, widened
 from sfumato.clip.rules.base import (
     Rule,
     Sizes,
     loop_sizes,
     loops_apart,
-    product,
     varying_loops,
     weigh,
 )
@@ -32,6 +32,7 @@ class GatherRule(Rule):
     clamps: bool
     operand: int = 0
     name: str = "gather"
+    arithmetic: Arithmetic = UNROUNDED
 
     @classmethod
     def match(cls, eqn: JaxprEqn, from_params: list[bool]) -> "GatherRule | None":
@@ -70,7 +71,7 @@ class GatherRule(Rule):
     def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         rows, inside, g, _ = self._rows(record, cotangent, varies)
         same = (rows[..., :, None] == rows[..., None, :]) & inside[..., :, None]
-        return jnp.sum(jnp.where(same, product("sbtp,sbup->sbtu", g, g), 0.0), (0, 2, 3))
+        return jnp.sum(jnp.where(same, self.arithmetic.product("sbtp,sbup->sbtu", g, g), 0.0), (0, 2, 3))
 
     def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         _, _, g, _ = self._rows(record, cotangent, varies)
@@ -99,7 +100,7 @@ class GatherRule(Rule):
             [axis for axis in own if axis not in self.offset_dims],
             self.offset_dims,
         )
-        g = g.reshape(*g.shape[:3], -1).astype(jnp.float32)
+        g = widened(g.reshape(*g.shape[:3], -1))
         rows = jnp.clip(rows, 0, self.w_shape[0] - 1) if self.clamps else rows
         inside = (rows >= 0) & (rows < self.w_shape[0])
         loops = varying_loops(record, varies)
