@@ -173,6 +173,7 @@ def _run(
         plan.releases[0].event, "tune", key.fingerprint
     )  # before the first fit looks at the rows
     winner = best_of(table, plan, key)
+    assert table.shown is not None and table.truth is not None
     metrics = of_scores(scores_of(winner.head, table.shown), table.truth)
     evaluation = write_evaluation(directory, held_out, winner.confusion, metrics)
     directory.append_metric(
