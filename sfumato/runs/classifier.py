@@ -29,6 +29,7 @@ from sfumato.features import by_name
 from sfumato.features.by_name import GIVEN
 from sfumato.networks.input import Input
 from sfumato.privacy import fields
+from sfumato.train.public_training import class_probabilities
 
 _FORMAT = 1
 _BLOCKS = (1, 16, 128)
@@ -63,9 +64,6 @@ class Classifier:
     def __init__(self, spec: Spec, model: eqx.Module):
         self.spec = spec
         self.model = model
-        self._probabilities = eqx.filter_jit(
-            lambda model, images: jax.nn.softmax(jax.vmap(model)(images))
-        )
 
     @property
     def on_rows(self) -> bool:
@@ -95,7 +93,7 @@ class Classifier:
             part = np.asarray(images[start : start + size], np.float32)
             padding = [(0, size - len(part))] + [(0, 0)] * 3
             parts.append(
-                np.asarray(self._probabilities(self.model, np.pad(part, padding)))[: len(part)]
+                np.asarray(class_probabilities(self.model, np.pad(part, padding)))[: len(part)]
             )
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
 

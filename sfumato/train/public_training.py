@@ -124,9 +124,16 @@ class Pretraining:
         return {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer}
 
 
+@eqx.filter_jit
+def class_probabilities(
+    network: Callable[[Array], Array], images: Float[Array, "b h w c"]
+) -> Float32[Array, "b classes"]:
+    """Compiled once for all networks of one structure and each size of batch."""
+    return jax.nn.softmax(jax.vmap(network)(images))
+
+
 def predictor(
     network: Prepared,
 ) -> Callable[[Float32[np.ndarray, "b h w c"]], Float32[np.ndarray, "b classes"]]:
-    """Images -> class probabilities, compiled once for each size of batch."""
-    compiled = eqx.filter_jit(lambda network, images: jax.nn.softmax(jax.vmap(network)(images)))
-    return lambda images: np.asarray(compiled(network, jnp.asarray(images)))
+    """Images -> class probabilities."""
+    return lambda images: np.asarray(class_probabilities(network, jnp.asarray(images)))
