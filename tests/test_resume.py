@@ -82,10 +82,7 @@ def releases(run: Path) -> list[str]:
 
 
 def killed_and_resumed(
-    tmp_path: Path,
-    reference: Path,
-    arguments: tuple[str, ...],
-    moments: list[tuple[When, float]],
+    tmp_path: Path, reference: Path, arguments: tuple[str, ...], moments: list[tuple[When, float]]
 ) -> Path:
     """Kill a run at each of the moments, resume it after each, and compare it with the
     uninterrupted one."""

@@ -51,9 +51,7 @@ def rows_of(
 
 
 @eqx.filter_jit
-def _rows(
-    own: FeatureMap, images: Float32[Array, "b h w c"], group: int
-) -> Float32[Array, "b d"]:
+def _rows(own: FeatureMap, images: Float32[Array, "b h w c"], group: int) -> Float32[Array, "b d"]:
     return jax.lax.map(lambda image: bounded(own(image)), images, batch_size=group)
 
 
