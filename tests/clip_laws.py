@@ -61,6 +61,12 @@ class Case:
         return 2 / self.norms.min(), 1 / np.median(self.norms), 0.5 / self.norms.max()
 
     @property
+    def every(self):
+        """Of values tried one after the other, a whole network takes each so many: its parts are
+        entries of their own, and take all."""
+        return 1 if self.each.shape[1] < 1000 else 5
+
+    @property
     def tolerance(self):
         return LOOSE.get(self.name, 2e-5)
 
@@ -125,7 +131,7 @@ def law_of_the_mask(clipped, it):
 def law_of_absurd_examples(clipped, it):
     """They are bounded like any other, and what the others contribute does not depend on them."""
     members, scale = it.batch(1.0)
-    for bad in BAD:
+    for bad in BAD if it.every == 1 else (np.nan, 1e30, 1e19):
         for batch in ((spoiled(members, bad), scale), (members, spoiled(scale, bad))):
             check_influence(clipped, it.params, batch, 1.0)
             together = flat(clipped(it.params, batch, everyone()).value)
@@ -138,7 +144,7 @@ def law_of_scale(clipped, it):
     float32."""
     members, scale = it.batch(1.0)
     for strength in (1.0, it.strengths[0], 1e3 * it.strengths[0]):
-        for k in range(-126, 127, 1 if strength == 1.0 else 9):
+        for k in range(-126, 127, it.every if strength == 1.0 else 9 * it.every):
             batch = on_floats(lambda leaf: leaf * np.float32(2.0**k), members), strength * scale  # noqa: B023
             one = alone(k % B)
             own = np.linalg.norm(only(clipped, it.params, batch, one))

@@ -224,4 +224,4 @@ def cnn():
 
 @entry
 def wrn():
-    return of_module(WideResNet(1, 3, jax.random.key(0), depth=10, width=1), images(8, 8, 1))
+    return of_module(WideResNet(1, 3, jax.random.key(0), depth=10, width=1), images(4, 4, 1))

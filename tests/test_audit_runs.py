@@ -158,12 +158,14 @@ def test_a_run_on_features_is_replayed_and_has_no_black_box(folder, tmp_path):
         "scattering",
         "--method",
         "fc",
+        "--steps",
+        2,
         "--out",
         run,
         "--log",
         "quiet",
     )
-    succeeds("audit", run, "--size", 1000, "--seed", 0, "--log", "quiet")
+    succeeds("audit", run, "--size", 300, "--seed", 0, "--log", "quiet")
     family = results(run)[0]
     assert 0.3 * family["epsilon"] < family["lower_bound"] <= family["epsilon"]
     refused(run, "audit", run, "--attack", "blackbox", says=("attack='blackbox'", "dp-sgd"))

@@ -17,7 +17,7 @@ from sfumato.core.errors import ArgumentError
 
 METHODS = st.sampled_from(["book_keeping", "two_pass"])
 FEW = settings(max_examples=5, deadline=None)
-MANY = settings(max_examples=120, deadline=None)
+MANY = settings(max_examples=40, deadline=None)
 
 
 def check(loss, params, batch, method, tolerance=5e-5):

@@ -84,6 +84,8 @@ def test_the_estimate_is_near_what_is_taken(tmp_path: Path) -> None:
         tmp_path / "many.npz",
         "--method",
         "sgd",
+        "--steps",
+        "2",
         "--epsilon",
         "8",
         "--out",

@@ -332,6 +332,7 @@ def test_feature_covariance_has_the_same_face(tmp_path: Path) -> None:
     assert same(state, sf.run(found, out=tmp_path / "run", **SEED))
 
 
+@pytest.mark.usefixtures("noise_by_name")
 def test_canaries_attack_a_method_of_ones_own(tmp_path: Path) -> None:
     out = tmp_path / "run"
     sf.run(method(), out=out, **SEED)

@@ -142,9 +142,8 @@ def test_plan_procedure_ledger_report_and_account_agree(
     for file in run.iterdir():  # account needs the ledger and nothing else
         if file.name != "ledger.jsonl":
             file.unlink()
-    assert f"epsilon {spent:.6g} at delta" in succeeds("account", run) and relation in succeeds(
-        "account", run
-    )
+    accounted = succeeds("account", run)
+    assert f"epsilon {spent:.6g} at delta" in accounted and relation in accounted
     assert NEIGHBORS[relation][2] in told
 
 

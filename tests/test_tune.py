@@ -160,6 +160,7 @@ def test_a_stopped_tune_is_not_continued(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("noise", [True, False])
+@pytest.mark.usefixtures("noise_by_name")
 def test_the_choice_is_audited_through_its_final_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: bool
 ) -> None:

@@ -517,6 +517,7 @@ def test_columns_that_name_nobody_are_refused_in_one_line(people: Path, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("noise_by_name")
 def test_runs_by_unit_are_audited_by_unit(run: Path, people: Path, tmp_path: Path) -> None:
     audited = shutil.copytree(run, tmp_path / "run")
     said = succeeds("audit", audited, "--size", 4000, "--seed", 0, "--images", 5, "--log", "quiet")
@@ -534,7 +535,7 @@ def test_runs_by_unit_are_audited_by_unit(run: Path, people: Path, tmp_path: Pat
         )
         assert tree(audited) == before
     rows = tmp_path / "rows"
-    succeeds("train", "--data", people, *FEATURES, "--method", "ls", *UNIT, "--out", rows)
+    succeeds("train", "--data", people, *FEATURES, "--method", "means", *UNIT, "--out", rows)
     assert "EXCEEDS" not in succeeds("audit", rows, "--size", 600, "--seed", 1, "--log", "quiet")
 
 

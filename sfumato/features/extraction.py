@@ -45,16 +45,17 @@ def bounded(row: Float[Array, " d"]) -> Float[Array, " d"]:
 def rows_of(
     feature_map: FeatureMap,
 ) -> Callable[[Num[np.ndarray, "b h w c"]], Float32[Array, "b d"]]:
-    """The map for a batch of images (uint8, or pixels in [0, 1]), compiled, its rows bounded. Its arrays are arguments of the
-    program: a large network's would be too much as constants in it.
+    """The map for a batch of images (uint8, or pixels in [0, 1]), compiled, its rows bounded. Its
+    arrays are arguments of the program: a large network's would be too much as constants in it, and
+    maps that differ in nothing else share one program.
     """
     group = GROUP if jax.default_backend() == "cpu" else CHUNK
+    return lambda images: _rows(feature_map, jnp.asarray(images), group)
 
-    @eqx.filter_jit
-    def compiled(own: FeatureMap, images: Num[Array, "b h w c"]) -> Float32[Array, "b d"]:
-        return jax.lax.map(lambda image: bounded(own(pixels(image))), images, batch_size=group)
 
-    return lambda images: compiled(feature_map, jnp.asarray(images))
+@eqx.filter_jit
+def _rows(own: FeatureMap, images: Num[Array, "b h w c"], group: int) -> Float32[Array, "b d"]:
+    return jax.lax.map(lambda image: bounded(own(pixels(image))), images, batch_size=group)
 
 
 def extract(

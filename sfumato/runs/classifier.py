@@ -27,11 +27,12 @@ from sfumato.data.source import scaled, warn_if_not_finite
 from sfumato.data.split import ReadOptions
 from sfumato.features import by_name
 from sfumato.features.by_name import GIVEN
-from sfumato.networks.input import Input, pixels
+from sfumato.networks.input import Input
 from sfumato.privacy import fields
 from sfumato.runs.calibration import Calibration
 from sfumato.runs.given_images import arrays
 from sfumato.train.metrics import decided
+from sfumato.train.public_training import class_probabilities
 
 _FORMAT = 1
 _BLOCKS = (1, 16, 128)
@@ -67,9 +68,6 @@ class Classifier:
         self.spec = spec
         self.model = model
         self.calibration: Calibration | None = None
-        self._probabilities = eqx.filter_jit(
-            lambda model, images: jax.nn.softmax(jax.vmap(lambda one: model(pixels(one)))(images))
-        )
 
     @property
     def on_rows(self) -> bool:
@@ -124,7 +122,7 @@ class Classifier:
             part = part if part.dtype == np.uint8 else np.asarray(part, np.float32)
             padding = [(0, size - len(part))] + [(0, 0)] * 3
             parts.append(
-                np.asarray(self._probabilities(self.model, np.pad(part, padding)))[: len(part)]
+                np.asarray(class_probabilities(self.model, np.pad(part, padding)))[: len(part)]
             )
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
 

@@ -25,7 +25,7 @@ sensitivity C.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +100,7 @@ def _moments(
     ]
 
 
+@cache
 def softmax_gradient(clip_norm: float, normalized: bool = False) -> Callable[..., BoundedSum]:
     """`(params, (rows, labels), mask) -> BoundedSum`, equal to clipping the softmax cross entropy
     by any other method.

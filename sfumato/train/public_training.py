@@ -28,7 +28,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import public_stream, public_words
 from sfumato.data.ahead import ahead, stored
 from sfumato.data.source import Source
-from sfumato.networks.input import Prepared
+from sfumato.networks.input import Prepared, pixels
 
 State = dict[str, Any]
 """params, optimizer: what a checkpoint holds."""
@@ -141,9 +141,17 @@ class Pretraining:
         return {"params": optax.apply_updates(state["params"], updates), "optimizer": optimizer}
 
 
+@eqx.filter_jit
+def class_probabilities(
+    network: Callable[[Array], Array], images: Num[Array, "b h w c"]
+) -> Float32[Array, "b classes"]:
+    """Of uint8, or pixels in [0, 1]. Compiled once for all networks of one structure and each size of
+    batch."""
+    return jax.nn.softmax(jax.vmap(lambda image: network(pixels(image)))(images))
+
+
 def predictor(
     network: Prepared,
 ) -> Callable[[Shaped[np.ndarray, "b h w c"]], Float32[np.ndarray, "b classes"]]:
-    """Images -> class probabilities, compiled once for each size of batch."""
-    compiled = eqx.filter_jit(lambda network, images: jax.nn.softmax(jax.vmap(network)(images)))
-    return lambda images: np.asarray(compiled(network, jnp.asarray(images)))
+    """Images -> class probabilities."""
+    return lambda images: np.asarray(class_probabilities(network, jnp.asarray(images)))
