@@ -44,14 +44,7 @@ from sfumato.privacy.releases import Release, tally_of
 from sfumato.runs.progress import Progress
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import class_counts, solver
-from sfumato.solve.linear_settings import (
-    HEADS,
-    METHODS,
-    LinearSettings,
-    automatic,
-    linear_rule,
-    releases_for,
-)
+from sfumato.solve.linear_settings import HEADS, METHODS, LinearSettings, head_of, releases_for
 from sfumato.solve.public_rows import directions, public_sphere
 from sfumato.train.loop import run
 
@@ -198,7 +191,7 @@ class DPLinearClassifier(PrivateClassifier):
         counts = Release("class counts", 1, enough, "how many examples each class has")
         left = mu * math.sqrt(1 - COUNT_SHARE) if balanced else mu
         sphere = self._sphere(n, left)
-        recipe = linear_rule(_resolve(self.method, sphere.size - 1), n, sphere.size, classes, left)
+        recipe = head_of(self.method, sphere.size - 1).rule(n, sphere.size, classes, left)
         releases = (counts,) * balanced + releases_for(recipe, epsilon, delta, left, relation)
         return LinearPlan(
             n, self.n_features_in_, recipe, releases, epsilon, delta, mu, relation
@@ -303,8 +296,3 @@ def _run(
     progress.begin(plan.recipe.method, procedure.steps, "steps")
     final: Any = run(procedure, ledger, key, after_step=lambda done, state: progress.advance(done))
     return procedure.classifier(final)
-
-
-def _resolve(method: str, d: int) -> str:
-    choice("method", method, ("auto", *METHODS))
-    return automatic(method, d)

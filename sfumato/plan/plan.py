@@ -16,9 +16,9 @@ from sfumato.plan.methods import METHODS, Settings
 from sfumato.plan.public_facts import PublicRows, PublicWeights
 from sfumato.privacy import accountants
 from sfumato.privacy.events import Tally
+from sfumato.privacy.guarantee import whole_unit
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
-from sfumato.privacy.unit_words import whole_unit
 from sfumato.sampling import Sampler
 from sfumato.solve.linear_settings import weakness
 

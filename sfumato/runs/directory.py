@@ -33,9 +33,9 @@ from sfumato.core.files import (
 )
 from sfumato.core.keys import SecretKey
 from sfumato.privacy import fields
+from sfumato.privacy.guarantee import whole_unit
 from sfumato.privacy.ledger import FILE_NAME as LEDGER
 from sfumato.privacy.ledger import Ledger
-from sfumato.privacy.unit_words import whole_unit
 
 _BEGAN = "began.json"
 

@@ -30,7 +30,6 @@ import optax
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from sfumato.clip import BoundedSum, Sensitivity
-from sfumato.core.checks import choice
 from sfumato.core.errors import ArgumentError
 from sfumato.core.settings import flags_of
 from sfumato.features.heads import Sphere, SphereLinear
@@ -38,13 +37,12 @@ from sfumato.networks.layers.basic import Linear
 from sfumato.privacy.releases import Release
 from sfumato.solve.labeled_rows import Rows, mean_of, mean_sum
 from sfumato.solve.linear_settings import (
-    HEADS,
     FirstOrder,
     LinearSettings,
     Means,
     Moments,
     Newton,
-    automatic,
+    head_of,
 )
 from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.solve.quadratic import Balance, Kind, gradient, least_clip, moment_scales, quadratic
@@ -114,7 +112,7 @@ def linear_head(
         )
     rows = Rows(matrix, labels, int(labels.max()) + 1 if classes is None else classes)
     own = Sphere.plain(rows.features) if sphere is None else sphere
-    kind = HEADS[automatic(choice("method", method, ("auto", *HEADS)), own.size - 1)]
+    kind = head_of(method, own.size - 1)
     for name, value in flags.items():
         if name not in flags_of(kind) or name in LinearSettings.also:
             raise ArgumentError(

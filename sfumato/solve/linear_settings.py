@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from sfumato.core.checks import choice
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
@@ -316,6 +317,11 @@ HEADS: dict[str, type[LinearSettings]] = {
     for each in (LeastSquares, Newton, FeatureCovarianceHead, Means, SGDHead, AdamHead, LambHead)
 }
 METHODS = tuple(HEADS)
+
+
+def head_of(method: str, d: int) -> type[LinearSettings]:
+    """The settings of a method, or for "auto" of the one that suits d features. Raises ArgumentError."""
+    return HEADS[automatic(choice("method", method, ("auto", *HEADS)), d)]
 
 
 def automatic(method: str, d: int) -> str:
