@@ -143,7 +143,7 @@ class Pretraining:
 
 @eqx.filter_jit
 def class_probabilities(
-    network: Callable[[Array], Array], images: Num[Array, "b h w c"]
+    network: Any, images: Num[Array | np.ndarray, "b h w c"]
 ) -> Float32[Array, "b classes"]:
     """Of uint8, or pixels in [0, 1]. Compiled once for all networks of one structure and each size of
     batch."""
