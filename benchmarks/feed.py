@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,20 +120,29 @@ def torchs(where: Path, views: int, batch: int) -> tuple[Iterator[Any], Callable
     return iter(loader), jax.device_put
 
 
-def grains(where: Path, views: int, batch: int) -> tuple[Iterator[Any], Callable[[Any], Any]]:
+def grains(
+    where: Path, views: int, batch: int, workers: int = 0
+) -> tuple[Iterator[Any], Callable[[Any], Any]]:
     import grain
     from absl import flags
 
-    with suppress(Exception):
-        flags.FLAGS.mark_as_parsed()
+    flags.FLAGS.mark_as_parsed()  # else worker processes do not start
     paths = sorted((where / "train").rglob("*.jpg"))
     files = Files(paths, views)
     read = grain.MapDataset.range(len(files)).shuffle(seed=0).map(files.__getitem__)
     options = grain.ReadOptions(num_threads=CORES, prefetch_buffer_size=4 * batch)
-    return iter(read.to_iter_dataset(options).batch(batch)), jax.device_put
+    batches = read.to_iter_dataset(options).batch(batch)
+    if workers:
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(batches), jax.device_put
 
 
-LOADERS = {"sfumato": ours, "torch DataLoader": torchs, "grain": grains}
+LOADERS = {
+    "sfumato": ours,
+    "torch DataLoader": torchs,
+    "grain, threads": grains,
+    "grain, processes": partial(grains, workers=CORES),
+}
 
 
 def timed(name: str, where: Path, views: int, batch: int, pause: float) -> tuple[float, float, int]:
@@ -188,7 +197,7 @@ def main() -> None:
     table = [
         f"`make bench-feed`, {CORES} cores: JPEGs from a folder, with their views, on the device (a CPU, which "
         "makes our views on the same cores). *Ours / theirs* is the ratio of rates. *Waits*: a device that takes "
-        "half and twice the time per batch that our feed takes.",
+        "half and twice the time per batch that our feed takes; what makes our views counts as waiting.",
         "",
         "| case | feed | images/s | ours / theirs | bytes sent an image | waits, fast device | waits, slow device |",
         "|---|---|---|---|---|---|---|",
