@@ -60,7 +60,8 @@ class Input:
         square), resized, normalized. Other pixels are brought into the range first (`public_pixels`).
         """
         height, width, channels = image.shape
-        shape, image = self.shape((height, width, channels)), public_pixels(pixels(image))
+        shape, image = self.shape((height, width, channels)), pixels(image)
+        image = public_pixels(image)
         if self.crop is not None:
             height, width = self.window((height, width))
             image = _center(image, (height, width))
