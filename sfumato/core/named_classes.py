@@ -66,7 +66,13 @@ class Registry:
         if name in self._entries:
             return _at(self._entries[name].home)
         if self._valued and self.values(name):
-            name = name.partition(",")[0]
+            name, _, values = name.partition(",")
+            if name in self._entries:
+                raise ArgumentError(
+                    self._argument,
+                    f"{name},{values}",
+                    "only a class from outside takes values; leave them out",
+                )
         if not plugins.is_name(name):
             raise ArgumentError(
                 self._argument, name, f"choose one of {', '.join(self)}, or {OUTSIDE}"

@@ -12,6 +12,7 @@ with a δ(ε) of its own; the smallest of these bounds is what its trade-off cur
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from sfumato.core import generators
 from sfumato.core.checks import large_delta
@@ -171,13 +172,18 @@ def _sampling(facts: RunFacts) -> str:
         n=words.count(plan.n),
         size=words.count(sampler.expected_batch_size),
         rate=words.number(sampler.q),
-        **{name: words.count(getattr(sampler, name)) for name in sampler.own},
+        **{name: _told(getattr(sampler, name)) for name in sampler.own},
     )
     if not sampler.secret:
         return f"{told}."
     if facts.insecure:
         return f"{told}, drawn from the same fixed seed."
     return f"{told}, and who took part stays secret."
+
+
+def _told(value: Any) -> str:
+    """A sampler's own value."""
+    return words.count(value) if type(value) is int else printable(str(value))
 
 
 def describe_release(release: Release) -> str:
