@@ -92,9 +92,8 @@ class Classifier:
         for start in range(0, len(images), size):
             part = np.asarray(images[start : start + size], np.float32)
             padding = [(0, size - len(part))] + [(0, 0)] * 3
-            parts.append(
-                np.asarray(class_probabilities(self.model, np.pad(part, padding)))[: len(part)]
-            )
+            padded = jax.numpy.asarray(np.pad(part, padding))
+            parts.append(np.asarray(class_probabilities(self.model, padded))[: len(part)])
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
 
     def _checked(self, images: Any) -> Float32[np.ndarray, "b h w c"]:

@@ -126,7 +126,7 @@ class Pretraining:
 
 @eqx.filter_jit
 def class_probabilities(
-    network: Callable[[Array], Array], images: Float[Array, "b h w c"]
+    network: Any, images: Float[Array, "b h w c"]
 ) -> Float32[Array, "b classes"]:
     """Compiled once for all networks of one structure and each size of batch."""
     return jax.nn.softmax(jax.vmap(network)(images))
