@@ -74,6 +74,7 @@ AUDITS = re.compile(r"\.broken|EXCEEDS|lower_bound")
 BY_NAME = "noise_by_name"
 
 
+@cache
 def audits() -> dict[str, bool]:
     """`file::test` of every test that rests on what an audit of a trainer found -> whether that is
     the same on every machine: whether it takes noise by name."""

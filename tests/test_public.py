@@ -69,7 +69,9 @@ def test_the_readme_shows_the_example_that_is_run_here(
 
 def test_the_estimator_learns_strings() -> None:
     images, labels = digits(1_300)
-    model = sfumato.DPImageClassifier(epsilon=8.0).fit(images[:1_000], labels[:1_000])
+    model = sfumato.DPImageClassifier(epsilon=8.0, model="scattering").fit(
+        images[:1_000], labels[:1_000]
+    )
     assert model.score(images[1_000:], labels[1_000:]) > 0.6
     assert set(model.classes_) == set(labels)
     assert model.predict_proba(images[:3]).shape == (3, 10) and model.epsilon_ <= 8.0

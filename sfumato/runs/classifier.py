@@ -121,9 +121,8 @@ class Classifier:
             part = images[start : start + size]
             part = part if part.dtype == np.uint8 else np.asarray(part, np.float32)
             padding = [(0, size - len(part))] + [(0, 0)] * 3
-            parts.append(
-                np.asarray(class_probabilities(self.model, np.pad(part, padding)))[: len(part)]
-            )
+            padded = jax.numpy.asarray(np.pad(part, padding))
+            parts.append(np.asarray(class_probabilities(self.model, padded))[: len(part)])
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
 
     def _checked(self, images: Any) -> Float32[np.ndarray, "b h w c"]:
