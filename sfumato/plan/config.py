@@ -16,6 +16,7 @@ import tyro
 from sfumato.core import generators, typed_json
 from sfumato.core.checks import MAX_PIXELS, choice, fraction, positive, probability, whole
 from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.precision import HELP, PRECISIONS, PrecisionName
 from sfumato.core.typed_json import SECTION, Damaged, Read
 from sfumato.noise import DEFAULT, NOISES
 from sfumato.plan.methods import METHODS, MethodName, OptimizerName, refuse_foreign
@@ -250,6 +251,10 @@ class SettingsConfig(RowMapConfig):
     """Decay of the averaged parameters, which become the model (0: none)."""
     physical_batch_size: int | None = None
     """Examples on the device at once; bounds memory, does not change the result."""
+    precision: Annotated[
+        PrecisionName | None,
+        tyro.conf.arg(help=f"{HELP} [bf16 on accelerators, float32 on CPUs]."),
+    ] = None
     per_class: bool = False
     """A matrix of second moments for each class instead of a shared one."""
 
@@ -261,6 +266,8 @@ class SettingsConfig(RowMapConfig):
             _ = SAMPLERS[self.sampler]
         if self.optimizer is not None:
             choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
+        if self.precision is not None:
+            choice("precision", self.precision, tuple(PRECISIONS))
         for name in ("batch", "steps", "truncate", "cycle", "physical_batch_size"):
             if (value := getattr(self, name)) is not None:
                 whole(name, value)

@@ -63,7 +63,7 @@ FIELDS = (
             "public",
             True,
             "method model weights train batch steps sampler truncate cycle learning_rate optimizer momentum "
-            "clip_norm noise_bands views ema size physical_batch_size public rooted per_class",
+            "clip_norm noise_bands views ema size physical_batch_size precision public rooted per_class",
             "the method that was asked for",
         ),
         (

@@ -1,6 +1,7 @@
 """plan + images -> a job: the procedure to run, and what its state means as a classifier."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,7 +13,9 @@ import optax
 from jaxtyping import Array, Float, Int64, PyTree
 
 from sfumato.clip import clipped_grad
+from sfumato.clip.arithmetic import platform
 from sfumato.core.keys import SecretKey, public_stream
+from sfumato.core.precision import PRECISIONS
 from sfumato.data.source import Source
 from sfumato.data.views import Views
 from sfumato.features import by_name
@@ -21,6 +24,7 @@ from sfumato.features.feature_map import Given
 from sfumato.features.heads import OnFeatures
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
+from sfumato.networks.backbone import in_type
 from sfumato.networks.trainable import finished, select
 from sfumato.noise.banded import noise_of_run
 from sfumato.plan.plan import Plan
@@ -217,7 +221,7 @@ def _on_images(
     )
 
     def loss(params: PyTree, example: tuple[Array, Array], frozen: PyTree) -> Float[Array, ""]:
-        return loss_of(eqx.combine(frozen, static), own)(params, example)
+        return loss_of(eqx.combine(frozen, static), own, settings.precision)(params, example)
 
     def fetch(indices: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
         return (views(train.images(indices), indices, step), train.labels[indices])
@@ -244,15 +248,22 @@ def _on_images(
     return Job(procedure, classifier, None if held_out is None else counts)
 
 
-def loss_of(rest: PyTree, own: Input) -> Callable[[PyTree, tuple[Array, Array]], Float[Array, ""]]:
+def loss_of(
+    rest: PyTree, own: Input, precision: str
+) -> Callable[[PyTree, tuple[Array, Array]], Float[Array, ""]]:
     """(trained part, (views, label)) -> mean cross entropy over the views of one example
     (augmentation multiplicity: average, then clip). rest: what the trained part lacks to be the
-    network. own: what the network does to an image first.
+    network. own: what the network does to an image first. precision: a name of `PRECISIONS`.
     """
+    chosen = PRECISIONS[precision]
+    products = chosen.products if platform() != "cpu" else None
 
     def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
         images, label = example
-        scores = jax.vmap(Prepared(eqx.combine(params, rest), own))(images)
+        network = in_type(eqx.combine(params, rest), chosen.compute)
+        with jax.default_matmul_precision(products) if products else nullcontext():
+            scores = jax.vmap(lambda image: network(own(image).astype(chosen.compute)))(images)
+        scores = scores.astype(jnp.float32)
         return optax.softmax_cross_entropy_with_integer_labels(
             scores, jnp.broadcast_to(label, scores.shape[:1])
         ).mean()
