@@ -92,7 +92,9 @@ def passes(counts: Counter[str]) -> int:
 
 
 def main() -> None:
-    print("| step | precision | multiply-adds / ordinary | half | TF32 | float32 | passes / ordinary |")
+    print(
+        "| step | precision | multiply-adds / ordinary | half | TF32 | float32 | passes / ordinary |"
+    )
     print("|---|---|---|---|---|---|---|")
     for name, step in STEPS.items():
         for precision in ("bf16", "tf32"):

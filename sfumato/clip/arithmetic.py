@@ -116,9 +116,7 @@ class Arithmetic:
         """An einsum of rounded arrays, summed in float32."""
         if self.bits is None and (x.dtype != y.dtype or x.dtype.itemsize > 2):
             x, y = widened(x), widened(y)
-        return jnp.einsum(
-            spec, x, y, precision=self.precision, preferred_element_type=jnp.float32
-        )
+        return jnp.einsum(spec, x, y, precision=self.precision, preferred_element_type=jnp.float32)
 
     def cut(self, y: Float32[Array, "..."]) -> list[Array]:
         """c g as the sum of its parts."""

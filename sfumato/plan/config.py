@@ -252,8 +252,7 @@ class SettingsConfig(RowMapConfig):
     physical_batch_size: int | None = None
     """Examples on the device at once; bounds memory, does not change the result."""
     precision: Annotated[
-        PrecisionName | None,
-        tyro.conf.arg(help=f"{HELP} [bf16 on accelerators, float32 on CPUs]."),
+        PrecisionName | None, tyro.conf.arg(help=f"{HELP} [bf16 on accelerators, float32 on CPUs].")
     ] = None
     per_class: bool = False
     """A matrix of second moments for each class instead of a shared one."""

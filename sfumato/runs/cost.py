@@ -18,8 +18,8 @@ from sfumato.clip.handling import handle
 from sfumato.clip.microbatch import free_memory, program_memory
 from sfumato.clip.trace import trace_loss
 from sfumato.core.errors import ArgumentError
-from sfumato.core.precision import PRECISIONS
 from sfumato.core.keys import SecretKey
+from sfumato.core.precision import PRECISIONS
 from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.features.extraction import CHUNK

@@ -22,9 +22,9 @@ from sfumato.features import by_name
 from sfumato.features.extraction import extract
 from sfumato.features.feature_map import Given
 from sfumato.features.heads import OnFeatures
+from sfumato.networks.backbone import in_type
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
-from sfumato.networks.backbone import in_type
 from sfumato.networks.trainable import finished, select
 from sfumato.noise.banded import noise_of_run
 from sfumato.plan.plan import Plan

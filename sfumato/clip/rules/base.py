@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from sfumato.clip import _jax as J
 from sfumato.clip._jax import JaxprEqn
@@ -154,9 +154,7 @@ def kept(array: Array, factors: Float[Array, " b"]) -> Array:
 def per_example(function: Callable[..., PyTree], *batched: PyTree) -> PyTree:
     """`vmap`, but one example after the other on a CPU, where big batched products of small
     matrices are slow and large."""
-    if platform() == "cpu" and not any(
-        J.on_mesh(each) for each in jax.tree.leaves(batched)
-    ):
+    if platform() == "cpu" and not any(J.on_mesh(each) for each in jax.tree.leaves(batched)):
         return lax.map(lambda each: function(*each), batched)
     return jax.vmap(function)(*batched)
 

@@ -12,14 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sfumato.clip._jax import GATHER, JaxprEqn, aval
 from sfumato.clip.arithmetic import UNROUNDED, Arithmetic, widened
-from sfumato.clip.rules.base import (
-    Rule,
-    Sizes,
-    loop_sizes,
-    loops_apart,
-    varying_loops,
-    weigh,
-)
+from sfumato.clip.rules.base import Rule, Sizes, loop_sizes, loops_apart, varying_loops, weigh
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,9 @@ class GatherRule(Rule):
     def gram(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         rows, inside, g, _ = self._rows(record, cotangent, varies)
         same = (rows[..., :, None] == rows[..., None, :]) & inside[..., :, None]
-        return jnp.sum(jnp.where(same, self.arithmetic.product("sbtp,sbup->sbtu", g, g), 0.0), (0, 2, 3))
+        return jnp.sum(
+            jnp.where(same, self.arithmetic.product("sbtp,sbup->sbtu", g, g), 0.0), (0, 2, 3)
+        )
 
     def mass(self, record: Array, cotangent: Array, varies: Sequence[bool]) -> Float[Array, " b"]:
         _, _, g, _ = self._rows(record, cotangent, varies)

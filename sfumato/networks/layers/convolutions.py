@@ -222,7 +222,5 @@ class Depthwise(eqx.Module):
         for i in range(size):
             for j in range(size):
                 last = (i + step * (height - 1) + 1, j + step * (width - 1) + 1, channels)
-                total = (
-                    total + lax.slice(image, (i, j, 0), last, (step, step, 1)) * kernel[i, j]
-                )
+                total = total + lax.slice(image, (i, j, 0), last, (step, step, 1)) * kernel[i, j]
         return total
