@@ -5,7 +5,7 @@ each part.
     python benchmarks/gpu.py --small --out /tmp/gpu.json    # the same code at a size for CPUs: does it run?
 
 a  rates of matrix products and of the weight gradients of convolutions, by precision
-b  ordinary step and ours (jax_privacy if it is installed): seconds, images a second, share of the bf16 product rate
+b  ordinary step and ours (jax_privacy if it is installed) in bf16, tf32 and float32: seconds, images a second, share of the bf16 product rate
 c  XLA's figure of each program's memory beside the device's measured peak
 d  noise: numbers a second on the host and on the device
 e  does a step that is repeated give the same bits?
@@ -74,22 +74,26 @@ TINY = {
     ),
 }
 WANTED = (
-    ("WRN-16-4 K=16", "ordinary", True),
-    ("WRN-16-4 K=16", "ours", True),
-    ("ViT-B/16", "ours", True),
-    ("ViT-B/16", "ordinary", True),
-    ("WRN-16-4 K=16", "jax_privacy", True),
-    ("ViT-B/16", "jax_privacy", True),
-    ("NF-ResNet-50", "ordinary", True),
-    ("NF-ResNet-50", "ours", True),
-    ("WRN-16-4 K=4", "ordinary", True),
-    ("WRN-16-4 K=4", "ours", True),
-    ("ViT-B/16", "ours", False),
-    ("ViT-B/16", "ordinary", False),
-    ("WRN-16-4 K=16", "ours", False),
-    ("WRN-16-4 K=16", "ordinary", False),
+    ("WRN-16-4 K=16", "ordinary", "bf16"),
+    ("WRN-16-4 K=16", "ours", "bf16"),
+    ("ViT-B/16", "ours", "bf16"),
+    ("ViT-B/16", "ordinary", "bf16"),
+    ("WRN-16-4 K=16", "jax_privacy", "bf16"),
+    ("ViT-B/16", "jax_privacy", "bf16"),
+    ("NF-ResNet-50", "ordinary", "bf16"),
+    ("NF-ResNet-50", "ours", "bf16"),
+    ("WRN-16-4 K=4", "ordinary", "bf16"),
+    ("WRN-16-4 K=4", "ours", "bf16"),
+    ("ViT-B/16", "ours", "tf32"),
+    ("ViT-B/16", "ordinary", "tf32"),
+    ("WRN-16-4 K=16", "ours", "tf32"),
+    ("WRN-16-4 K=16", "ordinary", "tf32"),
+    ("ViT-B/16", "ours", "float32"),
+    ("ViT-B/16", "ordinary", "float32"),
+    ("WRN-16-4 K=16", "ours", "float32"),
+    ("WRN-16-4 K=16", "ordinary", "float32"),
 )
-"""(case, contestant, bf16), most wanted first."""
+"""(case, contestant, precision), most wanted first."""
 THREADS = 4
 """That compile: more of them only wait for each other's autotuning."""
 
@@ -98,7 +102,7 @@ THREADS = 4
 class Built:
     case: str
     who: str
-    bf16: bool
+    precision: str
     compiled: Any
     arguments: tuple
     planned: int
@@ -199,8 +203,8 @@ def gradient_rates(small: bool) -> dict[str, float]:
 # b and c
 
 
-def build(name: str, case: Case, who: str, bf16: bool) -> Built:
-    loss, params, batch = problem(replace(case, bf16=bf16))
+def build(name: str, case: Case, who: str, precision: str) -> Built:
+    loss, params, batch = problem(replace(case, precision=precision))
     mask = jnp.ones(case.batch, bool)
     clock = time.perf_counter()
     if who == "ordinary":
@@ -231,7 +235,7 @@ def build(name: str, case: Case, who: str, bf16: bool) -> Built:
         + use.argument_size_in_bytes
     )
     return Built(
-        name, who, bf16, compiled, arguments, planned, round(time.perf_counter() - clock, 1)
+        name, who, precision, compiled, arguments, planned, round(time.perf_counter() - clock, 1)
     )
 
 
@@ -265,10 +269,8 @@ def steps(record: Record, small: bool) -> None:
     built, failed = [], {}
     pool = ThreadPoolExecutor(1 if small else THREADS)
     jobs = {
-        pool.submit(
-            build, name, cases[name][0], who, bf16
-        ): f"{name}, {who}, {'bf16' if bf16 else 'float32'}"
-        for name, who, bf16 in wanted
+        pool.submit(build, name, cases[name][0], who, precision): f"{name}, {who}, {precision}"
+        for name, who, precision in wanted
     }
     for job, label in jobs.items():
         try:
@@ -279,7 +281,7 @@ def steps(record: Record, small: bool) -> None:
     record.put("left out", failed)
     rows: dict[str, Any] = {}
     for each in sorted(built, key=lambda each: each.planned):
-        label = f"{each.case}, {each.who}, {'bf16' if each.bf16 else 'float32'}"
+        label = f"{each.case}, {each.who}, {each.precision}"
         if record.left() < 25 and not small:
             failed[label] = "no time left"
             continue
@@ -303,7 +305,7 @@ def same_bits(built: list[Built]) -> dict[str, bool]:
                 jax.tree.map(np.asarray, each.compiled(*each.arguments)) for _ in range(2)
             )
             equal = jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first, second))
-            found[f"{each.case}, {'bf16' if each.bf16 else 'float32'}"] = equal
+            found[f"{each.case}, {each.precision}"] = equal
     return found
 
 

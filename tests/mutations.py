@@ -115,6 +115,7 @@ FORK = "test_noise_fork.py::test_two_copies_that_round_differently_have_independ
 NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_event_claims"
 SAMPLER_LAW = "test_sampling_noise.py::test_poisson_batches_follow_the_poisson_law[40-0.2-2000]"
 CLIP_LAW = "test_clip_engine.py::test_an_example_is_clipped_as_the_slow_loop_would"
+ROUNDED = "test_clip_precision.py::test_an_example_whose_positions_cancel_is_bounded"
 BY_HAND = "test_training_loop.py::test_a_run_equals_the_published_algorithm_written_out"
 END_TO_END = "test_run_samplers.py::test_plan_procedure_ledger_report_and_account_agree"
 AS_SAMPLED = "test_run_samplers.py::test_the_releases_of_a_plan_are_the_events_of_its_sampler"
@@ -405,6 +406,39 @@ MUTATIONS = (
         "test_clip_standardized.py::test_norms_behind_unit_variance_are_those_of_the_kernel[8-1-1-outer-1.0]",
         "close",
     ),
+    bug(
+        "norms by Gram forget what rounding c g leaves",
+        "clip.parts:site_norms",
+        "site.rule.arithmetic.error * mass",
+        "0 * mass",
+        f"{ROUNDED}[gram-gpu-bfloat16-book_keeping]",
+        "contributes",
+    ),
+    bug(
+        "norms of what is formed again forget what rounding c g leaves",
+        "clip.parts:again",
+        "GAMMA + site.rule.arithmetic.error",
+        "GAMMA",
+        f"{ROUNDED}[standardized, formed again-gpu-bfloat16-book_keeping]",
+        "contributes",
+    ),
+    bug(
+        "the sum is rounded to bfloat16 after the clip",
+        "clip.parts:_weighted",
+        "return scaling.weighted(site.rule, tape.data(path), tape.cotangents[path], factors, site.varies)",
+        "return scaling.weighted(site.rule, tape.data(path), tape.cotangents[path], factors, "
+        "site.varies).astype(jnp.bfloat16).astype(jnp.float32)",
+        f"{CLIP_LAW}[mlp-book_keeping-influence]",
+        "contributes",
+    ),
+    bug(
+        "clip factors are rounded to bfloat16",
+        "clip.rules.base:weigh",
+        "_per_example(factors, array)",
+        "_per_example(factors.astype(jnp.bfloat16).astype(jnp.float32), array)",
+        f"{CLIP_LAW}[mlp-book_keeping-influence]",
+        "contributes",
+    ),
     Mutation(
         "norms without scaling",
         (
@@ -450,8 +484,8 @@ MUTATIONS = (
     bug(
         "pixels of any size reach a network",
         "networks.input:Input.__call__",
-        "public_pixels(pixels(image))",
-        "pixels(image)",
+        "public_pixels(image)",
+        "image",
         "test_clip_hostile.py::test_no_network_sees_a_pixel_out_of_the_public_range[1.4e+17]",
         "assert",
     ),

@@ -19,7 +19,6 @@ from clip_helpers import (
 from clip_registry import built
 from jax import lax
 from pace import paced
-from test_clip_engine import CANCELING, canceling, dense_sum, in_two_places
 
 from sfumato.clip import clipped_grad, explain
 from sfumato.clip.arithmetic import UNROUNDED, Arithmetic, compiled_for
@@ -51,47 +50,95 @@ def arithmetics(loss, params, example, platform):
 
 # -- examples made to cancel
 
-
-@pytest.mark.parametrize("method", ENGINES)
-@pytest.mark.parametrize("platform, dtype", DEVICES)
-@pytest.mark.parametrize(
-    "loss", paced(CANCELING, dense_sum, in_two_places), ids=lambda loss: loss.__name__
-)
-def test_an_example_whose_positions_cancel_is_bounded(loss, platform, dtype, method):
-    """Rounding its factor times its cotangents leaves what cancels before: 2^-8 of huge terms."""
-    out = emulated(clipped_grad(of_type(loss, dtype), 0.1, method=method).__call__, platform)
-    params = jnp.asarray(random(16, 8))
-    for size, remainder in ((1e4, 1e-3), (1e7, 1.0)):
-        check_influence(out, params, canceling(3, 16, size, int(size), remainder), 0.1)
+WEIGHTS, OUTPUTS = np.float32([3, 5, 1]), np.arange(1, 33, dtype=np.float32)
+"""Of the three positions that count, and of the outputs: cotangents are their products, exact in 8
+bits."""
 
 
-def standardized_sum(how, positions):
-    """A 1 x 1 convolution whose kernel is standardized, its outputs added up with weights."""
-    shares = 3e3 * (1 + np.arange(32.0, dtype=np.float32))
+def canceling(positions, size):
+    """Rows of which the first two cancel exactly, 3 x 5 - 5 x 3, in numbers of 8 bits, and the third
+    is small: all that is left of them is what rounding c g leaves."""
+    rows = np.zeros((5, positions, 32), np.float32)
+    huge = np.random.default_rng(1).integers(1, 16, (5, 32)) * np.float32(size)
+    rows[:, 0], rows[:, 1] = 5 * huge, -3 * huge
+    rows[:, 2] = np.random.default_rng(2).integers(1, 16, (5, 32))
+    return jnp.asarray(rows)
+
+
+def weighed(maps):
+    """The loss: every output times its weight, in the type of the maps."""
+    shares = np.zeros(maps.shape, np.float32)
+    shares[:3] = np.outer(WEIGHTS, OUTPUTS)
+    return jnp.sum(maps.astype(jnp.float32) * shares)
+
+
+def dense_rows(p, x):
+    return weighed(x @ p.astype(x.dtype))
+
+
+def transposed(p, x):
+    return weighed((p.T.astype(x.dtype) @ x.T).T)
+
+
+def scanned(p, x):
+    p = p.astype(x.dtype)
+    return weighed(lax.scan(lambda carry, row: (carry, row @ p), 0.0, x)[1])
+
+
+def convolved(p, x, kernel=lambda p: p):
+    maps = lax.conv_general_dilated(
+        x[None],
+        kernel(p[None]).astype(x.dtype),
+        (1,),
+        "SAME",
+        dimension_numbers=("NWC", "WIO", "NWC"),
+    )
+    return weighed(maps[0])
+
+
+def behind(how):
+    """A 1 x 1 convolution whose kernel is standardized."""
 
     def loss(p, x):
-        kernel = (how(p, jnp.ones(32)) if how is standardize else how(p, 1e-5)).astype(x.dtype)
-        maps = lax.conv_general_dilated(
-            x[None, :, None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        kernel = (
+            how(p[None, None], jnp.ones(32)) if how is standardize else how(p[None, None], 1e-5)
         )
-        return jnp.sum(maps * shares.astype(x.dtype)).astype(jnp.float32)
+        maps = lax.conv_general_dilated(
+            x[None, None],
+            kernel.astype(x.dtype),
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return weighed(maps[0, 0])
 
-    return loss, jnp.asarray(random(1, 1, 32, 32)), positions
+    return loss
 
 
-@pytest.mark.parametrize("platform, dtype", DEVICES)
+ATTACKED = {
+    "gram": (dense_rows, 3, "gram", False),
+    "gram, transposed": (transposed, 3, "gram", False),
+    "gram, in a loop": (scanned, 3, "gram", False),
+    "gram, convolved": (convolved, 3, "gram", False),
+    "kept": (dense_rows, 40, "outer", True),
+    "standardized, formed again": (behind(unit_kernel), 3, "outer", False),
+    "standardized with gain, formed again": (behind(standardize), 3, "outer", False),
+    "standardized, kept": (behind(unit_kernel), 16, "outer", True),
+}
+
+
 @pytest.mark.parametrize("method", ENGINES)
-@pytest.mark.parametrize("how", paced([standardize, unit_kernel], unit_kernel))
-@pytest.mark.parametrize("positions, keeps", [(2, False), (16, True)])
-def test_behind_a_standardized_kernel_too(positions, keeps, how, method, platform, dtype):
-    """Kept: what is measured is what is summed. Formed again: the sum errs."""
-    loss, params, count = standardized_sum(how, positions)
+@pytest.mark.parametrize("platform, dtype", DEVICES)
+@pytest.mark.parametrize("name", paced(ATTACKED, "gram", "standardized, formed again"))
+def test_an_example_whose_positions_cancel_is_bounded(name, platform, dtype, method):
+    loss, positions, how, keeps = ATTACKED[name]
     own = lambda p, x: loss(p, x.astype(dtype))  # noqa: E731
-    batch = canceling(count, 32, 1e4, 3, 1e-3)
-    plan, _ = arithmetics(own, params, batch[0], platform)
-    assert [(part.how, part.keeps) for part in plan.parts] == [("outer", keeps)]
-    out = emulated(clipped_grad(own, 0.1, method=method).__call__, platform)
-    assert check_influence(out, params, batch, 0.1) > 0
+    params, clip_norm = jnp.asarray(random(32, 32)), 0.1
+    out = emulated(clipped_grad(own, clip_norm, method=method).__call__, platform)
+    plan, _ = arithmetics(own, params, canceling(positions, 1.0)[0], platform)
+    assert [(part.how, part.keeps) for part in plan.parts] == [(how, keeps)]
+    for size in (2.0**4, 2.0**12):
+        assert check_influence(out, params, canceling(positions, size), clip_norm) > 0
 
 
 # -- ordinary examples

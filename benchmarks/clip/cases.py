@@ -1,6 +1,7 @@
 """What is timed: networks, batches, and the ratios to reach."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import jax
@@ -9,6 +10,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from models import Model, mlp, resnet18, vit, wide_resnet
 from nfnet import nfnet_f0
+
+from sfumato.core.precision import PRECISIONS
+from sfumato.networks.backbone import in_type
 
 CLIP_NORM = 1.0
 
@@ -31,7 +35,7 @@ class Case:
     memory: float | None = None
     peer: float | None = None
     twin: str | None = None
-    bf16: bool = False
+    precision: str = "float32"
 
 
 def small_vit(scan: bool) -> Callable[[], Model]:
@@ -92,7 +96,7 @@ GPU_CASES = {
         1.15,
         None,
         2.0,
-        bf16=True,
+        precision="bf16",
     ),
     "gpu-wide": Case(
         "WRN-28-10, bf16, b=64, K=1",
@@ -103,7 +107,7 @@ GPU_CASES = {
         1.15,
         None,
         2.0,
-        bf16=True,
+        precision="bf16",
     ),
     "gpu-vit": Case(
         "ViT-B/16, 224x224, bf16, b=64",
@@ -114,7 +118,7 @@ GPU_CASES = {
         1.15,
         None,
         2.0,
-        bf16=True,
+        precision="bf16",
     ),
     "gpu-nfnet": Case(
         "NFNet-F0, 192x192, bf16, b=32",
@@ -125,7 +129,7 @@ GPU_CASES = {
         1.15,
         None,
         2.0,
-        bf16=True,
+        precision="bf16",
     ),
 }
 
@@ -136,14 +140,16 @@ def problem(case: Case) -> tuple[Loss, PyTree, PyTree]:
     """(loss of one example, parameters, batch); an example is (views, label). Pixels and labels are
     random."""
     params, apply = case.model()
+    chosen = PRECISIONS[case.precision]
+    products = None if jax.default_backend() == "cpu" else chosen.products
 
     def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
-        """Mean cross entropy over the views of one example; parameters stay float32, bf16 is what
-        computes."""
+        """Mean cross entropy over the views of one example; parameters stay float32, the
+        precision is that of what computes."""
         images, label = example
-        if case.bf16:
-            params, images = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, images))
-        scores = jax.vmap(apply, (None, 0))(params, images).astype(jnp.float32)
+        params, images = in_type(params, chosen.compute), images.astype(chosen.compute)
+        with jax.default_matmul_precision(products) if products else nullcontext():
+            scores = jax.vmap(apply, (None, 0))(params, images).astype(jnp.float32)
         return -jax.nn.log_softmax(scores)[:, label].mean()
 
     draw = np.random.default_rng(0)

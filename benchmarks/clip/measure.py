@@ -51,7 +51,7 @@ def measure(case: Case, runs: int, wanted: list[str]) -> dict:
     programs = Programs(case)
     entries: dict[str, Entry] = {}
     left_out: dict[str, str] = {}
-    agrees = Agreement(BF16_AGREEMENT if case.bf16 else AGREEMENT)
+    agrees = Agreement(BF16_AGREEMENT if case.precision == "bf16" else AGREEMENT)
     for name in CONTESTANTS:
         if name not in wanted:
             continue

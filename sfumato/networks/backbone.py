@@ -4,12 +4,23 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 from sfumato.networks.layers.basic import Linear
+
+
+def in_type(network: PyTree, dtype: str) -> PyTree:
+    """The network for images of this type. The layers of a `Backbone` take their parameters in the
+    type of what they are given; those of somebody's own network are cast, all alike."""
+    if dtype == "float32" or isinstance(network, Backbone):
+        return network
+    return jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, network
+    )
 
 
 class Backbone(eqx.Module):

@@ -12,7 +12,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.networks.architecture import Architecture
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.input import Input
-from sfumato.networks.layers.basic import Dense, LayerNorm, Linear
+from sfumato.networks.layers.basic import Dense, LayerNorm, Linear, like
 from sfumato.networks.layers.convolutions import Depthwise
 
 _SCALE, _STD = 1e-6, 0.02
@@ -62,7 +62,7 @@ class Block(eqx.Module):
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "h w d"]:
         maps = self.widen(self.norm(self.depthwise(image)))
-        return image + self.scale * self.narrow(jax.nn.gelu(maps, approximate=False))
+        return image + like(self.scale, image) * self.narrow(jax.nn.gelu(maps, approximate=False))
 
 
 class Downsample(eqx.Module):

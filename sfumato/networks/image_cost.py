@@ -1,6 +1,7 @@
 """What a network costs, from its abstract evaluation: no parameter is drawn, no image computed."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -46,27 +47,39 @@ def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
     if it were image. Of the branches of a conditional the dearest counts; a `while` loop, whose
     length is unknown, counts once.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return multiply_adds_by(lambda eqn: None, function, *arguments).total()
 
 
-def _of_jaxpr(jaxpr: Any) -> int:
-    return sum(_of_equation(eqn) for eqn in jaxpr.eqns)
+def multiply_adds_by(
+    kind: Callable[[Any], Any], function: Callable[..., Any], *arguments: Any
+) -> Counter[Any]:
+    """The same, by the kind of the products and convolutions: `kind(equation)`."""
+    return _of_jaxpr(kind, jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _of_equation(eqn: Any) -> int:
+def _of_jaxpr(kind: Callable[[Any], Any], jaxpr: Any) -> Counter[Any]:
+    return sum((_of_equation(kind, eqn) for eqn in jaxpr.eqns), Counter())
+
+
+def _of_equation(kind: Callable[[Any], Any], eqn: Any) -> Counter[Any]:
+    if eqn.primitive in (lax.dot_general_p, lax.conv_general_dilated_p):
+        return Counter({kind(eqn): _of_product(eqn)})
+    inner = [_of_jaxpr(kind, each) for each in _inside(eqn)]
+    if eqn.primitive is lax.cond_p:
+        return max(inner, key=Counter.total)
+    times = eqn.params["length"] if eqn.primitive is lax.scan_p else 1
+    return Counter({key: times * count for key, count in sum(inner, Counter()).items()})
+
+
+def _of_product(eqn: Any) -> int:
     if eqn.primitive is lax.dot_general_p:
         (contracted, _), _ = eqn.params["dimension_numbers"]
         return math.prod(eqn.outvars[0].aval.shape) * math.prod(
             eqn.invars[0].aval.shape[axis] for axis in contracted
         )
-    if eqn.primitive is lax.conv_general_dilated_p:
-        kernel = eqn.invars[1].aval.shape
-        outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // outputs
-    inner = [_of_jaxpr(each) for each in _inside(eqn)]
-    if eqn.primitive is lax.cond_p:
-        return max(inner)
-    return sum(inner) * (eqn.params["length"] if eqn.primitive is lax.scan_p else 1)
+    kernel = eqn.invars[1].aval.shape
+    outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // outputs
 
 
 def _inside(eqn: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sfumato.networks.architecture import Architecture
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.input import Input
-from sfumato.networks.layers.basic import Dense, Linear, fan_in_normal
+from sfumato.networks.layers.basic import Dense, Linear, fan_in_normal, like
 from sfumato.networks.layers.convolutions import Depthwise, Padding, convolve_padded
 
 STAGES = (
@@ -39,7 +39,7 @@ class Stem(eqx.Module):
     padding: Padding = eqx.field(static=True)
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        return convolve_padded(image, self.kernel, 2, padding=self.padding) + self.bias
+        return convolve_padded(image, self.kernel, 2, padding=self.padding) + like(self.bias, image)
 
 
 class Block(eqx.Module):

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.networks.architecture import Architecture
 from sfumato.networks.backbone import Backbone
-from sfumato.networks.layers.basic import Linear, SqueezeExcite
+from sfumato.networks.layers.basic import Linear, SqueezeExcite, like
 from sfumato.networks.layers.convolutions import ScaledConv
 from sfumato.networks.layers.pooling import halve, max_pool_padded
 from sfumato.networks.resnet import DEPTHS, IMAGENET
@@ -136,7 +136,7 @@ class Block(eqx.Module):
         if self.excite is not None:
             maps = ATTENTION_GAIN * self.excite(maps)
         if self.skip_gain is not None:
-            maps = maps * self.skip_gain
+            maps = maps * like(self.skip_gain, maps)
         return ALPHA * maps + self._skipped(image, active)
 
     def _skipped(

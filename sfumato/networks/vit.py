@@ -20,7 +20,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.networks.architecture import Architecture
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.input import Input
-from sfumato.networks.layers.basic import Dense, LayerNorm, Linear, fan_in_normal
+from sfumato.networks.layers.basic import Dense, LayerNorm, Linear, fan_in_normal, like
 
 Pool = Literal["token", "mean"]
 
@@ -74,7 +74,8 @@ class Block(eqx.Module):
         self.scales = None if scale is None else (jnp.full(width, scale), jnp.full(width, scale))
 
     def __call__(self, tokens: Float[Array, "t d"]) -> Float[Array, "t d"]:
-        first, second = (1.0, 1.0) if self.scales is None else self.scales
+        scales = (1.0, 1.0) if self.scales is None else self.scales
+        first, second = (each if isinstance(each, float) else like(each, tokens) for each in scales)
         tokens = tokens + first * self.attention(self.norm(tokens))
         return tokens + second * self.narrow(
             jax.nn.gelu(self.widen(self.second_norm(tokens)), approximate=False)
@@ -145,9 +146,9 @@ class VisionTransformer(Backbone):
         rows, columns = self.grid
         patches = image.reshape(rows, self.patch, columns, self.patch, -1).transpose(0, 2, 1, 3, 4)
         tokens = self.embedding(patches.reshape(rows * columns, -1))
-        return (
-            tokens if self.token is None else jnp.concatenate([self.token[None], tokens])
-        ) + self.positions
+        if self.token is not None:
+            tokens = jnp.concatenate([like(self.token[None], tokens), tokens])
+        return tokens + like(self.positions, tokens)
 
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
         tokens = self._tokens(image)

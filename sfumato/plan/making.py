@@ -22,6 +22,7 @@ from sfumato.plan.spending import spend
 from sfumato.privacy import calibration
 from sfumato.privacy.terms import Budget
 from sfumato.solve.linear_settings import automatic
+from sfumato.train.sgd_settings import SGDSettings
 
 
 def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None = None) -> Plan:
@@ -70,6 +71,8 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     settings, releases, chosen = spend(config.method, method, budget)
     if not fixed:
         settings = unit_batches.at_once(settings, info, config.method.physical_batch_size)
+    if isinstance(settings, SGDSettings):
+        settings = settings.computed(config.method.precision, not fixed, jax.default_backend())
     releases = unit_batches.reworded(releases, info)
     return Plan(
         name=info.name,

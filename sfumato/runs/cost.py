@@ -20,6 +20,7 @@ from sfumato.clip.microbatch import free_memory, program_memory
 from sfumato.clip.trace import trace_loss
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.core.precision import PRECISIONS
 from sfumato.data.ahead import BYTES
 from sfumato.data.source import Source
 from sfumato.features import by_name
@@ -274,7 +275,7 @@ def _of_network(plan: Plan) -> Cost:
 
     def loss(params: PyTree, example: tuple[PyTree, Any]) -> Any:
         rest, images = example
-        return loss_of(eqx.combine(rest, static), own, ITSELF)(params, images)
+        return loss_of(eqx.combine(rest, static), own, ITSELF, settings.precision)(params, images)
 
     step = multiply_adds(jax.grad(loss), trained, (frozen, one))
     clipping = handle(trace_loss(loss, trained, (frozen, one)))
@@ -287,7 +288,7 @@ def _of_network(plan: Plan) -> Cost:
         size + rest,
         multiply_adds(loss, trained, (frozen, one)),
         FLOAT * (rest + copies * size),
-        FLOAT * tape,
+        PRECISIONS[settings.precision].size * tape,
         0.0,
         2.0 * step * images,
     )

@@ -1,6 +1,7 @@
 """plan + images -> a job: the procedure to run, and what its state means as a classifier."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,15 +12,18 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int64, PyTree
 
-from sfumato.augment.views import Views, views_of
+from sfumato.augment.views import views_of
 from sfumato.clip import clipped_grad
+from sfumato.clip.arithmetic import platform
 from sfumato.core.keys import SecretKey, public_stream
+from sfumato.core.precision import PRECISIONS
 from sfumato.data.ahead import stored
 from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.features.extraction import extract
 from sfumato.features.feature_map import Given
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
+from sfumato.networks.backbone import in_type
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
 from sfumato.networks.trainable import finished, select
@@ -261,7 +265,8 @@ def _on_images(
     )
 
     def loss(params: PyTree, example: PyTree, frozen: PyTree) -> Float[Array, ""]:
-        return loss_of(eqx.combine(frozen, static), of_view, views)(params, example)
+        network = loss_of(eqx.combine(frozen, static), of_view, views, settings.precision)
+        return network(params, example)
 
     def fetch(indices: np.ndarray, step: int) -> PyTree:
         return (stored(train, indices), views.draws(indices, step)), train.labels[indices]
@@ -296,15 +301,24 @@ def _on_images(
     return Job(procedure, classifier, scores, on(held_out), curve=part)
 
 
-def loss_of(rest: PyTree, own: Input, views: Views) -> Callable[[PyTree, PyTree], Float[Array, ""]]:
+def loss_of(
+    rest: PyTree, own: Input, views: Callable[[Array, PyTree], Array], precision: str
+) -> Callable[[PyTree, PyTree], Float[Array, ""]]:
     """(trained part, ((image, draws), label)) -> mean cross entropy over the views of one example
     (augmentation multiplicity: average, then clip). rest: what the trained part lacks to be the
-    network. own: what the network does to a view first.
+    network. own: what the network does to a view first. views: (image, draws) -> its views. precision: a name of `PRECISIONS`.
     """
+    chosen = PRECISIONS[precision]
+    products = chosen.products if platform() != "cpu" else None
 
     def loss(params: PyTree, example: PyTree) -> Float[Array, ""]:
         (image, draws), label = example
-        scores = jax.vmap(Prepared(eqx.combine(params, rest), own))(views(image, draws))
+        network = in_type(eqx.combine(params, rest), chosen.compute)
+        with jax.default_matmul_precision(products) if products else nullcontext():
+            scores = jax.vmap(lambda view: network(own(view).astype(chosen.compute)))(
+                views(image, draws)
+            )
+        scores = scores.astype(jnp.float32)
         return optax.softmax_cross_entropy_with_integer_labels(
             scores, jnp.broadcast_to(label, scores.shape[:1])
         ).mean()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sfumato import augment
 from sfumato.core.checks import fraction, positive, whole
 from sfumato.core.errors import ArgumentError
+from sfumato.core.precision import HELP, PRECISIONS, usual
 from sfumato.core.settings import flag
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event
@@ -26,7 +27,8 @@ class SGDSettings:
     """batch: expected batch size B. steps: T. views: augmented views per example, 0 for the image
     as it is. augment: what a view is, by the names of `augment.AUGMENTATIONS`. ema: largest decay of the averaged parameters, 0 for none. physical_batch_size:
     examples on the device at once. optimizer: a name of `OPTIMIZERS`; momentum is Adam's and LAMB's
-    first decay, too.
+    first decay, too. precision: a name of `PRECISIONS`, of a network; it stands in the plan, so that a
+    run goes on in it whatever the default is where it goes on.
     """
 
     method: ClassVar[str] = "dp-sgd"
@@ -56,6 +58,9 @@ class SGDSettings:
         lambda name, value: augment.parse(value),
         default=augment.DEFAULT,
     )
+    precision: str = flag(
+        f"{HELP} [bf16 on accelerators, float32 on CPUs].", choices=PRECISIONS, default="float32"
+    )
 
     @classmethod
     def ruled(cls, budget: Budget) -> "SGDSettings":
@@ -68,6 +73,17 @@ class SGDSettings:
         sampler = asked.get("sampler")
         everybody = sampler is not None and not SAMPLERS[sampler].secret
         return self.adjusted(**({"batch": n} if everybody else {}) | own)
+
+    def computed(self, asked: str | None, trains: bool, platform: str) -> "SGDSettings":
+        """With the precision that was asked for, or else the platform's usual one. trains: is a
+        network trained? Raises ArgumentError."""
+        if not trains and asked is not None:
+            raise ArgumentError(
+                "precision",
+                asked,
+                "is about a network that is trained; heads on features compute in float32, so leave it out",
+            )
+        return replace(self, precision=asked or usual(platform)) if trains else self
 
     def batch_of(self, n: int) -> int:
         return self.batch

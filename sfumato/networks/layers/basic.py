@@ -17,6 +17,11 @@ def fan_in_normal(
     return std * jax.random.truncated_normal(key, -2, 2, shape)
 
 
+def like(array: Array, data: Array) -> Array:
+    """A parameter as layers take it: in bfloat16 where what they are given is, else as it is."""
+    return array.astype(jnp.bfloat16) if data.dtype == jnp.bfloat16 else array
+
+
 class Linear(eqx.Module):
     """x @ weight + bias."""
 
@@ -33,7 +38,7 @@ class Linear(eqx.Module):
         return cls(fan_in_normal(key, (inputs, outputs), inputs), jnp.zeros(outputs))
 
     def __call__(self, row: Float[Array, " d"]) -> Float[Array, " p"]:
-        return row @ self.weight + self.bias
+        return row @ like(self.weight, row) + like(self.bias, row)
 
 
 class Dense(eqx.Module):
@@ -48,12 +53,12 @@ class Dense(eqx.Module):
         return cls(fan_in_normal(key, (inputs, outputs), inputs, gain), jnp.zeros(outputs))
 
     def __call__(self, array: Float[Array, "*n d"]) -> Float[Array, "*n p"]:
-        return array @ self.weight + self.bias
+        return array @ like(self.weight, array) + like(self.bias, array)
 
 
 class GroupNorm(eqx.Module):
     """Group normalization (Wu & He 2018) of one image: statistics over all pixels and the channels
-    of a group."""
+    of a group, in float32 whatever the image is in."""
 
     scale: Float[Array, " d"]
     shift: Float[Array, " d"]
@@ -68,16 +73,16 @@ class GroupNorm(eqx.Module):
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "h w d"]:
         height, width, channels = image.shape
-        grouped = image.reshape(height, width, self.groups, channels // self.groups)
+        grouped = _full(image).reshape(height, width, self.groups, channels // self.groups)
         mean = grouped.mean((0, 1, 3), keepdims=True)
         variance = grouped.var((0, 1, 3), keepdims=True)
         normal = (grouped - mean) * lax.rsqrt(variance + 1e-5)
-        return normal.reshape(image.shape) * self.scale + self.shift
+        return like(normal.reshape(image.shape) * self.scale + self.shift, image)
 
 
 class LayerNorm(eqx.Module):
     """Layer normalization (Ba et al. 2016) over the last axis: of every token, or of the channels
-    of every pixel."""
+    of every pixel; statistics in float32."""
 
     scale: Float[Array, " d"]
     shift: Float[Array, " d"]
@@ -89,9 +94,15 @@ class LayerNorm(eqx.Module):
         self.epsilon = epsilon
 
     def __call__(self, array: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
-        centered = array - array.mean(-1, keepdims=True)
+        full = _full(array)
+        centered = full - full.mean(-1, keepdims=True)
         variance = jnp.square(centered).mean(-1, keepdims=True)
-        return centered * lax.rsqrt(variance + self.epsilon) * self.scale + self.shift
+        normal = centered * lax.rsqrt(variance + self.epsilon)
+        return like(normal * self.scale + self.shift, array)
+
+
+def _full(array: Array) -> Array:
+    return array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array
 
 
 class Affine(eqx.Module):
@@ -106,7 +117,7 @@ class Affine(eqx.Module):
         self.shift = jnp.zeros(channels)
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "h w d"]:
-        return image * self.scale + self.shift
+        return like(image * self.scale + self.shift, image)
 
 
 class SqueezeExcite(eqx.Module):

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from sfumato.networks.layers.basic import fan_in_normal
+from sfumato.networks.layers.basic import fan_in_normal, like
 from sfumato.networks.layers.standardization import standardize, unit_kernel
 
 Padding = Literal["symmetric", "SAME"]
@@ -24,7 +24,7 @@ def convolve(
 ) -> Float[Array, "a b p"]:
     """Cross-correlation with "SAME" padding."""
     return lax.conv_general_dilated(
-        image[None], kernel, (stride, stride), "SAME", dimension_numbers=_NHWC
+        image[None], like(kernel, image), (stride, stride), "SAME", dimension_numbers=_NHWC
     )[0]
 
 
@@ -41,7 +41,7 @@ def convolve_padded(
     )
     return lax.conv_general_dilated(
         image[None],
-        kernel,
+        like(kernel, image),
         (stride, stride),
         sides,
         dimension_numbers=_NHWC,
@@ -62,7 +62,7 @@ class Conv(eqx.Module):
         self.stride = stride
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        return convolve(image, self.kernel, self.stride) + self.bias
+        return convolve(image, self.kernel, self.stride) + like(self.bias, image)
 
 
 class StandardizedConv(eqx.Module):
@@ -80,7 +80,8 @@ class StandardizedConv(eqx.Module):
         self.stride = stride
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        return convolve(image, standardize(self.kernel, self.gain), self.stride) + self.bias
+        maps = convolve(image, standardize(self.kernel, self.gain), self.stride)
+        return maps + like(self.bias, image)
 
 
 class BareConv(eqx.Module):
@@ -140,7 +141,8 @@ class AffineConv(eqx.Module):
         self.groups = groups
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        return convolve_padded(image, self.kernel, self.stride, self.groups) + self.bias
+        maps = convolve_padded(image, self.kernel, self.stride, self.groups)
+        return maps + like(self.bias, image)
 
 
 class ScaledConv(eqx.Module):
@@ -180,7 +182,7 @@ class ScaledConv(eqx.Module):
         scale = self.gamma * np.prod(self.kernel.shape[:3]) ** -0.5
         kernel = unit_kernel(self.kernel, SCALED_EPSILON)
         maps = convolve_padded(image, kernel, self.stride, self.groups, self.padding)
-        return maps * (self.gain * float(scale)) + self.bias
+        return maps * like(self.gain * float(scale), image) + like(self.bias, image)
 
 
 class Depthwise(eqx.Module):
@@ -215,11 +217,10 @@ class Depthwise(eqx.Module):
         if self.padding == "SAME":
             sides = lax.padtype_to_pads(image.shape[:2], (size, size), (step, step), "SAME")
         image = jnp.pad(image, (*sides, (0, 0)))
-        total = jnp.broadcast_to(self.bias, (height, width, channels))
+        total = jnp.broadcast_to(like(self.bias, image), (height, width, channels))
+        kernel = like(self.kernel, image)
         for i in range(size):
             for j in range(size):
                 last = (i + step * (height - 1) + 1, j + step * (width - 1) + 1, channels)
-                total = (
-                    total + lax.slice(image, (i, j, 0), last, (step, step, 1)) * self.kernel[i, j]
-                )
+                total = total + lax.slice(image, (i, j, 0), last, (step, step, 1)) * kernel[i, j]
         return total

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.core.errors import ArgumentError
 from sfumato.networks.backbone import Backbone
-from sfumato.networks.layers.basic import Dense, Linear, fan_in_normal
+from sfumato.networks.layers.basic import Dense, Linear, fan_in_normal, like
 
 
 class LowRank(eqx.Module):
@@ -26,7 +26,7 @@ class LowRank(eqx.Module):
     up: Float[Array, "*layers r p"]
 
     def __call__(self, row: Float[Array, "*rows d"]) -> Float[Array, "*rows p"]:
-        return self.linear(row) + (row @ self.down) @ self.up
+        return self.linear(row) + (row @ like(self.down, row)) @ like(self.up, row)
 
     def merged(self) -> Linear | Dense:
         """The one layer that computes the same."""
