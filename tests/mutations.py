@@ -672,8 +672,8 @@ MUTATIONS = (
     bug(
         "images of one unit on two sides",
         "data.lazy:LazyDataset.open",
-        "owners or loaded.names",
-        "loaded.names",
+        "units or self.names",
+        "self.names",
         "test_unit_runs.py::test_all_images_of_a_unit_are_on_one_side_and_the_facts_count_units",
         "two sides",
     ),

@@ -10,8 +10,8 @@ from PIL import Image
 
 from sfumato import data
 from sfumato.core.errors import ArgumentError, DataError
-from sfumato.data import ReadOptions, folder
-from sfumato.data.decode import decode
+from sfumato.data import ReadOptions, from_records
+from sfumato.data.decode import decode_file
 
 NO_TEST = ReadOptions(test_fraction=0.0)
 
@@ -24,7 +24,7 @@ def in_one_line(error: pytest.ExceptionInfo[BaseException]) -> str:
 @pytest.fixture(params=["preloaded", "lazy"])
 def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "lazy":
-        monkeypatch.setattr(folder, "PRELOAD_BYTES", 0)
+        monkeypatch.setattr(from_records, "KEPT_BYTES", 0)
 
 
 def test_class_folders(tmp_path: Path, reading: None) -> None:
@@ -107,7 +107,7 @@ def test_formats(tmp_path: Path, suffix: str) -> None:
         ".JPEG": {"quality": 100},
     }
     Image.fromarray(smooth()).save(path, **options.get(suffix, {}))
-    error = np.abs(decode(path, ReadOptions()).astype(int) - smooth())
+    error = np.abs(decode_file(path, ReadOptions()).astype(int) - smooth())
     assert error.max() <= {".jpg": 6, ".JPEG": 40}.get(suffix, 0)
 
 
@@ -120,14 +120,14 @@ def test_gray_palette_and_two_colored_files_become_rgb(tmp_path: Path) -> None:
     }.items():
         image.save(tmp_path / f"{name}.png")
         np.testing.assert_array_equal(
-            decode(tmp_path / f"{name}.png", ReadOptions()), np.stack([gray] * 3, -1)
+            decode_file(tmp_path / f"{name}.png", ReadOptions()), np.stack([gray] * 3, -1)
         )
         np.testing.assert_array_equal(
-            decode(tmp_path / f"{name}.png", ReadOptions(gray=True)), gray[..., None]
+            decode_file(tmp_path / f"{name}.png", ReadOptions(gray=True)), gray[..., None]
         )
     Image.fromarray(gray > 100).save(tmp_path / "1.png")
     np.testing.assert_array_equal(
-        decode(tmp_path / "1.png", ReadOptions(gray=True))[..., 0], 255 * (gray > 100)
+        decode_file(tmp_path / "1.png", ReadOptions(gray=True))[..., 0], 255 * (gray > 100)
     )
 
 
@@ -143,8 +143,10 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     Image.fromarray(half).save(tmp_path / "c.webp", lossless=True, exact=True)
     expected = np.repeat(np.array([[[0]], [[255]]], np.uint8), 3, axis=1)
     for name in ("a.png", "b.png"):
-        np.testing.assert_array_equal(decode(tmp_path / name, ReadOptions(gray=True)), expected)
-    assert decode(tmp_path / "c.webp", ReadOptions())[1, 0, 0] == 127
+        np.testing.assert_array_equal(
+            decode_file(tmp_path / name, ReadOptions(gray=True)), expected
+        )
+    assert decode_file(tmp_path / "c.webp", ReadOptions())[1, 0, 0] == 127
 
 
 def test_sixteen_bits_keep_their_high_part(tmp_path: Path) -> None:
@@ -152,9 +154,9 @@ def test_sixteen_bits_keep_their_high_part(tmp_path: Path) -> None:
     Image.fromarray(samples).save(tmp_path / "a.png")
     expected = np.rint(samples / 257).astype(np.uint8)
     np.testing.assert_array_equal(
-        decode(tmp_path / "a.png", ReadOptions(gray=True))[..., 0], expected
+        decode_file(tmp_path / "a.png", ReadOptions(gray=True))[..., 0], expected
     )
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", ReadOptions())[..., 1], expected)
+    np.testing.assert_array_equal(decode_file(tmp_path / "a.png", ReadOptions())[..., 1], expected)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_resize_takes_the_center_square_and_averages(tmp_path: Path, reading: No
     Image.fromarray(checks.astype(np.uint8)).save(tmp_path / "a" / "checks.png")
     assert (
         abs(
-            decode(tmp_path / "a" / "checks.png", ReadOptions(resize=8, gray=True)).astype(int)
+            decode_file(tmp_path / "a" / "checks.png", ReadOptions(resize=8, gray=True)).astype(int)
             - 127
         ).max()
         <= 2
@@ -288,7 +290,7 @@ def test_other_formats_and_bombs_stay_closed(
 def test_a_file_that_vanishes_later_is_a_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "PRELOAD_BYTES", 0)
+    monkeypatch.setattr(from_records, "KEPT_BYTES", 0)
     write_folder(tmp_path, {"a": 2, "b": 2})
     train = data.open(str(tmp_path), options=NO_TEST).train
     (tmp_path / "a" / "1.png").unlink()
@@ -361,9 +363,10 @@ def test_bad_shares_are_refused(tmp_path: Path, validation: float) -> None:
 
 
 def test_names_do_not_depend_on_how_the_file_system_writes_accents(tmp_path: Path) -> None:
-    from sfumato.data.listing import Files
+    from sfumato.data.folder import stable
+    from sfumato.data.name_column import NameColumn
 
-    assert Files(("e\u0301/1.png",), (0,)).names == Files(("\u00e9/1.png",), (0,)).names
+    assert stable(NameColumn.of(["e\u0301/1.png"])) == NameColumn.of(["\u00e9/1.png"])
     images, _ = labeled_images(1, (2, 2, 3), 1)
     for name in ("a", "weird \n name\udcff"):
         (tmp_path / name).mkdir()

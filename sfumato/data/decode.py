@@ -1,12 +1,18 @@
-"""An image file -> pixels, through Pillow (imported only here and only when something is decoded).
+"""Encoded bytes -> pixels, through Pillow (imported only here and only when something is decoded).
 
 What a file may hold beyond plain 8-bit RGB: a rotation in its EXIF data, a palette, transparency,
 16 bits per sample, CMYK. All become uint8, upright, opaque (over white), with 3 channels or 1.
+
+A JPEG that will be made smaller is decoded at 1/2, 1/4 or 1/8 of its size at once, from fewer of its
+coefficients, as long as its shorter side stays what was asked for or more. (Half the time from 800 x 600 to 224, and
+nothing where less than half is left. simplejpeg, which also knows eighths, needs 0.77 of Pillow's time from 500 x 375
+to 224, but moves pixels three times as far: benchmarks/RESULTS.md. So it is not worth a dependency.)
 """
 
+import importlib.metadata
+import io
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,32 +21,41 @@ from jaxtyping import Shaped, UInt8
 
 from sfumato.core.checks import MAX_PIXELS
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.data.records import read_file
 from sfumato.data.split import ReadOptions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-THREADS = 2  # Pillow releases the interpreter lock while it decodes
 # Only these decoders ever see a user's file: some of Pillow's others start external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _LIMIT = threading.Lock()  # while Pillow's own limit, a global variable, is put aside
+RULES = 2  # counts up when other pixels are made of the same bytes: 2 scales JPEGs while decoding
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
-def open_image(path: Path, formats: Sequence[str] = FORMATS, most: int = MAX_PIXELS) -> "Image":
-    """Open a file and read its header only. Raises DataError where it announces more than `most`
-    pixels, in place of Pillow, whose limit is a global variable and whose words are of attacks.
+def decoder_name() -> str:
+    """What the pixels of a run depend on beside the bytes."""
+    from PIL import features
+
+    codecs = {"libjpeg-turbo": "libjpeg_turbo", "zlib": "zlib", "WebP": "webp"}
+    told = [f"{name} {features.version(own)}" for name, own in codecs.items()]
+    return ", ".join([f"rules {RULES}, Pillow {importlib.metadata.version('Pillow')}", *told])
+
+
+def open_image(content: bytes, most: int = MAX_PIXELS) -> "Image":
+    """Read the header only. Raises DataError where it announces more than `most` pixels, in place of
+    Pillow, whose limit is a global variable and whose words are of attacks.
     """
     from PIL import Image
 
-    if not path.is_file():  # a pipe would block for ever, a device never end
-        raise OSError(f"{path} is not a regular file")
     Image.init()  # else Pillow knows only the decoders of the formats it met before
     with _LIMIT:
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(path, formats=[name for name in formats if name in Image.OPEN])
+            known = [name for name in FORMATS if name in Image.OPEN]
+            image = Image.open(io.BytesIO(content), formats=known)
         finally:
             Image.MAX_IMAGE_PIXELS = theirs
     width, height = image.size
@@ -53,29 +68,36 @@ def open_image(path: Path, formats: Sequence[str] = FORMATS, most: int = MAX_PIX
     return image
 
 
-def upright_size(path: Path, most: int = MAX_PIXELS) -> tuple[int, int]:
+def upright_size(content: bytes, most: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) after EXIF orientation, from the header. Raises whatever Pillow raises."""
-    with open_image(path, most=most) as image:
+    with open_image(content, most) as image:
         width, height = image.size
         # Pillow decodes a PNG in search of EXIF data that its header does not announce.
         exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
         return (width, height) if exif.get(_ORIENTATION) in _TURNED else (height, width)
 
 
-def decode(path: Path, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
-    """The pixels of one file. Raises whatever Pillow raises for unreadable ones."""
+def decode(content: bytes, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of one encoded image. Raises whatever Pillow raises for unreadable ones."""
     from PIL import ImageOps
 
-    with open_image(path, most=options.max_pixels) as image:
+    with open_image(content, options.max_pixels) as image:
+        if options.resize:
+            image.draft(None, (options.resize, options.resize))  # nothing but for a larger JPEG
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         return _to_array(_fit(_plain(image, options.gray), options.resize))
 
 
-def decode_many(paths: Sequence[Path], options: ReadOptions) -> UInt8[np.ndarray, "b h w c"]:
-    """The pixels of several files of one size."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return np.stack(list(pool.map(lambda path: decode(path, options), paths)))
+def decode_file(path: Path, options: ReadOptions) -> UInt8[np.ndarray, "h w c"]:
+    """As `decode`, of a file. Raises OSError where it cannot be read."""
+    return decode(read_file(path), options)
+
+
+def why_not(error: Exception) -> str:
+    """Why an image cannot be decoded: on hostile bytes a decoder may raise almost anything."""
+    first_line = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return "not an image of a known format" if "cannot identify" in first_line else first_line
 
 
 def refit(

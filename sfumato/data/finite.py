@@ -75,7 +75,7 @@ def of_source(source: Source, what: str = "") -> Spoiled:
     its unit. Images of bytes, which cannot be spoiled, are not read. what: begins their noun.
     """
     parts = [slice(k, k + CHUNK) for k in range(0, len(source), CHUNK)]
-    if not parts or source.raw([0]).dtype.kind != "f":
+    if source.is_bytes:
         return Spoiled(np.zeros(len(source), bool), f"{what}images")
     everybody, is_rows = np.arange(len(source)), source.shape[:2] == (1, 1)
     found = Spoiled(

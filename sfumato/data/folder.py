@@ -1,208 +1,277 @@
-"""A folder of images -> `LazyDataset`. What lies in it is `listing`'s matter, one file's pixels are
-`decode`'s."""
+"""Which images a folder holds, from its directory entries alone, in time linear in their number.
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+Two layouts: `path/class/*.jpg`, or `path/train/class/*.jpg` beside `path/val/...` and
+`path/test/...`, which may be absent and may be spelled in other ways (`split.SPELLINGS`). Classes
+are the sorted folder names of the training part. Where the unit is a folder, images lie one folder
+deeper: `class/patient/*.jpg`.
+
+What `is_ignored` names is passed over everywhere. Other files that are not images are passed
+over too, but counted.
+"""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sfumato.core.errors import DataError
-from sfumato.data.decode import THREADS, decode, decode_many, fitted_shape, upright_size
-from sfumato.data.lazy import LazyDataset, LoadedDataset
-from sfumato.data.listing import Files, Listing, list_folder
-from sfumato.data.source import Read, Source
-from sfumato.data.split import ReadOptions
-from sfumato.data.units import owners_by_pattern
+from sfumato.data.decode import SUFFIXES
+from sfumato.data.listing import Listing, Part
+from sfumato.data.name_column import NameColumn
+from sfumato.data.records import FileRecords
+from sfumato.data.split import ReadOptions, split_of
+from sfumato.data.units import FOLDER, owners_by_pattern
 
-PRELOAD_BYTES = (
-    2**31
-)  # decoded pixels up to this size are kept; beyond it every image is decoded when it is read
-NAMED_AT_MOST = 5
-Shape = tuple[int, int, int]
-Reasons = dict[str, str]  # relative path -> why it cannot be read
+Entries = list[os.DirEntry[str]]
+NO_FILES = NameColumn.of(())
+_SYSTEM = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "lost+found",
+        "$recycle.bin",
+        "#recycle",
+        "@recycle",
+        "system volume information",
+        "__pycache__",
+        "thumbs.db",
+        "desktop.ini",
+        "icon\r",
+    }
+)
+_WORDS = ("valid", "dev")  # also names of classes: a split only beside a training part
+_ENDING = re.compile(r"\.[a-z0-9]{1,5}")  # a longer one may be a part of somebody's name
+NO_ENDING, OTHER_ENDING, NO_CLASS = (
+    "without an ending",
+    "with other endings",
+    "images that lie in no class folder",
+)
 
 
-def find_folder(root: Path, options: ReadOptions) -> LazyDataset:
-    """The data set in `root`; only directory entries and one header are read. Raises DataError.
+def is_ignored(name: str) -> bool:
+    """Whether an entry is hidden, or is one that operating systems, archives and storage servers
+    put everywhere."""
+    return name.startswith(".") or name.casefold() in _SYSTEM
 
-    Its counts include files that will turn out unreadable: `open` with `skip_unreadable` may then
-    have fewer.
-    """
-    listing = list_folder(root, options.unit)
-    name = root.resolve().name
-    shape = _first_shape([root / path for path in listing.train.paths], options)
-    n = {split: len(files.paths) for split, files in listing.parts.items()}
 
-    def load() -> LoadedDataset:
-        return _load(listing, name, options)
+def list_folder(root: Path, options: ReadOptions) -> Listing:
+    """List a folder. Raises DataError where it is no data set for a classifier, ArgumentError for an
+    `options.unit` that says nothing of some image."""
+    walk = _Walk(root, by_folder=options.unit == FOLDER)
+    splits = _splits(root, [entry.name for entry in walk.entries(root) if _is_folder(entry)])
+    walk.stray(root)
+    by_class = {"train": _list_train(walk, root / splits["train"])}
+    classes = tuple(by_class["train"])
+    for split in ("validation", "test"):
+        if split in splits:
+            found = _list_held_out(walk, root / splits[split], splits["train"], classes)
+            by_class[split] = {name: found.get(name, NO_FILES) for name in classes}
+    parts = {
+        split: _part(root, list(by_class.pop(split).values()), options.unit, every=split == "train")
+        for split in tuple(by_class)
+    }
+    left_out = dict(walk.left_out.most_common())
+    return Listing(root.resolve().name, str(root), classes, parts, left_out)
 
-    def owners(pattern: str) -> dict[str, list[str]]:
+
+def _part(root: Path, by_class: list[NameColumn], unit: str | None, every: bool) -> Part:
+    paths = NameColumn.of(path for each in by_class for path in each)
+    labels = np.repeat(np.arange(len(by_class), dtype=np.int32), [len(each) for each in by_class])
+    names = stable(paths)
+    units = None if unit is None else owners_by_pattern(names, unit, every)
+    return Part(FileRecords(root, paths), labels, names, units)
+
+
+def stable(paths: NameColumn) -> NameColumn:
+    """File systems differ in how they compose accents; a name must not."""
+    if all(unicodedata.is_normalized("NFC", path) for path in paths):
+        return paths
+    return NameColumn.of(unicodedata.normalize("NFC", path) for path in paths)
+
+
+def _splits(root: Path, folders: list[str]) -> dict[str, str]:
+    """Split -> its folder; all is training ("") in a folder of class folders. Raises DataError
+    where it is neither."""
+    found = {name: split for name in folders if (split := split_of(name)) is not None}
+    if "train" not in found.values():
+        found = {name: split for name, split in found.items() if name.casefold() not in _WORDS}
+    if not found:
+        return {"train": ""}
+    first = next((name for name, split in found.items() if split == "train"), next(iter(found)))
+    extra = [name for name in folders if name not in found]
+    if extra:
+        raise DataError(
+            f"{root}: the folder {first!r} is taken for the {found[first]} split, not for a class, so {extra[0]!r} "
+            f"beside it has no meaning; if {first!r} is a class, rename it (to 'class_{first}', say), else move "
+            f"{extra[0]!r} away: beside train/ there may be val/ and test/, with one sub-folder per class in each"
+        )
+    by_split: dict[str, str] = {}
+    for name, split in found.items():
+        if split in by_split:
+            raise DataError(
+                f"{root}: {by_split[split]!r} and {name!r} are both taken for the {split} split; keep one of them"
+            )
+        by_split[split] = name
+    if "train" not in by_split:
+        raise DataError(
+            f"{root}: the folder {first!r} is taken for the {found[first]} split, and the folder has no train/; "
+            f"expected train/, val/ and test/ (the latter two may be absent), or class folders only; if {first!r} "
+            "is a class, rename it"
+        )
+    return by_split
+
+
+class _Walk:
+    """Goes through the folders and counts what it leaves out."""
+
+    def __init__(self, root: Path, by_folder: bool):
+        self.root, self.by_folder = root, by_folder
+        self.left_out: Counter[str] = Counter()
+
+    def entries(self, folder: Path) -> Entries:
+        return sorted(_visible(folder), key=lambda entry: entry.name)
+
+    def by_class(self, place: Path) -> dict[str, NameColumn]:
+        """The images of each class folder in `place`."""
         return {
-            split: owners_by_pattern(files.names, pattern, every=split == "train")
-            for split, files in listing.parts.items()
+            entry.name: NameColumn.of(self.images(place / entry.name))
+            for entry in self.entries(place)
+            if _is_folder(entry)
         }
 
-    return LazyDataset(
-        name,
-        str(root),
-        listing.classes,
-        shape,
-        listing.train.names,
-        n.get("test"),
-        load,
-        owners,
-        n_validation=n.get("validation"),
-        left_out=listing.left_out,
-        named=True,
-    )
+    def stray(self, place: Path) -> None:
+        """Count the images that lie beside the class folders or splits."""
+        found = sum(entry.is_file() and _is_image(entry.name) for entry in _visible(place))
+        self.left_out += Counter({NO_CLASS: found})
 
-
-def _first_shape(paths: Sequence[Path], options: ReadOptions) -> Shape | None:
-    """The shape of the first image whose header can be read; None where none can. `load` will name
-    those that cannot. Raises DataError where the only headers that can be read are of images of too
-    many pixels.
-    """
-    too_large = None
-    for path in paths:
-        try:
-            return fitted_shape((*upright_size(path, options.max_pixels), 3), options)
-        except DataError as error:
-            too_large = too_large or DataError(f"{path}: {error}")
-        except Exception:  # Pillow raises many kinds
-            continue
-    if too_large:
-        raise too_large
-    return None
-
-
-def _load(listing: Listing, name: str, options: ReadOptions) -> LoadedDataset:
-    """Read every file once: to keep its pixels, or (too many to keep) to know that it can be read."""
-    paths = [path for files in listing.parts.values() for path in files.paths]
-    unreadable: Reasons = {}
-    shape = _common_shape(listing.root, paths, options, unreadable)
-    good = [path for path in paths if path not in unreadable]
-    keep = (
-        np.empty((len(good), *shape), np.uint8)
-        if len(good) * math.prod(shape) <= PRELOAD_BYTES
-        else None
-    )
-
-    def visit(item: tuple[int, str]) -> None:
-        pixels = decode(listing.root / item[1], options)
-        if keep is not None:
-            keep[item[0]] = pixels
-
-    unreadable |= _attempt(visit, enumerate(good), key=lambda item: item[1])
-    if unreadable and not options.skip_unreadable:
-        raise DataError(
-            f"{listing.root}: {len(unreadable)} of {len(paths)} images cannot be read: "
-            f"{_some(unreadable)}; repair or remove them, or leave them out with --skip-unreadable "
-            "(skip_unreadable=True)"
-        )
-    rows = {path: k for k, path in enumerate(good) if path not in unreadable}
-    if not rows:
-        raise DataError(
-            f"{listing.root}: none of the {len(paths)} images can be read ({_some(unreadable)})"
-        )
-
-    def source(files: Files, split: str) -> Source:
-        kept = [k for k, path in enumerate(files.paths) if path in rows]
-        labels = np.array([files.labels[k] for k in kept], np.int32)
-        chosen = [files.paths[k] for k in kept]
-        read = (
-            _stored(keep, [rows[path] for path in chosen])
-            if keep is not None
-            else _lazy([listing.root / path for path in chosen], shape, options)
-        )
-        return Source(name, split, labels, listing.classes, shape, read)
-
-    sources = {split: source(files, split) for split, files in listing.parts.items()}
-    names = tuple(
-        name
-        for path, name in zip(listing.train.paths, listing.train.names, strict=True)
-        if path in rows
-    )
-    return LoadedDataset(
-        sources["train"],
-        names,
-        sources.get("test"),
-        tuple(sorted(unreadable)),
-        sources.get("validation"),
-    )
-
-
-def _common_shape(
-    root: Path, paths: Sequence[str], options: ReadOptions, unreadable: Reasons
-) -> Shape:
-    """The shape of every image, from the headers. Raises DataError where two differ; notes
-    unreadable headers."""
-    if options.resize:
-        return fitted_shape((options.resize, options.resize, 3), options)
-    sizes: dict[str, tuple[int, int]] = {}
-
-    def visit(path: str) -> None:
-        sizes[path] = upright_size(root / path, options.max_pixels)
-
-    unreadable |= _attempt(visit, paths, key=str)
-    readable = [path for path in paths if path in sizes]
-    if not readable:
-        raise DataError(
-            f"{root}: none of the {len(paths)} images can be read ({_some(unreadable)})"
-        )
-    first = readable[0]
-    other = next((path for path in readable if sizes[path] != sizes[first]), None)
-    if other is not None:
-        (h1, w1), (h2, w2) = sizes[first], sizes[other]
-        raise DataError(
-            f"{root}: images differ in size: {first!r} is {w1}x{h1} and {other!r} is {w2}x{h2}; give one "
-            "size with --resize N (resize=N)"
-        )
-    return fitted_shape((*sizes[first], 3), options)
-
-
-def _attempt(
-    visit: Callable[[Any], None], items: Iterable[Any], key: Callable[[Any], str]
-) -> Reasons:
-    """Visit all items on a few threads; which ones failed, and why."""
-
-    def try_one(item: Any) -> tuple[str, str] | None:
-        try:
-            visit(item)
-        except Exception as error:  # on hostile bytes a decoder may raise almost anything
-            first_line = (str(error).splitlines() or [""])[0]
-            return key(
-                item
-            ), "not an image of a known format" if "cannot identify" in first_line else first_line
-        return None
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return dict(failure for failure in pool.map(try_one, items) if failure is not None)
-
-
-def _some(reasons: Reasons) -> str:
-    named = [f"{path!r} ({why})" for path, why in sorted(reasons.items())[:NAMED_AT_MOST]]
-    return ", ".join(named) + (
-        f" and {len(reasons) - len(named)} more" if len(reasons) > len(named) else ""
-    )
-
-
-def _stored(pixels: np.ndarray, rows: list[int]) -> Read:
-    at_rows = np.array(rows, np.int64)
-    return lambda at: pixels[at_rows[at]]
-
-
-def _lazy(paths: list[Path], shape: Shape, options: ReadOptions) -> Read:
-    def read(at: np.ndarray) -> np.ndarray:
-        if len(at) == 0:
-            return np.zeros((0, *shape), np.uint8)
-        try:
-            return decode_many([paths[k] for k in at], options)
-        except OSError as error:  # readable when the run began, not now
+    def images(self, folder: Path) -> list[str]:
+        """The images of one class, in order, as paths below the root."""
+        entries = self.entries(folder)
+        nested = [entry.name for entry in entries if _is_folder(entry)]
+        if not self.by_folder:
+            if nested:
+                raise DataError(
+                    f"{folder}: this class folder has a folder {nested[0]!r} in it; if each such folder holds the "
+                    "images of one unit (a patient, say), give --unit folder (unit='folder'), else move the images "
+                    "up, as they must lie directly in class/ or train/class/, val/class/ and test/class/"
+                )
+            return self._sorted_out(folder, entries)
+        direct = [entry.name for entry in entries if entry.is_file() and _is_image(entry.name)]
+        if direct:
             raise DataError(
-                f"an image can no longer be read ({error}); restore it and resume"
-            ) from None
+                f"{folder}: unit='folder' needs every image in a folder of its unit, class/FOLDER/*.jpg, and "
+                f"{direct[0]!r} lies directly in its class; move it into one, or leave out --unit folder"
+            )
+        return [path for name in nested for path in self._unit(folder / name)]
 
-    return read
+    def _unit(self, folder: Path) -> list[str]:
+        entries = self.entries(folder)
+        deeper = next((entry.name for entry in entries if _is_folder(entry)), None)
+        if deeper is not None:
+            raise DataError(
+                f"{folder}: this is the folder of a unit, but it has a folder {deeper!r} in it; the images of a unit must lie "
+                "directly in class/FOLDER/"
+            )
+        return self._sorted_out(folder, entries)
+
+    def _sorted_out(self, folder: Path, entries: Entries) -> list[str]:
+        base = folder.relative_to(self.root).as_posix()
+        self.left_out.update(
+            _ending(entry.name)
+            for entry in entries
+            if not _is_folder(entry) and not _is_image(entry.name)
+        )
+        return [
+            f"{base}/{entry.name}"
+            for entry in entries
+            if not _is_folder(entry) and _is_image(entry.name)
+        ]
+
+
+def _list_train(walk: _Walk, place: Path) -> dict[str, NameColumn]:
+    by_class = walk.by_class(place)
+    if not any(map(len, by_class.values())):
+        raise DataError(
+            f"{place}: no images found; expected one sub-folder per class with files ending in "
+            f"{', '.join(SUFFIXES)}{_seen(place)}"
+        )
+    empty = [name for name, paths in by_class.items() if not paths]
+    if len(by_class) - len(empty) == 1:
+        only = next(name for name, paths in by_class.items() if paths)
+        raise DataError(
+            f"{place}: only one class has images ({only!r}); a classifier needs two or more"
+        )
+    if empty:
+        raise DataError(
+            f"{place / empty[0]}: no images in this class folder ({len(empty)} such); add some "
+            f"({', '.join(SUFFIXES)}) or remove the folder{_seen(place / empty[0])}"
+        )
+    if place != walk.root:
+        walk.stray(place)
+    return by_class
+
+
+def _list_held_out(
+    walk: _Walk, place: Path, train: str, classes: tuple[str, ...]
+) -> dict[str, NameColumn]:
+    """The images of a validation or test split. train: the folder of the training part, for the
+    message."""
+    by_class = walk.by_class(place)
+    unknown = [name for name, paths in by_class.items() if paths and name not in classes]
+    if unknown:
+        raise DataError(
+            f"{place / unknown[0]}: class {unknown[0]!r} is in {place.name}/ but not in {train}/ "
+            f"({len(unknown)} such); add training images of it or remove it from {place.name}/"
+        )
+    if not any(map(len, by_class.values())):
+        raise DataError(
+            f"{place}: no images found{_seen(place)}; add some, with one sub-folder per class, or remove "
+            f"{place.name}/ to have a share of {train}/ held out"
+        )
+    walk.stray(place)
+    return by_class
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Links are followed; one that leads to itself leads nowhere."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from (entry for entry in entries if not is_ignored(entry.name))
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be listed ({error.strerror}); check the path and its permissions"
+        ) from None
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def _ending(name: str) -> str:
+    """The kind of a file that is not read. Only what looks like an ending is told: it is printed in
+    the report."""
+    suffix = Path(name).suffix.lower()
+    return (
+        NO_ENDING if suffix in ("", ".") else suffix if _ENDING.fullmatch(suffix) else OTHER_ENDING
+    )
+
+
+def _seen(folder: Path) -> str:
+    """What lies there instead, for the message."""
+    files = [Path(entry.name) for entry in _visible(folder) if entry.is_file()]
+    if not files:
+        return ""
+    if any(_is_image(path.name) for path in files):
+        return "; there are images directly in it, which have no class"
+    return f"; found {', '.join(sorted({path.suffix or path.name for path in files})[:5])} instead"

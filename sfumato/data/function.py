@@ -23,7 +23,7 @@ def find_function(name: str) -> LazyDataset:
         part: None if found is None else len(found)
         for part, found in (("test", splits.test), ("validation", splits.validation))
     }
-    loaded = LoadedDataset(train, names, splits.test, splits.skipped, splits.validation)
+    loaded = LoadedDataset(train, splits.test, splits.skipped, splits.validation)
     return LazyDataset(
         train.name,
         name,

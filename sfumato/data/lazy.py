@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
+from sfumato.data.name_column import NameColumn
 from sfumato.data.source import DataInfo, Source, Splits, from_arrays
 from sfumato.data.split import ReadOptions, partition
 from sfumato.data.units import check_on_one_side, check_told_apart
 
 ImagesAndLabels = tuple[np.ndarray, np.ndarray]  # images, labels
-Owners = Callable[[str], dict[str, list[str]]]
+Owners = Callable[[str], dict[str, Sequence[str]]]
 """`ReadOptions.unit` -> the unit of every training example ("train"), and the units of the data
 set's other parts ("test", "validation") as far as they are known. Raises ArgumentError, DataError.
 """
@@ -23,11 +24,9 @@ set's other parts ("test", "validation") as far as they are known. Raises Argume
 
 @dataclass(frozen=True)
 class LoadedDataset:
-    """The data set as read; `names` are the training examples that remain after unreadable ones
-    were left out."""
+    """The data set, ready to be read."""
 
     train: Source
-    names: tuple[str, ...]
     test: Source | None
     skipped: tuple[str, ...] = ()
     validation: Source | None = None
@@ -41,7 +40,7 @@ class LazyDataset:
     path: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int] | None
-    names: tuple[str, ...]  # stable names of the training examples: relative path, or position
+    names: Sequence[str]  # stable names of the training examples: relative path, or position
     n_test: int | None  # None: no test split of its own
     load: Callable[[], LoadedDataset]
     owners: Owners | None = None
@@ -55,9 +54,7 @@ class LazyDataset:
 
     def describe(self, validation: float, options: ReadOptions) -> DataInfo:
         units = self._units(options.unit)
-        sides = self._sides(
-            [units[name] for name in self.names] if units else self.names, validation, options
-        )
+        sides = self._sides(units or self.names, validation, options)
         own = {"validation": self.n_validation, "test": self.n_test}
         counts = {side: len(indices) for side, indices in sides.items()} | {
             side: n for side, n in own.items() if n is not None
@@ -68,7 +65,7 @@ class LazyDataset:
         if not units or options.unit is None:
             chosen = len(sides) > 1 or options.share < 1
             return replace(found, by_position=chosen and not self.named)
-        trained = {units[self.names[k]] for k in sides["train"]}
+        trained = {units[k] for k in sides["train"]}
         check_told_apart(trained, options.unit, "training")
         return replace(found, units=len(trained))
 
@@ -79,11 +76,10 @@ class LazyDataset:
                 f"{self.path}: all training images are of one class; a classifier needs two or more"
             )
         units = self._units(options.unit)
-        owners = [units[name] for name in loaded.names] if units else None
-        train = replace(loaded.train, owners=np.array(owners)) if owners else loaded.train
+        train = replace(loaded.train, owners=np.array(units)) if units else loaded.train
         if self.named:
-            train = replace(train, names=np.array(loaded.names))
-        sides = self._sides(owners or loaded.names, validation, options)
+            train = replace(train, names=self.names)
+        sides = self._sides(units or self.names, validation, options)
         cut = {side: train.subset(indices, side) for side, indices in sides.items()}
         validation_part = cut.get("validation") if loaded.validation is None else loaded.validation
         test = cut.get("test") if loaded.test is None else loaded.test
@@ -104,10 +100,10 @@ class LazyDataset:
             options,
         )
 
-    def _units(self, unit: str | None) -> dict[str, str]:
-        """Name of an example -> its unit; empty if none are asked for."""
+    def _units(self, unit: str | None) -> Sequence[str]:
+        """The unit of each training example; none if none are asked for."""
         if unit is None:
-            return {}
+            return ()
         if self.owners is None:
             raise ArgumentError(
                 "unit",
@@ -118,7 +114,7 @@ class LazyDataset:
         check_told_apart(found["train"], unit, "training")
         for part in ("validation", "test"):
             check_on_one_side(found["train"], found.get(part, []), unit, part)
-        return dict(zip(self.names, found["train"], strict=True))
+        return found["train"]
 
 
 @dataclass(frozen=True)
@@ -131,9 +127,9 @@ class ArrayFiles:
     read: Callable[[], tuple[ImagesAndLabels, ImagesAndLabels | None]]
 
 
-def positions(n: int) -> tuple[str, ...]:
+def positions(n: int) -> Sequence[str]:
     """The names of examples that have none: where they stand."""
-    return tuple(str(k) for k in range(n))
+    return NameColumn.of(map(str, range(n)))
 
 
 def lazy_arrays(
@@ -149,11 +145,7 @@ def lazy_arrays(
             ]
         except SfumatoError as error:
             raise DataError(f"{files.path}: {error}") from None
-        return LoadedDataset(
-            sources[0],
-            positions(files.n_train),
-            replace(sources[1], split="test") if test else None,
-        )
+        return LoadedDataset(sources[0], replace(sources[1], split="test") if test else None)
 
     return LazyDataset(
         name, files.path, classes, shape, positions(files.n_train), files.n_test, load

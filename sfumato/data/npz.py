@@ -7,6 +7,7 @@ perhaps `NAME_val`, `NAME_test`.
 
 import io
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -49,10 +50,7 @@ def find_npz(path: Path) -> LazyDataset:
         except SfumatoError as error:
             raise DataError(f"{path}: {error}") from None
         return LoadedDataset(
-            sources["train"],
-            positions(shape[0]),
-            sources.get("test"),
-            validation=sources.get("validation"),
+            sources["train"], sources.get("test"), validation=sources.get("validation")
         )
 
     sizes = {part: n for part, (n, *_) in shapes.items()}
@@ -69,7 +67,7 @@ def find_npz(path: Path) -> LazyDataset:
     )
 
 
-def _owners(path: Path, name: str, sizes: dict[str, int]) -> dict[str, list[str]]:
+def _owners(path: Path, name: str, sizes: dict[str, int]) -> dict[str, Sequence[str]]:
     """The unit of each image of every part that has the column. sizes: images of the parts."""
     stored = _stored(path)
     keys = {part: key for part in sizes if (key := key_of(stored, name, part))}

@@ -11,7 +11,8 @@ from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.decode import fitted_shape, refit
 from sfumato.data.download import Progress
-from sfumato.data.folder import find_folder
+from sfumato.data.formats import FORMATS, find_listing
+from sfumato.data.from_records import dataset_of
 from sfumato.data.function import find_function
 from sfumato.data.lazy import LazyDataset, LoadedDataset
 from sfumato.data.named import find_named
@@ -57,8 +58,7 @@ def describe(
     """The public facts of what `open` would read with the same arguments. No image is decoded.
     Raises as `open` does.
 
-    Its counts are those of `open`, except where files turn out unreadable and `skip_unreadable`
-    leaves them out.
+    Its counts are those of `open`.
     """
     return _lazy(name_or_path, data_dir, validation, options, download).describe(
         validation, options
@@ -82,13 +82,14 @@ def _lazy(
     path = Path(name_or_path).expanduser()
     if plugins.is_name(str(name_or_path)) and not path.exists():
         return _fitted(find_function(str(name_or_path)), options)
-    if path.is_dir():
-        return find_folder(path, options)
+    listing = find_listing(path, options) if path.exists() else None
+    if listing is not None:
+        return dataset_of(listing, options)
     if path.suffix == ".npz" and path.is_file():
         return _fitted(find_npz(path), options)
     if path.is_file():
         raise DataError(
-            f"data={str(path)!r}: this is a file; give a folder with one sub-folder of images per class, "
+            f"data={str(path)!r}: this is a file; give {', '.join(each.words for each in FORMATS)}, "
             f"or a .npz file, or one of {', '.join(names())}"
         )
     looks_like_path = os.sep in str(name_or_path) or path.suffix

@@ -173,9 +173,8 @@ def _lazy(path: Path, unit: str | None) -> LazyDataset:
 
     def load() -> LoadedDataset:
         sources = {split: _source(part, path.stem, split, classes) for split, part in parts.items()}
-        own = names or positions(len(train))
         return LoadedDataset(
-            sources["train"], own, sources.get("test"), validation=sources.get("validation")
+            sources["train"], sources.get("test"), validation=sources.get("validation")
         )
 
     sizes = {split: len(labels) for split, (_, labels) in parts.items()}

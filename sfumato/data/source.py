@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float32, Int32, Shaped
 
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.labels import encode, names_of, vector
+from sfumato.data.records import Records
 
 Read = Callable[[np.ndarray], np.ndarray]  # indices (b,) -> images (b, h, w, c) as stored
 CHUNK = 1024  # images held at once while looking at all of them
@@ -36,9 +37,8 @@ class Source:
     owners: np.ndarray | None = (
         None  # where units have several images: the name of the unit of each image (see `units.py`)
     )
-    names: np.ndarray | None = (
-        None  # of each image, stable when others come or go; None: known by its position
-    )
+    names: Any = None  # of each image (an array or a `NameColumn`), stable when others come or go; None: its position
+    records: Records | None = None  # the encoded bytes of each image, where `read` decodes them
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,7 +69,7 @@ class Source:
 
     def subset(self, indices: Any, split: str) -> "Source":
         """The images at `indices`, in that order, as a split of their own. No pixel is copied."""
-        chosen, read = _as_indices(indices, len(self)), self.read
+        chosen = _as_indices(indices, len(self))
         if np.array_equal(chosen, np.arange(len(self))):
             return replace(self, split=split)
         owners, names = (
@@ -81,32 +81,66 @@ class Source:
             self.labels[chosen],
             self.class_names,
             self.shape,
-            lambda at: read(chosen[at]),
+            _Subset(self.read, chosen),
             owners=owners,
             names=names,
+            records=None if self.records is None else self.records.subset(chosen),
         )
 
+    @property
+    def is_bytes(self) -> bool:
+        """Whether images are stored as uint8. Nothing is decoded to know it."""
+        return self.records is not None or not len(self) or self.raw([0]).dtype == np.uint8
+
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
-        """`mac` of a digest over everything a model could learn from: classes, labels, units,
-        pixels, in this order.
+        """`mac` of a digest over everything a model could learn from: classes, shape, labels, units,
+        and the encoded bytes of each record, or pixels where there are no records, in this order.
 
         The digest itself is never shown: without a key, anyone who guesses the data could confirm
         the guess.
         """
+        digest = self._facts()
+        if self.records is not None:
+            digest.update(b"encoded" + self.records.digests.tobytes())
+            return mac(digest.digest())
+        for start in range(0, len(self), CHUNK):
+            pixels = self.raw(np.arange(start, min(start + CHUNK, len(self))))
+            digest.update(pixels.dtype.str.encode() + np.ascontiguousarray(pixels).tobytes())
+        return mac(digest.digest())
+
+    def stamp(self, mac: Callable[[bytes], str]) -> str | None:
+        """As `fingerprint`, but over the records' stamp, which is found without reading them: where it
+        is what it was, so is the fingerprint. None where there are no records."""
+        if self.records is None:
+            return None
+        digest = self._facts()
+        digest.update(b"stamp" + self.records.stamp())
+        return mac(digest.digest())
+
+    def _facts(self) -> Any:
+        """Of all but the images themselves."""
         digest = hashlib.sha256()
         _add_names(digest, self.class_names)
         digest.update(repr((len(self), self.shape)).encode())
         digest.update(self.labels.astype("<i4").tobytes())
         if self.owners is not None:
             _add_names(digest, self.owners.tolist())
-        for start in range(0, len(self), CHUNK):
-            pixels = self.raw(np.arange(start, min(start + CHUNK, len(self))))
-            digest.update(pixels.dtype.str.encode() + np.ascontiguousarray(pixels).tobytes())
-        return mac(digest.digest())
+        return digest
 
     def __repr__(self) -> str:
         h, w, c = self.shape
         return f"Source({self.name!r}, {self.split!r}, {len(self)} x {h}x{w}x{c}, {len(self.class_names)} classes)"
+
+
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    """Reads some of what another reads."""
+
+    read: Read
+    chosen: np.ndarray
+
+    def __call__(self, at: np.ndarray) -> np.ndarray:
+        return self.read(self.chosen[at])
 
 
 @dataclass(frozen=True)

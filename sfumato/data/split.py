@@ -17,8 +17,9 @@ other.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
@@ -33,7 +34,7 @@ class ReadOptions:
 
     resize           shorter side -> this many pixels (bicubic), then the center square
     gray             one channel instead of three
-    skip_unreadable  leave unreadable files out (and name them) instead of stopping
+    skip_unreadable  images to leave out: the list that `sfumato data check` wrote, or their names
     test_fraction    share held out as test where a data set has neither a test nor a validation split of its own
     share            share of the training images that is used at all
     seed             public; fixes who is held out and who is used
@@ -44,7 +45,7 @@ class ReadOptions:
 
     resize: int | None = None
     gray: bool = False
-    skip_unreadable: bool = False
+    skip_unreadable: Path | Sequence[str] | None = None
     test_fraction: float = 0.2
     share: float = 1.0
     seed: int = 0
@@ -53,6 +54,12 @@ class ReadOptions:
 
     def __post_init__(self) -> None:
         whole("max_pixels", self.max_pixels)
+        if isinstance(self.skip_unreadable, bool | str):
+            raise ArgumentError(
+                "skip_unreadable",
+                self.skip_unreadable,
+                "give a Path, the list that `sfumato data check` writes, or the names of the images to leave out",
+            )
         if self.resize is not None and not 1 <= self.resize <= 4096:
             raise ArgumentError("resize", self.resize, "give a side of 1 to 4096 pixels")
         check_fraction("test_fraction", self.test_fraction)
@@ -87,12 +94,14 @@ def check_fraction(argument: str, value: float) -> None:
 
 
 def held_out(
-    names: Iterable[str], fraction: float, seed: int, purpose: str
+    names: Sequence[str], fraction: float, seed: int, purpose: str
 ) -> Bool[np.ndarray, " n"]:
     """True for every example that its name's hash puts on the held-out side."""
     prefix = hashlib.blake2b(f"sfumato split {seed} {purpose}\n".encode(), digest_size=8)
     # Half-open and exact: u = hash / 2^64 < fraction, decided in integers.
     threshold = int(fraction * 2.0**64)
+    if threshold in (0, 2**64):  # nobody or everybody
+        return np.full(len(names), threshold > 0)
 
     def is_out(name: str) -> bool:
         digest = prefix.copy()

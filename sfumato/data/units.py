@@ -120,7 +120,7 @@ def owners_by_pattern(names: Sequence[str], pattern: str, every: bool = True) ->
     two classes is one unit).
 
     Raises ArgumentError for what is not a regular expression, and for a name that it does not
-    match: every image needs a unit. every=False leaves such names out instead.
+    match: every image needs a unit. every=False puts such names into none, "", instead.
     """
     if pattern == FOLDER:
         return [PurePosixPath(name).parent.name for name in names]
@@ -132,9 +132,8 @@ def owners_by_pattern(names: Sequence[str], pattern: str, every: bool = True) ->
     for name in names:
         match = compiled.search(PurePosixPath(name).name)
         owner = None if match is None else match.group(1) if compiled.groups else match.group()
-        if owner:
-            found.append(owner)
-        elif every:
+        found.append(owner or "")
+        if every and not owner:
             raise ArgumentError(
                 "unit",
                 pattern,

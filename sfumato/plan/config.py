@@ -52,6 +52,20 @@ class SplitConfig:
     """Share of the training images that is used at all."""
 
 
+def _list_of_unreadable(value: Any, config: Any) -> Path | None:
+    """Before version 0.2 this was a flag: to leave out whatever could not be read."""
+    if value is None or value is False:
+        return None
+    if not isinstance(value, str):
+        raise ArgumentError(
+            "skip_unreadable",
+            value,
+            "as before version 0.2: resume the run with that version, or begin one with the list that "
+            "`sfumato data check` writes",
+        )
+    return Path(value)
+
+
 @dataclass(frozen=True)
 class ReadingConfig:
     """How images are read."""
@@ -60,8 +74,8 @@ class ReadingConfig:
     """Shorter side in pixels; the center square is kept."""
     gray: bool = False
     """Read images as one gray channel."""
-    skip_unreadable: bool = False
-    """Leave unreadable files out instead of stopping."""
+    skip_unreadable: Annotated[Path | None, Read(_list_of_unreadable)] = None
+    """Leave out the images in this list, which `sfumato data check` writes."""
     max_pixels: int = MAX_PIXELS
     """Largest image file that is decoded, width times height."""
 

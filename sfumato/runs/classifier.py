@@ -20,7 +20,7 @@ from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
 from sfumato.core.trees import leaf_names
-from sfumato.data.decode import decode, refit
+from sfumato.data.decode import decode_file, refit
 from sfumato.data.npz import read_images
 from sfumato.data.rows import read_features
 from sfumato.data.source import scaled, warn_if_not_finite
@@ -144,7 +144,7 @@ class Classifier:
             )
             raise DataError(f"images={str(path)!r}: {problem}")
         try:
-            pixels = decode(path, replace(self.reading, max_pixels=max_pixels))
+            pixels = decode_file(path, replace(self.reading, max_pixels=max_pixels))
         except SfumatoError as error:
             raise DataError(f"{path}: {error}") from None
         except Exception as error:  # Pillow raises many kinds

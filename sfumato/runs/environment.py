@@ -6,18 +6,18 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from sfumato.data.decode import decoder_name
+
 PACKAGES = ("sfumato", "jax", "jaxlib", "numpy", "optax", "equinox")
 
 
 def environment() -> dict[str, str]:
     """Each fact by its name."""
     import jax
-    from PIL import features
 
     kinds = sorted({device.device_kind for device in jax.devices()})
     return {name: importlib.metadata.version(name) for name in PACKAGES} | {
-        "decoder": f"Pillow {importlib.metadata.version('Pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}, "
-        f"zlib {features.version('zlib')}, WebP {features.version('webp')}",
+        "decoder": decoder_name(),
         "devices": f"{len(jax.devices())} x {', '.join(kinds)}",
         "processor": _processor(),
     }

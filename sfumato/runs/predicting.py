@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ import numpy as np
 
 from sfumato.core.checks import MAX_PIXELS, whole
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError, on_one_line
-from sfumato.data.decode import SUFFIXES, THREADS
+from sfumato.data.decode import SUFFIXES
+from sfumato.data.workers import spread
 from sfumato.runs.classifier import Classifier
 
 TABLES = (".npy", ".npz")
@@ -48,8 +48,8 @@ class Asked:
         return self._classifier.on_rows or any(_is_table(path) for path in self._given)
 
     def __iter__(self) -> Iterator[Answer]:
-        """Memory is bounded: so many files are decoded, answered and forgotten. Files are read by a
-        few threads."""
+        """Memory is bounded: so many files are decoded, answered and forgotten. Files are read by
+        all threads."""
         height, width, colors = self._classifier.spec.shape
         at_once = max(1, min(MOST_IMAGES, MOST_BYTES // (4 * height * width * colors)))
         waiting: list[Path] = []
@@ -85,8 +85,7 @@ class Asked:
             except SfumatoError as error:
                 return error
 
-        with ThreadPoolExecutor(THREADS) as pool:
-            read_ones = list(pool.map(read, paths))
+        read_ones = list(spread(read, paths))
         good = [
             (path, pixels)
             for path, pixels in zip(paths, read_ones, strict=True)

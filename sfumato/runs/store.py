@@ -192,7 +192,7 @@ def _fill(
     if source.owners is not None:
         files.write_atomic(out / f"{split}.units.npy", _npy(source.owners), mode=0o600)
     if source.names is not None:
-        files.write_atomic(out / f"{split}.names.npy", _npy(source.names), mode=0o600)
+        files.write_atomic(out / f"{split}.names.npy", _npy(np.asarray(source.names)), mode=0o600)
     store.digests[split] = digest(rows, source.labels, source.names)
     _save(out, store)
     return store

@@ -1,0 +1,190 @@
+"""A `Listing` of any format -> `LazyDataset`: labels and names are at hand, pixels are decoded when they
+are read, and kept where all of them fit into memory.
+"""
+
+import math
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import UInt8
+
+from sfumato.core.errors import DataError
+from sfumato.data.decode import decode, fitted_shape, upright_size, why_not
+from sfumato.data.lazy import LazyDataset, LoadedDataset
+from sfumato.data.listing import Listing, Part
+from sfumato.data.records import Records, gone
+from sfumato.data.source import Source
+from sfumato.data.split import ReadOptions
+from sfumato.data.workers import spread
+
+KEPT_BYTES = 2**31
+"""Decoded pixels of a data set up to this size are kept once they were read; of a larger one, every image is
+decoded whenever it is read."""
+HEADERS = 64
+"""Headers that are read before anything is paid: nearly all sets of mixed sizes are found by them."""
+Shape = tuple[int, int, int]
+
+
+def dataset_of(listing: Listing, options: ReadOptions) -> LazyDataset:
+    """The data set; one header is read. `load` reads a few more, and decodes nothing."""
+    parts, train = listing.parts, listing.parts["train"]
+    n = {split: len(part) for split, part in parts.items()}
+    found = _first_shape(train.records, options)
+
+    def owners(unit: str) -> dict[str, Sequence[str]]:
+        return {split: part.units for split, part in parts.items() if part.units is not None}
+
+    return LazyDataset(
+        listing.name,
+        listing.place,
+        listing.classes,
+        found,
+        train.names,
+        n.get("test"),
+        lambda: _load(listing, options),
+        None if train.units is None else owners,
+        n_validation=n.get("validation"),
+        left_out=listing.left_out,
+        named=True,
+    )
+
+
+def _load(listing: Listing, options: ReadOptions) -> LoadedDataset:
+    shape = _common_shape(listing, options)
+    total = sum(map(len, listing.parts.values())) * math.prod(shape)
+
+    def source(split: str, part: Part) -> Source:
+        read = Decoded(part.records, shape, options, total <= KEPT_BYTES)
+        labels, classes = part.labels, listing.classes
+        return Source(listing.name, split, labels, classes, shape, read, records=part.records)
+
+    sources = {split: source(split, part) for split, part in listing.parts.items()}
+    return LoadedDataset(
+        sources["train"], sources.get("test"), listing.skipped, sources.get("validation")
+    )
+
+
+def _first_shape(records: Records, options: ReadOptions) -> Shape | None:
+    """The shape of the first of a few images whose header can be read; None where none can, which
+    `load` will name. Raises DataError where the only headers that can be read are of images of too
+    many pixels."""
+    too_large = None
+    for k in range(min(HEADERS, len(records))):
+        try:
+            return fitted_shape((*upright_size(records.read(k), options.max_pixels), 3), options)
+        except DataError as error:
+            too_large = too_large or DataError(f"{records.where(k)}: {error}")
+        except Exception:  # Pillow raises many kinds
+            continue
+    if too_large:
+        raise too_large
+    return None
+
+
+def _common_shape(listing: Listing, options: ReadOptions) -> Shape:
+    """The shape of all images, from a few headers of each part. Raises DataError where one cannot be
+    read, or two differ and no `resize` makes them equal."""
+    looked = [
+        (part.records, int(k))
+        for part in listing.parts.values()
+        for k in np.unique(np.linspace(0, len(part) - 1, HEADERS).astype(int))
+    ]
+    shapes = spread(lambda place: _header(place, options), looked)
+    first = next(shapes)
+    for (records, k), shape in zip(looked[1:], shapes, strict=True):
+        if shape != first:
+            raise DataError(
+                _differ(looked[0][0].where(looked[0][1]), first, records.where(k), shape)
+            )
+    return first
+
+
+def _header(place: tuple[Records, int], options: ReadOptions) -> Shape:
+    records, k = place
+    try:
+        size = upright_size(records.read(k), options.max_pixels)
+    except Exception as error:  # Pillow raises many kinds
+        raise DataError(_refusal(records.where(k), error)) from None
+    return fitted_shape((*size, 3), options)
+
+
+class Decoded:
+    """Reads the records at some indices as pixels, by all threads. Raises DataError for one that is no
+    image of this shape.
+
+    kept: the pixels of each are decoded once. A copy in another process begins with none.
+    """
+
+    def __init__(self, records: Records, shape: Shape, options: ReadOptions, kept: bool):
+        self.records, self.shape, self.options, self.kept = records, shape, options, kept
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._pixels: np.ndarray | None = None
+        self._known = np.zeros(len(self.records) if self.kept else 0, bool)
+
+    def __getstate__(self) -> tuple[Records, Shape, ReadOptions, bool]:
+        return self.records, self.shape, self.options, self.kept
+
+    def __setstate__(self, state: tuple[Records, Shape, ReadOptions, bool]) -> None:
+        self.records, self.shape, self.options, self.kept = state
+        self._begin()
+
+    def __call__(self, at: np.ndarray) -> UInt8[np.ndarray, "b h w c"]:
+        if not self.kept:
+            return self._decoded(at)
+        pixels = self._memory()
+        new = np.unique(at[~self._known[at]])
+        for start in range(0, len(new), 256):
+            part = new[start : start + 256]
+            pixels[part] = self._decoded(part)
+            self._known[part] = True  # after its pixels: another thread may be looking
+        return pixels[at]
+
+    def _memory(self) -> np.ndarray:
+        with self._lock:
+            if self._pixels is None:  # the system gives memory when it is first written to
+                self._pixels = np.empty((len(self.records), *self.shape), np.uint8)
+            return self._pixels
+
+    def _decoded(self, at: np.ndarray) -> UInt8[np.ndarray, "b h w c"]:
+        found = np.empty((len(at), *self.shape), np.uint8)
+        for place, pixels in enumerate(spread(self.one, at.tolist())):
+            found[place] = pixels
+        return found
+
+    def one(self, k: int) -> UInt8[np.ndarray, "h w c"]:
+        """The pixels of record k."""
+        try:
+            content = self.records.read(k)
+        except OSError as error:  # there when the data set was listed, not now
+            raise DataError(gone(self.records.where(k), error)) from None
+        except DataError as error:
+            raise DataError(f"{self.records.where(k)}: {error}") from None
+        try:
+            pixels = decode(content, self.options)
+        except Exception as error:
+            raise DataError(_refusal(self.records.where(k), error)) from None
+        if pixels.shape != self.shape:
+            other = f"the first image of {self.records.where(0)}"
+            raise DataError(_differ(other, self.shape, self.records.where(k), pixels.shape))
+        return pixels
+
+
+def _refusal(where: str, error: Exception) -> str:
+    if isinstance(error, DataError):
+        return f"{where}: {error}"
+    return (
+        f"{where}: cannot be decoded ({why_not(error)}); leave out what cannot be by the list that `sfumato data check "
+        "DATA --out LIST` writes: --skip-unreadable LIST (skip_unreadable=); a run that began with this image "
+        "cannot go on without it, as it would be another training set: begin a new one"
+    )
+
+
+def _differ(one: str, shape: Sequence[int], other: str, another: Sequence[int]) -> str:
+    return (
+        f"images differ in size: {one} is {shape[1]}x{shape[0]} and {other} is {another[1]}x{another[0]}; give one "
+        "size with --resize N (resize=N)"
+    )

@@ -1,0 +1,150 @@
+"""Encoded images, addressable at random, wherever their bytes lie: the part of a data set that a
+format must bring. Nothing here decodes.
+"""
+
+import hashlib
+import os
+import stat
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from sfumato.core.errors import DataError
+from sfumato.data.name_column import ENCODING, NameColumn
+from sfumato.data.workers import spread
+
+MOST_BYTES = 1 << 29
+"""A larger file is no image."""
+_TOGETHER = 256  # records a thread takes at once for their digests
+
+
+class Records(ABC):
+    """n encoded images. Safe to read from many threads at once, and picklable (so that other
+    processes can open the same)."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, k: int) -> bytes:
+        """The encoded bytes of record k. Raises OSError where they cannot be had (now), DataError where
+        they never will."""
+
+    @abstractmethod
+    def where(self, k: int) -> str:
+        """File and record, for messages."""
+
+    @abstractmethod
+    def stamp(self) -> bytes:
+        """A short text that is another one when a record is, found without reading the records: paths,
+        sizes and times of files, the manifest of a packed set. If it is as it was when a run began,
+        the run goes on without reading everything again; if it differs, nothing follows.
+        """
+
+    def digest(self, k: int) -> bytes:
+        """SHA-256 of record k's encoded bytes. A packed set may have it in a table that was written
+        with its records."""
+        return hashlib.sha256(self.read(k)).digest()
+
+    @cached_property
+    def digests(self) -> UInt8[np.ndarray, "n 32"]:
+        """Of all records, by all threads; kept. Raises DataError for one that cannot be read."""
+
+        def some(start: int) -> bytes:
+            return b"".join(
+                self._digest_or_refuse(k) for k in range(start, min(start + _TOGETHER, len(self)))
+            )
+
+        found = b"".join(spread(some, range(0, len(self), _TOGETHER)))
+        return np.frombuffer(found, np.uint8).reshape(len(self), 32)
+
+    def _digest_or_refuse(self, k: int) -> bytes:
+        try:
+            return self.digest(k)
+        except OSError as error:
+            raise DataError(gone(self.where(k), error)) from None
+
+    def subset(self, indices: Int64[np.ndarray, " m"]) -> "Records":
+        """The records at `indices`, in that order."""
+        return Chosen(self, indices)
+
+
+class Chosen(Records):
+    """Some records of others."""
+
+    def __init__(self, base: Records, at: Int64[np.ndarray, " m"]):
+        self.base, self.at = base, at
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def read(self, k: int) -> bytes:
+        return self.base.read(int(self.at[k]))
+
+    def where(self, k: int) -> str:
+        return self.base.where(int(self.at[k]))
+
+    def digest(self, k: int) -> bytes:
+        return self.base.digest(int(self.at[k]))
+
+    def stamp(self) -> bytes:
+        return hashlib.sha256(self.base.stamp() + self.at.astype("<i8").tobytes()).digest()
+
+    def subset(self, indices: Int64[np.ndarray, " m"]) -> Records:
+        return Chosen(self.base, self.at[indices])
+
+
+class FileRecords(Records):
+    """A file for each image. paths: below `root`."""
+
+    def __init__(self, root: Path, paths: NameColumn):
+        self.root, self.paths = root, paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, k: int) -> bytes:
+        return read_file(self.root / self.paths[k])
+
+    def where(self, k: int) -> str:
+        return str(self.root / self.paths[k])
+
+    def stamp(self) -> bytes:
+        """Of each file its path, size, times and place on the disk: who writes into it, or puts another
+        in its place, changes one of them."""
+
+        def some(start: int) -> bytes:
+            return hashlib.sha256(
+                b"".join(self._facts(path) for path in self.paths[start : start + 16 * _TOGETHER])
+            ).digest()
+
+        parts = spread(some, range(0, len(self), 16 * _TOGETHER))
+        return hashlib.sha256(b"".join(parts)).digest()
+
+    def _facts(self, path: str) -> bytes:
+        try:
+            found = os.stat(os.path.join(self.root, path))
+        except OSError as error:
+            raise DataError(gone(str(self.root / path), error)) from None
+        facts = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+        return path.encode(*ENCODING) + repr(facts).encode()
+
+
+def read_file(path: Path) -> bytes:
+    """All bytes of a regular file: a pipe would block for ever, a device never end. Raises OSError,
+    DataError."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is not a regular file")
+    if found.st_size > MOST_BYTES:
+        raise DataError(f"{found.st_size:,} bytes, too many for an image; store it smaller")
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def gone(where: str, error: OSError) -> str:
+    """For an image that was listed and cannot be read."""
+    return f"{where}: can no longer be read ({error.strerror or error}); restore it and resume"
