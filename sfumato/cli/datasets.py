@@ -2,9 +2,9 @@
 second."""
 
 from pathlib import Path
+from typing import Any
 
 from sfumato import data
-from sfumato.core.checks import MAX_PIXELS
 from sfumato.core.errors import DataError, on_one_line
 from sfumato.data.listing import left_out_words
 
@@ -20,17 +20,17 @@ def list_data() -> None:
 
 
 def data_info(
-    name: str, data_dir: Path | None, unit: str | None = None, max_pixels: int = MAX_PIXELS
+    name: str, data_dir: Path | None, **reading: Any
 ) -> None:
-    """What is published (for a named data set) and what is on this machine. unit: as for `sfumato
-    train`, to be counted."""
+    """What is published (for a named data set) and what is on this machine. reading: for
+    `ReadOptions`; units are counted."""
     if name in data.names():
         facts = data.published(name)
         print(f"{facts.title}\n  address  {facts.address}\n  license  {facts.license}")
         for file in facts.files:
             print(f"  file     {file.name}  (md5 {file.md5})")
     try:
-        options = data.ReadOptions(unit=unit, max_pixels=max_pixels)
+        options = data.ReadOptions(**reading)
         found = data.describe(name, data_dir=data_dir, options=options, download=False)
     except DataError as error:
         if name not in data.names():

@@ -34,9 +34,15 @@ class Info:
     """What is known of a data set without decoding an image."""
 
     data: tyro.conf.Positional[str]
-    """A name (`sfumato data list`), a folder or a .npz file."""
+    """A name (`sfumato data list`), a folder, a file, or anything else `sfumato train` reads."""
     data_dir: Path | None = None
     """Where named data sets lie [$SFUMATO_DATA, or the user's cache]."""
+    label: str | None = None
+    """Column of the labels, as for `sfumato train`."""
+    path: str | None = None
+    """Column of the images or of their paths."""
+    split: str | None = None
+    """Column that says train, val or test."""
     unit: str | None = None
     """Count units too: a regular expression on file names or a column, as for `sfumato train`."""
     max_pixels: int = MAX_PIXELS
@@ -45,7 +51,15 @@ class Info:
     def __call__(self) -> None:
         from sfumato.cli import datasets
 
-        datasets.data_info(self.data, self.data_dir, self.unit, self.max_pixels)
+        datasets.data_info(
+            self.data,
+            self.data_dir,
+            unit=self.unit,
+            max_pixels=self.max_pixels,
+            label=self.label,
+            path=self.path,
+            split=self.split,
+        )
 
 
 @dataclass(frozen=True)

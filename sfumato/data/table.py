@@ -30,7 +30,7 @@ class Table:
     columns: dict[str, list[Any]]
     numbers: Sequence[int]
 
-    def row(self, k: int, column: str) -> str:
+    def entry(self, k: int, column: str) -> str:
         """How a message calls an entry."""
         return f"{self.path}: row {self.numbers[k]}, column {column!r}"
 

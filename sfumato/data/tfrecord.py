@@ -1,4 +1,4 @@
-"""TFRecord files: where their records lie.
+"""TFRecord files of `tf.train.Example` -> `Listing`.
 
 A frame is a length (8 bytes), the masked CRC-32C of these, the record, and its own masked CRC-32C
 (tensorflow/core/lib/io/record_writer.h). The check of the length is made, as a wrong one would lead
@@ -7,12 +7,21 @@ step, and an image that is damaged is found when it is decoded (`sfumato data ch
 """
 
 import mmap
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from sfumato.core.errors import DataError
+import numpy as np
 
+from sfumato.core.errors import DataError
+from sfumato.data.example_columns import Columns, listing_of_examples
+from sfumato.data.listing import Listing
+from sfumato.data.shards import by_split, find_shards
+from sfumato.data.spans import SpanRecords
+from sfumato.data.split import ReadOptions
+
+_NAME = re.compile(r"\.tfrecords?(-\d+-of-\d+)?$|^[^.]+-\d+-of-\d+$", re.IGNORECASE)
 _HEAD, _FOOT = 12, 4
 
 
@@ -69,3 +78,37 @@ def frames(path: Path, content: mmap.mmap) -> Iterator[tuple[int, int]]:
             raise DataError(f"{path}: ends in the middle of record {k}; fetch it again")
         yield start, stop
         at, k = stop + _FOOT, k + 1
+
+
+def is_tfrecord(path: Path) -> bool:
+    return bool(find_shards(path, _matches))
+
+
+def _matches(name: str) -> bool:
+    return _NAME.search(name) is not None
+
+
+def list_tfrecord(path: Path, options: ReadOptions) -> Listing:
+    """The records of a TFRecord file or of a folder of them. Raises DataError, ArgumentError."""
+    shards = by_split(path, find_shards(path, _matches))
+    parts, keys = {}, None
+    for split, paths in shards.items():
+        columns, spans, counts = Columns(path, options, keys), [], []
+        for each in paths:
+            before = len(spans)
+            spans += _indexed(each, columns)
+            counts.append(len(spans) - before)
+        keys = columns.keys
+        parts[split] = columns.found(SpanRecords(paths, counts, np.array(spans, np.int64).reshape(-1, 2)))
+    return listing_of_examples(path, parts, keys, options)
+
+
+def _indexed(path: Path, columns: Columns) -> list[tuple[int, int]]:
+    """Offset and length of each image. A file is mapped: of a record, little but its labels is read."""
+    if not path.stat().st_size:
+        return []
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return [
+            columns.add(f"{path}: record {k}", content, start, stop)
+            for k, (start, stop) in enumerate(frames(path, content))
+        ]

@@ -32,9 +32,17 @@ class WhereConfig:
 
     data: str = ""
     """A named data set (see `sfumato data list`), a folder with one sub-folder of images per class,
-    a .npz file, or package.module:function of your own, () -> (images, labels)."""
+    a table of image files, a .npz file, Parquet, tar, TFRecord or ArrayRecord files (docs/data.md), hf:owner/name,
+    or package.module:function of your own, () -> (images, labels)."""
     data_dir: Path | None = None
     """Where named data sets lie or are downloaded to [$SFUMATO_DATA, or the user's cache]."""
+    label: str | None = None
+    """Column of the labels in a table or in records [label, class, target, ...]. Several, as A,B,C:
+    the one of them that holds 1."""
+    path: str | None = None
+    """Column of the images or of their paths [file_name, path, image, ...]."""
+    split: str | None = None
+    """Column that says train, val or test [split, subset, ... where there is one]."""
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ FIELDS = (
         (
             "public",
             True,
-            "data data_dir validation test_fraction share resize gray skip_unreadable max_pixels unit "
-            "images_per_unit unit_name",
+            "data data_dir validation test_fraction share resize gray skip_unreadable max_pixels label "
+            "path split unit images_per_unit unit_name",
             "which images, as asked; paths may name people, so a report shows their last part only",
         ),
         (

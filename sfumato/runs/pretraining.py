@@ -59,6 +59,9 @@ def pretrain(config: PretrainConfig) -> None:
         share=where.share,
         seed=config.settings.seed,
         max_pixels=where.max_pixels,
+        label=where.label,
+        path=where.path,
+        split=where.split,
     )
     splits = data.open(
         where.data, data_dir=where.data_dir, validation=where.validation, options=options

@@ -72,6 +72,9 @@ def write_store(config: FeaturesConfig) -> Store:
         share=where.share,
         unit=config.unit,
         max_pixels=where.max_pixels,
+        label=where.label,
+        path=where.path,
+        split=where.split,
     )
     splits = data.open(
         where.data, data_dir=where.data_dir, validation=where.validation, options=options

@@ -12,6 +12,7 @@ from sfumato.core import files, plugins, typed_json
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
+from sfumato.data.arrow_files import is_hub
 from sfumato.data.copies import copies_in
 from sfumato.data.listing import left_out_words
 from sfumato.data.source import DataInfo, Source, Splits
@@ -268,6 +269,9 @@ def read_options(config: TrainConfig) -> data.ReadOptions:
         seed=config.run.seed,
         unit=config.units.unit,
         max_pixels=where.max_pixels,
+        label=where.label,
+        path=where.path,
+        split=where.split,
     )
 
 
@@ -286,7 +290,8 @@ def counted(info: DataInfo, splits: Splits) -> DataInfo:
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """So that `resume` finds data and weights from any working directory."""
     where, weights, public = config.data, config.method.weights, config.method.public
-    named = where.data in data.names() or plugins.is_name(where.data)
+    elsewhere = plugins.is_name(where.data) or is_hub(Path(where.data))
+    named = where.data in data.names() or elsewhere
     if weights is not None and Path(weights).expanduser().exists():
         weights = str(Path(weights).expanduser().resolve())
     return replace(
