@@ -90,9 +90,7 @@ def as_imagefolder(place: Path, given: list[Item]) -> Path:
 
 
 def by_split(given: list[Item]) -> dict[str, list[Item]]:
-    return {
-        split: [item for item in given if item.split == split] for split in ("train", "test")
-    }
+    return {split: [item for item in given if item.split == split] for split in ("train", "test")}
 
 
 def as_tar(place: Path, given: list[Item], told: str = "cls") -> Path:
@@ -116,7 +114,10 @@ def hugging_face(given: list[Item]):  # type: ignore[no-untyped-def]
     """As an Arrow table with the metadata of `datasets`."""
     import pyarrow
 
-    features = {"label": {"names": list(CLASSES), "_type": "ClassLabel"}, "image": {"_type": "Image"}}
+    features = {
+        "label": {"names": list(CLASSES), "_type": "ClassLabel"},
+        "image": {"_type": "Image"},
+    }
     table = pyarrow.table(
         {
             "image": [{"bytes": item.content, "path": item.name} for item in given],
@@ -188,6 +189,16 @@ def as_array_record(place: Path, given: list[Item]) -> Path:
     return place
 
 
+def as_pack(place: Path, given: list[Item]) -> Path:
+    """Of JPEGs as they are."""
+    from sfumato.data import ReadOptions
+    from sfumato.data.packing import pack
+
+    table = as_csv(place, given)
+    pack(table, place.with_name("packed"), ReadOptions(unit="patient"))
+    return place.with_name("packed")
+
+
 @dataclass(frozen=True)
 class Writer:
     """needs: what must be installed. has_units: whether the format holds who an image is of."""
@@ -212,5 +223,6 @@ WRITERS = {
     "parquet": Writer(as_parquet, "pyarrow"),
     "datasets.save_to_disk": Writer(as_saved, "pyarrow"),
     "tfrecord": Writer(as_tfrecord),
+    "pack": Writer(as_pack, "array_record"),
     "array_record": Writer(as_array_record, "array_record"),
 }

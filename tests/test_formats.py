@@ -141,7 +141,10 @@ WRONG_TABLES = {
         ("row 3", "leaves the table's folder", "from the root"),
     ),
     "an empty path": (lambda rows: rows[1].update(file_name=" "), ("row 3", "'file_name'")),
-    "an empty label": (lambda rows: rows[1].update(label=""), ("row 3", "'label'", "is empty (1 such)")),
+    "an empty label": (
+        lambda rows: rows[1].update(label=""),
+        ("row 3", "'label'", "is empty (1 such)"),
+    ),
     "no split": (lambda rows: rows[1].update(split="trian"), ("row 3", "'trian'", "no split")),
     "a class of the test part alone": (lambda rows: rows[-1].update(label="emu"), ("'emu'",)),
     "no column of paths": (
@@ -170,11 +173,15 @@ def test_columns_of_other_names_are_named_by_flags(tmp_path: Path) -> None:
     options = ReadOptions(path="where", label="species", split="part")
     splits = data.open(tmp_path / "t.csv", options=options)
     assert splits.train.class_names == CLASSES and len(splits.train) == 9
-    said = refused(lambda: data.open(tmp_path / "t.csv", options=ReadOptions(path="where", label="race")))
+    said = refused(
+        lambda: data.open(tmp_path / "t.csv", options=ReadOptions(path="where", label="race"))
+    )
     assert "label='race'" in said and "found where, label, species" in said
 
 
-def test_classes_may_be_columns_of_zeros_and_ones_and_paths_lack_their_ending(tmp_path: Path) -> None:
+def test_classes_may_be_columns_of_zeros_and_ones_and_paths_lack_their_ending(
+    tmp_path: Path,
+) -> None:
     given = items(9, 3)
     as_folder(tmp_path, given)
 
@@ -190,12 +197,16 @@ def test_classes_may_be_columns_of_zeros_and_ones_and_paths_lack_their_ending(tm
     train = data.open(path, options=options).train
     assert [train.class_names[k] for k in train.labels] == [item.label for item in given]
     write(lambda item: [1, *(int(item.label == name) for name in CLASSES[1:])])
-    assert "row 3, column 'cat,dog,owl' holds 2 classes" in refused(lambda: data.open(path, options=options))
+    assert "row 3, column 'cat,dog,owl' holds 2 classes" in refused(
+        lambda: data.open(path, options=options)
+    )
     write(lambda item: ["yes", 0, 0])
     assert "row 2, column 'cat' is 'yes'" in refused(lambda: data.open(path, options=options))
 
 
-def test_a_path_from_the_root_is_read_there_and_numbers_are_sorted_as_numbers(tmp_path: Path) -> None:
+def test_a_path_from_the_root_is_read_there_and_numbers_are_sorted_as_numbers(
+    tmp_path: Path,
+) -> None:
     given = items(12, 3)
     as_folder(tmp_path / "images", given)
     (tmp_path / "t").mkdir()
@@ -209,7 +220,9 @@ def test_a_path_from_the_root_is_read_there_and_numbers_are_sorted_as_numbers(tm
 def test_folds_are_no_splits_and_labels_may_be_folders(tmp_path: Path) -> None:
     given = items(9, 3)
     as_folder(tmp_path, given)
-    text = "".join(json.dumps({"file_name": item.name, "fold": k % 3}) + "\n" for k, item in enumerate(given))
+    text = "".join(
+        json.dumps({"file_name": item.name, "fold": k % 3}) + "\n" for k, item in enumerate(given)
+    )
     (tmp_path / "metadata.jsonl").write_text(text)
     train = data.open(tmp_path, options=NO_TEST).train
     assert train.class_names == CLASSES and len(train) == 12
@@ -254,7 +267,9 @@ WRONG_FILES = {
 @pytest.mark.parametrize("kind", WRONG_FILES)
 def test_what_is_not_of_its_format_is_refused_by_name(tmp_path: Path, kind: str) -> None:
     name, content, says = WRONG_FILES[kind]
-    pytest.importorskip("array_record" if "Array" in kind else "pyarrow" if "Parquet" in kind else "PIL")
+    pytest.importorskip(
+        "array_record" if "Array" in kind else "pyarrow" if "Parquet" in kind else "PIL"
+    )
     (tmp_path / name).write_bytes(content)
     said = refused(lambda: data.open(tmp_path / name))
     for word in (name, *says):
@@ -272,7 +287,9 @@ def test_two_images_in_a_record_are_told_apart_by_name(tmp_path: Path) -> None:
             member = tarfile.TarInfo(item.name.removesuffix("jpg") + "mask.png")
             member.size = 5
             archive.addfile(member, io.BytesIO(b"mask!"))
-    assert "has the images jpg, mask.png; name one with --path jpg" in refused(lambda: data.open(tmp_path))
+    assert "has the images jpg, mask.png; name one with --path jpg" in refused(
+        lambda: data.open(tmp_path)
+    )
     assert len(data.open(tmp_path, options=ReadOptions(path="jpg")).train) == 9
 
 

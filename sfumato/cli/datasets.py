@@ -19,9 +19,7 @@ def list_data() -> None:
         )
 
 
-def data_info(
-    name: str, data_dir: Path | None, **reading: Any
-) -> None:
+def data_info(name: str, data_dir: Path | None, **reading: Any) -> None:
     """What is published (for a named data set) and what is on this machine. reading: for
     `ReadOptions`; units are counted."""
     if name in data.names():

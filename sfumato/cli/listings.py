@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from sfumato.cli.pack import PackData, UnpackData
 from sfumato.core.checks import MAX_PIXELS
 
 
@@ -69,6 +70,8 @@ class DataSets:
     what: tyro.conf.OmitSubcommandPrefixes[
         Annotated[List, tyro.conf.subcommand("list")]
         | Annotated[Info, tyro.conf.subcommand("info")]
+        | Annotated[PackData, tyro.conf.subcommand("pack")]
+        | Annotated[UnpackData, tyro.conf.subcommand("unpack")]
     ]
 
     def __call__(self) -> None:

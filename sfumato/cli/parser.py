@@ -115,7 +115,9 @@ def _mistyped(arguments: list[str]) -> str | None:
     """
     if arguments and not arguments[0].startswith("-") and arguments[0] not in _NAMES:
         return no_command(arguments[0], _NAMES)
-    own = _options(tuple(word for word in arguments[:2] if word in ("list", "info", *_NAMES)))
+    own = _options(
+        tuple(word for word in arguments[:2] if word in ("list", "info", "pack", "unpack", *_NAMES))
+    )
     given = [word.split("=")[0] for word in arguments if word.startswith("--")]
     wrong = next((word for word in given if own and word.replace("_", "-") not in own), None)
     if wrong is None:

@@ -76,7 +76,9 @@ def _indexed(path: Path, columns: Columns) -> int:
         try:
             found = reader.read(start, min(start + _AT_ONCE, count))
         except (RuntimeError, ValueError, IndexError) as error:
-            raise DataError(f"{path}: record {start} or one soon after it cannot be read ({said(error)})") from None
+            raise DataError(
+                f"{path}: record {start} or one soon after it cannot be read ({said(error)})"
+            ) from None
         for k, content in enumerate(found, start):
             columns.add(f"{path}: record {k}", content)
     return count

@@ -20,7 +20,9 @@ HUB = "hf:"
 
 
 def is_saved(path: Path) -> bool:
-    return (path / SEVERAL).is_file() or (path / ONE).is_file() and bool(list(path.glob("*.arrow")))
+    return (path / SEVERAL).is_file() or (
+        (path / ONE).is_file() and bool(list(path.glob("*.arrow")))
+    )
 
 
 def list_saved(path: Path, options: ReadOptions) -> Listing:
@@ -30,7 +32,9 @@ def list_saved(path: Path, options: ReadOptions) -> Listing:
     try:
         names = [str(name) for name in read_json(path / SEVERAL)["splits"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(f"{path / SEVERAL}: cannot be read ({said(error)}); save it again") from None
+        raise DataError(
+            f"{path / SEVERAL}: cannot be read ({said(error)}); save it again"
+        ) from None
     files = {split: _files(path / name) for split, name in _splits(str(path), names).items()}
     return _listing(path, files, options, path.resolve().name)
 
@@ -50,7 +54,10 @@ def list_hub(path: Path, options: ReadOptions) -> Listing:
     name, _, configuration = place.removeprefix(HUB).partition(":")
     try:
         found = datasets.load_dataset(name, configuration or None)
-        files = {split: [Path(file["filename"]) for file in each.cache_files] for split, each in found.items()}
+        files = {
+            split: [Path(file["filename"]) for file in each.cache_files]
+            for split, each in found.items()
+        }
     except Exception as error:  # of the network, of the hub, of what lies there
         raise DataError(
             f"{place}: cannot be fetched ({said(error)}); see whether the name, the network and your access are right"
@@ -88,9 +95,7 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _listing(
-    path: Path, shards: dict[str, list[Path]], options: ReadOptions, name: str
-) -> Listing:
+def _listing(path: Path, shards: dict[str, list[Path]], options: ReadOptions, name: str) -> Listing:
     if not shards["train"]:
         raise DataError(f"{path}: has no files; save it to disk, and give that directory")
     known = mapped(shards["train"][0]).schema
@@ -110,7 +115,9 @@ def mapped(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read as Arrow ({said(error)}); save it again") from None
 
 
-def _columns(paths: Sequence[Path], wanted: Sequence[str]) -> tuple[dict[str, list[Any]], list[int]]:
+def _columns(
+    paths: Sequence[Path], wanted: Sequence[str]
+) -> tuple[dict[str, list[Any]], list[int]]:
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
     counts = []
     for path in paths:
@@ -122,7 +129,9 @@ def _columns(paths: Sequence[Path], wanted: Sequence[str]) -> tuple[dict[str, li
                     chunk.validate(full=True)
                 values += plain(chunks)
         except (KeyError, ValueError) as error:
-            raise DataError(f"{path}: cannot be read as Arrow ({said(error)}); save it again") from None
+            raise DataError(
+                f"{path}: cannot be read as Arrow ({said(error)}); save it again"
+            ) from None
         counts.append(table.num_rows)
     return columns, counts
 
@@ -152,5 +161,3 @@ class ArrowRecords(ShardRecords):
         for chunk in chunks:
             chunk.validate(full=True)  # offsets that lead astray
         return pyarrow(self.paths[file]).chunked_array(chunks)
-
-

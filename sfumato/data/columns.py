@@ -15,18 +15,51 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.labels import encode_parts
 
 USUAL = {
-    "path": (
-        "file_name filename file_path filepath image_path img_path image_file image_name path file image img "
-        "image_id id"
-    ).split(),
-    "image": "image/encoded image img image_raw image_bytes jpg jpeg png webp".split(),
-    "label": (
-        "label labels image/class/label class class_label cls target diagnosis dx category fine_label y "
-        "image/class/text"
-    ).split(),
+    "path": [
+        "file_name",
+        "filename",
+        "file_path",
+        "filepath",
+        "image_path",
+        "img_path",
+        "image_file",
+        "image_name",
+        "path",
+        "file",
+        "image",
+        "img",
+        "image_id",
+        "id",
+    ],
+    "image": [
+        "image/encoded",
+        "image",
+        "img",
+        "image_raw",
+        "image_bytes",
+        "jpg",
+        "jpeg",
+        "png",
+        "webp",
+    ],
+    "label": [
+        "label",
+        "labels",
+        "image/class/label",
+        "class",
+        "class_label",
+        "cls",
+        "target",
+        "diagnosis",
+        "dx",
+        "category",
+        "fine_label",
+        "y",
+        "image/class/text",
+    ],
     "text": ["image/class/text"],
-    "name": "image/filename file_name filename path image/id image_id id".split(),
-    "split": "split subset partition set fold".split(),
+    "name": ["image/filename", "file_name", "filename", "path", "image/id", "image_id", "id"],
+    "split": ["split", "subset", "partition", "set", "fold"],
     "unit": [],
 }
 """Kind -> usual names. Of two that are there, the earlier one is taken."""
@@ -39,7 +72,9 @@ def find(kind: str, columns: Collection[str], asked: str | None, where: str) -> 
     if asked is not None:
         if asked in columns:
             return asked
-        raise ArgumentError(_FLAGS.get(kind, kind), asked, f"{where} has no such column{_seen(columns)}")
+        raise ArgumentError(
+            _FLAGS.get(kind, kind), asked, f"{where} has no such column{_seen(columns)}"
+        )
     folded = {name.casefold(): name for name in reversed(list(columns))}
     return next((folded[name] for name in USUAL[kind] if name in folded), None)
 

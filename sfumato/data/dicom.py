@@ -112,7 +112,9 @@ def _stored(found: Any, height: int, width: int) -> Shaped[np.ndarray, "h w ..."
     try:
         syntax = found.file_meta.TransferSyntaxUID
         if syntax.is_compressed:
-            _check_inside(library.encaps.get_frame(found.PixelData, 0, number_of_frames=1), height, width)
+            _check_inside(
+                library.encaps.get_frame(found.PixelData, 0, number_of_frames=1), height, width
+            )
         pixels = library.pixels.pixel_array(found)
         if found.PhotometricInterpretation == "PALETTE COLOR":
             pixels = library.pixels.apply_color_lut(pixels, found)
@@ -121,7 +123,9 @@ def _stored(found: Any, height: int, width: int) -> Shaped[np.ndarray, "h w ..."
     except DataError:
         raise
     except Exception as error:  # each plug-in has its own
-        name = getattr(getattr(getattr(found, "file_meta", None), "TransferSyntaxUID", None), "name", "none")
+        name = getattr(
+            getattr(getattr(found, "file_meta", None), "TransferSyntaxUID", None), "name", "none"
+        )
         raise DataError(
             f"its pixels, of transfer syntax {name}, cannot be read ({said(error)}); install a plug-in of pydicom such "
             "as pylibjpeg, or convert it to Explicit VR Little Endian"
@@ -138,7 +142,9 @@ def _check_inside(frame: bytes, height: int, width: int) -> None:
     except UnidentifiedImageError:  # of another kind, which its plug-in is to bound
         return
     if size != (width, height):
-        raise ValueError(f"the JPEG within is of {size[0]} x {size[1]} pixels, not {width} x {height}")
+        raise ValueError(
+            f"the JPEG within is of {size[0]} x {size[1]} pixels, not {width} x {height}"
+        )
 
 
 def _shown(pixels: Shaped[np.ndarray, "h w ..."], found: Any) -> UInt8[np.ndarray, "h w ..."]:

@@ -29,7 +29,9 @@ class Keys:
     @classmethod
     def of(cls, where: str, features: dict[str, examples.Values], options: ReadOptions) -> "Keys":
         """From one record that has them all. Raises DataError, ArgumentError."""
-        spans = [name for name, values in features.items() if values and isinstance(values[0], tuple)]
+        spans = [
+            name for name, values in features.items() if values and isinstance(values[0], tuple)
+        ]
         return cls(
             need("image", spans, options.path, where),
             need("label", features, options.label, where),
@@ -52,7 +54,9 @@ class Columns:
         self.path, self.options, self.keys = path, options, keys
         self.columns: dict[str, list[Any]] = {}
 
-    def add(self, where: str, buffer: Any, start: int = 0, stop: int | None = None) -> tuple[int, int]:
+    def add(
+        self, where: str, buffer: Any, start: int = 0, stop: int | None = None
+    ) -> tuple[int, int]:
         """Offset and length of the record's image. Raises DataError, ArgumentError."""
         try:
             features = examples.parse(buffer, start, stop)
@@ -65,7 +69,9 @@ class Columns:
             self.columns.setdefault(name, []).append(_one(buffer, features.get(name, [])))
         image = features.get(keys.image, [])
         if len(image) != 1 or not isinstance(image[0], tuple):
-            raise DataError(f"{where}: has no bytes in {keys.image!r}; write it again, or remove it")
+            raise DataError(
+                f"{where}: has no bytes in {keys.image!r}; write it again, or remove it"
+            )
         first, last = image[0]
         return first, last - first
 

@@ -11,6 +11,7 @@ from sfumato.data.arrow_files import is_hub, is_saved, list_hub, list_saved
 from sfumato.data.folder import list_folder
 from sfumato.data.image_table import is_table, list_table
 from sfumato.data.listing import Listing
+from sfumato.data.packs import is_pack, list_pack
 from sfumato.data.parquet_images import is_parquet, list_parquet
 from sfumato.data.split import ReadOptions
 from sfumato.data.tar_shards import is_tar, list_tar
@@ -30,6 +31,7 @@ class Format:
 
 FORMATS = (
     Format("hf:owner/name for a data set of the Hugging Face hub", is_hub, list_hub),
+    Format("a directory of sfumato data pack", is_pack, list_pack),
     Format("a directory of datasets.save_to_disk", is_saved, list_saved),
     Format("a table of image files (.csv, .tsv, .jsonl, .parquet)", is_table, list_table),
     Format("Parquet with images in it", is_parquet, list_parquet),

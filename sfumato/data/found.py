@@ -5,8 +5,8 @@ units are treated alike in all of them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +19,7 @@ from sfumato.data.listing import Listing, Part
 from sfumato.data.name_column import NameColumn
 from sfumato.data.records import Records
 from sfumato.data.split import ReadOptions, split_of
-from sfumato.data.units import column, owners_by_pattern
+from sfumato.data.units import FOLDER, column, owners_by_pattern
 
 FOLDERS = "its folder"  # what a label is called that is the name of an image's folder
 
@@ -71,9 +71,7 @@ def listing_of(
         for split, part in parts.items()
     }
     own = all(part.names is not None for part in parts.values())
-    return Listing(
-        name or path.resolve().name, str(path), classes, listed, left_out, named=own
-    )
+    return Listing(name or path.resolve().name, str(path), classes, listed, left_out, named=own)
 
 
 def usual_split(parts: dict[str, Found], asked: str | None, where: str) -> str | None:
@@ -106,7 +104,9 @@ def by_folders(parts: dict[str, Found], where: str) -> dict[str, Found]:
 def _divided(path: Path, parts: dict[str, Found], column: str) -> dict[str, Found]:
     """By the entries of a column. Raises DataError for one that is no split."""
     if set(parts) != {"train"}:
-        raise ArgumentError("split", column, f"{path} has its splits in files of their own; leave it out")
+        raise ArgumentError(
+            "split", column, f"{path} has its splits in files of their own; leave it out"
+        )
     part = parts["train"]
     known = {value: split_of(str(value)) for value in set(part.columns[column])}
     splits = [known[value] for value in part.columns[column]]
@@ -116,7 +116,9 @@ def _divided(path: Path, parts: dict[str, Found], column: str) -> dict[str, Foun
             f"{part.where(k, column)} is {part.columns[column][k]!r}, which is no split; write train, val or test"
         )
     if "train" not in splits:
-        raise DataError(f"{path}: column {column!r} names no training record; write train, val or test")
+        raise DataError(
+            f"{path}: column {column!r} names no training record; write train, val or test"
+        )
     each = np.array(splits, str)
     return {
         split: part.at(np.flatnonzero(each == split))
@@ -172,9 +174,9 @@ def _units(path: Path, part: Found, options: ReadOptions, split: str) -> Sequenc
     if unit is None:
         return None
     if unit not in part.columns:
-        if part.names is None or unit.isidentifier() and unit != "folder":
+        if part.names is None:
             find("unit", part.columns, unit, str(path))
-        return owners_by_pattern(part.names or (), unit, every=split == "train")
+        return units_by_name(part.names or (), unit, split, str(path), part.columns)
     values = part.columns[unit]
     if split != "train":
         return ["" if value is None else str(value) for value in values]
@@ -182,3 +184,13 @@ def _units(path: Path, part: Found, options: ReadOptions, split: str) -> Sequenc
         return column(np.array(values, object), len(values), f"{path}: {unit}")
     except SfumatoError as error:
         raise DataError(str(error)) from None
+
+
+def units_by_name(
+    names: Sequence[str], unit: str, split: str, where: str, columns: Collection[str] = ()
+) -> Sequence[str]:
+    """The unit of each record by its name, where no column is called so. Raises ArgumentError: a word is
+    the name of a column, not a pattern."""
+    if unit.isidentifier() and unit != FOLDER:
+        find("unit", columns, unit, where)
+    return owners_by_pattern(names, unit, every=split == "train")

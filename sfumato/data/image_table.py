@@ -99,7 +99,9 @@ def _one_of(part: Found, label: str) -> list[str]:
     columns = label.split(",")
     found = []
     for k, row in enumerate(zip(*(part.columns[name] for name in columns), strict=True)):
-        marked = [name for name, value in zip(columns, row, strict=True) if _is_one(part, k, name, value)]
+        marked = [
+            name for name, value in zip(columns, row, strict=True) if _is_one(part, k, name, value)
+        ]
         if len(marked) != 1:
             raise DataError(
                 f"{part.where(k, label)} holds {len(marked)} classes; a classifier needs one in each row"
@@ -164,5 +166,3 @@ def _existing(folder: Path, place: str, inside: dict[str, set[str]]) -> str | No
         return place
     ending = next((each for each in SUFFIXES if name + each in inside[parent]), None)
     return None if ending is None else place + ending
-
-

@@ -31,7 +31,9 @@ def opened(path: Path, dictionaries: Sequence[str] = ()) -> Any:
     try:
         return arrow.parquet.ParquetFile(path, read_dictionary=list(dictionaries))
     except (arrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({said(error)}); fetch it again") from None
+        raise DataError(
+            f"{path}: cannot be read as Parquet ({said(error)}); fetch it again"
+        ) from None
 
 
 def schema(path: Path) -> Any:

@@ -76,7 +76,9 @@ def found_in(
         columns, counts = read(paths, wanted)
         names = columns.get(name)
         parts[each] = _found(records(paths, counts, inner["bytes"]), columns, names)
-    return Naming(label, usual_split(parts, options.split, str(path)), class_names(known, label)), parts
+    return Naming(
+        label, usual_split(parts, options.split, str(path)), class_names(known, label)
+    ), parts
 
 
 def _found(records: ShardRecords, columns: dict[str, list[Any]], names: list[Any] | None) -> Found:
@@ -88,7 +90,9 @@ def _found(records: ShardRecords, columns: dict[str, list[Any]], names: list[Any
     )
 
 
-def _columns(paths: Sequence[Path], wanted: Sequence[str]) -> tuple[dict[str, list[Any]], list[int]]:
+def _columns(
+    paths: Sequence[Path], wanted: Sequence[str]
+) -> tuple[dict[str, list[Any]], list[int]]:
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
     counts = []
     for path in paths:

@@ -19,7 +19,15 @@ from sfumato.core.files import parse_json
 from sfumato.data.columns import find
 from sfumato.data.decode import SUFFIXES
 from sfumato.data.folder import is_ignored
-from sfumato.data.found import FOLDERS, Found, Naming, by_folders, listing_of, own_names, usual_split
+from sfumato.data.found import (
+    FOLDERS,
+    Found,
+    Naming,
+    by_folders,
+    listing_of,
+    own_names,
+    usual_split,
+)
 from sfumato.data.listing import Listing
 from sfumato.data.shards import by_split, find_shards
 from sfumato.data.spans import SpanRecords
@@ -68,7 +76,7 @@ def _found(paths: list[Path], asked: str | None) -> Found:
         raise DataError(
             f"{paths[0]}: holds no images; expected members that end in {', '.join(SUFFIXES)}"
         )
-    columns = {name: [each.get(name) for each in facts] for name in sorted({*().union(*facts)})}
+    columns = {name: [each.get(name) for each in facts] for name in sorted(set().union(*facts))}
     records = SpanRecords(paths, counts, np.array(spans, np.int64))
     return Found(
         records,

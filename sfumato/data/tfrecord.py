@@ -51,12 +51,7 @@ def frame(record: bytes) -> bytes:
     """A record as it stands in a file."""
     head = struct.pack("<Q", len(record))
     return b"".join(
-        (
-            head,
-            struct.pack("<I", masked_crc(head)),
-            record,
-            struct.pack("<I", masked_crc(record)),
-        )
+        (head, struct.pack("<I", masked_crc(head)), record, struct.pack("<I", masked_crc(record)))
     )
 
 
@@ -99,7 +94,9 @@ def list_tfrecord(path: Path, options: ReadOptions) -> Listing:
             spans += _indexed(each, columns)
             counts.append(len(spans) - before)
         keys = columns.keys
-        parts[split] = columns.found(SpanRecords(paths, counts, np.array(spans, np.int64).reshape(-1, 2)))
+        parts[split] = columns.found(
+            SpanRecords(paths, counts, np.array(spans, np.int64).reshape(-1, 2))
+        )
     return listing_of_examples(path, parts, keys, options)
 
 
