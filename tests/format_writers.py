@@ -192,7 +192,7 @@ def as_array_record(place: Path, given: list[Item]) -> Path:
 def as_pack(place: Path, given: list[Item]) -> Path:
     """Of JPEGs as they are."""
     from sfumato.data import ReadOptions
-    from sfumato.data.packing import pack
+    from sfumato.runs.packing import pack
 
     table = as_csv(place, given)
     pack(table, place.with_name("packed"), ReadOptions(unit="patient"))

@@ -44,6 +44,7 @@ COMMANDS = (
     "data",
     "data list",
     "data info",
+    "data check",
     "models",
     "pretrain",
     "recipes",
@@ -256,30 +257,24 @@ def test_unreadable_images_are_counted_and_named_or_skipped(
     truncated = tmp_path / "data" / "train" / CLASSES[0] / "3.png"
     truncated.write_bytes(truncated.read_bytes()[:-40])
     (tmp_path / "data" / "train" / CLASSES[1] / "1.png").write_text("no image")
-    train_refused(
-        tmp_path,
-        tmp_path / "data",
-        says=("2 of 36", f"{CLASSES[0]}/3.png", f"{CLASSES[1]}/1.png", "--skip-unreadable"),
+    fit = ("train", "--data", tmp_path / "data", "--model", "scattering", "--log", "quiet")
+    fit = (*fit, "--out", tmp_path / "run")
+    refused(tmp_path, *fit, says=(f"{CLASSES[1]}/1.png: cannot be decoded", "--skip-unreadable"))
+    (tmp_path / "data" / "train" / CLASSES[1] / "1.png").rename(tmp_path / "other")
+    refused(tmp_path, *fit, says=(f"{CLASSES[0]}/3.png: cannot be decoded", "--skip-unreadable"))
+    (tmp_path / "other").rename(tmp_path / "data" / "train" / CLASSES[1] / "1.png")
+    bad = tmp_path / "bad.txt"
+    assert "36 images: 2 cannot be decoded" in succeeds(
+        "data", "check", tmp_path / "data", "--out", bad
     )
 
-    def fit(directory: object, config: object, plan: Plan, splits: Splits, *_: object) -> None:
+    def stop(directory: object, config: object, plan: Plan, splits: Splits, *_: object) -> None:
         assert plan.n == len(splits.train) == N - 2
         assert splits.skipped == (f"train/{CLASSES[0]}/3.png", f"train/{CLASSES[1]}/1.png")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sfumato.runs.training._fit", fit)
-    outcome = sfumato(
-        "train",
-        "--data",
-        tmp_path / "data",
-        "--model",
-        "scattering",
-        "--log",
-        "quiet",
-        "--out",
-        tmp_path / "run",
-        "--skip-unreadable",
-    )
+    monkeypatch.setattr("sfumato.runs.training._fit", stop)
+    outcome = sfumato(*fit, "--skip-unreadable", bad)
     assert (
         outcome.code == 130
         and json.loads((tmp_path / "run" / "plan.json").read_text())["n"] == N - 2

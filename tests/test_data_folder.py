@@ -1,12 +1,14 @@
 """A folder of image files: what is in it, how each kind of file is decoded, what is refused."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data_helpers import labeled_images, write_folder
 from PIL import Image
+from run_helpers import succeeds
 
 from sfumato import data
 from sfumato.core.errors import ArgumentError, DataError
@@ -61,17 +63,14 @@ def test_describe_agrees_with_open_and_the_split_is_by_file_name(tmp_path: Path)
     def known(source: data.Source) -> set[bytes]:
         return {source.raw([k]).tobytes() for k in range(len(source))}
 
+    earlier = [known(side) for side in (splits.train, splits.validation, splits.test)]
     gone = tmp_path / "a" / "17.png"
     lost = np.asarray(Image.open(gone)).tobytes()
     gone.unlink()
     after = data.open(str(tmp_path), validation=0.2)
     assert after.test is not None and after.validation is not None
-    for before, now in (
-        (splits.train, after.train),
-        (splits.validation, after.validation),
-        (splits.test, after.test),
-    ):
-        assert known(now) == known(before) - {lost}
+    now = [known(side) for side in (after.train, after.validation, after.test)]
+    assert now == [before - {lost} for before in earlier]
 
 
 def test_train_and_test_folders(tmp_path: Path, reading: None) -> None:
@@ -214,7 +213,7 @@ def test_differing_sizes_name_two_files_and_the_way_out(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 2, "b": 2})
     Image.new("RGB", (7, 7)).save(tmp_path / "b" / "odd.png")
     with pytest.raises(
-        DataError, match=r"'a/0.png' is 6x8 and 'b/odd.png' is 7x7.*--resize"
+        DataError, match=r"a/0.png is 6x8 and .*b/odd.png is 7x7.*--resize"
     ) as error:
         data.open(str(tmp_path))
     in_one_line(error)
@@ -232,22 +231,32 @@ def test_unreadable_files_are_counted_named_and_may_be_skipped(
     Image.fromarray(pixels["a/0.png"]).resize((6, 8)).save(tmp_path / "b" / "cut.jpg")
     cut = (tmp_path / "b" / "cut.jpg").read_bytes()
     (tmp_path / "b" / "cut.jpg").write_bytes(cut[:-40])
-    options = ReadOptions(test_fraction=0.0, resize=resize)
-    says = r"4 of 12 images cannot be read: 'a/1.png' .*'b/cut.jpg'.*--skip-unreadable"
-    with pytest.raises(DataError, match=says) as error:
-        data.open(str(tmp_path), options=options)
-    in_one_line(error)
-    splits = data.open(
-        str(tmp_path), options=ReadOptions(skip_unreadable=True, test_fraction=0.0, resize=resize)
-    )
-    assert splits.skipped == ("a/1.png", "b/3.png", "b/cut.jpg", "b/text.jpg")
-    assert splits.train.labels.tolist() == [0] * 4 + [1] * 4
+    bad = ("a/1.png", "b/3.png", "b/cut.jpg", "b/text.jpg")
+    for number, name in enumerate(("b/3.png", "b/text.jpg", "a/1.png", "b/cut.jpg")):
+        with pytest.raises(
+            DataError, match=rf"{name}: cannot be decoded .*--skip-unreadable"
+        ) as error:  # two by their headers, two when they are read
+            options = ReadOptions(test_fraction=0.0, resize=resize, skip_unreadable=bad[:0])
+            splits = data.open(str(tmp_path), options=options)
+            assert number >= 2
+            splits.train.raw([splits.train.names.tolist().index(name)])
+        in_one_line(error)
+        if number < 2:
+            (tmp_path / name).rename(tmp_path / f"kept{number}")
+    for number, name in enumerate(("b/3.png", "b/text.jpg")):
+        (tmp_path / f"kept{number}").rename(tmp_path / name)
+    assert "4 cannot be decoded" in succeeds("data", "check", tmp_path, "--out", tmp_path / "list")
+    for listed in (tmp_path / "list", bad):
+        options = ReadOptions(skip_unreadable=listed, test_fraction=0.0, resize=resize)
+        splits = data.open(str(tmp_path), options=options)
+        assert splits.skipped == bad
+        assert splits.train.labels.tolist() == [0] * 4 + [1] * 4
     if resize is None:
         kept = [path for path in sorted(pixels) if path not in splits.skipped]
         np.testing.assert_array_equal(
             splits.train.raw(np.arange(8)), np.stack([pixels[path] for path in kept])
         )
-    sides = data.open(str(tmp_path), options=ReadOptions(skip_unreadable=True, test_fraction=0.5))
+    sides = data.open(str(tmp_path), options=ReadOptions(skip_unreadable=bad, test_fraction=0.5))
     assert sides.test is not None and len(sides.train) + len(sides.test) == 8
 
 
@@ -255,12 +264,14 @@ def test_nothing_readable_and_one_class_left_are_refused(tmp_path: Path) -> None
     write_folder(tmp_path, {"a": 3, "b": 1})
     (tmp_path / "b" / "0.png").write_bytes(b"x")
     with pytest.raises(DataError, match="one class"):
-        data.open(str(tmp_path), options=ReadOptions(skip_unreadable=True, test_fraction=0.0))
+        data.open(str(tmp_path), options=replace(NO_TEST, skip_unreadable=("b/0.png",)))
     for k in range(3):
         (tmp_path / "a" / f"{k}.png").write_bytes(b"x")
-    with pytest.raises(DataError, match="none of the 4"):
-        data.open(str(tmp_path), options=ReadOptions(skip_unreadable=True, test_fraction=0.0))
+    with pytest.raises(DataError, match=r"a/0.png: cannot be decoded"):
+        data.open(str(tmp_path), options=NO_TEST)
     assert data.describe(str(tmp_path), options=NO_TEST).shape is None
+    with pytest.raises(ArgumentError, match=r"none.png.*no image of this name"):
+        data.open(str(tmp_path), options=replace(NO_TEST, skip_unreadable=("none.png",)))
 
 
 def test_other_formats_and_bombs_stay_closed(
@@ -269,7 +280,7 @@ def test_other_formats_and_bombs_stay_closed(
     write_folder(tmp_path, {"a": 2, "b": 2})
     Image.new("RGB", (6, 8)).save(tmp_path / "gif.gif")
     shutil.move(tmp_path / "gif.gif", tmp_path / "b" / "disguised.png")
-    with pytest.raises(DataError, match=r"1 of 5 .*'b/disguised.png' \(not an image"):
+    with pytest.raises(DataError, match=r"b/disguised.png: .*\(not an image"):
         data.open(str(tmp_path))
     (tmp_path / "b" / "disguised.png").unlink()
     with pytest.raises(
@@ -294,7 +305,7 @@ def test_a_file_that_vanishes_later_is_a_clear_error(
     write_folder(tmp_path, {"a": 2, "b": 2})
     train = data.open(str(tmp_path), options=NO_TEST).train
     (tmp_path / "a" / "1.png").unlink()
-    with pytest.raises(DataError, match=r"no longer be read.*1\.png"):
+    with pytest.raises(DataError, match=r"1\.png: can no longer be read"):
         train.images([0, 1])
 
 

@@ -15,6 +15,7 @@ import pytest
 from run_helpers import N, ctrl_c_after, refused, sfumato, succeeds
 from safetensors.numpy import load_file
 
+from sfumato.data.decode import decoder_name
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs import environment
 
@@ -96,7 +97,7 @@ def test_a_run_records_what_its_bits_depend_on_and_refuses_to_go_on_with_another
     path = run / "work" / "began.json"
     began = json.loads(path.read_text())
     recorded = began["environment"]
-    assert recorded == environment.environment()
+    assert recorded == environment.environment(decoder_name())
     assert set(recorded) == {*environment.PACKAGES, "decoder", "devices", "processor"} and all(
         recorded.values()
     )

@@ -93,7 +93,7 @@ def test_one_image_among_others_is_named(folder: Path, tmp_path: Path) -> None:
         *arguments,
         "--out",
         tmp_path / "run",
-        says=("1 of 36", "0.png", "40 x 30 pixels", "--max-pixels 1200"),
+        says=("0.png", "40 x 30 pixels", "--max-pixels 1200"),
     )
 
 

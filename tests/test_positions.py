@@ -171,6 +171,7 @@ def test_how_many_files_cannot_be_read_is_told_to_their_owner_alone(
     shutil.copytree(photos, tmp_path / "data")
     for k in range(1, 4):
         (tmp_path / "data" / CLASSES[0] / f"{k}.png").write_text("no image")
+    succeeds("data", "check", tmp_path / "data", "--out", tmp_path / "list", "--log", "quiet")
     outcome = sfumato(
         "train",
         "--data",
@@ -180,13 +181,14 @@ def test_how_many_files_cannot_be_read_is_told_to_their_owner_alone(
         "--model",
         "scattering",
         "--skip-unreadable",
+        tmp_path / "list",
         "--log",
         "json",
         "--out",
         tmp_path / "run",
     )
     assert outcome.code == 0, outcome.err
-    assert "3 unreadable files" in outcome.out and "skipped" not in json.loads(
+    assert "3 unreadable images" in outcome.out and "skipped" not in json.loads(
         (tmp_path / "run/result.json").read_text()
     )
     assert "unreadable" not in (tmp_path / "run/report.html").read_text().replace(

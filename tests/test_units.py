@@ -70,7 +70,7 @@ def test_units_come_from_file_names_or_a_column():
     names = ["a/p1_x.png", "b/p1_y.png", "a/p22_x.png"]
     assert owners_by_pattern(names, r"p(\d+)_") == ["1", "1", "22"]
     assert owners_by_pattern(names, r"^p\d+") == ["p1", "p1", "p22"]
-    assert owners_by_pattern(["a/x.png", *names], r"p(\d+)_", every=False) == ["1", "1", "22"]
+    assert owners_by_pattern(["a/x.png", *names], r"p(\d+)_", every=False) == ["", "1", "1", "22"]
     assert (
         column(np.array([7, 7, 9]), 3, "c")
         == ["7", "7", "9"]

@@ -16,7 +16,7 @@ SAYS = {
     "calibrate --epsilon 1": "calibrate needs --n, --batch, --steps (see `sfumato calibrate --help`)",
     "fit": "fit needs --features (see `sfumato fit --help`)",
     "data": "name a command: list, info (see `sfumato data --help`)",
-    "data infos digits": "there is no command infos; did you mean info? There are list, info (see `sfumato data --help`)",
+    "data infos digits": "there is no command infos; did you mean info? There are list, info, check (see `sfumato data --help`)",
 }
 
 

@@ -12,10 +12,12 @@ from typing import Annotated, Any, get_args
 import tyro
 
 from sfumato import __version__
+from sfumato.cli.data_group import NAMES as OF_DATA
+from sfumato.cli.data_group import DataSets
 from sfumato.cli.features import Features
 from sfumato.cli.finished import Account, Audit, Calibrate, Evaluate, Predict, Report
 from sfumato.cli.fit import Fit
-from sfumato.cli.listings import DataSets, Models, Recipes
+from sfumato.cli.listings import Models, Recipes
 from sfumato.cli.pretrain import Pretrain
 from sfumato.cli.refusals import in_one_line, no_command
 from sfumato.cli.resume import Resume
@@ -115,9 +117,7 @@ def _mistyped(arguments: list[str]) -> str | None:
     """
     if arguments and not arguments[0].startswith("-") and arguments[0] not in _NAMES:
         return no_command(arguments[0], _NAMES)
-    own = _options(
-        tuple(word for word in arguments[:2] if word in ("list", "info", "pack", "unpack", *_NAMES))
-    )
+    own = _options(tuple(word for word in arguments[:2] if word in (*OF_DATA, *_NAMES)))
     given = [word.split("=")[0] for word in arguments if word.startswith("--")]
     wrong = next((word for word in given if own and word.replace("_", "-") not in own), None)
     if wrong is None:

@@ -1,9 +1,9 @@
 """Bytes on disk -> `Source`: labels, images, class names. No JAX here."""
 
 from sfumato.data.arrays import Arrays, Data
-from sfumato.data.opening import describe, open
+from sfumato.data.opening import describe, find, open
 from sfumato.data.published_sets import NamedDataset, names, published
-from sfumato.data.rows import describe_rows, open_rows
+from sfumato.data.rows import describe_rows, find_rows, open_rows
 from sfumato.data.source import DataInfo, Source, Splits, from_arrays
 from sfumato.data.split import ReadOptions
 
@@ -17,6 +17,8 @@ __all__ = [
     "Splits",
     "describe",
     "describe_rows",
+    "find",
+    "find_rows",
     "from_arrays",
     "names",
     "open",

@@ -41,7 +41,9 @@ def decoder_name() -> str:
 
     codecs = {"libjpeg-turbo": "libjpeg_turbo", "zlib": "zlib", "WebP": "webp"}
     told = [f"{name} {features.version(own)}" for name, own in codecs.items()]
-    return ", ".join([f"rules {RULES}, Pillow {importlib.metadata.version('Pillow')}", *told])
+    return ", ".join(
+        [f"rules {RULES} (since Sfumato 0.2), Pillow {importlib.metadata.version('Pillow')}", *told]
+    )
 
 
 def open_image(content: bytes, most: int = MAX_PIXELS) -> "Image":

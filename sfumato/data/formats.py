@@ -45,6 +45,8 @@ FORMATS = (
 def find_listing(path: Path, options: ReadOptions) -> Listing | None:
     """What lies at a path, without the images that the user's list leaves out; None where it is in
     none of these formats."""
+    if not path.exists() and not is_hub(path):
+        return None
     known = next((each for each in FORMATS if each.holds(path)), None)
     if known is None:
         return None

@@ -4,7 +4,7 @@ are read, and kept where all of them fit into memory.
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -90,7 +90,7 @@ def _common_shape(listing: Listing, options: ReadOptions) -> Shape:
         for part in listing.parts.values()
         for k in np.unique(np.linspace(0, len(part) - 1, HEADERS).astype(int))
     ]
-    shapes = spread(lambda place: _header(place, options), looked)
+    shapes: Iterator[Shape] = spread(lambda place: _header(place, options), looked)
     first = next(shapes)
     for (records, k), shape in zip(looked[1:], shapes, strict=True):
         if shape != first:

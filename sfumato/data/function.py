@@ -9,6 +9,7 @@ import numpy as np
 from sfumato.core import plugins
 from sfumato.core.errors import DataError, SfumatoError
 from sfumato.data.lazy import LazyDataset, LoadedDataset, positions
+from sfumato.data.name_column import NameColumn
 from sfumato.data.source import Source, Splits, from_arrays
 
 
@@ -18,7 +19,7 @@ def find_function(name: str) -> LazyDataset:
     DataError."""
     splits = _splits(name, _called(plugins.find("data", name)))
     train, own = splits.train, splits.train.names
-    names = positions(len(train)) if own is None else tuple(own.tolist())
+    names = positions(len(train)) if own is None else NameColumn.of(own.tolist())
     counts = {
         part: None if found is None else len(found)
         for part, found in (("test", splits.test), ("validation", splits.validation))

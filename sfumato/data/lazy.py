@@ -40,7 +40,7 @@ class LazyDataset:
     path: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int] | None
-    names: Sequence[str]  # stable names of the training examples: relative path, or position
+    names: NameColumn  # stable names of the training examples: relative path, or position
     n_test: int | None  # None: no test split of its own
     load: Callable[[], LoadedDataset]
     owners: Owners | None = None
@@ -51,6 +51,7 @@ class LazyDataset:
     named: bool = (
         False  # `names` are the examples' own, so that they stay when other examples come or go
     )
+    unit: str = "image"
 
     def describe(self, validation: float, options: ReadOptions) -> DataInfo:
         units = self._units(options.unit)
@@ -60,7 +61,13 @@ class LazyDataset:
             side: n for side, n in own.items() if n is not None
         }
         found = DataInfo(
-            self.name, self.path, self.classes, self.shape, counts, left_out=self.left_out
+            self.name,
+            self.path,
+            self.classes,
+            self.shape,
+            counts,
+            self.unit,
+            left_out=self.left_out,
         )
         if not units or options.unit is None:
             chosen = len(sides) > 1 or options.share < 1
@@ -127,7 +134,7 @@ class ArrayFiles:
     read: Callable[[], tuple[ImagesAndLabels, ImagesAndLabels | None]]
 
 
-def positions(n: int) -> Sequence[str]:
+def positions(n: int) -> NameColumn:
     """The names of examples that have none: where they stand."""
     return NameColumn.of(map(str, range(n)))
 

@@ -43,7 +43,8 @@ def open(
     Raises DataError where the data are missing, unreadable or unusable, ArgumentError for arguments
     out of range.
     """
-    return _lazy(name_or_path, data_dir, validation, options, download, mirror, progress).open(
+    check_fraction("validation", validation)
+    return find(name_or_path, data_dir, options, download, mirror, progress).open(
         validation, options
     )
 
@@ -61,21 +62,19 @@ def describe(
 
     Its counts are those of `open`.
     """
-    return _lazy(name_or_path, data_dir, validation, options, download).describe(
-        validation, options
-    )
+    check_fraction("validation", validation)
+    return find(name_or_path, data_dir, options, download).describe(validation, options)
 
 
-def _lazy(
+def find(
     name_or_path: str | Path,
     data_dir: Path | None,
-    validation: float,
     options: ReadOptions,
     download: bool,
     mirror: str | None = None,
     progress: Progress | None = None,
 ) -> LazyDataset:
-    check_fraction("validation", validation)
+    """The data set, listed: whoever both describes and opens it lists it once. As `open`."""
     if str(name_or_path) in REGISTRY:  # a folder of that name is meant by ./name
         row = published(str(name_or_path))
         where = None if data_dir is None else Path(data_dir).expanduser()
@@ -84,7 +83,7 @@ def _lazy(
     there = path.exists() or is_hub(path)
     if plugins.is_name(str(name_or_path)) and not there:
         return _fitted(find_function(str(name_or_path)), options)
-    listing = find_listing(path, options) if there else None
+    listing = find_listing(path, options)
     if listing is not None:
         return dataset_of(listing, options)
     if path.suffix == ".npz" and path.is_file():

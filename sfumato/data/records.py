@@ -147,4 +147,4 @@ def read_file(path: Path) -> bytes:
 
 def gone(where: str, error: OSError) -> str:
     """For an image that was listed and cannot be read."""
-    return f"{where}: can no longer be read ({error.strerror or error}); restore it and resume"
+    return f"{where}: can no longer be read ({error.strerror or error}); restore it; what has begun can then be resumed"

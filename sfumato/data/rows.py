@@ -19,7 +19,7 @@ COLUMN_val, COLUMN_test, or a column.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from sfumato.core.files import read_json
 from sfumato.data.array_names import KINDS, SPLITS, WANTED, Keys, find_keys, key_of
 from sfumato.data.labels import encode_parts
 from sfumato.data.lazy import LazyDataset, LoadedDataset, positions
+from sfumato.data.name_column import NameColumn
 from sfumato.data.npz import members, read_member
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
@@ -78,14 +79,12 @@ class Store:
 def open_rows(path: Path, validation: float, options: ReadOptions) -> Splits:
     """The rows at `path`. Raises DataError where a file is missing, cut short or not what it should
     be."""
-    return _lazy(Path(path), options.unit).open(validation, options)
+    return find_rows(path, options).open(validation, options)
 
 
 def describe_rows(path: Path, validation: float, options: ReadOptions) -> DataInfo:
     """The public facts of what `open_rows` gives."""
-    lazy = _lazy(Path(path), options.unit)
-    unit = read_manifest(Path(path)).unit if Path(path).is_dir() else "example"
-    return replace(lazy.describe(validation, options), unit=unit)
+    return find_rows(path, options).describe(validation, options)
 
 
 def read_manifest(directory: Path) -> Store:
@@ -155,12 +154,13 @@ def digest(rows: np.ndarray, labels: np.ndarray, names: np.ndarray | None = None
     return found.hexdigest()
 
 
-def _lazy(path: Path, unit: str | None) -> LazyDataset:
-    path, arrays = path.expanduser(), {}
-    names: tuple[str, ...] | None = None
+def find_rows(path: Path, options: ReadOptions) -> LazyDataset:
+    """The rows at `path`, not read yet."""
+    path, unit, noun, arrays = Path(path).expanduser(), options.unit, "example", {}
+    names: NameColumn | None = None
     if path.is_dir():
         parts, classes = _stored(path)
-        names = _names(path)
+        names, noun = _names(path), read_manifest(path).unit
     elif path.suffix in ENDINGS and path.is_file():
         arrays = _read(path, apart=unit)
         parts, classes = _named(arrays, path)
@@ -194,6 +194,7 @@ def _lazy(path: Path, unit: str | None) -> LazyDataset:
         },
         n_validation=sizes.get("validation"),
         named=names is not None,
+        unit=noun,
     )
 
 
@@ -278,10 +279,10 @@ def _stored(directory: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
     return parts, store.classes
 
 
-def _names(directory: Path) -> tuple[str, ...] | None:
+def _names(directory: Path) -> NameColumn | None:
     """The names of the training rows' files; None in a store of examples that had none."""
     path = directory / "train.names.npy"
-    return tuple(_map(path).tolist()) if path.is_file() else None
+    return NameColumn.of(_map(path).tolist()) if path.is_file() else None
 
 
 def _map(path: Path) -> np.ndarray:

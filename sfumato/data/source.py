@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Shaped
 
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.data.decode import decoder_name
 from sfumato.data.labels import encode, names_of, vector
 from sfumato.data.records import Records
 
@@ -94,14 +95,14 @@ class Source:
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
         """`mac` of a digest over everything a model could learn from: classes, shape, labels, units,
-        and the encoded bytes of each record, or pixels where there are no records, in this order.
+        and the encoded bytes of each record and what decodes them, or pixels where there are no records.
 
         The digest itself is never shown: without a key, anyone who guesses the data could confirm
         the guess.
         """
         digest = self._facts()
         if self.records is not None:
-            digest.update(b"encoded" + self.records.digests.tobytes())
+            digest.update(decoder_name().encode() + self.records.digests.tobytes())
             return mac(digest.digest())
         for start in range(0, len(self), CHUNK):
             pixels = self.raw(np.arange(start, min(start + CHUNK, len(self))))
@@ -114,7 +115,7 @@ class Source:
         if self.records is None:
             return None
         digest = self._facts()
-        digest.update(b"stamp" + self.records.stamp())
+        digest.update(decoder_name().encode() + self.records.stamp())
         return mac(digest.digest())
 
     def _facts(self) -> Any:

@@ -36,6 +36,12 @@ class WhereConfig:
     or package.module:function of your own, () -> (images, labels)."""
     data_dir: Path | None = None
     """Where named data sets lie or are downloaded to [$SFUMATO_DATA, or the user's cache]."""
+
+
+@dataclass(frozen=True)
+class ColumnsConfig:
+    """What the columns of a table, or what is beside the images of other formats, is called."""
+
     label: str | None = None
     """Column of the labels in a table or in records [label, class, target, ...]. Several, as A,B,C:
     the one of them that holds 1."""
@@ -89,7 +95,7 @@ class ReadingConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig(ReadingConfig, SplitConfig, WhereConfig):
+class DataConfig(ReadingConfig, SplitConfig, ColumnsConfig, WhereConfig):
     """Which images."""
 
     def check(self) -> None:

@@ -253,8 +253,8 @@ FIELDS = (
         (
             "unpaid",
             True,
-            "fingerprint",
-            "of the images, under the secret key; until the run is complete",
+            "fingerprint stamp",
+            "of the images, and of the sizes and times of their files, under the secret key; until the run is complete",
         ),
         ("public", True, "environment.*", "software, devices and processor"),
     ),

@@ -165,6 +165,11 @@ class RunDirectory:
             self.path.chmod(0o755)
             remove_directory(self.work)
 
+    def discard(self) -> None:
+        """Remove a run that has released nothing."""
+        keys.destroy(self.key_file)
+        remove_directory(self.path)
+
     def write(self, name: str, value: Any, mode: int = 0o644) -> None:
         """Write a JSON file. Raises RunError for a field that nobody declared."""
         fields.check(name, value, self._selected())

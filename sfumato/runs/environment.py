@@ -6,30 +6,29 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from sfumato.data.decode import decoder_name
-
 PACKAGES = ("sfumato", "jax", "jaxlib", "numpy", "optax", "equinox")
 
 
-def environment() -> dict[str, str]:
-    """Each fact by its name."""
+def environment(decoder: str | None = None) -> dict[str, str]:
+    """Each fact by its name. decoder: what makes pixels of encoded images, where something does."""
     import jax
 
     kinds = sorted({device.device_kind for device in jax.devices()})
     return {name: importlib.metadata.version(name) for name in PACKAGES} | {
-        "decoder": decoder_name(),
         "devices": f"{len(jax.devices())} x {', '.join(kinds)}",
         "processor": _processor(),
+        **({} if decoder is None else {"decoder": decoder}),
     }
 
 
 def differences(began: Any, here: dict[str, str]) -> str:
-    """Which facts differ, in words; nothing if none does. began: what a run has recorded."""
+    """Which facts differ, in words; nothing if none does. began: what a run has recorded (before version
+    0.2 a decoder even where nothing was decoded)."""
     if not isinstance(began, dict):
         return f"it began with {began}, here is {here}"
     return "; ".join(
         f"{name}: it began with {began.get(name)}, here is {here.get(name)}"
-        for name in sorted({*began, *here})
+        for name in sorted({*began, *here} - ({"decoder"} - {*here}))
         if began.get(name) != here.get(name)
     )
 

@@ -28,6 +28,7 @@ from sfumato.runs.directory import RunDirectory
 from sfumato.runs.progress import make_progress
 from sfumato.runs.recorder import Recording, carry_out
 from sfumato.runs.session import (
+    Examples,
     beginning,
     end,
     refuse_changed,
@@ -146,7 +147,7 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
             path.absolute().name, method, guarantee, options.noise, seed is not None
         )
         _refuse_unaffordable(method, guarantee)
-        began = beginning(fingerprint_of(method, key.mac))
+        began = beginning(_examples(method, key))
         RunDirectory.create(path, key, asked, plan.to_json(), began)
     directory = RunDirectory.open(path)
     refuse_changed(directory)
@@ -163,7 +164,7 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
 def _continue(directory: RunDirectory, method: Procedure, ledger: Ledger, options: Options) -> None:
     files.remove_leftovers(directory.path)
     key = SecretKey.load(directory.key_file)
-    refuse_elsewhere(directory, fingerprint_of(method, key.mac), "private examples")
+    refuse_elsewhere(directory, _examples(method, key), "private examples")
     began = time.monotonic()
 
     def measured(state: State) -> dict[str, Any]:
@@ -181,6 +182,10 @@ def _continue(directory: RunDirectory, method: Procedure, ledger: Ledger, option
     told = measured(state)
     seconds = {"training": trained - began, "total": time.monotonic() - began}
     write_result(directory, ledger, resources(seconds) | told)
+
+
+def _examples(method: Procedure, key: SecretKey) -> Examples:
+    return Examples(lambda: fingerprint_of(method, key.mac))
 
 
 def _measured(evaluate: Evaluate | None, model: PyTree) -> dict[str, Any]:

@@ -5,12 +5,16 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sfumato.core.errors import RunError
+from sfumato.core.keys import SecretKey
+from sfumato.data.decode import decoder_name
+from sfumato.data.source import Source
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import write_report
 from sfumato.runs.directory import RunDirectory
@@ -28,10 +32,31 @@ def resumable(path: Path) -> Iterator[None]:
         raise
 
 
-def beginning(fingerprint: str | None) -> dict[str, Any]:
-    """What must be the same when the run goes on. fingerprint: of the private examples, under the
-    run's key; None where nobody could take one."""
-    return {"fingerprint": fingerprint, "environment": environment()}
+@dataclass(frozen=True)
+class Examples:
+    """What a run remembers of its private examples, under its key. fingerprint: None where nobody can
+    take one. stamp: of the places of their bytes, for data sets that have one: where it is as it was,
+    nothing need be read for the fingerprint. decoder: what makes pixels of the bytes; None where nothing
+    is decoded."""
+
+    fingerprint: Callable[[], str | None]
+    stamp: str | None = None
+    decoder: str | None = None
+
+
+def of_source(source: Source, key: SecretKey) -> Examples:
+    # The stamp is taken first: who writes into a file while it is read for the fingerprint makes the
+    # stamp differ, and the next comparison is of fingerprints.
+    stamp = source.stamp(key.mac)
+    decoder = None if source.records is None else decoder_name()
+    return Examples(lambda: source.fingerprint(key.mac), stamp, decoder)
+
+
+def beginning(examples: Examples) -> dict[str, Any]:
+    """What must be the same when the run goes on."""
+    stamp = {} if examples.stamp is None else {"stamp": examples.stamp}
+    here = environment(examples.decoder)
+    return {"fingerprint": examples.fingerprint(), **stamp, "environment": here}
 
 
 def refuse_changed(directory: RunDirectory) -> None:
@@ -44,15 +69,17 @@ def refuse_changed(directory: RunDirectory) -> None:
         )
 
 
-def refuse_elsewhere(directory: RunDirectory, fingerprint: str | None, what: str) -> None:
-    """All that the bits of a release depend on is as it was. what: the fingerprint is of."""
+def refuse_elsewhere(directory: RunDirectory, examples: Examples, what: str) -> None:
+    """All that the bits of a release depend on is as it was. what: the examples are."""
     began = directory.began()
-    if differing := differences(began.get("environment"), environment()):
+    if differing := differences(began.get("environment"), environment(examples.decoder)):
         raise RunError(
             f"{directory.path}: {differing}; the same bits need the same software and device: resume there, or "
             "start a new run"
         )
-    if began.get("fingerprint") != fingerprint:
+    if examples.stamp is not None and began.get("stamp") == examples.stamp:
+        return
+    if began.get("fingerprint") != examples.fingerprint():
         raise RunError(
             f"{directory.path}: the {what} or secret.key changed since the run began; restore them or start a new "
             "run"

@@ -194,9 +194,10 @@ def _fill(
     files.write_atomic(labels_file, _npy(source.labels), mode=0o600)
     if source.owners is not None:
         files.write_atomic(out / f"{split}.units.npy", _npy(source.owners), mode=0o600)
-    if source.names is not None:
-        files.write_atomic(out / f"{split}.names.npy", _npy(np.asarray(source.names)), mode=0o600)
-    store.digests[split] = digest(rows, source.labels, source.names)
+    names = None if source.names is None else np.asarray(source.names)
+    if names is not None:
+        files.write_atomic(out / f"{split}.names.npy", _npy(names), mode=0o600)
+    store.digests[split] = digest(rows, source.labels, names)
     _save(out, store)
     return store
 

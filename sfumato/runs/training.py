@@ -14,12 +14,13 @@ from sfumato.core.keys import SecretKey
 from sfumato.data import finite
 from sfumato.data.arrow_files import is_hub
 from sfumato.data.copies import copies_in
+from sfumato.data.lazy import LazyDataset
 from sfumato.data.listing import left_out_words
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.features import by_name
 from sfumato.noise import NOISES
 from sfumato.plan import public_weights, unit_batches
-from sfumato.plan.config import DataConfig, Log, PrivacyConfig, TrainConfig, read_config
+from sfumato.plan.config import Log, PrivacyConfig, TrainConfig, read_config
 from sfumato.plan.making import make_plan
 from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy.ledger import Ledger
@@ -32,6 +33,7 @@ from sfumato.runs.recorder import Recording, carry_out
 from sfumato.runs.session import (
     beginning,
     end,
+    of_source,
     refuse_changed,
     refuse_elsewhere,
     resources,
@@ -42,23 +44,31 @@ from sfumato.train.evaluation import accuracy
 from sfumato.train.loop import State
 
 
+def find(config: TrainConfig) -> LazyDataset:
+    """The data a configuration names, listed once for `described` and `opened`."""
+    where, options = config.data, read_options(config)
+    if config.method.model == by_name.GIVEN:
+        return data.find_rows(Path(where.data), options)
+    return data.find(where.data, where.data_dir, options, download=not config.run.dry_run)
+
+
+def described(found: LazyDataset, config: TrainConfig) -> DataInfo:
+    """Its public facts."""
+    info = found.describe(config.data.validation, read_options(config))
+    return unit_batches.named(info, config.units)
+
+
+def opened(found: LazyDataset, config: TrainConfig) -> Splits:
+    """Its examples, ready to be read."""
+    splits = found.open(config.data.validation, read_options(config))
+    return replace(splits, train=unit_batches.used(splits.train, config.units))
+
+
 def describe(config: TrainConfig) -> DataInfo:
     """The public facts of the data a configuration names."""
-    return unit_batches.named(_found(config), config.units)
-
-
-def _found(config: TrainConfig) -> DataInfo:
     where = config.data
-    if config.method.model == by_name.GIVEN:
-        return data.describe_rows(Path(where.data), where.validation, read_options(config))
     try:
-        return data.describe(
-            where.data,
-            data_dir=where.data_dir,
-            validation=where.validation,
-            options=read_options(config),
-            download=not config.run.dry_run,
-        )
+        return described(find(config), config)
     except DataError:
         if (
             not config.run.dry_run
@@ -98,18 +108,19 @@ def tell(problems: Iterable[str], progress: Progress) -> None:
 
 
 def train(config: TrainConfig) -> RunDirectory:
-    """Run from the beginning. Whatever is wrong with configuration or data is found before anything
-    is written."""
+    """Run from the beginning. What is wrong with the configuration is found before anything is written;
+    an image that cannot be read, when it is read: if nothing was released by then, nothing is left."""
     config.check()
     config = _with_absolute_paths(config)
     refuse_existing(config.out)
-    info = describe(config)
+    found = find(config)
+    info = described(found, config)
     make_plan(config, info)  # refuse what cannot be planned before the images are read
-    splits = open_splits(config)
+    splits = opened(found, config)
     problems = finite.checked(splits, splits.evaluated(config.data.validation))
     plan = make_plan(config, counted(info, splits))
     key = secret_key(config.privacy)
-    began = beginning(splits.train.fingerprint(key.mac))
+    began = beginning(of_source(splits.train, key))
     directory = RunDirectory.create(
         config.out, key, typed_json.plain(config), plan.to_json(), began
     )
@@ -121,7 +132,12 @@ def train(config: TrainConfig) -> RunDirectory:
         tell_left_out(plan.left_out, progress)
         copied = copies_in(splits.train, splits.evaluated(config.data.validation))
         tell((*plan.warnings(), *problems, *copied), progress)
-        _fit(directory, config, plan, splits, key, ledger, progress)
+        try:
+            _fit(directory, config, plan, splits, key, ledger, progress)
+        except DataError:  # an image that cannot be read: the same command may begin again
+            if not ledger.releases:
+                directory.discard()
+            raise
     return end(directory)
 
 
@@ -161,7 +177,7 @@ def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
         public_weights.verify(plan.weights)
     key = SecretKey.load(directory.key_file).using(config.privacy.noise_rng)
     splits = open_splits(config)
-    refuse_elsewhere(directory, splits.train.fingerprint(key.mac), "training images")
+    refuse_elsewhere(directory, of_source(splits.train, key), "training images")
     with closing(make_progress(config.run.log)) as progress:
         _fit(directory, config, plan, splits, key, ledger, progress)
 
@@ -209,11 +225,11 @@ def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledg
 
 
 def say_skipped(splits: Splits, progress: Progress) -> None:
-    """To the owner of the images alone: how many files cannot be read is an exact count of private
-    ones, so no file has it."""
+    """To the owner of the images alone: how many cannot be read is an exact count of private ones, so
+    no file has it."""
     if count := len(splits.skipped):
         progress.say(
-            f"skipped   {count:,} unreadable file{'s' if count > 1 else ''}, left out as asked",
+            f"skipped   {count:,} unreadable image{'s' if count > 1 else ''}, left out as listed",
             skipped=count,
         )
 
@@ -245,17 +261,8 @@ def write_evaluation(directory: RunDirectory, source: Source, counts: Any) -> di
 
 
 def open_splits(config: TrainConfig) -> Splits:
-    where: DataConfig = config.data
-    if config.method.model == by_name.GIVEN:
-        splits = data.open_rows(Path(where.data), where.validation, read_options(config))
-    else:
-        splits = data.open(
-            where.data,
-            data_dir=where.data_dir,
-            validation=where.validation,
-            options=read_options(config),
-        )
-    return replace(splits, train=unit_batches.used(splits.train, config.units))
+    """What `find` and `opened` give."""
+    return opened(find(config), config)
 
 
 def read_options(config: TrainConfig) -> data.ReadOptions:
@@ -292,6 +299,7 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     where, weights, public = config.data, config.method.weights, config.method.public
     elsewhere = plugins.is_name(where.data) or is_hub(Path(where.data))
     named = where.data in data.names() or elsewhere
+    listed = where.skip_unreadable
     if weights is not None and Path(weights).expanduser().exists():
         weights = str(Path(weights).expanduser().resolve())
     return replace(
@@ -300,6 +308,7 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
             where,
             data=where.data if named else str(Path(where.data).expanduser().resolve()),
             data_dir=None if where.data_dir is None else where.data_dir.expanduser().resolve(),
+            skip_unreadable=None if listed is None else listed.expanduser().resolve(),
         ),
         method=replace(
             config.method, weights=weights, public=public and public.expanduser().resolve()

@@ -1,4 +1,4 @@
-"""Any data set -> a packed one (`packs.py`): images brought to one size once, in shards of records that
+"""`sfumato data pack`: any data set -> a packed one (`packs.py`): images brought to one size once, in shards of records that
 are read at random.
 
 Shard after shard: a shard holds a fixed range of the listing's records, is written aside, flushed,
@@ -8,8 +8,9 @@ decoded and encoded by all threads, a few ahead of the one that is written, so m
 
 import hashlib
 import io
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.data.array_records import ENDING, module
 from sfumato.data.examples import serialize
-from sfumato.data.formats import find_listing
+from sfumato.data.formats import FORMATS, find_listing
 from sfumato.data.from_records import Decoded
 from sfumato.data.listing import Listing, Part
 from sfumato.data.packs import (
@@ -37,11 +38,11 @@ from sfumato.data.packs import (
 from sfumato.data.records import gone
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread
+from sfumato.runs.progress import Progress, Quiet
 
 PROGRESS = "progress.jsonl"
 SHARD = 4096  # records in one: of ImageNet at 268 pixels about 80 MB
-_FORMATS = ((b"\xff\xd8", b"jpeg"), (b"\x89PNG", b"png"), (b"RIFF", b"webp"), (b"BM", b"bmp"))
-Advance = Callable[[int], None]
+KINDS = ((b"\xff\xd8", b"jpeg"), (b"\x89PNG", b"png"), (b"RIFF", b"webp"), (b"BM", b"bmp"))
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class _Packer:
     options: ReadOptions
     side: int | None
     quality: int
-    advance: Advance
+    progress: Progress
 
     def image(self, split: str) -> Callable[[int], _Image]:
         """What makes record k of a split."""
@@ -94,15 +95,15 @@ class _Packer:
             for k, start in enumerate(starts)
         ]
 
-    def write(self, split: str, name: str, rows: range) -> dict[str, Any]:
-        """One shard, for good; what progress.jsonl says of it."""
+    def write(self, split: str, name: str, rows: range, done: int) -> dict[str, Any]:
+        """One shard, for good; what progress.jsonl says of it. done: images that are there."""
         part, aside, digests = self.listing.parts[split], self.out / f".{name}.tmp", []
         writer = module(str(self.out)).ArrayRecordWriter(str(aside), "group_size:1,uncompressed")
         try:
             for k, image in zip(rows, spread(self.image(split), rows), strict=True):
                 writer.write(self.example(part, k, image.content))
                 digests.append(image.digest)
-                self.advance(1)
+                self.progress.advance(done + len(digests))
         finally:
             writer.close()
         with open(aside, "rb") as file:
@@ -117,9 +118,7 @@ class _Packer:
         label = int(part.labels[k])
         features: dict[str, bytes | int] = {
             IMAGE: content,
-            "image/format": next(
-                (name for mark, name in _FORMATS if content.startswith(mark)), b""
-            ),
+            "image/format": next((name for mark, name in KINDS if content.startswith(mark)), b""),
             "image/class/label": label,
             "image/class/text": self.listing.classes[label].encode("utf-8", "surrogateescape"),
             "image/filename": part.names[k].encode("utf-8", "surrogateescape"),
@@ -135,13 +134,13 @@ def pack(
     options: ReadOptions,
     side: int | None = None,
     quality: int = 95,
-    begin: Callable[[int, int], Advance] = lambda total, done: lambda count: None,
+    progress: Progress | None = None,
 ) -> Pack:
     """Pack the data set at `path` into `out`, or go on with a pack that was stopped there.
 
     options: as for reading; share and test_fraction do not count, everything is packed. side: pixels
     of the center square to which each image is brought; None copies the encoded bytes. quality: of the JPEGs,
-    1 to 100. begin: (images in all, images there) -> what is told how many more there are.
+    1 to 100.
     Raises DataError, ArgumentError, RunError.
     """
     if side is not None:
@@ -152,20 +151,22 @@ def pack(
     options = ReadOptions(
         **{**vars(options), "resize": side, "test_fraction": 0.0, "share": 1.0, "seed": 0}
     )
-    listing = find_listing(path, options) if path.exists() or ":" in str(path) else None
+    listing = find_listing(path, options)
     if listing is None:
         raise DataError(
-            f"{path}: is no data set of image files or records; arrays (.npz, CIFAR) need no packing"
+            f"{path}: holds no encoded images; give {', '.join(each.words for each in FORMATS)}"
         )
     done = _begin(out, listing, options, side, quality)
-    total = sum(map(len, listing.parts.values()))
     there = sum(each["records"] for each in done.values())
-    packer = _Packer(out, listing, options, side, quality, begin(total, there))
+    progress = progress or Quiet()
+    progress.begin("pack", sum(map(len, listing.parts.values())), "images", done=there)
+    packer = _Packer(out, listing, options, side, quality, progress)
     for split in listing.parts:
         for name, rows in packer.shards(split):
             if name not in done:
-                done[name] = packer.write(split, name, rows)
+                done[name] = packer.write(split, name, rows, there)
                 files.append_json(out / PROGRESS, done[name])
+                there += len(rows)
     return _finish(packer, done)
 
 
@@ -191,7 +192,7 @@ def _begin(
         raise RunError(f"out={str(out)!r}: exists already; give a new directory")
     files.remove_leftovers(out)
     if not (out / PROGRESS).exists():
-        files.write_atomic(out / PROGRESS, files.json.dumps(asked) + "\n", mode=0o600)
+        files.write_atomic(out / PROGRESS, json.dumps(asked) + "\n", mode=0o600)
         return {}
     lines, size = files.whole_lines((out / PROGRESS).read_bytes())
     try:
@@ -255,67 +256,3 @@ def as_jpeg(pixels: np.ndarray, quality: int) -> bytes:
         content, "JPEG", quality=quality
     )
     return content.getvalue()
-
-
-def unpack(
-    path: Path,
-    out: Path,
-    options: ReadOptions,
-    begin: Callable[[int, int], Advance] = lambda total, done: lambda count: None,
-) -> int:
-    """Write the encoded images of any data set of records as OUT/SPLIT/CLASS/NAME, for programs that read
-    folders; how many. Raises DataError, RunError where `out` is there."""
-    listing = find_listing(path, options)
-    if listing is None:
-        raise DataError(f"{path}: is no data set of image files or records")
-    if out.exists():
-        raise RunError(f"out={str(out)!r}: exists already; give a new directory")
-    aside = out.with_name(f".{out.name}.tmp")
-    files.remove_directory(aside)
-    files.make_directory(aside, 0o700)
-    advance = begin(sum(map(len, listing.parts.values())), 0)
-    for place, content in _placed(listing):
-        (aside / place).parent.mkdir(parents=True, exist_ok=True)
-        (aside / place).write_bytes(content)
-        advance(1)
-    os.replace(aside, out)
-    files.sync_directory(out.parent)
-    return sum(map(len, listing.parts.values()))
-
-
-def _placed(listing: Listing) -> Iterator[tuple[Path, bytes]]:
-    """Where each image goes: names come from others, so only their last part is kept, and what is
-    there already gets a number."""
-    seen: set[Path] = set()
-    folders = _folders(listing.classes)
-    for split, part in listing.parts.items():
-        names = {"validation": "val"}
-        for k, content in enumerate(spread(part.records.read, range(len(part)))):
-            base = part.names[k].rsplit("/", 1)[-1]
-            place = Path(names.get(split, split)) / folders[part.labels[k]]
-            if part.units is not None:
-                place /= _safe(part.units[k]) or "unit"
-            stem, ending = _safe(base.rsplit(".", 1)[0]) or "image", _ending(content, base)
-            found, number = place / f"{stem}{ending}", 1
-            while found in seen:
-                found, number = place / f"{stem}-{number}{ending}", number + 1
-            seen.add(found)
-            yield found, content
-
-
-def _folders(classes: tuple[str, ...]) -> list[str]:
-    names = [_safe(name) or "class" for name in classes]
-    return [name if names.count(name) == 1 else f"{name}-{k}" for k, name in enumerate(names)]
-
-
-def _safe(name: str) -> str:
-    """Without what would lead elsewhere or hide the file."""
-    return "".join("_" if c in "/\\:\0" or not c.isprintable() else c for c in name).lstrip(".")[
-        :200
-    ]
-
-
-def _ending(content: bytes, name: str) -> str:
-    kinds = {b"jpeg": ".jpg", b"png": ".png", b"webp": ".webp", b"bmp": ".bmp"}
-    kind = next((each for mark, each in _FORMATS if content.startswith(mark)), b"")
-    return kinds.get(kind, "." + _safe(name.rsplit(".", 1)[-1]) if "." in name else "")
