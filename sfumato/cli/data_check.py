@@ -1,6 +1,6 @@
 """`sfumato data check`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -23,7 +23,7 @@ class Check:
     """As for `sfumato train`: "folder" for class/PATIENT/*.jpg."""
     max_pixels: int = MAX_PIXELS
     """Largest image file that is decoded, width times height."""
-    columns: tyro.conf.OmitArgPrefixes[ColumnsConfig] = ColumnsConfig()
+    columns: tyro.conf.OmitArgPrefixes[ColumnsConfig] = field(default_factory=ColumnsConfig)
     log: Log = "bar"
 
     def __call__(self) -> None:

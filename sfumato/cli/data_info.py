@@ -1,6 +1,6 @@
 """`sfumato data info`. It does not import JAX, which alone takes a second."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -21,7 +21,7 @@ class Info:
     """Count units too: a regular expression on file names or a column, as for `sfumato train`."""
     max_pixels: int = MAX_PIXELS
     """Largest image file that is decoded, width times height."""
-    columns: tyro.conf.OmitArgPrefixes[ColumnsConfig] = ColumnsConfig()
+    columns: tyro.conf.OmitArgPrefixes[ColumnsConfig] = field(default_factory=ColumnsConfig)
 
     def __call__(self) -> None:
         """What is published (for a named data set) and what is on this machine."""

@@ -1,6 +1,6 @@
 """`sfumato data pack`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -29,7 +29,7 @@ class PackImages:
     """Leave out the images in this list, which `sfumato data check` writes."""
     max_pixels: int = MAX_PIXELS
     """Largest image that is decoded, width times height."""
-    columns: tyro.conf.OmitArgPrefixes[ColumnsConfig] = ColumnsConfig()
+    columns: tyro.conf.OmitArgPrefixes[ColumnsConfig] = field(default_factory=ColumnsConfig)
     log: Log = "bar"
 
     def __call__(self) -> None:

@@ -1,6 +1,6 @@
 """`sfumato data unpack`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
@@ -18,7 +18,7 @@ class UnpackImages:
     """Directory to create."""
     unit: str | None = None
     """Put the images of each unit into a folder of their own, OUT/train/CLASS/UNIT/NAME.jpg."""
-    columns: tyro.conf.OmitArgPrefixes[ColumnsConfig] = ColumnsConfig()
+    columns: tyro.conf.OmitArgPrefixes[ColumnsConfig] = field(default_factory=ColumnsConfig)
 
     def __call__(self) -> None:
         from sfumato.data import ReadOptions

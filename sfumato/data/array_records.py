@@ -108,6 +108,8 @@ class ArrayRecords(ShardRecords):
         try:
             (content,) = self._reader(file).read([number])
             (span,) = examples.parse(content)[self.image]
+            if not isinstance(span, tuple):
+                raise ValueError(f"{self.image!r} holds numbers")
             return content[slice(*span)]
         except (RuntimeError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"cannot be read ({said(error)}); write the file again") from None

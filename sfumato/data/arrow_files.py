@@ -10,7 +10,7 @@ from sfumato.core.errors import DataError, said
 from sfumato.core.files import read_json
 from sfumato.data.found import listing_of
 from sfumato.data.listing import Listing
-from sfumato.data.parquet_files import leaf, plain, pyarrow
+from sfumato.data.parquet_files import leaf, pyarrow
 from sfumato.data.parquet_images import found_in
 from sfumato.data.spans import ShardRecords
 from sfumato.data.split import ReadOptions, split_of
@@ -124,10 +124,8 @@ def _columns(
         table = mapped(path)
         try:
             for name, values in columns.items():
-                chunks = leaf(table.column(name.split(".")[0]), name)
-                for chunk in chunks:
-                    chunk.validate(full=True)
-                values += plain(chunks)
+                for chunk in _chunks(table, name):
+                    values += chunk.to_pylist()
         except (KeyError, ValueError) as error:
             raise DataError(
                 f"{path}: cannot be read as Arrow ({said(error)}); save it again"
@@ -150,14 +148,21 @@ class ArrowRecords(ShardRecords):
     def read(self, k: int) -> bytes:
         file, row = self.place(k)
         if file not in self._mapped:
-            self._mapped[file] = self._chunks(file)
+            path = self.paths[file]
+            try:
+                chunks = _chunks(mapped(path), self.column)
+            except (KeyError, ValueError) as error:
+                raise DataError(f"cannot be read as Arrow ({said(error)}); save it again") from None
+            self._mapped[file] = pyarrow(path).chunked_array(chunks)
         value = self._mapped[file][row].as_py()
         if not value:
             raise DataError("has no bytes; save the data set with its images in it")
         return value
 
-    def _chunks(self, file: int) -> Any:
-        chunks = leaf(mapped(self.paths[file]).column(self.column.split(".")[0]), self.column)
-        for chunk in chunks:
-            chunk.validate(full=True)  # offsets that lead astray
-        return pyarrow(self.paths[file]).chunked_array(chunks)
+
+def _chunks(table: Any, column: str) -> list[Any]:
+    """What lies at the path of a column. Raises ValueError for offsets that lead astray."""
+    chunks = [leaf(chunk, column) for chunk in table.column(column.split(".")[0]).chunks]
+    for chunk in chunks:
+        chunk.validate(full=True)
+    return chunks

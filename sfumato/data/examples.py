@@ -32,7 +32,8 @@ def parse(buffer: Buffer, start: int = 0, stop: int | None = None) -> dict[str, 
 
 
 def _entry(buffer: Buffer, start: int, stop: int) -> tuple[str, Values]:
-    name, values = "", []
+    name = ""
+    values: Values = []
     for number, value in _fields(buffer, start, stop):
         if not isinstance(value, tuple):
             raise ValueError("no tf.train.Example")

@@ -5,7 +5,7 @@ units are treated alike in all of them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,7 +31,7 @@ class Found:
     column."""
 
     records: Records
-    columns: dict[str, Sequence[Any]]
+    columns: Mapping[str, Sequence[Any]]
     names: Sequence[str] | None
     where: Callable[[int, str], str]
 

@@ -9,6 +9,7 @@ leads, and is read there. An ending that images have may be missing (`ISIC_00243
 import os
 import posixpath
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ def list_table(path: Path, options: ReadOptions) -> Listing:
     label = options.label if options.label in columns else find("label", columns, None, str(path))
     if options.label is not None and label != options.label:
         label = options.label
-        for part in parts.values():
-            part.columns[label] = _one_of(part, label)
+        parts = {
+            split: replace(part, columns={**part.columns, label: _one_of(part, label)})
+            for split, part in parts.items()
+        }
     if label is None:
         label, parts = FOLDERS, by_folders(parts, str(path))
     return listing_of(
@@ -91,7 +94,7 @@ def _wanted(names: Sequence[str], column: str, options: ReadOptions) -> list[str
     if missing:
         kind = "label" if missing[0] == options.label else "split"
         find(kind, names, missing[0], "the table")
-    return [name for name in wanted if name in names]
+    return [name for name in wanted if name is not None and name in names]
 
 
 def _one_of(part: Found, label: str) -> list[str]:
@@ -136,18 +139,18 @@ def _places(folder: Path, read: Table, column: str) -> list[str]:
                 f"{read.entry(k, column)} is {written!r}, which leaves the table's folder; move the table to a folder "
                 "above the images, or write the path from the root"
             )
-        place = _existing(folder, place, inside)
-        if place is None:
+        there = _existing(folder, place, inside)
+        if there is None:
             raise DataError(
                 f"{read.entry(k, column)} names {written!r}, and there is no such file in {folder}; put it there, or "
                 "remove the row"
             )
-        if place in seen:
+        if there in seen:
             raise DataError(
-                f"{read.entry(k, column)} names {written!r} again, after row {read.numbers[seen[place]]}; an image is "
+                f"{read.entry(k, column)} names {written!r} again, after row {read.numbers[seen[there]]}; an image is "
                 "one example: keep one of the rows"
             )
-        seen[place] = k
+        seen[there] = k
     return list(seen)
 
 

@@ -11,6 +11,8 @@ from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import DataError, said
 from sfumato.core.files import parse_json
 
+AT_ONCE = 256  # rows that are read at once: of a value that is repeated, so many copies are made
+
 
 def pyarrow(path: Path) -> Any:
     """The library. Raises DataError."""
@@ -24,12 +26,11 @@ def pyarrow(path: Path) -> Any:
     return pyarrow
 
 
-def opened(path: Path, dictionaries: Sequence[str] = ()) -> Any:
-    """A file's `ParquetFile`. dictionaries: columns whose equal values are kept once, so that a few
-    bytes cannot become many. Raises DataError."""
+def opened(path: Path) -> Any:
+    """A file's `ParquetFile`. Raises DataError."""
     arrow = pyarrow(path)
     try:
-        return arrow.parquet.ParquetFile(path, read_dictionary=list(dictionaries))
+        return arrow.parquet.ParquetFile(path)
     except (arrow.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"{path}: cannot be read as Parquet ({said(error)}); fetch it again"
@@ -43,32 +44,24 @@ def schema(path: Path) -> Any:
 
 
 def words(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
-    """Columns of plain values, None where there is none. Raises DataError."""
-    arrow = pyarrow(path)
-    with opened(path, wanted) as file:
-        rows = file.metadata.num_rows
+    """Columns of plain values, None where there is none; a name with a dot lies in a struct. Equal
+    values are one object, so that a few bytes cannot become many. Raises DataError."""
+    arrow, found = pyarrow(path), {name: list[Any]() for name in wanted}
+    with opened(path) as file:
+        rows, known = file.metadata.num_rows, dict[Any, Any]()
         if rows * len(wanted) * 8 > most(path):
             raise DataError(
                 f"{path}: {rows} rows are more than {GROWTH} times its size can hold; write it again"
             )
         try:
-            table = file.read(columns=list(wanted))
-        except (arrow.ArrowException, OSError, ValueError) as error:
+            for batch in file.iter_batches(AT_ONCE, columns=list(wanted)):
+                for name, values in found.items():
+                    each = leaf(batch.column(name.split(".")[0]), name).to_pylist()
+                    values += [known.setdefault(value, value) for value in each]
+        except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"{path}: cannot be read as Parquet ({said(error)}); fetch it again"
+                f"{path}: {', '.join(wanted)} cannot be read ({said(error)}); give columns of words or numbers"
             ) from None
-    return {name: plain(leaf(table.column(name.split(".")[0]), name)) for name in wanted}
-
-
-def plain(chunks: Sequence[Any]) -> list[Any]:
-    """The values of a column's chunks; equal ones of a dictionary are one object."""
-    found: list[Any] = []
-    for chunk in chunks:
-        if hasattr(chunk, "dictionary"):
-            values = chunk.dictionary.to_pylist()
-            found += [None if k is None else values[k] for k in chunk.indices.to_pylist()]
-        else:
-            found += chunk.to_pylist()
     return found
 
 
@@ -111,6 +104,6 @@ def holds_images(path: Path) -> bool:
 
 
 def leaf(column: Any, path: str) -> Any:
-    """The chunks of a column, `image`, that lie at a path in it, `image.bytes`."""
+    """Of a column `image` what lies at a path in it, `image.bytes`."""
     inner = path.split(".")[1:]
-    return [chunk.field(inner[0]) if inner else chunk for chunk in column.chunks]
+    return column.field(inner[0]) if inner else column

@@ -18,6 +18,7 @@ from sfumato.data.columns import find, need
 from sfumato.data.found import Found, Naming, listing_of, own_names, usual_split
 from sfumato.data.listing import Listing
 from sfumato.data.parquet_files import (
+    AT_ONCE,
     bytes_of,
     class_names,
     holds_images,
@@ -33,7 +34,7 @@ from sfumato.data.spans import ShardRecords
 from sfumato.data.split import ReadOptions
 
 KEPT_BYTES = 1 << 28
-LARGEST_GROUP = 1 << 31
+LARGEST_GROUP = 1 << 30
 
 
 def _matches(name: str) -> bool:
@@ -94,7 +95,7 @@ def _columns(
     paths: Sequence[Path], wanted: Sequence[str]
 ) -> tuple[dict[str, list[Any]], list[int]]:
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
-    counts = []
+    counts: list[int] = []
     for path in paths:
         for name, values in words(path, wanted).items():
             columns[name] += values
@@ -135,39 +136,44 @@ class ParquetRecords(ShardRecords):
 
     def _value(self, file: int, row: int) -> bytes | None:
         if file not in self._files:
-            found = opened(self.paths[file], [self.column])
+            found = opened(self.paths[file])
             meta = found.metadata
             rows = [meta.row_group(k).num_rows for k in range(meta.num_row_groups)]
             self._files[file] = found, np.cumsum(rows)
         ends = self._files[file][1]
         group = int(np.searchsorted(ends, row, side="right"))
         row -= int(ends[group - 1]) if group else 0
-        for chunk in self._group(file, group):
-            if row < len(chunk):
-                found = chunk[row].as_py()
-                return found
-            row -= len(chunk)
+        for values in self._group(file, group):
+            if row < len(values):
+                return values[row].as_py()
+            row -= len(values)
         raise ValueError("the file has fewer rows than when it was listed")
 
     def _group(self, file: int, group: int) -> list[Any]:
         key = file, group
         if key not in self._kept:
             found = self._files[file][0]
-            size = found.metadata.row_group(group).total_byte_size
-            if size > LARGEST_GROUP:
-                raise DataError(
-                    f"{size:,} bytes in one group of rows; write the file with row_group_size=100"
-                )
-            table = found.read_row_group(group, columns=[self.column])
-            self._kept[key] = leaf(table.column(0), self.column)
-            while len(self._kept) > 1 and sum(map(_nbytes, self._kept.values())) > KEPT_BYTES:
+            self._kept[key] = self._batches(found, group)
+            while (
+                len(self._kept) > 1
+                and sum(_nbytes(part) for each in self._kept.values() for part in each) > KEPT_BYTES
+            ):
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
 
+    def _batches(self, found: Any, group: int) -> list[Any]:
+        """The bytes of a group, some rows at a time. Raises DataError for more of them than is sane: a
+        few bytes on the disk may stand for a value that is repeated without end."""
+        parts = []
+        for batch in found.iter_batches(AT_ONCE, row_groups=[group], columns=[self.column]):
+            parts.append(leaf(batch.column(0), self.column))
+            if sum(map(_nbytes, parts)) > LARGEST_GROUP:
+                raise DataError(
+                    f"its group of rows holds more than {LARGEST_GROUP:,} bytes; write the file with row_group_size=100"
+                )
+        return parts
 
-def _nbytes(chunks: list[Any]) -> int:
-    return sum(
-        chunk.nbytes + (chunk.dictionary.nbytes if hasattr(chunk, "dictionary") else 0)
-        for chunk in chunks
-    )
+
+def _nbytes(values: Any) -> int:
+    return values.nbytes

@@ -126,7 +126,7 @@ def _members(file: _Careful) -> Iterator[tuple[str, Span]]:
     size = os.fstat(file.fileno()).st_size
     with tarfile.open(fileobj=file, mode="r:") as archive:
         while (member := archive.next()) is not None:
-            archive.members.clear()  # it would keep all of them
+            archive.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
             name = member.name.removeprefix("./")
             if not member.isreg() or any(map(is_ignored, name.split("/"))):
                 continue

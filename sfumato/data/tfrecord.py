@@ -88,7 +88,9 @@ def list_tfrecord(path: Path, options: ReadOptions) -> Listing:
     shards = by_split(path, find_shards(path, _matches))
     parts, keys = {}, None
     for split, paths in shards.items():
-        columns, spans, counts = Columns(path, options, keys), [], []
+        columns = Columns(path, options, keys)
+        spans: list[tuple[int, int]] = []
+        counts: list[int] = []
         for each in paths:
             before = len(spans)
             spans += _indexed(each, columns)

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from sfumato.data.packs import (
     PackIndex,
     written,
 )
-from sfumato.data.records import gone
+from sfumato.data.records import Records, gone
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread
 from sfumato.runs.progress import Progress, Quiet
@@ -67,12 +67,7 @@ class _Packer:
         records = self.listing.parts[split].records
 
         def copied(k: int) -> _Image:
-            try:
-                content = records.read(k)
-            except OSError as error:
-                raise DataError(gone(records.where(k), error)) from None
-            except DataError as error:
-                raise DataError(f"{records.where(k)}: {error}") from None
+            content = read_or_refuse(records, k)
             return _Image(content, hashlib.sha256(content).digest())
 
         if self.side is None:
@@ -100,7 +95,8 @@ class _Packer:
         part, aside, digests = self.listing.parts[split], self.out / f".{name}.tmp", []
         writer = module(str(self.out)).ArrayRecordWriter(str(aside), "group_size:1,uncompressed")
         try:
-            for k, image in zip(rows, spread(self.image(split), rows), strict=True):
+            images: Iterator[_Image] = spread(self.image(split), rows)
+            for k, image in zip(rows, images, strict=True):
                 writer.write(self.example(part, k, image.content))
                 digests.append(image.digest)
                 self.progress.advance(done + len(digests))
@@ -256,3 +252,13 @@ def as_jpeg(pixels: np.ndarray, quality: int) -> bytes:
         content, "JPEG", quality=quality
     )
     return content.getvalue()
+
+
+def read_or_refuse(records: Records, k: int) -> bytes:
+    """The bytes of a record. Raises DataError that says which."""
+    try:
+        return records.read(k)
+    except OSError as error:
+        raise DataError(gone(records.where(k), error)) from None
+    except DataError as error:
+        raise DataError(f"{records.where(k)}: {error}") from None

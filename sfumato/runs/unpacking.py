@@ -1,17 +1,17 @@
 """`sfumato data unpack`: the encoded images of any data set of records -> a folder of class folders."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from sfumato.core import files
 from sfumato.core.errors import DataError, RunError
 from sfumato.data.formats import FORMATS, find_listing
 from sfumato.data.listing import Listing
-from sfumato.data.records import Records, gone
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread
-from sfumato.runs.packing import KINDS
+from sfumato.runs.packing import KINDS, read_or_refuse
 
 
 def unpack(path: Path, out: Path, options: ReadOptions) -> int:
@@ -41,7 +41,8 @@ def _placed(listing: Listing) -> Iterator[tuple[Path, bytes]]:
     seen: set[Path] = set()
     folders = _folders(listing.classes)
     for split, part in listing.parts.items():
-        for k, content in enumerate(spread(_reader(part.records), range(len(part)))):
+        contents: Iterator[bytes] = spread(partial(read_or_refuse, part.records), range(len(part)))
+        for k, content in enumerate(contents):
             base = part.names[k].rsplit("/", 1)[-1]
             place = Path({"validation": "val"}.get(split, split)) / folders[part.labels[k]]
             if part.units is not None:
@@ -70,15 +71,3 @@ def _ending(content: bytes, name: str) -> str:
     kinds = {b"jpeg": ".jpg", b"png": ".png", b"webp": ".webp", b"bmp": ".bmp"}
     kind = next((each for mark, each in KINDS if content.startswith(mark)), b"")
     return kinds.get(kind, "." + _safe(name.rsplit(".", 1)[-1]) if "." in name else "")
-
-
-def _reader(records: Records) -> Callable[[int], bytes]:
-    def read(k: int) -> bytes:
-        try:
-            return records.read(k)
-        except OSError as error:
-            raise DataError(gone(records.where(k), error)) from None
-        except DataError as error:
-            raise DataError(f"{records.where(k)}: {error}") from None
-
-    return read
