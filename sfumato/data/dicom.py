@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from sfumato.core.checks import MAX_PIXELS
+from sfumato.core.checks import MAX_PIXELS, pixel_count
 from sfumato.core.errors import DataError, said
 
 if TYPE_CHECKING:
@@ -93,17 +93,8 @@ def _size(found: Any, most: int) -> tuple[int, int]:
         raise DataError(f"has {frames} frames; store each as a file of its own")
     if not deep or height < 1 or width < 1:
         raise DataError("a DICOM image of no pixels, or of more than 16 bits or 3 samples in each")
-    check_pixel_count(height, width, most)
+    pixel_count(height, width, most)
     return height, width
-
-
-def check_pixel_count(height: int, width: int, most: int) -> None:
-    """Raises DataError for an image of more than `most` pixels."""
-    if width * height > most:
-        raise DataError(
-            f"{width:,} x {height:,} pixels, of more than {most:,}; raise the limit by --max-pixels "
-            f"{width * height} (max_pixels=), or store it smaller"
-        )
 
 
 def _stored(found: Any, height: int, width: int) -> Shaped[np.ndarray, "h w ..."]:
