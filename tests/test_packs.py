@@ -166,7 +166,7 @@ def test_names_from_others_do_not_lead_out_of_the_folder(tmp_path: Path, given: 
         patch.setattr("format_writers.CLASSES", ("../../up", "..", "a/b"))
         path = as_tfrecord(tmp_path / "records", hostile)
     assert unpack(path, tmp_path / "deep" / "er", NO_TEST) == 33
-    files = [path for path in tmp_path.rglob("*.jpg")]
+    files = list(tmp_path.rglob("*.jpg"))
     assert len(files) == 33
     assert all((tmp_path / "deep" / "er") in path.parents for path in files)
 
