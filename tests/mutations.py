@@ -1104,7 +1104,7 @@ MUTATIONS = (
     ),
     bug(
         "labels do not follow their images where some are left out",
-        "data.listing:Part.at",
+        "data.listing:ListedPart.at",
         "self.labels[chosen]",
         "self.labels[: len(chosen)]",
         "test_data_folder.py::test_unreadable_files_are_counted_named_and_may_be_skipped[preloaded-None]",

@@ -305,8 +305,8 @@ def test_an_image_cut_short_is_named_before_its_step_is_summed_and_nothing_is_pa
         )
         assert Ledger.read(run).releases == 1 and not (run / "work/sums.jsonl").exists()
     assert "1 cannot be decoded" in succeeds("data", "check", photos, "--out", bad)
-    listed = (*command, "--skip-unreadable", bad, "--dry-run", "--no-estimate")
-    assert f"n={N - 1}" in succeeds(*listed) or f"{N - 1} " in succeeds(*listed)
+    plan = ("train", "--data", photos, *NETWORK, "--dry-run", "--no-estimate", "--log", "json")
+    assert json.loads(succeeds(*plan, "--skip-unreadable", bad))["n"] == N - 1
     file.write_bytes(whole)
     assert "training images or secret.key changed" in sfumato("resume", run).err
 
@@ -335,10 +335,12 @@ def test_check_looks_at_every_image_and_writes_nothing_over(tmp_path: Path) -> N
     assert (tmp_path / "l").stat().st_mode & 0o777 == 0o600
     assert "val/b/1.png\tnot an image of a known format\n" in (tmp_path / "l").read_text()
     check = ("data", "check", tmp_path / "d", "--resize", 4, "--out")
+    lines = succeeds(*check, tmp_path / "m", "--log", "json").splitlines()
+    assert json.loads(lines[-1])["unreadable"] == 1 and json.loads(lines[0])["event"] == "stage"
     refused(tmp_path, *check, tmp_path / "l", says=("exists already",))
     refused(tmp_path, *check, tmp_path / "none/l", says=("no such folder",))
     refused(
-        tmp_path, "data", "check", "digits", "--out", tmp_path / "m", says=("no encoded images",)
+        tmp_path, "data", "check", "digits", "--out", tmp_path / "n", says=("no encoded images",)
     )
 
 

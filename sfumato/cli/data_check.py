@@ -33,6 +33,4 @@ class Check:
         options = ReadOptions(
             resize=self.resize, unit=self.unit, max_pixels=self.max_pixels, **vars(self.columns)
         )
-        told = check(self.data.expanduser(), options, self.out.expanduser(), self.log)
-        if self.log != "json":
-            print(told)
+        print(check(self.data.expanduser(), options, self.out.expanduser(), self.log))

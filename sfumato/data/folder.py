@@ -20,7 +20,7 @@ import numpy as np
 
 from sfumato.core.errors import DataError
 from sfumato.data.decode import SUFFIXES
-from sfumato.data.listing import Listing, Part
+from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.name_column import NameColumn
 from sfumato.data.records import FileRecords
 from sfumato.data.split import ReadOptions, split_of
@@ -78,12 +78,12 @@ def list_folder(root: Path, options: ReadOptions) -> Listing:
     return Listing(root.resolve().name, str(root), classes, parts, left_out)
 
 
-def _part(root: Path, by_class: list[NameColumn], unit: str | None, every: bool) -> Part:
+def _part(root: Path, by_class: list[NameColumn], unit: str | None, every: bool) -> ListedPart:
     paths = NameColumn.of(path for each in by_class for path in each)
     labels = np.repeat(np.arange(len(by_class), dtype=np.int32), [len(each) for each in by_class])
     names = stable(paths)
     units = None if unit is None else owners_by_pattern(names, unit, every)
-    return Part(FileRecords(root, paths), labels, names, units)
+    return ListedPart(FileRecords(root, paths), labels, names, units)
 
 
 def stable(paths: NameColumn) -> NameColumn:

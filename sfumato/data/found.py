@@ -15,7 +15,7 @@ import numpy as np
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.data.columns import encoded, find
 from sfumato.data.folder import stable
-from sfumato.data.listing import Listing, Part
+from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.name_column import NameColumn
 from sfumato.data.records import Records
 from sfumato.data.split import ReadOptions, split_of
@@ -67,7 +67,9 @@ def listing_of(
         naming.classes,
     )
     listed = {
-        split: Part(part.records, labels[split], _names(part), _units(path, part, options, split))
+        split: ListedPart(
+            part.records, labels[split], _names(part), _units(path, part, options, split)
+        )
         for split, part in parts.items()
     }
     own = all(part.names is not None for part in parts.values())

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from sfumato.core.errors import DataError
 from sfumato.data.decode import decode, fitted_shape, upright_size, why_not
 from sfumato.data.lazy import LazyDataset, LoadedDataset
-from sfumato.data.listing import Listing, Part
+from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.records import Records, gone
 from sfumato.data.source import Source
 from sfumato.data.split import ReadOptions
@@ -54,7 +54,7 @@ def _load(listing: Listing, options: ReadOptions) -> LoadedDataset:
     shape = _common_shape(listing, options)
     total = sum(map(len, listing.parts.values())) * math.prod(shape)
 
-    def source(split: str, part: Part) -> Source:
+    def source(split: str, part: ListedPart) -> Source:
         read = Decoded(part.records, shape, options, total <= KEPT_BYTES)
         labels, classes = part.labels, listing.classes
         return Source(listing.name, split, labels, classes, shape, read, records=part.records)

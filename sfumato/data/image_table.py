@@ -129,6 +129,7 @@ def _places(folder: Path, read: Table, column: str) -> list[str]:
     """The file of each row, as a path below `folder` or from the root. Raises DataError for one that is
     missing, leaves the folder or is there twice."""
     seen: dict[str, int] = {}
+    places: list[str] = []
     inside: dict[str, set[str]] = {}
     for k, written in enumerate(read.columns[column]):
         if not isinstance(written, str) or not written.strip("/ ") or "\0" in written:
@@ -151,7 +152,8 @@ def _places(folder: Path, read: Table, column: str) -> list[str]:
                 "one example: keep one of the rows"
             )
         seen[there] = k
-    return list(seen)
+        places.append(there)
+    return places
 
 
 def _existing(folder: Path, place: str, inside: dict[str, set[str]]) -> str | None:

@@ -14,7 +14,7 @@ from sfumato.data.records import Records
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class ListedPart:
     """One split. names: of each record, stable when others come or go. units: to which unit each
     belongs, where units were asked for and the format knows them ("" for a record of an evaluation
     part that is in none)."""
@@ -27,15 +27,18 @@ class Part:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def at(self, kept: Bool[np.ndarray, " n"]) -> "Part":
+    def at(self, kept: Bool[np.ndarray, " n"]) -> "ListedPart":
         """The records of a mask."""
         units, chosen = self.units, np.flatnonzero(kept)
-        return Part(
+        return ListedPart(
             self.records.subset(chosen),
             self.labels[chosen],
             self.names[chosen],
             units if units is None else [units[k] for k in chosen.tolist()],
         )
+
+
+Part = ListedPart  # its name among readers of formats
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,7 @@ class Listing:
     name: str
     place: str
     classes: tuple[str, ...]
-    parts: dict[str, Part]
+    parts: dict[str, ListedPart]
     left_out: dict[str, int] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     named: bool = True

@@ -23,7 +23,7 @@ from sfumato.core import files, typed_json
 from sfumato.core.errors import ArgumentError, DataError, said
 from sfumato.data.array_records import ArrayRecords
 from sfumato.data.found import units_by_name
-from sfumato.data.listing import Listing, Part
+from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.name_column import NameColumn
 from sfumato.data.split import ReadOptions
 
@@ -119,7 +119,7 @@ def list_pack(path: Path, options: ReadOptions) -> Listing:
     return Listing(pack.name, str(path), pack.classes, parts, pack.left_out)
 
 
-def _part(path: Path, pack: Pack, split: str, options: ReadOptions) -> Part:
+def _part(path: Path, pack: Pack, split: str, options: ReadOptions) -> ListedPart:
     part = pack.parts[split]
     index = read_index(path / part.index.file, part.index, len(pack.classes))
     shards = [path / each.file for each in part.shards]
@@ -135,7 +135,7 @@ def _part(path: Path, pack: Pack, split: str, options: ReadOptions) -> Part:
                 f"{path} was packed with --unit {pack.unit!r}; give the same, or pack again",
             )
         units = units_by_name(index.names, options.unit, split, str(path))
-    return Part(records, index.labels, index.names, units)
+    return ListedPart(records, index.labels, index.names, units)
 
 
 @dataclass(frozen=True)

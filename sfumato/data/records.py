@@ -66,6 +66,8 @@ class Records(ABC):
             return self.digest(k)
         except OSError as error:
             raise DataError(gone(self.where(k), error)) from None
+        except DataError as error:
+            raise DataError(f"{self.where(k)}: {error}") from None
 
     def subset(self, indices: Int64[np.ndarray, " m"]) -> "Records":
         """The records at `indices`, in that order."""

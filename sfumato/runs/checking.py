@@ -1,5 +1,6 @@
 """`sfumato data check`: every image of a data set is decoded once, and those that cannot be are listed."""
 
+import json
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +10,7 @@ from sfumato.core.files import write_atomic
 from sfumato.data import unreadable
 from sfumato.data.decode import decode, why_not
 from sfumato.data.formats import FORMATS, find_listing
-from sfumato.data.listing import Part
+from sfumato.data.listing import ListedPart
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread
 from sfumato.plan.config import Log
@@ -36,6 +37,9 @@ def check(place: Path, options: ReadOptions, out: Path, log: Log) -> str:
             bad += _check_part(split, part, options, sizes, progress)
     write_atomic(out, unreadable.as_text(bad), mode=0o600)
     total = sum(map(len, listing.parts.values()))
+    if log == "json":
+        found = {"images": total, "unreadable": len(bad), "sizes": len(sizes), "list": str(out)}
+        return json.dumps({"event": "result", **found})
     told = [f"checked   {total:,} images: {len(bad):,} cannot be decoded, listed in {out}"]
     if bad:
         told.append(f"next      leave them out of a run by --skip-unreadable {out}")
@@ -48,7 +52,7 @@ def check(place: Path, options: ReadOptions, out: Path, log: Log) -> str:
 
 
 def _check_part(
-    split: str, part: Part, options: ReadOptions, sizes: Counter[Size], progress: Progress
+    split: str, part: ListedPart, options: ReadOptions, sizes: Counter[Size], progress: Progress
 ) -> list[tuple[str, str]]:
     """(name, why) of the records that cannot be decoded; the sizes of the others are counted."""
 

@@ -24,7 +24,7 @@ from sfumato.data.array_records import ENDING, module
 from sfumato.data.examples import serialize
 from sfumato.data.formats import FORMATS, find_listing
 from sfumato.data.from_records import Decoded
-from sfumato.data.listing import Listing, Part
+from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.packs import (
     IMAGE,
     MANIFEST,
@@ -110,7 +110,7 @@ class _Packer:
         facts = PackedFile(name, (self.out / name).stat().st_size, sha256, len(rows))
         return {**vars(facts), "digests": b"".join(digests).hex()}
 
-    def example(self, part: Part, k: int, content: bytes) -> bytes:
+    def example(self, part: ListedPart, k: int, content: bytes) -> bytes:
         label = int(part.labels[k])
         features: dict[str, bytes | int] = {
             IMAGE: content,
