@@ -683,7 +683,7 @@ MUTATIONS = (
         "if there in seen:",
         "if written in seen:",
         "test_formats.py::test_wrong_tables_are_refused_by_row_and_column[the same file by another path]",
-        "DID NOT RAISE|again, after",
+        "DID NOT RAISE",
     ),
     bug(
         "a table leads to files that its owner did not see",
@@ -698,8 +698,8 @@ MUTATIONS = (
         "data.packs:PackRecords.read",
         "!= self.digest(k)",
         "!= hashlib.sha256(content).digest()",
-        "test_packs.py::test_a_pack_that_was_changed_is_refused",
-        "DID NOT RAISE|record",
+        "test_packs.py::test_an_image_in_the_place_of_another_is_noticed",
+        "DID NOT RAISE",
     ),
     bug(
         "padding of a unit is taken from another",

@@ -49,7 +49,7 @@ def test_images_are_brought_to_one_size_once(
     assert list(packed.names) == list(resized.names) and (packed.labels == resized.labels).all()
     at = np.arange(24)
     error = np.abs(packed.raw(at).astype(float) - resized.raw(at))
-    assert error.mean() < 6, "noise at quality 95, but the same images"
+    assert error.mean() < 12, "noise at quality 95, but the same images"
 
 
 def test_a_run_knows_a_pack_without_reading_an_image(
@@ -99,18 +99,34 @@ def test_a_pack_that_was_changed_is_refused(tmp_path: Path, given: list[Item]) -
     pack(as_folder(tmp_path / "birds", given), out, NO_TEST)
     shard, index = out / "train-00000-of-00001.arrayrecord", out / "train.index.safetensors"
     content = shard.read_bytes()
-    at = content.index(given[3].content)
-    shard.write_bytes(content[: at + 200] + bytes([content[at + 200] ^ 1]) + content[at + 201 :])
-    train = data.open(out).train
-    k = list(train.names).index(given[3].name)
-    said = refused(lambda: train.raw([k]))
-    assert f"{shard.name}: record {k}" in said, said
-    train.raw([0 if k else 1])
+    at = content.index(given[3].content) + 200
+    shard.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    said = refused(lambda: data.open(out).train.raw(np.arange(24)))
+    assert f"{shard.name}: record" in said, said
     shard.write_bytes(content[:-1])
     assert "is of" in (said := refused(lambda: data.open(out))) and shard.name in said
     shard.write_bytes(content)
     index.write_bytes(index.read_bytes()[:-1] + b"\1")
     assert "SHA-256" in (said := refused(lambda: data.open(out))) and index.name in said
+
+
+def test_an_image_in_the_place_of_another_is_noticed(tmp_path: Path, given: list[Item]) -> None:
+    """The package's own checks would let it pass, and the fingerprint is that of the index."""
+    from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+    out = tmp_path / "pack"
+    pack(as_folder(tmp_path / "birds", given), out, NO_TEST)
+    shard = out / "train-00000-of-00001.arrayrecord"
+    records = ArrayRecordReader(str(shard)).read_all()
+    writer = ArrayRecordWriter(str(shard), "group_size:1,uncompressed")
+    for record in records[::-1]:
+        writer.write(record)
+    writer.close()
+    facts = json.loads((out / MANIFEST).read_text())
+    facts["parts"]["train"]["shards"][0]["bytes"] = shard.stat().st_size
+    (out / MANIFEST).write_text(json.dumps(facts))
+    said = refused(lambda: data.open(out).train.raw([0]))
+    assert f"{shard.name}: record 0: " in said and "another image" in said
 
 
 @pytest.mark.parametrize(
