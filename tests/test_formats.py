@@ -297,3 +297,16 @@ def test_shards_whose_split_is_not_to_be_seen_are_refused(tmp_path: Path) -> Non
     as_tar(tmp_path, items(9, 3))
     (tmp_path / "test-000000.tar").rename(tmp_path / "more.tar")
     assert "does not say to which split" in refused(lambda: data.open(tmp_path))
+
+
+@pytest.mark.slow
+def test_a_name_of_the_hub_is_read_through_datasets(
+    tmp_path: Path, given: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a network: `datasets` takes a folder for the name of a data set, too."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    place = WRITERS["parquet"].write(tmp_path / "birds", given)
+    splits = data.open(f"hf:{place}")
+    assert splits.train.class_names == CLASSES and len(splits.train) == 160
+    assert splits.train.records is not None and splits.train.records.read(0) == given[0].content

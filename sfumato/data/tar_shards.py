@@ -8,7 +8,7 @@ read from its place. Compressed tars cannot be read at random, and are refused.
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from sfumato.core.errors import DataError, said
 from sfumato.core.files import parse_json
-from sfumato.data.columns import find
+from sfumato.data.columns import USUAL, find
 from sfumato.data.decode import SUFFIXES
 from sfumato.data.folder import is_ignored
 from sfumato.data.found import (
@@ -47,7 +47,7 @@ def is_tar(path: Path) -> bool:
 def list_tar(path: Path, options: ReadOptions) -> Listing:
     """The records of a .tar or a folder of them. Raises DataError, ArgumentError."""
     shards = find_shards(path, lambda name: name.lower().endswith((".tar", *COMPRESSED)))
-    parts = {split: _found(files, options.path) for split, files in by_split(path, shards).items()}
+    parts = {split: _found(files, options) for split, files in by_split(path, shards).items()}
     label = find("label", parts["train"].columns, options.label, str(path))
     if label is None:
         label, parts = FOLDERS, by_folders(parts, str(path))
@@ -55,28 +55,33 @@ def list_tar(path: Path, options: ReadOptions) -> Listing:
     return listing_of(path, parts, Naming(label, split), options)
 
 
-def _found(paths: list[Path], asked: str | None) -> Found:
+def _found(paths: list[Path], options: ReadOptions) -> Found:
     """What the shards of one split hold."""
+    wanted = {*USUAL["label"], *USUAL["split"], options.label, options.split, options.unit}
+    columns: dict[str, list[Any]] = {}
     spans: list[Span] = []
     names: list[str] = []
     counts: list[int] = []
-    facts: list[dict[str, Any]] = []
     for path in paths:
         before = len(spans)
         with _opened(path) as file:
             for key, members in _records(path, file).items():
-                ending = _image(path, key, members, asked)
+                ending = _image(path, key, members, options.path)
                 if ending is None:
                     continue
                 spans.append(members.pop(ending))
                 names.append(f"{key}.{ending}")
-                facts.append(_facts(path, key, members, file))
+                for name, value in _facts(path, key, members, file, wanted).items():
+                    column = columns.setdefault(name, [])
+                    column += [None] * (len(spans) - 1 - len(column))
+                    column.append(value)
         counts.append(len(spans) - before)
     if not spans:
         raise DataError(
             f"{paths[0]}: holds no images; expected members that end in {', '.join(SUFFIXES)}"
         )
-    columns = {name: [each.get(name) for each in facts] for name in sorted(set().union(*facts))}
+    for column in columns.values():
+        column += [None] * (len(spans) - len(column))
     records = SpanRecords(paths, counts, np.array(spans, np.int64))
     return Found(
         records,
@@ -147,22 +152,26 @@ def _image(path: Path, key: str, members: dict[str, Span], asked: str | None) ->
     return images[0] if images else None
 
 
-def _facts(path: Path, key: str, members: dict[str, Span], file: _Careful) -> dict[str, Any]:
-    """What stands beside a record's image: the words of its small members by their endings, and the
+def _facts(
+    path: Path, key: str, members: dict[str, Span], file: _Careful, wanted: Container[str | None]
+) -> dict[str, Any]:
+    """The wanted facts beside a record's image: the words of small members by their endings, and the
     entries of its json. Raises DataError."""
     found: dict[str, Any] = {}
     for ending, (offset, length) in members.items():
-        if length > LARGEST_FACT:
+        if length > LARGEST_FACT or (ending != "json" and ending not in wanted):
             continue
         content = os.pread(file.fileno(), length, offset)
         try:
             told = parse_json(content) if ending == "json" else {ending: content.decode().strip()}
-        except UnicodeDecodeError:  # a member that is no words: a mask, an array
-            continue
         except ValueError as error:
             raise DataError(
                 f"{path}: {key}.{ending} cannot be read ({said(error)}); write it again"
             ) from None
         plain = told if isinstance(told, dict) else {"label": told}
-        found |= {name: each for name, each in plain.items() if not isinstance(each, dict | list)}
+        found |= {
+            name: value
+            for name, value in plain.items()
+            if name in wanted and not isinstance(value, dict | list)
+        }
     return found

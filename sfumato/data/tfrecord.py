@@ -104,10 +104,16 @@ def list_tfrecord(path: Path, options: ReadOptions) -> Listing:
 
 def _indexed(path: Path, columns: Columns) -> list[tuple[int, int]]:
     """Offset and length of each image. A file is mapped: of a record, little but its labels is read."""
-    if not path.stat().st_size:
-        return []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return [
-            columns.add(f"{path}: record {k}", content, start, stop)
-            for k, (start, stop) in enumerate(frames(path, content))
-        ]
+    try:
+        if not path.stat().st_size:
+            return []
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            return [
+                columns.add(f"{path}: record {k}", content, start, stop)
+                for k, (start, stop) in enumerate(frames(path, content))
+            ]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
