@@ -126,7 +126,7 @@ def _columns(
             for name, values in columns.items():
                 for chunk in _chunks(table, name):
                     values += chunk.to_pylist()
-        except (KeyError, ValueError) as error:
+        except (pyarrow(path).ArrowException, KeyError, ValueError) as error:
             raise DataError(
                 f"{path}: cannot be read as Arrow ({said(error)}); save it again"
             ) from None
@@ -151,7 +151,7 @@ class ArrowRecords(ShardRecords):
             path = self.paths[file]
             try:
                 chunks = _chunks(mapped(path), self.column)
-            except (KeyError, ValueError) as error:
+            except (pyarrow(path).ArrowException, KeyError, ValueError) as error:
                 raise DataError(f"cannot be read as Arrow ({said(error)}); save it again") from None
             self._mapped[file] = pyarrow(path).chunked_array(chunks)
         value = self._mapped[file][row].as_py()

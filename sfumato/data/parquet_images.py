@@ -26,6 +26,7 @@ from sfumato.data.parquet_files import (
     leaf,
     opened,
     path_of,
+    pyarrow,
     schema,
     words,
 )
@@ -128,7 +129,7 @@ class ParquetRecords(ShardRecords):
         with self._lock:  # one group at a time: each may be hundreds of megabytes
             try:
                 value = self._value(file, row)
-            except (OSError, ValueError) as error:
+            except (pyarrow(self.paths[file]).ArrowException, OSError, ValueError) as error:
                 raise DataError(f"cannot be read ({said(error)}); fetch the file again") from None
         if not value:
             raise DataError("has no bytes; remove the row, or give the table with its image files")

@@ -186,6 +186,7 @@ def _begin(
         files.make_directory(out, 0o700)
     elif not (out / PROGRESS).exists() and any(out.iterdir()):
         raise RunError(f"out={str(out)!r}: exists already; give a new directory")
+    os.chmod(out, 0o700)
     files.remove_leftovers(out)
     if not (out / PROGRESS).exists():
         files.write_atomic(out / PROGRESS, json.dumps(asked) + "\n", mode=0o600)
