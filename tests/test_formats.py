@@ -107,6 +107,24 @@ def test_every_format_is_written_by_one_of_the_writers_above(
     assert used == set(range(1, len(FORMATS)))
 
 
+def test_a_new_format_is_one_file_and_one_line(
+    tmp_path: Path, given: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import zipfile
+
+    from plugins.zip_format import FORMAT
+
+    from sfumato.data import formats
+
+    with zipfile.ZipFile(tmp_path / "birds.zip", "w") as archive:
+        for item in given:
+            archive.writestr(item.name, item.content)
+    monkeypatch.setattr(formats, "FORMATS", (FORMAT, *FORMATS))
+    assert data.describe(tmp_path / "birds.zip", options=NO_TEST).counts == {"train": 200}
+    train = data.open(tmp_path / "birds.zip", options=NO_TEST).train
+    assert train.class_names == CLASSES and train.raw([7]).shape == (1, 9, 12, 3)
+
+
 # -- tables
 
 
