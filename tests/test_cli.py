@@ -491,7 +491,7 @@ def sealed(monkeypatch: pytest.MonkeyPatch) -> None:
         "sfumato.data.open",
         "sfumato.data.opening.open",
         "sfumato.data.decode.decode",
-        "sfumato.data.folder.decode",
+        "sfumato.data.from_records.decode",
     ):
         monkeypatch.setattr(place, fail)
 
