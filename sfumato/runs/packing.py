@@ -1,4 +1,4 @@
-"""`sfumato data pack`: any data set -> a packed one (`packs.py`): images brought to one size once, in shards of records that
+"""`sfumato data pack`: any data set -> a packed one (`data/packs.py`): images brought to one size once, in shards of records that
 are read at random.
 
 Shard after shard: a shard holds a fixed range of the listing's records, is written aside, flushed,
