@@ -136,7 +136,7 @@ def test_opening_decodes_nothing_reads_few_headers_and_takes_linear_time(
     assert decoded == [40], "kept once decoded"
 
 
-def test_a_run_decodes_nothing_before_its_first_step_is_paid(
+def test_a_run_decodes_one_image_for_its_shapes_before_the_first_step_is_paid(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paid: list[int] = []
@@ -147,7 +147,7 @@ def test_a_run_decodes_nothing_before_its_first_step_is_paid(
 
     monkeypatch.setattr(from_records, "decode", watched)
     succeeds(*train_arguments(folder, tmp_path / "run"))
-    assert min(paid) == 1 and len(paid) == 36, "each image of train/ and test/ once"
+    assert paid.count(0) <= 1 and len(paid) == 36, "each image of train/ and test/ once"
 
 
 # -- pixels
