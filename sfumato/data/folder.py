@@ -179,17 +179,13 @@ class _Walk:
         return self._sorted_out(folder, entries)
 
     def _sorted_out(self, folder: Path, entries: Entries) -> list[str]:
+        """entries: of a folder that has no folders."""
         base = folder.relative_to(self.root).as_posix()
-        self.left_out.update(
-            _ending(entry.name)
-            for entry in entries
-            if not _is_folder(entry) and not _is_image(entry.name)
-        )
-        return [
-            f"{base}/{entry.name}"
-            for entry in entries
-            if not _is_folder(entry) and _is_image(entry.name)
-        ]
+        images = [entry.name for entry in entries if _is_image(entry.name)]
+        if len(images) < len(entries):
+            others = (entry.name for entry in entries if not _is_image(entry.name))
+            self.left_out.update(map(_ending, others))
+        return [f"{base}/{name}" for name in images]
 
 
 def _list_train(walk: _Walk, place: Path) -> dict[str, NameColumn]:
@@ -255,7 +251,7 @@ def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
+    return os.path.splitext(name)[1].lower() in SUFFIXES  # many times faster than a Path
 
 
 def _ending(name: str) -> str:

@@ -128,11 +128,11 @@ class FileRecords(Records):
 
     def _facts(self, path: str) -> bytes:
         try:
-            found = os.stat(os.path.join(self.root, path))
+            found = os.stat(f"{self.root}/{path}")
         except OSError as error:
             raise DataError(gone(str(self.root / path), error)) from None
         facts = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
-        return path.encode(*ENCODING) + repr(facts).encode()
+        return b"%b %d %d %d %d %d\n" % (path.encode(*ENCODING), *facts)
 
 
 def read_file(path: Path) -> bytes:
