@@ -76,7 +76,7 @@ def found_in(
     parts = {}
     for each, paths in shards.items():
         columns, counts = read(paths, wanted)
-        names = columns.get(name)
+        names = columns.get(name or "")
         parts[each] = _found(records(paths, counts, inner["bytes"]), columns, names)
     return Naming(
         label, usual_split(parts, options.split, str(path)), class_names(known, label)
