@@ -142,12 +142,12 @@ def test_images_without_a_folder_and_folders_too_deep_are_refused(tmp_path: Path
 def test_files_that_are_not_read_are_counted_by_their_ending(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 30, "b": 30})
     for k in range(4):
-        (tmp_path / "a" / f"{k}.TIF").write_text("x")
+        (tmp_path / "a" / f"{k}.XCF").write_text("x")
     for name in ("a/k", "b/x.gif", "b/y.gif", "b/by.Somebody"):
         (tmp_path / name).write_text("x")
     Image.new("RGB", (6, 8)).save(tmp_path / "stray.png")
     found = {
-        ".tif": 4,
+        ".xcf": 4,
         ".gif": 2,
         "without an ending": 1,
         "with other endings": 1,
@@ -155,7 +155,7 @@ def test_files_that_are_not_read_are_counted_by_their_ending(tmp_path: Path) -> 
     }
     assert data.describe(str(tmp_path)).left_out == found == data.open(str(tmp_path)).left_out
     fit = ("train", "--data", tmp_path, "--resize", 8, "--model", "scattering", "--method", "means")
-    said = "9 files that are not read: 4 .tif, 2 .gif"
+    said = "9 files that are not read: 4 .xcf, 2 .gif"
     assert said in succeeds(*fit, "--dry-run") and said in succeeds("data", "info", tmp_path)
     told = succeeds(*fit, "--out", tmp_path.parent / "run", "--log", "json")
     assert any(said in str(json.loads(line).get("text")) for line in told.splitlines())
@@ -267,7 +267,7 @@ def test_a_name_on_one_line_is_on_one_line_and_can_be_printed(name: str) -> None
 
 
 NAMES = st.sampled_from(
-    ["a", "b", "train", "Val", "test", "dev", "__MACOSX", "new\nline", "x.tif", "0.png", ".hidden"]
+    ["a", "b", "train", "Val", "test", "dev", "__MACOSX", "new\nline", "x.xcf", "0.png", ".hidden"]
 )
 
 

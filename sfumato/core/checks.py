@@ -3,10 +3,19 @@
 import math
 from numbers import Integral, Real
 
-from sfumato.core.errors import ArgumentError
+from sfumato.core.errors import ArgumentError, DataError
 
 MAX_PIXELS = 178_956_970
 """Of an image file, as many as Pillow decodes: a small one can claim to be huge."""
+
+
+def pixel_count(height: int, width: int, most: int) -> None:
+    """Raise DataError for an image of more than `most` pixels."""
+    if width * height > most:
+        raise DataError(
+            f"{width:,} x {height:,} pixels, of more than {most:,}; raise the limit by --max-pixels "
+            f"{width * height} (max_pixels=), or store it smaller"
+        )
 
 
 def positive(name: str, value: float) -> float:

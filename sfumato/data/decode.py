@@ -1,4 +1,5 @@
-"""Encoded bytes -> pixels, through Pillow (imported only here and only when something is decoded).
+"""Encoded bytes -> pixels, through Pillow (imported only when something is decoded), and pydicom for DICOM
+(`dicom.py`).
 
 What a file may hold beyond plain 8-bit RGB: a rotation in its EXIF data, a palette, transparency,
 16 bits per sample, CMYK. All become uint8, upright, opaque (over white), with 3 channels or 1.
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped, UInt8
 
-from sfumato.core.checks import MAX_PIXELS
+from sfumato.core.checks import MAX_PIXELS, pixel_count
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.data.dicom import SUFFIXES as DICOM
+from sfumato.data.dicom import dicom_size, is_dicom, read_dicom
 from sfumato.data.records import read_file
 from sfumato.data.split import ReadOptions
 
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 # Only these decoders ever see a user's file: some of Pillow's others start external programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", *DICOM)
 _LIMIT = threading.Lock()  # while Pillow's own limit, a global variable, is put aside
 RULES = 2  # counts up when other pixels are made of the same bytes: 2 scales JPEGs while decoding
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -39,7 +42,12 @@ def decoder_name() -> str:
     """What the pixels of a run depend on beside the bytes."""
     from PIL import features
 
-    codecs = {"libjpeg-turbo": "libjpeg_turbo", "zlib": "zlib", "WebP": "webp"}
+    codecs = {
+        "libjpeg-turbo": "libjpeg_turbo",
+        "zlib": "zlib",
+        "WebP": "webp",
+        "libtiff": "libtiff",
+    }
     told = [f"{name} {features.version(own)}" for name, own in codecs.items()]
     return ", ".join(
         [f"rules {RULES} (since Sfumato 0.2), Pillow {importlib.metadata.version('Pillow')}", *told]
@@ -52,6 +60,8 @@ def open_image(content: bytes, most: int = MAX_PIXELS) -> "Image":
     """
     from PIL import Image
 
+    if is_dicom(content):
+        return read_dicom(content, most)
     Image.init()  # else Pillow knows only the decoders of the formats it met before
     with _LIMIT:
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -60,20 +70,32 @@ def open_image(content: bytes, most: int = MAX_PIXELS) -> "Image":
             image = Image.open(io.BytesIO(content), formats=known)
         finally:
             Image.MAX_IMAGE_PIXELS = theirs
-    width, height = image.size
-    if width * height > most:
+    try:
+        pixel_count(image.height, image.width, most)
+        if image.format == "TIFF":
+            _check_tiff(image)
+    except Exception:
         image.close()
-        raise DataError(
-            f"{width:,} x {height:,} pixels, of more than {most:,}; raise the limit by --max-pixels "
-            f"{width * height} (max_pixels=), or store it smaller"
-        )
+        raise
     return image
+
+
+def _check_tiff(image: "Image") -> None:
+    """Raises DataError for what would be read as something else than it is."""
+    if getattr(image, "n_frames", 1) > 1:
+        raise DataError("has several pages; store each as a file of its own")
+    if image.mode == "F":
+        raise DataError("holds floats, whose range is not told; store it in 8 or 16 bits")
 
 
 def upright_size(content: bytes, most: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) after EXIF orientation, from the header. Raises whatever Pillow raises."""
+    if is_dicom(content):
+        return dicom_size(content, most)
     with open_image(content, most) as image:
         width, height = image.size
+        if image.format == "TIFF":  # Pillow has turned it
+            return height, width
         # Pillow decodes a PNG in search of EXIF data that its header does not announce.
         exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
         return (width, height) if exif.get(_ORIENTATION) in _TURNED else (height, width)

@@ -6,9 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sfumato.data.array_records import is_array_record, list_array_record
+from sfumato.data.arrow_files import is_hub, is_saved, list_hub, list_saved
 from sfumato.data.folder import list_folder
+from sfumato.data.image_table import is_table, list_table
 from sfumato.data.listing import Listing
+from sfumato.data.packs import is_pack, list_pack
+from sfumato.data.parquet_images import is_parquet, list_parquet
 from sfumato.data.split import ReadOptions
+from sfumato.data.tar_shards import is_tar, list_tar
+from sfumato.data.tfrecord import is_tfrecord, list_tfrecord
 from sfumato.data.unreadable import names_to_skip
 
 
@@ -22,12 +29,24 @@ class Format:
     listed: Callable[[Path, ReadOptions], Listing]
 
 
-FORMATS = (Format("a folder with one sub-folder of images per class", Path.is_dir, list_folder),)
+FORMATS = (
+    Format("hf:owner/name for a data set of the Hugging Face hub", is_hub, list_hub),
+    Format("a directory of sfumato data pack", is_pack, list_pack),
+    Format("a directory of datasets.save_to_disk", is_saved, list_saved),
+    Format("a table of image files (.csv, .tsv, .jsonl, .parquet)", is_table, list_table),
+    Format("Parquet with images in it", is_parquet, list_parquet),
+    Format(".tar shards", is_tar, list_tar),
+    Format("TFRecords", is_tfrecord, list_tfrecord),
+    Format("ArrayRecords", is_array_record, list_array_record),
+    Format("a folder with one sub-folder of images per class", Path.is_dir, list_folder),
+)
 
 
 def find_listing(path: Path, options: ReadOptions) -> Listing | None:
     """What lies at a path, without the images that the user's list leaves out; None where it is in
     none of these formats."""
+    if not path.exists() and not is_hub(path):
+        return None
     known = next((each for each in FORMATS if each.holds(path)), None)
     if known is None:
         return None

@@ -46,7 +46,7 @@ def dataset_of(listing: Listing, options: ReadOptions) -> LazyDataset:
         None if train.units is None else owners,
         n_validation=n.get("validation"),
         left_out=listing.left_out,
-        named=True,
+        named=listing.named,
     )
 
 

@@ -45,7 +45,8 @@ Part = ListedPart  # its name among readers of formats
 class Listing:
     """name, place: what the data set is called, and where it lies. parts: "train", and "validation"
     and "test" where the data set has them. left_out: files that are not read, by their ending.
-    skipped: names of the records that the user's list of unreadable ones has left out.
+    skipped: names of the records that the user's list of unreadable ones has left out. named: whether
+    names are the records' own, and not their positions.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Listing:
     parts: dict[str, ListedPart]
     left_out: dict[str, int] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    named: bool = True
 
     def without(self, names: Sequence[str]) -> "Listing":
         """Without the records of these names, whatever their split. Raises ArgumentError where the data

@@ -9,6 +9,7 @@ import numpy as np
 
 from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.data.arrow_files import is_hub
 from sfumato.data.decode import fitted_shape, refit
 from sfumato.data.download import Progress
 from sfumato.data.formats import FORMATS, find_listing
@@ -79,9 +80,10 @@ def find(
         where = None if data_dir is None else Path(data_dir).expanduser()
         return _fitted(find_named(row, where, download, mirror, progress), options)
     path = Path(name_or_path).expanduser()
-    if plugins.is_name(str(name_or_path)) and not path.exists():
+    there = path.exists() or is_hub(path)
+    if plugins.is_name(str(name_or_path)) and not there:
         return _fitted(find_function(str(name_or_path)), options)
-    listing = find_listing(path, options) if path.exists() else None
+    listing = find_listing(path, options)
     if listing is not None:
         return dataset_of(listing, options)
     if path.suffix == ".npz" and path.is_file():

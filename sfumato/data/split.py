@@ -41,6 +41,9 @@ class ReadOptions:
     max_pixels       an image file of more is not decoded
     unit             who belongs together: "folder", a regular expression on file names, or the name of a column (see
                      `units.py`)
+    label            column of the labels, where a format has columns and it is not called as usual (`columns.py`)
+    path             column of the images or of their paths
+    split            column that says train, validation or test
     """
 
     resize: int | None = None
@@ -51,6 +54,9 @@ class ReadOptions:
     seed: int = 0
     unit: str | None = None
     max_pixels: int = MAX_PIXELS
+    label: str | None = None
+    path: str | None = None
+    split: str | None = None
 
     def __post_init__(self) -> None:
         whole("max_pixels", self.max_pixels)

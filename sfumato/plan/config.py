@@ -38,9 +38,23 @@ class WhereConfig:
 
     data: str = ""
     """A named data set (see `sfumato data list`), a folder with one sub-folder of images per class,
-    a .npz file, or package.module:function of your own, () -> (images, labels)."""
+    a table of image files, a .npz file, Parquet, tar, TFRecord or ArrayRecord files (docs/data.md), hf:owner/name,
+    or package.module:function of your own, () -> (images, labels)."""
     data_dir: Path | None = None
     """Where named data sets lie or are downloaded to [$SFUMATO_DATA, or the user's cache]."""
+
+
+@dataclass(frozen=True)
+class ColumnsConfig:
+    """What the columns of a table, or what is beside the images of other formats, is called."""
+
+    label: str | None = None
+    """Column of the labels in a table or in records [label, class, target, ...]. Several, as A,B,C:
+    the one of them that holds 1."""
+    path: str | None = None
+    """Column of the images or of their paths [file_name, path, image, ...]."""
+    split: str | None = None
+    """Column that says train, val or test [split, subset, ... where there is one]."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ class ReadingConfig:
 
 
 @dataclass(frozen=True)
-class DataConfig(ReadingConfig, SplitConfig, WhereConfig):
+class DataConfig(ReadingConfig, SplitConfig, ColumnsConfig, WhereConfig):
     """Which images."""
 
     def check(self) -> None:
@@ -105,7 +119,12 @@ class DataConfig(ReadingConfig, SplitConfig, WhereConfig):
         """How images are read and split."""
         from sfumato.data.split import ReadOptions
 
-        names = (*typed_json.names(ReadingConfig), "test_fraction", "share")
+        names = (
+            *typed_json.names(ReadingConfig),
+            *typed_json.names(ColumnsConfig),
+            "test_fraction",
+            "share",
+        )
         own = {name: getattr(self, name) for name in names}
         return ReadOptions(seed=seed, unit=unit, **own)
 

@@ -40,7 +40,7 @@ class Field:
 
 
 _TABLE = """
-config.json | public | yes | data data_dir validation test_fraction share resize gray skip_unreadable max_pixels unit images_per_unit unit_name | which images, as asked; paths may name people, so a report shows their last part only
+config.json | public | yes | data data_dir validation test_fraction share resize gray skip_unreadable max_pixels label path split unit images_per_unit unit_name | which images, as asked; paths may name people, so a report shows their last part only
 config.json | public | yes | epsilon delta relation insecure_seed noise noise_rng | the promise that was asked for
 config.json | public | yes | method model weights train size public rooted sampler noise_bands | the method that was asked for
 config.json | public | yes | out seed checkpoint_seconds show_images log dry_run | how the run was to be run

@@ -26,7 +26,7 @@ def check(place: Path, options: ReadOptions, out: Path, log: Log) -> str:
         raise ArgumentError("out", str(out), "exists already; choose another name, or remove it")
     if not out.absolute().parent.is_dir():
         raise ArgumentError("out", str(out), "there is no such folder; make it first")
-    listing = find_listing(place, options) if place.exists() else None
+    listing = find_listing(place, options)
     if listing is None:
         words = ", ".join(each.words for each in FORMATS)
         raise ArgumentError("data", str(place), f"holds no encoded images; give {words}")

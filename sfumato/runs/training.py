@@ -14,6 +14,7 @@ from sfumato.core import files, plugins, typed_json
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
+from sfumato.data.arrow_files import is_hub
 from sfumato.data.copies import copies_in
 from sfumato.data.lazy import LazyDataset
 from sfumato.data.listing import left_out_words
@@ -288,7 +289,8 @@ def counted(info: DataInfo, splits: Splits) -> DataInfo:
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """So that `resume` finds data and weights from any working directory."""
     where, weights, public = config.data, config.method.weights, config.method.public
-    named = where.data in data.names() or plugins.is_name(where.data)
+    elsewhere = plugins.is_name(where.data) or is_hub(Path(where.data))
+    named = where.data in data.names() or elsewhere
     listed = where.skip_unreadable
     if weights is not None and Path(weights).expanduser().exists():
         weights = str(Path(weights).expanduser().resolve())

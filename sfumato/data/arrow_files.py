@@ -1,0 +1,168 @@
+"""Arrow files, as `datasets.save_to_disk` writes them and `datasets` keeps what it has fetched ->
+`Listing`. They are mapped, so an image is read from its place.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sfumato.core.errors import DataError, said
+from sfumato.core.files import read_json
+from sfumato.data.found import listing_of
+from sfumato.data.listing import Listing
+from sfumato.data.parquet_files import leaf, pyarrow
+from sfumato.data.parquet_images import found_in
+from sfumato.data.spans import ShardRecords
+from sfumato.data.split import ReadOptions, split_of
+
+ONE, SEVERAL = "state.json", "dataset_dict.json"
+HUB = "hf:"
+
+
+def is_saved(path: Path) -> bool:
+    return (path / SEVERAL).is_file() or (
+        (path / ONE).is_file() and bool(list(path.glob("*.arrow")))
+    )
+
+
+def list_saved(path: Path, options: ReadOptions) -> Listing:
+    """A directory of `datasets.save_to_disk`. Raises DataError, ArgumentError."""
+    if not (path / SEVERAL).is_file():
+        return _listing(path, {"train": _files(path)}, options, path.resolve().name)
+    try:
+        names = [str(name) for name in read_json(path / SEVERAL)["splits"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{path / SEVERAL}: cannot be read ({said(error)}); save it again"
+        ) from None
+    files = {split: _files(path / name) for split, name in _splits(str(path), names).items()}
+    return _listing(path, files, options, path.resolve().name)
+
+
+def is_hub(path: Path) -> bool:
+    return str(path).startswith(HUB)
+
+
+def list_hub(path: Path, options: ReadOptions) -> Listing:
+    """`hf:owner/name` or `hf:owner/name:configuration`, fetched and kept by `datasets`. Raises
+    DataError, ArgumentError."""
+    place = str(path)
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(f"{place}: needs datasets; pip install 'sfumato[hf]'") from None
+    name, _, configuration = place.removeprefix(HUB).partition(":")
+    try:
+        found = datasets.load_dataset(name, configuration or None)
+        files = {
+            split: [Path(file["filename"]) for file in each.cache_files]
+            for split, each in found.items()
+        }
+    except Exception as error:  # of the network, of the hub, of what lies there
+        raise DataError(
+            f"{place}: cannot be fetched ({said(error)}); see whether the name, the network and your access are right"
+        ) from None
+    shards = {split: files[own] for split, own in _splits(place, list(files)).items()}
+    return _listing(path, shards, options, name.rpartition("/")[2])
+
+
+def _splits(place: str, names: Sequence[str]) -> dict[str, str]:
+    """Split -> what the data set calls it. Raises DataError for a name that is none."""
+    found: dict[str, str] = {}
+    for name in names:
+        split = split_of(name)
+        if split is None or split in found or "/" in name:
+            raise DataError(
+                f"{place}: its split {name!r} is none of train, validation and test, or one of them twice; save it "
+                "without that split"
+            )
+        found[split] = name
+    if "train" not in found:
+        raise DataError(f"{place}: has no training split (found {', '.join(names) or 'none'})")
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a split in their order. Raises DataError."""
+    try:
+        state = read_json(folder / ONE)
+        names = [str(each["filename"]) for each in state["_data_files"]]
+        chosen = state.get("_indices_data_files")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / ONE}: cannot be read ({said(error)}); save it again") from None
+    if chosen or not names or any(Path(name).name != name for name in names):
+        raise DataError(f"{folder}: was saved by an old version of datasets; save it again")
+    return [folder / name for name in names]
+
+
+def _listing(path: Path, shards: dict[str, list[Path]], options: ReadOptions, name: str) -> Listing:
+    if not shards["train"]:
+        raise DataError(f"{path}: has no files; save it to disk, and give that directory")
+    known = mapped(shards["train"][0]).schema
+    naming, parts = found_in(path, known, shards, options, _columns, ArrowRecords)
+    return listing_of(path, parts, naming, options, name)
+
+
+def mapped(path: Path) -> Any:
+    """The table in a file, of which nothing is read yet. Raises DataError."""
+    arrow = pyarrow(path)
+    try:
+        with arrow.memory_map(str(path)) as file:
+            table = arrow.ipc.open_stream(file).read_all()
+        table.validate()
+        return table
+    except (arrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as Arrow ({said(error)}); save it again") from None
+
+
+def _columns(
+    paths: Sequence[Path], wanted: Sequence[str]
+) -> tuple[dict[str, list[Any]], list[int]]:
+    columns: dict[str, list[Any]] = {name: [] for name in wanted}
+    counts = []
+    for path in paths:
+        table = mapped(path)
+        try:
+            for name, values in columns.items():
+                for chunk in _chunks(table, name):
+                    values += chunk.to_pylist()
+        except (pyarrow(path).ArrowException, KeyError, ValueError) as error:
+            raise DataError(
+                f"{path}: cannot be read as Arrow ({said(error)}); save it again"
+            ) from None
+        counts.append(table.num_rows)
+    return columns, counts
+
+
+class ArrowRecords(ShardRecords):
+    """column: the path of the bytes in each file, `image.bytes`."""
+
+    def __init__(self, paths: Sequence[Path], counts: Sequence[int], column: str):
+        super().__init__(paths, counts)
+        self.column = column
+        self._mapped: dict[int, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_mapped": {}}
+
+    def read(self, k: int) -> bytes:
+        file, row = self.place(k)
+        if file not in self._mapped:
+            path = self.paths[file]
+            try:
+                chunks = _chunks(mapped(path), self.column)
+            except (pyarrow(path).ArrowException, KeyError, ValueError) as error:
+                raise DataError(f"cannot be read as Arrow ({said(error)}); save it again") from None
+            self._mapped[file] = pyarrow(path).chunked_array(chunks)
+        value = self._mapped[file][row].as_py()
+        if not value:
+            raise DataError("has no bytes; save the data set with its images in it")
+        return value
+
+
+def _chunks(table: Any, column: str) -> list[Any]:
+    """What lies at the path of a column. Raises ValueError for offsets that lead astray."""
+    chunks = [leaf(chunk, column) for chunk in table.column(column.split(".")[0]).chunks]
+    for chunk in chunks:
+        chunk.validate(full=True)
+    return chunks
