@@ -18,8 +18,8 @@ class Features:
     out: Path
     """Directory to create, or to continue if it was stopped."""
     model: str = "auto"
-    """patches+scattering | patches | scattering | scatternet | encoder |
-    encoder+patches+scattering [the first; with --weights the network they are for]."""
+    """Fixed features, as for `sfumato train` [patches+scattering; with --weights the network they
+    are for]."""
     weights: str | None = None
     """Public weights: a file or a name; the rows are what their network's head would see."""
     size: int | None = None

@@ -29,7 +29,6 @@ class SGDSettings:
     method: ClassVar[str] = "dp-sgd"
     what: ClassVar[str] = "a network from end to end, or a head on fixed features"
     needs: ClassVar[str] = "network"
-    model: ClassVar[str] = "cnn"
     also: ClassVar[tuple[str, ...]] = ("sampler", "truncate", "cycle", "noise_bands")
 
     batch: int = flag()
@@ -41,6 +40,10 @@ class SGDSettings:
     ema: float = flag()
     physical_batch_size: int = flag()
     optimizer: str = flag(default="sgd")
+
+    @classmethod
+    def default_model(cls, n: int) -> str:
+        return "cnn"
 
     @classmethod
     def ruled(cls, budget: Budget) -> "SGDSettings":
