@@ -74,6 +74,17 @@ def test_joined_maps_lie_in_the_order_of_their_name(name: str) -> None:
     assert name in by_name.FEATURES
 
 
+def test_joined_maps_keep_to_their_shares() -> None:
+    """What the second moments' sensitivity, the root of the sum of squared shares, rests on."""
+    joined = by_name.features("cells+sides", IMAGE.shape)
+    got, start = row(joined, IMAGE), 0
+    for group in joined.groups:
+        squared = float(np.sum(got[start : start + group.size] ** 2))
+        assert squared <= group.weight, f"{squared}: its group may have {group.weight}"
+        start += group.size
+    assert start == len(got)
+
+
 @pytest.mark.parametrize("n", [1, MANY - 1, MANY, 10**7])
 def test_the_default_goes_by_how_many_images_there_are(n: int) -> None:
     method, model, trains = resolve(MethodConfig(), n)

@@ -14,7 +14,6 @@ from sfumato.privacy.events import Event, GaussianEvent
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
 
-
 MANY = 10_000
 """Training images from which on the default features are all that are shipped."""
 
