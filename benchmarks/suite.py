@@ -32,7 +32,7 @@ from sfumato.train.loop import run
 
 FEATURES = (
     "cells+patches+scattering+sides",
-    "cells+sides",
+    "cells+scattering+sides",
     "cells",
     "patches+scattering",
     "scattering",

@@ -76,7 +76,7 @@ def test_joined_maps_lie_in_the_order_of_their_name(name: str) -> None:
 
 def test_joined_maps_keep_to_their_shares() -> None:
     """What the second moments' sensitivity, the root of the sum of squared shares, rests on."""
-    joined = by_name.features("cells+sides", IMAGE.shape)
+    joined = by_name.features("cells+scattering+sides", IMAGE.shape)
     got, start = row(joined, IMAGE), 0
     for group in joined.groups:
         squared = float(np.sum(got[start : start + group.size] ** 2))

@@ -26,8 +26,8 @@ GIVEN = "rows"
 SHARES = {
     "patches+scattering": (0.6, 0.4),
     "encoder+patches+scattering": (0.4, 0.36, 0.24),
-    "cells+sides": (0.7, 0.3),
-    "cells+patches+scattering+sides": (0.55, 0.2, 0.15, 0.1),
+    "cells+scattering+sides": (0.8, 0.1, 0.1),
+    "cells+patches+scattering+sides": (0.6, 0.2, 0.15, 0.05),
 }
 """Of maps that are joined by "+", of the squared norm of the row they share."""
 Shape = tuple[int, int, int]

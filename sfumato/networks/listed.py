@@ -16,7 +16,7 @@ FEATURES = (
     "encoder+patches+scattering",
     "cells",
     "sides",
-    "cells+sides",
+    "cells+scattering+sides",
     "cells+patches+scattering+sides",
 )
 """The fixed features without weights, by name."""

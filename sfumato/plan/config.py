@@ -187,8 +187,8 @@ class NetworkConfig:
     """What learns."""
 
     model: str = "auto"
-    """Fixed features: cells+patches+scattering+sides | cells+sides | cells | sides | patches |
-    scattering | scatternet, and those of earlier versions, patches+scattering | encoder |
+    """Fixed features: cells+patches+scattering+sides | cells+scattering+sides | cells | sides |
+    patches | scattering | scatternet, and those of earlier versions, patches+scattering | encoder |
     encoder+patches+scattering [with dp-fc the first, for few images the second]. Trained end to
     end: cnn | wrn-16-4 | wrn-D-W, or package.module:function of your own, (shape, classes, key) ->
     a network of one image. With --weights: the network they are for, where they do not say so

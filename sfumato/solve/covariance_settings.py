@@ -54,7 +54,7 @@ class CovarianceSettings:
     def default_model(cls, n: int) -> str:
         """With few images the noise in a row's many patches costs more than they tell; how many are
         few was chosen as the constants of `rule` were."""
-        return "cells+patches+scattering+sides" if n >= MANY else "cells+sides"
+        return "cells+patches+scattering+sides" if n >= MANY else "cells+scattering+sides"
 
     @classmethod
     def ruled(cls, budget: Budget) -> "CovarianceSettings":
