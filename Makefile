@@ -8,7 +8,7 @@ HEADS_VENV ?= .venv-heads
 # A worker on each core, up to eight as each needs some GiB; one that is done takes from the others' remaining tests.
 PARALLEL = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all test-faults test-parity attacks check bench bench-clip bench-heads bench-audits bench-feed clean
+.PHONY: demo test test-all test-faults test-parity attacks check bench bench-suite bench-clip bench-heads bench-audits bench-feed clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
 	@rm -rf runs/demo
@@ -35,6 +35,9 @@ check: $(VENV)/.dev ## style and types
 
 bench: $(VENV)/.installed ## accuracy of `sfumato train`, into benchmarks/RESULTS.md (needs the data sets)
 	$(BIN)/python benchmarks/accuracy.py
+
+bench-suite: $(VENV)/.dev ## the default beside all features that are shipped, on many kinds of images (needs the data sets)
+	$(BIN)/python benchmarks/suite.py
 
 bench-clip: $(BENCH_VENV)/.installed ## the clipping engine against ordinary steps, jax_privacy and Opacus (about 12 minutes)
 	$(BENCH_VENV)/bin/python benchmarks/clip/run.py

@@ -51,7 +51,7 @@ SGD = ("--method", "dp-sgd", "--model")
 SECTIONS = {
     "default": Section(
         "Default method, no public data",
-        "`sfumato train` as it is (patches+scattering, dp-fc)",
+        "`sfumato train` as it is (dp-fc on fixed features)",
         (
             Case("Fashion-MNIST", FASHION, 89.4, 4),
             Case("CIFAR-10", CIFAR, 68.0, 8),

@@ -7,7 +7,7 @@ they need.
 
 Accuracy: fresh noise in every fit, delta = 1e-5, three fits per point; the test set is used for
 these figures alone. Rows without public data use scattering features; their row `auto` is what
-`sfumato train` does when nothing is chosen (patches and scattering, dp-fc). Features are computed
+`sfumato train` does when nothing is chosen (dp-fc). Features are computed
 once per data set. --features makes a table for rows that were computed elsewhere, such as those of
 a pretrained network, and leaves out the data sets unless --data names some. --quick: 2,000 rows,
 one fit, two epsilons, nothing written. Speed: --full streams 1,281,167 x 2,048 float16 rows of
@@ -131,15 +131,17 @@ def wasted(epsilon: float) -> float:
 
 
 def of_images(name: str, data_dir: Path, effort: Effort) -> Table:
-    """Patches and scattering once; their last columns are the scattering rows (of another length,
-    which no head looks at)."""
+    """The default features, and the scattering rows that heads are fitted to."""
     splits = data.open(name, data_dir=data_dir)
     assert splits.test is not None
     sources = [
         source if effort.most is None else source.subset(np.arange(effort.most), source.split)
         for source in (splits.train, splits.test)
     ]
-    features = by_name.features("patches+scattering", splits.train.shape)
+    default = CovarianceSettings.default_model(len(sources[0]))
+    features, plain = (
+        by_name.features(each, splits.train.shape) for each in (default, "scattering")
+    )
     (rows, shown), (labels, truth) = (
         [extract(features, each) for each in sources],
         [each.labels for each in sources],
@@ -166,11 +168,7 @@ def of_images(name: str, data_dir: Path, effort: Effort) -> Table:
         scores = procedure.transform(shown.copy(), state) @ np.asarray(state["weight"])
         return float(np.mean(scores.argmax(1) == truth))
 
-    first = features.size - by_name.feature_size("scattering", splits.train.shape)
-    train, test = (
-        (np.ascontiguousarray(each[:, first:]), own)
-        for each, own in ((rows, labels), (shown, truth))
-    )
+    train, test = ((extract(plain, each), each.labels) for each in sources)
     title, to_reach = DATA.get(name, (name, ()))
     return Table(
         name, f"no public data, {title}", train, test, automatic=as_it_is, to_reach=to_reach
@@ -230,9 +228,7 @@ Points = dict[str, list[tuple[float, float, float]]]
 def measure(table: Table, effort: Effort) -> tuple[Points, str]:
     """All fits, and what could not be measured."""
     note, points = "", {}
-    fits: dict[str, Fit] = (
-        {} if table.automatic is None else {"auto (patches+scattering, dp-fc)": table.automatic}
-    )
+    fits: dict[str, Fit] = {} if table.automatic is None else {"auto (dp-fc)": table.automatic}
     fits |= {
         method: lambda epsilon, method=method: table.fit(method, epsilon) for method in METHODS
     }

@@ -687,6 +687,14 @@ MUTATIONS = (
         "one image moves the sum",
     ),
     bug(
+        "joined maps take more of a row's norm than their groups say",
+        "features.feature_map:Joined.__call__",
+        "each(image) * share**0.5",
+        "each(image) * share**0.25",
+        "test_sides.py::test_joined_maps_keep_to_their_shares",
+        "its group may have",
+    ),
+    bug(
         "the test set is trained on",
         "data.split:partition",
         "~is_test & ~is_validation & is_used",

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from sfumato.core.errors import ArgumentError
-from sfumato.features.encoder import Encoder
+from sfumato.features.encoder import Encoder, EncoderCells
 from sfumato.features.feature_map import FeatureMap, Given, Joined
 from sfumato.features.frozen_network import Frozen
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear, WhitenedLinear
 from sfumato.features.patches import Patches
-from sfumato.features.scattering import PlainScattering, Scattering
+from sfumato.features.scattering import PlainScattering, Scattering, Sides
 from sfumato.networks import catalog
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
@@ -23,8 +23,13 @@ from sfumato.networks.naming import full_name
 
 GIVEN = "rows"
 """The model of those who bring their own features."""
-ENCODED_SHARES = (0.4, 0.36, 0.24)
-"""Of the encoder, patches and scattering, of the squared norm of the row they share."""
+SHARES = {
+    "patches+scattering": (0.6, 0.4),
+    "encoder+patches+scattering": (0.4, 0.36, 0.24),
+    "cells+scattering+sides": (0.8, 0.1, 0.1),
+    "cells+patches+scattering+sides": (0.6, 0.2, 0.15, 0.05),
+}
+"""Of maps that are joined by "+", of the squared norm of the row they share."""
 Shape = tuple[int, int, int]
 
 
@@ -39,10 +44,12 @@ def check(name: str) -> str:
     return full_name(name, catalog.architectures(), FEATURES)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def features(name: str, shape: Shape) -> FeatureMap:
     """The fixed feature map of that name; a function of public numbers only."""
     colors = shape[2]
+    if name in SHARES:
+        return Joined([features(part, shape) for part in name.split("+")], SHARES[name])
     match name:
         case "patches":
             return Patches(colors)
@@ -52,12 +59,12 @@ def features(name: str, shape: Shape) -> FeatureMap:
             return PlainScattering(*shape)
         case "rows":
             return Given(shape[2])
-        case "patches+scattering":
-            return Joined((Patches(colors), Scattering(colors)), (0.6, 0.4))
+        case "sides":
+            return Sides(colors)
         case "encoder":
             return Encoder(colors)
-        case "encoder+patches+scattering":
-            return Joined((Encoder(colors), Patches(colors), Scattering(colors)), ENCODED_SHARES)
+        case "cells":
+            return EncoderCells(colors)
     raise ArgumentError("model", name, f"fixed features are {', '.join(FEATURES)}")
 
 

@@ -98,10 +98,11 @@ class Given(FeatureMap):
         return image.ravel()
 
 
-def unit(row: Float[Array, "*any"]) -> Float[Array, "*any"]:
-    """`row` scaled to norm 1 (a hair below, see above); zeros stay zeros."""
+def unit(row: Float[Array, "*any"], smallest: float = _SMALLEST_NORM) -> Float[Array, "*any"]:
+    """`row` scaled to norm 1 (a hair below, see above), to less if its norm is below `smallest`;
+    zeros stay zeros."""
     norm = jnp.sqrt(jnp.sum(row * row))
-    return row * (_TARGET_NORM / jnp.maximum(norm, _SMALLEST_NORM))
+    return row * (_TARGET_NORM / jnp.maximum(norm, smallest))
 
 
 def working_size(height: int, width: int) -> tuple[int, int]:

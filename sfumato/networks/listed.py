@@ -14,6 +14,10 @@ FEATURES = (
     "scatternet",
     "encoder",
     "encoder+patches+scattering",
+    "cells",
+    "sides",
+    "cells+scattering+sides",
+    "cells+patches+scattering+sides",
 )
 """The fixed features without weights, by name."""
 SMALL_SHAPE, SMALL_CLASSES = (32, 32, 3), 10

@@ -245,10 +245,12 @@ class NetworkConfig:
     """What learns."""
 
     model: str = "auto"
-    """Fixed features: patches+scattering | patches | scattering | scatternet | encoder |
-    encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W, or
-    package.module:function of your own, (shape, classes, key) -> a network of one image. With
-    --weights: the network they are for, where they do not say so themselves."""
+    """Fixed features: cells+patches+scattering+sides | cells+scattering+sides | cells | sides |
+    patches | scattering | scatternet, and those of earlier versions, patches+scattering | encoder |
+    encoder+patches+scattering [with dp-fc the first, for few images the second]. Trained end to
+    end: cnn | wrn-16-4 | wrn-D-W, or package.module:function of your own, (shape, classes, key) ->
+    a network of one image. With --weights: the network they are for, where they do not say so
+    themselves."""
     weights: str | None = None
     """Public weights: a file, or a name such as timm/vit_base_patch16_224.augreg_in21k. They are
     not learned privately, so what they were learned from must be public."""
@@ -357,8 +359,8 @@ class FeaturesConfig:
     out: Path
     """Directory to create, or to continue if it was stopped."""
     model: str = "auto"
-    """patches+scattering | patches | scattering | scatternet | encoder |
-    encoder+patches+scattering [the first; with --weights the network they are for]."""
+    """Fixed features, as for `sfumato train` [patches+scattering; with --weights the network they
+    are for]."""
     weights: str | None = None
     """Public weights: a file or a name; the rows are what their network's head would see."""
     size: int | None = None

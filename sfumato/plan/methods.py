@@ -22,19 +22,23 @@ class Settings(Protocol):
     """The part of a plan that is its method's own.
 
     method: its name. what: it, in words for `--help`. needs: what it learns on, "rows" of features,
-    features in "groups", or a "network" (or features). model: the default one. clip_norm: of a
-    gradient. steps: of the sampler.
+    features in "groups", or a "network" (or features). clip_norm: of a gradient. steps: of the
+    sampler.
     """
 
     method: ClassVar[str]
     what: ClassVar[str]
     needs: ClassVar[str]
-    model: ClassVar[str]
 
     @property
     def steps(self) -> int: ...
     @property
     def clip_norm(self) -> float: ...
+    @classmethod
+    def default_model(cls, n: int) -> str:
+        """What n examples are learnt with where the user named no model."""
+        ...
+
     @classmethod
     def ruled(cls, budget: Budget) -> "Settings":
         """The settings where the user left all open: a function of public facts."""

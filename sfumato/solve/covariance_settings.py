@@ -14,6 +14,9 @@ from sfumato.privacy.events import Event, GaussianEvent
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
 
+MANY = 10_000
+"""Training images from which on the default features are all that are shipped."""
+
 
 @dataclass(frozen=True)
 class CovarianceSettings:
@@ -24,7 +27,6 @@ class CovarianceSettings:
     method: ClassVar[str] = "dp-fc"
     what: ClassVar[str] = "descent on fixed features, whitened in blocks"
     needs: ClassVar[str] = "groups"
-    model: ClassVar[str] = "patches+scattering"
 
     mean_share: float
     moments_share: float
@@ -47,6 +49,12 @@ class CovarianceSettings:
         """s with steps / s^2 = the rest of mu^2, rounded up so that the budget holds to the last
         bit."""
         return math.sqrt(self.steps / (1 - self.mean_share - self.moments_share)) / mu * (1 + 1e-12)
+
+    @classmethod
+    def default_model(cls, n: int) -> str:
+        """With few images the noise in a row's many patches costs more than they tell; how many are
+        few was chosen as the constants of `rule` were."""
+        return "cells+patches+scattering+sides" if n >= MANY else "cells+scattering+sides"
 
     @classmethod
     def ruled(cls, budget: Budget) -> "CovarianceSettings":

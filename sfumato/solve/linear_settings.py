@@ -49,7 +49,6 @@ class LinearSettings:
     method: ClassVar[str]
     what: ClassVar[str]
     needs: ClassVar[str] = "rows"
-    model: ClassVar[str] = "scattering"
     also: ClassVar[tuple[str, ...]] = ("public", "rooted")
 
     mean_share: float
@@ -57,6 +56,10 @@ class LinearSettings:
     learning_rate: float
     clip_norm: float
     sampling: float = 1.0
+
+    @classmethod
+    def default_model(cls, n: int) -> str:
+        return "scattering"
 
     @classmethod
     def rule(cls, n: int, d: int, classes: int, mu: float) -> "LinearSettings":

@@ -34,7 +34,6 @@ class SGDSettings:
     method: ClassVar[str] = "dp-sgd"
     what: ClassVar[str] = "a network from end to end, or a head on fixed features"
     needs: ClassVar[str] = "network"
-    model: ClassVar[str] = "cnn"
     also: ClassVar[tuple[str, ...]] = ("sampler", *SAMPLERS.flags, "noise_bands")
 
     batch: int = flag("Expected batch size [heads on features: all examples].", whole)
@@ -61,6 +60,10 @@ class SGDSettings:
     precision: str = flag(
         f"{HELP} [bf16 on accelerators, float32 on CPUs].", choices=PRECISIONS, default="float32"
     )
+
+    @classmethod
+    def default_model(cls, n: int) -> str:
+        return "cnn"
 
     @classmethod
     def ruled(cls, budget: Budget) -> "SGDSettings":

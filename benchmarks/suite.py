@@ -1,0 +1,158 @@
+"""Is the default the best that is shipped? The features that dp-fc may be given, on many kinds of
+images, for few and many of them, into RESULTS.md.
+
+    python benchmarks/suite.py [--data-dir DIR] [--only SET ...] [--most 20000] [--shown 5000] [--fits 1]
+
+Rows of each map are computed once for a set; a joined map's are theirs side by side. Sets are those
+that `sfumato train` knows by name, two classes of one, and letters and signs drawn here by fonts,
+where left and right matter. No photograph's test image is used: the images shown to a model are the
+last of the training images.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from glyphs import letters, signs
+from record import machine, write_section
+
+from sfumato import data
+from sfumato.core.checks import privacy_target
+from sfumato.core.keys import SecretKey
+from sfumato.data.named import default_data_dir
+from sfumato.data.source import Source
+from sfumato.features import by_name
+from sfumato.features.extraction import extract
+from sfumato.privacy.calibration import gaussian_mu_for
+from sfumato.privacy.ledger import Ledger
+from sfumato.solve.covariance_settings import CovarianceSettings, rule
+from sfumato.solve.fc import FeatureCovariance
+from sfumato.train.loop import run
+
+FEATURES = (
+    "cells+patches+scattering+sides",
+    "cells+scattering+sides",
+    "cells",
+    "patches+scattering",
+    "scattering",
+)
+PARTS = ("cells", "patches", "scattering", "sides")
+COUNTS = (500, 5_000)
+"""Training images, besides all."""
+EPSILONS = (0.3, 1.0, 3.0, 8.0)
+
+Rows = dict[str, np.ndarray]
+
+
+def named(name: str, classes: int | None = None) -> Callable[[Path], Source]:
+    """The training images of a set, or those of its first `classes` classes."""
+
+    def opened(data_dir: Path) -> Source:
+        source = data.open(name, data_dir=data_dir).train
+        if classes is None:
+            return source
+        kept = source.subset(np.flatnonzero(source.labels < classes), "train")
+        return Source(
+            kept.name, "train", kept.labels, kept.class_names[:classes], kept.shape, kept.images
+        )
+
+    return opened
+
+
+def drawn(images: np.ndarray, labels: np.ndarray, classes: str) -> Source:
+    return Source("drawn", "train", labels, tuple(classes), images.shape[1:], lambda at: images[at])
+
+
+SETS: dict[str, Callable[[Path], Source]] = {
+    "digits": named("digits"),
+    "fashion_mnist": named("fashion_mnist"),
+    "cifar10": named("cifar10"),
+    "cifar10, 2 classes": named("cifar10", 2),
+    "cifar100": named("cifar100"),
+    "letters": lambda _: drawn(*letters(6_000)),
+    "signs": lambda _: drawn(*signs(6_000)),
+}
+
+
+def joined(name: str, parts: Rows) -> np.ndarray:
+    names = name.split("+")
+    shares = by_name.SHARES.get(name, (1.0,))
+    return np.concatenate(
+        [parts[part] * share**0.5 for part, share in zip(names, shares, strict=True)], axis=1
+    )
+
+
+def fit(name: str, source: Source, n: int, epsilon: float, train: Rows, shown: Rows) -> float:
+    """Accuracy, in %, on the images after the first n of `source` that are shown."""
+    rows, groups = joined(name, train)[:n], by_name.features(name, source.shape).groups
+    _, delta = privacy_target(epsilon, None, n)
+    mu = gaussian_mu_for(epsilon, delta)
+    settings = rule(n, rows.shape[1], mu)
+    procedure = FeatureCovariance(
+        rows, source.labels[:n], len(source.class_names), groups, mu, settings, overwrite=True
+    )
+    with Ledger.temporary(delta, epsilon) as ledger:
+        state = run(procedure, ledger, SecretKey.from_entropy())
+    scores = procedure.transform(joined(name, shown), state) @ np.asarray(state["weight"])
+    return 100 * float(np.mean(scores.argmax(1) == source.labels[-len(scores) :]))
+
+
+def compared(title: str, source: Source, options: argparse.Namespace) -> Iterator[str]:
+    """A row of the table for every n and ε."""
+    stream = np.random.default_rng(0)
+    order = stream.permutation(len(source))[: options.most + options.shown]
+    source = source.subset(order, "train")
+    shown = min(options.shown, len(source) // 5)
+    count = len(source) - shown
+    rows = {part: extract(by_name.features(part, source.shape), source) for part in PARTS}
+    train, rest = (
+        {part: each[at] for part, each in rows.items()}
+        for at in (slice(0, count), slice(count, None))
+    )
+    for n in sorted({*(each for each in COUNTS if each < count), count}):
+        default = CovarianceSettings.default_model(n)
+        for epsilon in EPSILONS:
+            found = {
+                name: float(
+                    np.mean(
+                        [fit(name, source, n, epsilon, train, rest) for _ in range(options.fits)]
+                    )
+                )
+                for name in FEATURES
+            }
+            behind = max(found.values()) - found[default]
+            cells = " | ".join(
+                f"**{each:.1f}**" if name == default else f"{each:.1f}"
+                for name, each in found.items()
+            )
+            yield f"| {title} | {n:,} | {epsilon:g} | {cells} | {behind:.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", type=Path, default=default_data_dir())
+    parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--most", type=int, default=20_000, help="training images of a set")
+    parser.add_argument("--shown", type=int, default=5_000)
+    parser.add_argument("--fits", type=int, default=1)
+    options = parser.parse_args()
+    head = f"| set | n | ε | {' | '.join(FEATURES)} | behind the best by |"
+    table = [head, "|---" * (len(FEATURES) + 4) + "|"]
+    for title in options.only:
+        for line in compared(title, SETS[title](options.data_dir), options):
+            table.append(line)
+            print(line, flush=True)
+    intro = (
+        f"`make bench-suite`: accuracy in % of dp-fc on {options.shown:,} held-out *training* images "
+        "(a fifth of small sets); bold: the default for that n. δ is the default one; "
+        f"{options.fits} fit{'s' if options.fits > 1 else ''} of each, with fresh noise, so that "
+        "differences of a point or two say nothing where n is 500."
+    )
+    write_section("Suite", "\n\n".join((intro, "\n".join(table), f"On {machine()}.")))
+
+
+if __name__ == "__main__":
+    main()
