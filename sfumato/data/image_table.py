@@ -75,7 +75,7 @@ def _found(root: Path, path: Path, options: ReadOptions) -> Found:
     """root: of the data set; its names begin there."""
     names = table.head(path)
     column = need("path", names, options.path, str(path))
-    read = table.read_table(path, _wanted(names, column, options))
+    read = table.read_table(path, _wanted(names, column, options, str(path)))
     if not len(read.numbers):
         raise DataError(f"{path}: has no rows")
     places = _places(path.parent, read, column)
@@ -85,7 +85,7 @@ def _found(root: Path, path: Path, options: ReadOptions) -> Found:
     return Found(FileRecords(root, files), columns, files, read.entry)
 
 
-def _wanted(names: Sequence[str], column: str, options: ReadOptions) -> list[str]:
+def _wanted(names: Sequence[str], column: str, options: ReadOptions, where: str) -> list[str]:
     """The columns to read: those that hold something that was asked for or has a usual name."""
     usual = [find(kind, names, None, "") for kind in ("label", "split")]
     asked = [options.label, options.split, options.unit, *(options.label or "").split(",")]
@@ -93,7 +93,7 @@ def _wanted(names: Sequence[str], column: str, options: ReadOptions) -> list[str
     missing = [name for name in asked[:2] if name and not set(name.split(",")) <= set(names)]
     if missing:
         kind = "label" if missing[0] == options.label else "split"
-        find(kind, names, missing[0], "the table")
+        find(kind, names, missing[0], where)
     return [name for name in wanted if name is not None and name in names]
 
 
