@@ -33,7 +33,7 @@ def pixels(folder: Path) -> np.ndarray:
 def declared(out: Path) -> None:
     for path in out.iterdir():
         known = fields.by_file()
-        assert f"export/{path.name}" in known or path.name in known, path.name
+        assert f"exported {path.name}" in known or path.name in known, path.name
 
 
 def test_onnx_answers_as_the_run_does_on_real_images(

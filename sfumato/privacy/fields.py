@@ -339,7 +339,7 @@ FIELDS = (
         ("paid", True, "model.probe[]", "the model's answer to an image of public noise"),
     ),
     *_rows(
-        "export/config.json",
+        "exported config.json",
         (
             "public",
             True,
@@ -353,7 +353,7 @@ FIELDS = (
         field
         for file in ("model.onnx", "model.stablehlo")
         for field in _rows(
-            f"export/{file}",
+            f"exported {file}",
             (
                 "paid",
                 True,
@@ -362,8 +362,8 @@ FIELDS = (
             ),
         )
     ),
-    *_rows("export/call.py", ("public", True, "*", "three lines of code")),
-    *_rows("export/README.md", ("unpaid", True, "*", "the fields of model_card.md")),
+    *_rows("exported call.py", ("public", True, "*", "three lines of code")),
+    *_rows("exported README.md", ("unpaid", True, "*", "the fields of model_card.md")),
     *_rows(
         "progress.json", ("public", True, "train test", "rows of a feature store that are done")
     ),
