@@ -29,8 +29,8 @@ from sfumato.features import by_name
 from sfumato.features.by_name import GIVEN
 from sfumato.networks.input import Input
 from sfumato.privacy import fields
-from sfumato.runs.temperature import Calibration
 from sfumato.runs.given_images import arrays
+from sfumato.runs.temperature import Calibration
 from sfumato.train.metrics import decided
 
 _FORMAT = 1

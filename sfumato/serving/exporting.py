@@ -23,8 +23,8 @@ from sfumato.core.keys import public_stream
 from sfumato.privacy import fields
 from sfumato.report.facts import RunFacts
 from sfumato.report.hub_card import hub_card
-from sfumato.runs.temperature import FILE as CALIBRATION
 from sfumato.runs.classifier import Classifier
+from sfumato.runs.temperature import FILE as CALIBRATION
 from sfumato.serving.loading import finished
 
 TOLERANCE = 1e-4
