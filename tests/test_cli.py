@@ -589,6 +589,7 @@ def test_quiet_prints_only_the_result(
     ]  # "warning": so small a model may be worth nothing
     assert [kind for kind in kinds if kind != "warning"] == [
         "accuracy",
+        "measures",
         "privacy",
         "report",
         "model",
@@ -603,4 +604,4 @@ def test_bars_go_to_stderr(tmp_path: Path, interrupted: Path) -> None:
         and "images/s" in outcome.err
         and "ε" in outcome.err
     )
-    assert len([line for line in outcome.out.splitlines() if not line.startswith("warning")]) == 4
+    assert len([line for line in outcome.out.splitlines() if not line.startswith("warning")]) == 5

@@ -10,7 +10,7 @@ import pytest
 from run_helpers import refused, succeeds
 
 import sfumato as sf
-from sfumato.runs.calibration import FILE
+from sfumato.runs.temperature import FILE
 
 N = 160
 

@@ -10,7 +10,7 @@ from run_helpers import CLASSES
 from sfumato.core.errors import DataError, RunError
 from sfumato.report import measures
 from sfumato.report.facts import Evaluation
-from sfumato.runs.calibration import FILE, Calibration, fit
+from sfumato.runs.temperature import FILE, Calibration, fit
 from sfumato.train.metrics import ROC_GRID, decided, measure, softmax
 
 
@@ -30,21 +30,21 @@ def test_areas_and_errors_are_what_their_definitions_say(classes: int) -> None:
     for k in range(classes):
         own, others = p[labels == k, k], p[labels != k, k]
         wins = (own[:, None] > others).mean() + (own[:, None] == others).mean() / 2
-        assert found.roc_auc[k] == pytest.approx(wins)
+        assert found.roc_auc[k] == pytest.approx(wins, abs=1e-5)
         order = np.argsort(-p[:, k], kind="stable")
         hits = (labels == k)[order]
         precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-        assert found.pr_auc[k] == pytest.approx(precision[hits].mean())
-    assert found.log_loss == pytest.approx(-np.log(p[np.arange(len(p)), labels]).mean())
+        assert found.pr_auc[k] == pytest.approx(precision[hits].mean(), abs=1e-5)
+    assert found.log_loss == pytest.approx(-np.log(p[np.arange(len(p)), labels]).mean(), abs=1e-5)
     sure, right = p.max(1), p.argmax(1) == labels
     gaps = [
         abs(right[inside].mean() - sure[inside].mean()) * inside.mean()
         for k in range(10)
         if (inside := (sure >= k / 10) & (sure < (k + 1) / 10)).any()
     ]
-    assert found.ece == pytest.approx(sum(gaps))
+    assert found.ece == pytest.approx(sum(gaps), abs=1e-4)
     assert sum(each.n for each in found.bins) == 120
-    assert found.confidence == pytest.approx(sure.mean())
+    assert found.confidence == pytest.approx(sure.mean(), abs=1e-4)
 
 
 def test_the_curve_of_two_classes_holds_what_every_threshold_reaches() -> None:
@@ -63,7 +63,7 @@ def test_the_curve_of_two_classes_holds_what_every_threshold_reaches() -> None:
                 for rate, value in zip(ROC_GRID, two.roc, strict=True)
                 if rate >= false - 1e-12
             )
-            assert true <= above + 1e-12
+            assert true <= above + 1e-5
 
 
 def test_few_images_one_class_and_rows_of_nan_are_no_accident() -> None:

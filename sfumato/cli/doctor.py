@@ -11,7 +11,7 @@ class Doctor:
     """Print one JSON object."""
 
     def __call__(self) -> None:
-        from sfumato.runs.doctor import examined
+        from sfumato.runs.examination import examined
 
         found = examined()
         if self.json:

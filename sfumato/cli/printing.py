@@ -142,8 +142,7 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
             f"accuracy  {100 * evaluation.accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
             f"{evaluation.n:,} {evaluation.split} images)"
         )
-        for line in measures.lines(evaluation, plan.classes):
-            print(line)
+        print(f"measures  {measures.short(evaluation, plan.classes)}")
         for problem in problems:
             print(f"warning   {problem}")
     else:

@@ -99,13 +99,13 @@ estimator.safetensors | paid | yes | model.probe[] | the model's answer to an im
 progress.json | public | yes | train test | rows of a feature store that are done
 calibration.json | public | yes | format n positive source | of which images, and how many
 calibration.json | unpaid | yes | temperature threshold | of `sfumato evaluate --calibrate`: two numbers, computed from held-out images exactly, to two digits; whoever passes them on with the model passes on facts of images that are not covered
-export/config.json | public | yes | architectures[] model_type sfumato_model sfumato_version num_labels id2label.* label2id.* input.* | of `sfumato export`, wherever it writes: how to call the model
-export/config.json | public | yes | privacy.* | as in model.json
-export/config.json | unpaid | yes | calibration.* | as in calibration.json, where there is one
-export/model.onnx | paid | yes | * | the model, and public numbers; a stored temperature is not paid for
-export/model.stablehlo | paid | yes | * | the model, and public numbers; a stored temperature is not paid for
-export/call.py | public | yes | * | three lines of code
-export/README.md | unpaid | yes | * | the fields of model_card.md
+exported config.json | public | yes | architectures[] model_type sfumato_model sfumato_version num_labels id2label.* label2id.* input.* | of `sfumato export`, wherever it writes: how to call the model
+exported config.json | public | yes | privacy.* | as in model.json
+exported config.json | unpaid | yes | calibration.* | as in calibration.json, where there is one
+exported model.onnx | paid | yes | * | the model, and public numbers; a stored temperature is not paid for
+exported model.stablehlo | paid | yes | * | the model, and public numbers; a stored temperature is not paid for
+exported call.py | public | yes | * | three lines of code
+exported README.md | unpaid | yes | * | the fields of model_card.md
 """
 """A row each: file, status, whether of a choice too, names of places, what it is."""
 

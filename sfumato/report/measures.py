@@ -138,6 +138,22 @@ def lines(evaluation: Evaluation, classes: Sequence[str]) -> list[str]:
     return [line.replace(words.NBSP, " ") for line in found]
 
 
+def short(evaluation: Evaluation, classes: Sequence[str]) -> str:
+    """The same on one line."""
+    confusion, metrics = evaluation.confusion, evaluation.metrics
+    least = smallest(confusion)
+    found = recalls(confusion)[least]
+    told = [f"balanced accuracy {_percent(balanced_accuracy(confusion))}"]
+    if metrics is not None:
+        if metrics.mean_roc_auc is not None:
+            told.append(f"ROC AUC {metrics.mean_roc_auc:.3f}")
+        told.append(f"calibration error {metrics.ece:.3f}")
+    told.append(
+        f"of the smallest class '{printable(classes[least])}' {found.right} of {found.n} found"
+    )
+    return ", ".join(told).replace(words.NBSP, " ")
+
+
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """The few numbers of `rows`, for scripts."""
     metrics = evaluation.metrics

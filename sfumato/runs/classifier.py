@@ -29,8 +29,8 @@ from sfumato.features import by_name
 from sfumato.features.by_name import GIVEN
 from sfumato.networks.input import Input
 from sfumato.privacy import fields
-from sfumato.runs.calibration import Calibration
 from sfumato.runs.given_images import arrays
+from sfumato.runs.temperature import Calibration
 from sfumato.train.metrics import decided
 from sfumato.train.public_training import class_probabilities
 
@@ -95,7 +95,7 @@ class Classifier:
 
     def decide(self, probabilities: Float[np.ndarray, "b classes"]) -> Int[np.ndarray, " b"]:
         """The number of the class that each row is called: the most probable one, unless a threshold
-        was stored with the model (`runs/calibration.py`)."""
+        was stored with the model (`runs/temperature.py`)."""
         found = self.calibration
         if found is None or found.positive is None:
             return decided(probabilities)

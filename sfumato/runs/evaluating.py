@@ -16,7 +16,7 @@ from sfumato.report import measures, write_report
 from sfumato.report.facts import Evaluation
 from sfumato.report.intervals import Score
 from sfumato.report.verdict import verdicts
-from sfumato.runs import calibration, subgroups
+from sfumato.runs import subgroups, temperature
 from sfumato.runs import training as runs
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory
@@ -82,7 +82,7 @@ def evaluate(config: EvaluateConfig) -> None:
         write_report(config.run)
     _print(evaluation, classes, which)
     if config.calibrate:
-        kept = config.run / calibration.FILE
+        kept = config.run / temperature.FILE
         print(f"kept      {kept}: {UNCOVERED}")
 
 
@@ -104,7 +104,7 @@ def _examined(
         classifier.calibration = None
     found, classes = answers(classifier.probabilities, source), classifier.spec.classes
     if config.calibrate:
-        fitted = calibration.fit(found, source.labels, classes, positive, which)
+        fitted = temperature.fit(found, source.labels, classes, positive, which)
         fitted.save(config.run)
         classifier.calibration, found = fitted, fitted.applied(found)
     called, own = classifier.decide(found), classifier.calibration

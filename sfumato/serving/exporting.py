@@ -23,8 +23,8 @@ from sfumato.core.keys import public_stream
 from sfumato.privacy import fields
 from sfumato.report.facts import RunFacts
 from sfumato.report.hub_card import hub_card
-from sfumato.runs.calibration import FILE as CALIBRATION
 from sfumato.runs.classifier import Classifier
+from sfumato.runs.temperature import FILE as CALIBRATION
 from sfumato.serving.loading import finished
 
 TOLERANCE = 1e-4
@@ -103,7 +103,7 @@ def config(run: Path, classifier: Classifier) -> dict[str, Any]:
     }
     if classifier.calibration is not None:
         found["calibration"] = typed_json.plain(classifier.calibration)
-    fields.check("export/config.json", found)
+    fields.check("exported config.json", found)
     return found
 
 

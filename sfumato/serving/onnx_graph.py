@@ -230,6 +230,10 @@ def _inner(eqn: J.JaxprEqn) -> Body | None:
 
 def reshaped(graph: Graph, value: Any, want: Node) -> str:
     """To the shape of `want`, in which one dimension may be the batch's."""
+    if want.shape.count(BATCH) > 1:
+        raise ArgumentError(
+            "to", "onnx", "the model reshapes images into one another; give --to jax"
+        )
     return graph.add("Reshape", [value, np.asarray(want.shape, np.int64)])
 
 

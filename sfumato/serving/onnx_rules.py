@@ -100,6 +100,13 @@ def _select(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str
 # -- shapes
 
 
+def _reshape(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
+    """`dimensions`: the order in which the axes are read, where it is not their own."""
+    order = eqn.params.get("dimensions")
+    value = values[0] if order is None else graph.add("Transpose", values, perm=list(order))
+    return reshaped(graph, value, want)
+
+
 def _broadcast(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
     """Ones where dimensions are new, then repeated."""
     shape, given = [1] * len(want.shape), values[0]
@@ -311,7 +318,7 @@ RULES: dict[str, Rule] = {
             "copy_p": lambda graph, eqn, values, want: graph.add("Identity", values),
             "stop_gradient": lambda graph, eqn, values, want: graph.add("Identity", values),
             "optimization_barrier": lambda graph, eqn, values, want: graph.add("Identity", values),
-            "reshape": lambda graph, eqn, values, want: reshaped(graph, values[0], want),
+            "reshape": _reshape,
             "squeeze": lambda graph, eqn, values, want: reshaped(graph, values[0], want),
             "expand_dims": lambda graph, eqn, values, want: reshaped(graph, values[0], want),
             "transpose": lambda graph, eqn, values, want: graph.add(

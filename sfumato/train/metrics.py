@@ -114,7 +114,7 @@ def measure(
         own = labels == k
         both = 0 < own.sum() < len(own)
         areas.append(
-            (float(roc_auc_score(own, p[:, k])), float(average_precision_score(own, p[:, k])))
+            (_kept(roc_auc_score(own, p[:, k])), _kept(average_precision_score(own, p[:, k])))
             if both
             else (None, None)
         )
@@ -125,11 +125,16 @@ def measure(
     return Metrics(
         tuple(roc for roc, _ in areas),
         tuple(pr for _, pr in areas),
-        float(gap / len(p)),
-        float(-np.log(np.maximum(true, 1e-12)).mean()),
+        _kept(gap / len(p)),
+        _kept(-np.log(np.maximum(true, 1e-12)).mean()),
         bins,
         _two(p, labels, positive, threshold) if p.shape[1] == 2 else None,
     )
+
+
+def _kept(value: Any) -> float:
+    """Five digits: what follows depends on the processor, and tells nobody anything."""
+    return round(float(value), 5)
 
 
 def known(probabilities: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
@@ -172,7 +177,9 @@ def _bins(
         inside = place == k
         n = int(inside.sum())
         found.append(
-            ConfidenceBin(n, int(right[inside].sum()), float(confidence[inside].mean()) if n else 0)
+            ConfidenceBin(
+                n, int(right[inside].sum()), _kept(confidence[inside].mean()) if n else 0.0
+            )
         )
     return tuple(found)
 
@@ -187,5 +194,5 @@ def _two(p: Any, labels: Any, positive: int, threshold: float) -> TwoClasses | N
         warnings.simplefilter("ignore")
         false, true, _ = roc_curve(own, p[:, positive])
     # of several points at one rate of false alarms the highest counts
-    highest = [float(true[false <= rate + 1e-12].max()) for rate in ROC_GRID]
+    highest = [_kept(true[false <= rate + 1e-12].max()) for rate in ROC_GRID]
     return TwoClasses(positive, threshold, tuple(highest))

@@ -27,7 +27,8 @@ def rule_for(eqn: JaxprEqn, from_params: Sequence[bool]) -> Rule | None:
     rule = next((rule for rule in found if rule is not None), None)
     if rule is None:
         return None
-    return replace(rule, arithmetic=arithmetic_of(eqn, rule.sizes((), ()).positions))
+    arithmetic = arithmetic_of(eqn, rule.sizes((), ()).positions)
+    return replace(rule, arithmetic=arithmetic)  # type: ignore[type-var]  # every rule is a dataclass
 
 
 __all__ = ["Rule", "rule_for"]
