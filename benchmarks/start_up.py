@@ -1,6 +1,7 @@
 """How long a folder of many images takes from the start to the first step, and how much memory.
 
     python benchmarks/start_up.py [--n 100000] [--classes 1000] [--train]
+    python benchmarks/start_up.py --decoders     # Pillow, whole and scaled, beside simplejpeg if it is installed
 
 It makes n hard links to a few tiny JPEGs, in train/ (and 1 in 26 in val/, as ImageNet has), and removes them at the
 end. --train: also `sfumato train` on them, one step of DP-SGD, in a process of its own.
@@ -96,12 +97,68 @@ def trained(root: Path, out: Path) -> None:
     print(f"train: {time.perf_counter() - began:.1f} s in all, {memory / 1e9:.2f} GB at most")
 
 
+def photo(height: int, width: int) -> bytes:
+    """A JPEG of a random image whose spectrum falls as those of photographs do."""
+    stream = np.random.default_rng(0)
+    waves = np.fft.rfft2(stream.standard_normal((3, height, width)))
+    far = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    far[0, 0] = 1
+    pixels = np.fft.irfft2(waves / far, s=(height, width))
+    pixels = 255 * (pixels - pixels.min()) / np.ptp(pixels)
+    out = io.BytesIO()
+    Image.fromarray(pixels.transpose(1, 2, 0).astype(np.uint8)).save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+def decoders() -> None:
+    """CPU time of an image, and how far its pixels are on average from those of the whole image decoded."""
+    from sfumato.data.decode import _fit, decode
+
+    def whole(content: bytes, side: int) -> np.ndarray:
+        return np.asarray(_fit(Image.open(io.BytesIO(content)).convert("RGB"), side))
+
+    def scaled(content: bytes, side: int) -> np.ndarray:
+        return decode(content, data.ReadOptions(resize=side))
+
+    def simple(content: bytes, side: int) -> np.ndarray:
+        import simplejpeg
+
+        pixels = simplejpeg.decode_jpeg(content, min_height=side, min_width=side)
+        return np.asarray(_fit(Image.fromarray(pixels), side))
+
+    for (height, width), side in (
+        ((375, 500), 224),
+        ((600, 800), 224),
+        ((1000, 1500), 224),
+        ((375, 500), 32),
+    ):
+        content = photo(height, width)
+        told = []
+        for each in (whole, scaled, simple):
+            try:
+                off = abs(each(content, side).astype(int) - whole(content, side)).mean()
+            except ImportError:
+                continue
+            times = []
+            for _ in range(5):
+                began = time.process_time()
+                for _ in range(10):
+                    each(content, side)
+                times.append((time.process_time() - began) / 10)
+            told.append(f"{each.__name__} {1e3 * min(times):.2f} ms, off by {off:.2f}")
+        print(f"{width}x{height} -> {side}: {'; '.join(told)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--n", type=int, default=100_000)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--train", action="store_true")
+    parser.add_argument("--decoders", action="store_true")
     asked = parser.parse_args()
+    if asked.decoders:
+        decoders()
+        return
     place = Path(tempfile.mkdtemp(prefix="start_up"))
     try:
         began = time.perf_counter()

@@ -5,9 +5,10 @@ What a file may hold beyond plain 8-bit RGB: a rotation in its EXIF data, a pale
 16 bits per sample, CMYK. All become uint8, upright, opaque (over white), with 3 channels or 1.
 
 A JPEG that will be made smaller is decoded at 1/2, 1/4 or 1/8 of its size at once, from fewer of its
-coefficients, as long as its shorter side stays what was asked for or more. (Half the time from 800 x 600 to 224, and
-nothing where less than half is left. simplejpeg, which also knows eighths, needs 0.77 of Pillow's time from 500 x 375
-to 224, but moves pixels three times as far: benchmarks/RESULTS.md. So it is not worth a dependency.)
+coefficients, as long as its shorter side stays what was asked for or more: 0.6 of the time from 800 x 600 to
+224, and nothing saved where more than half is kept. simplejpeg, which also knows eighths, needs 0.77 of Pillow's
+time from 500 x 375 to 224, with pixels further off, and nearly the same elsewhere (benchmarks/RESULTS.md): not worth
+a dependency.
 """
 
 import importlib.metadata
