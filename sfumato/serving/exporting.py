@@ -66,7 +66,8 @@ def export(run: Path, to: str, out: Path | None, push: str | None = None) -> Exp
 def program(classifier: Classifier) -> Any:
     """Images (b x h x w x c, float32 in [0, 1]) -> probabilities (b x classes), a stored temperature
     included."""
-    model, own = classifier.model, classifier.calibration
+    model: Any = classifier.model
+    own = classifier.calibration
     temperature = 1.0 if own is None else own.temperature
 
     def probabilities(images: Any) -> Any:
