@@ -94,11 +94,13 @@ def test_joined_maps_keep_to_their_shares() -> None:
     assert start == len(got)
 
 
+@pytest.mark.parametrize("colors", [1, 3])
 @pytest.mark.parametrize("n", [1, MANY - 1, MANY, 10**7])
-def test_the_default_goes_by_how_many_images_there_are(n: int) -> None:
-    method, model, trains = resolve(MethodConfig(), n)
+def test_the_default_goes_by_color_and_how_many_images_there_are(n: int, colors: int) -> None:
+    shape = (28, 28, colors)
+    method, model, trains = resolve(MethodConfig(), n, shape)
     assert (method, trains) == ("dp-fc", None)
-    assert model == CovarianceSettings.default_model(n)
-    assert ("patches" in model) == (n >= MANY) and "sides" in model
-    assert resolve(MethodConfig("fc"), n)[1] == "scattering"
-    assert resolve(MethodConfig("dp-sgd"), n)[1] == "cnn"
+    assert model == CovarianceSettings.default_model(n, shape) and model in by_name.SHARES
+    assert ("patches" in model) == (n >= MANY) and ("sides" in model) == (colors == 1)
+    assert resolve(MethodConfig("fc"), n, shape)[1] == "scattering"
+    assert resolve(MethodConfig("dp-sgd"), n, shape)[1] == "cnn"

@@ -42,7 +42,7 @@ class SGDSettings:
     optimizer: str = flag(default="sgd")
 
     @classmethod
-    def default_model(cls, n: int) -> str:
+    def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
         return "cnn"
 
     @classmethod
