@@ -138,7 +138,7 @@ def of_images(name: str, data_dir: Path, effort: Effort) -> Table:
         source if effort.most is None else source.subset(np.arange(effort.most), source.split)
         for source in (splits.train, splits.test)
     ]
-    default = CovarianceSettings.default_model(len(sources[0]))
+    default = CovarianceSettings.default_model(len(sources[0]), sources[0].shape)
     features, plain = (
         by_name.features(each, splits.train.shape) for each in (default, "scattering")
     )

@@ -32,7 +32,9 @@ from sfumato.train.loop import run
 
 FEATURES = (
     "cells+patches+scattering+sides",
+    "cells+patches+scattering",
     "cells+scattering+sides",
+    "cells+scattering",
     "cells",
     "patches+scattering",
     "scattering",
@@ -111,7 +113,7 @@ def compared(title: str, source: Source, options: argparse.Namespace) -> Iterato
         for at in (slice(0, count), slice(count, None))
     )
     for n in sorted({*(each for each in COUNTS if each < count), count}):
-        default = CovarianceSettings.default_model(n)
+        default = CovarianceSettings.default_model(n, source.shape)
         for epsilon in EPSILONS:
             found = {
                 name: float(

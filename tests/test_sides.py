@@ -1,6 +1,7 @@
 """Left and right: which features tell them apart, which do not, and what is default when."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ RANDOM = np.random.default_rng(3)
 IMAGE = RANDOM.random((32, 28, 3)).astype(np.float32)
 
 
-def row(of: FeatureMap, image: np.ndarray) -> np.ndarray:
+def row(of: FeatureMap, image: np.ndarray | jax.Array) -> np.ndarray:
     return np.asarray(jax.jit(lambda image: of(image))(image), np.float64)
 
 
@@ -40,8 +41,8 @@ def test_an_image_that_is_its_own_mirror_image_has_no_sides(shape: tuple[int, in
 def test_cells_against_sums_written_out() -> None:
     """A frequency of a channel of the last stage, from the maps of the network."""
     each = EncoderCells(1)
-    image = IMAGE[:28, :, :1]
-    last = np.asarray(each.both(image)[-1], np.float64)
+    image = jnp.asarray(IMAGE[:28, :, :1])
+    last = np.asarray(jax.jit(lambda image: each.both(image)[-1])(image), np.float64)
     span = last.shape[1]
     width = span * 3 / 7
     starts = [0, (span - width) / 2, span - width]
@@ -54,7 +55,9 @@ def test_cells_against_sums_written_out() -> None:
     got = row(each, image).reshape(4, -1)[:, -last.shape[-1] :]
     across = np.einsum("uvk,v->k", cells, wave) / np.sqrt(3)
     assert np.corrcoef(got[0], plain)[0, 1] > 0.999999
-    np.testing.assert_allclose(got[2] / got[0], across / plain, atol=1e-4)
+    alive = plain > 1e-3
+    assert alive.sum() > 50
+    np.testing.assert_allclose((got[2] / got[0])[alive], (across / plain)[alive], atol=1e-3)
 
 
 def test_old_and_new_names_share_one_network_and_differ_in_rows() -> None:
@@ -63,7 +66,13 @@ def test_old_and_new_names_share_one_network_and_differ_in_rows() -> None:
     assert (old.size, new.size) == (2 * 448, 4 * 448)
 
 
-@pytest.mark.parametrize("name", sorted(by_name.SHARES))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if "patches" in name else [])
+        for name in sorted(by_name.SHARES)
+    ],
+)
 def test_joined_maps_lie_in_the_order_of_their_name(name: str) -> None:
     shape = (28, 28, 1)
     parts = [by_name.features(part, shape) for part in name.split("+")]
@@ -85,11 +94,13 @@ def test_joined_maps_keep_to_their_shares() -> None:
     assert start == len(got)
 
 
+@pytest.mark.parametrize("colors", [1, 3])
 @pytest.mark.parametrize("n", [1, MANY - 1, MANY, 10**7])
-def test_the_default_goes_by_how_many_images_there_are(n: int) -> None:
-    method, model, trains = resolve(MethodConfig(), n)
+def test_the_default_goes_by_color_and_how_many_images_there_are(n: int, colors: int) -> None:
+    shape = (28, 28, colors)
+    method, model, trains = resolve(MethodConfig(), n, shape)
     assert (method, trains) == ("dp-fc", None)
-    assert model == CovarianceSettings.default_model(n)
-    assert ("patches" in model) == (n >= MANY) and "sides" in model
-    assert resolve(MethodConfig("fc"), n)[1] == "scattering"
-    assert resolve(MethodConfig("dp-sgd"), n)[1] == "cnn"
+    assert model == CovarianceSettings.default_model(n, shape) and model in by_name.SHARES
+    assert ("patches" in model) == (n >= MANY) and ("sides" in model) == (colors == 1)
+    assert resolve(MethodConfig("fc"), n, shape)[1] == "scattering"
+    assert resolve(MethodConfig("dp-sgd"), n, shape)[1] == "cnn"

@@ -26,8 +26,10 @@ GIVEN = "rows"
 SHARES = {
     "patches+scattering": (0.6, 0.4),
     "encoder+patches+scattering": (0.4, 0.36, 0.24),
+    "cells+scattering": (0.8, 0.2),
     "cells+scattering+sides": (0.8, 0.1, 0.1),
-    "cells+patches+scattering+sides": (0.6, 0.2, 0.15, 0.05),
+    "cells+patches+scattering": (0.6, 0.24, 0.16),
+    "cells+patches+scattering+sides": (0.55, 0.2, 0.15, 0.1),
 }
 """Of maps that are joined by "+", of the squared norm of the row they share."""
 Shape = tuple[int, int, int]

@@ -16,7 +16,9 @@ FEATURES = (
     "encoder+patches+scattering",
     "cells",
     "sides",
+    "cells+scattering",
     "cells+scattering+sides",
+    "cells+patches+scattering",
     "cells+patches+scattering+sides",
 )
 """The fixed features without weights, by name."""

@@ -11,10 +11,10 @@ from sfumato.plan.public_features import describe_public
 
 
 def resolve(
-    config: MethodConfig, n: int, weights: PublicWeights | None = None
+    config: MethodConfig, n: int, shape: tuple[int, int, int], weights: PublicWeights | None = None
 ) -> tuple[str, str, str | None]:
     """`auto` -> (method, model, which part of the network is trained, None for all or for a head on
-    fixed features), for n training examples.
+    fixed features), for n training images of that shape.
 
     Without public weights, fixed features and DP-FC; a network name asks for DP-SGD.
     """
@@ -28,7 +28,7 @@ def resolve(
         method = "dp-fc" if model == "auto" or by_name.is_features(model) else "dp-sgd"
     needs = METHODS[method].needs
     if model == "auto":
-        model = METHODS[method].default_model(n)
+        model = METHODS[method].default_model(n, shape)
     if by_name.is_features(model):
         _refuse_views(config, "give a network, such as --model cnn", ("augment",))
     if needs == "rows" and not by_name.is_features(model):

@@ -245,10 +245,10 @@ class NetworkConfig:
     """What learns."""
 
     model: str = "auto"
-    """Fixed features: cells+patches+scattering+sides | cells+scattering+sides | cells | sides |
+    """Fixed features: cells+patches+scattering, with +sides where left and right matter, and without
+    patches for few images [with dp-fc by color or gray and the number of images] | cells | sides |
     patches | scattering | scatternet, and those of earlier versions, patches+scattering | encoder |
-    encoder+patches+scattering [with dp-fc the first, for few images the second]. Trained end to
-    end: cnn | wrn-16-4 | wrn-D-W, or package.module:function of your own, (shape, classes, key) ->
+    encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W, or package.module:function of your own, (shape, classes, key) ->
     a network of one image. With --weights: the network they are for, where they do not say so
     themselves."""
     weights: str | None = None

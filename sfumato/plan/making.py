@@ -39,7 +39,7 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
             f"data={config.data.data!r}: no readable training images; give at least one per class"
         )
     epsilon, delta = privacy_target(config.privacy.budget, config.privacy.delta, n)
-    method, model, trains = resolve(config.method, n, weights)
+    method, model, trains = resolve(config.method, n, shape, weights)
     if min(shape[:2]) < 8 and model != by_name.GIVEN:
         raise DataError(
             f"data={config.data.data!r}: images of {shape[0]}x{shape[1]} pixels; give --resize 8 or more"

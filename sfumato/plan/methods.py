@@ -35,8 +35,8 @@ class Settings(Protocol):
     @property
     def clip_norm(self) -> float: ...
     @classmethod
-    def default_model(cls, n: int) -> str:
-        """What n examples are learnt with where the user named no model."""
+    def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
+        """What n images of that shape are learnt with where the user named no model."""
         ...
 
     @classmethod

@@ -51,10 +51,14 @@ class CovarianceSettings:
         return math.sqrt(self.steps / (1 - self.mean_share - self.moments_share)) / mu * (1 + 1e-12)
 
     @classmethod
-    def default_model(cls, n: int) -> str:
-        """With few images the noise in a row's many patches costs more than they tell; how many are
-        few was chosen as the constants of `rule` were."""
-        return "cells+patches+scattering+sides" if n >= MANY else "cells+scattering+sides"
+    def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
+        """With few images the noise in a row's many patches costs more than they tell. What tells
+        left from right is for gray images, digits and X-rays; in color most are scenes, which it
+        costs up to a point (DP-SGD's flips are for color alone, too). How many are few was chosen
+        as the constants of `rule` were.
+        """
+        patches, sides = "+patches" * (n >= MANY), "+sides" * (shape[2] == 1)
+        return f"cells{patches}+scattering{sides}"
 
     @classmethod
     def ruled(cls, budget: Budget) -> "CovarianceSettings":

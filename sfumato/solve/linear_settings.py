@@ -58,7 +58,7 @@ class LinearSettings:
     sampling: float = 1.0
 
     @classmethod
-    def default_model(cls, n: int) -> str:
+    def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
         return "scattering"
 
     @classmethod

@@ -62,7 +62,7 @@ class SGDSettings:
     )
 
     @classmethod
-    def default_model(cls, n: int) -> str:
+    def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
         return "cnn"
 
     @classmethod
