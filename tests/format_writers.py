@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sfumato.data.examples import serialize
-from sfumato.data.tfrecord import frame
+from sfumato.data.formats.examples import serialize
+from sfumato.data.formats.tfrecord import frame
 
 CLASSES = ("cat", "dog", "owl")
 

@@ -720,7 +720,7 @@ MUTATIONS = (
     ),
     bug(
         "an image that a table names twice is two examples",
-        "data.image_table:_places",
+        "data.formats.image_table:_places",
         "if there in seen:",
         "if written in seen:",
         "test_formats.py::test_wrong_tables_are_refused_by_row_and_column[the same file by another path]",
@@ -728,7 +728,7 @@ MUTATIONS = (
     ),
     bug(
         "a table leads to files that its owner did not see",
-        "data.image_table:_places",
+        "data.formats.image_table:_places",
         'place.startswith("../")',
         'written.startswith("../")',
         "test_formats.py::test_wrong_tables_are_refused_by_row_and_column[out of the folder]",
@@ -736,7 +736,7 @@ MUTATIONS = (
     ),
     bug(
         "a packed image is not compared with what its run fingerprints",
-        "data.packs:PackRecords.read",
+        "data.formats.packs:PackRecords.read",
         "!= self.digest(k)",
         "!= hashlib.sha256(content).digest()",
         "test_packs.py::test_an_image_in_the_place_of_another_is_noticed",

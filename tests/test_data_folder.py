@@ -374,7 +374,7 @@ def test_bad_shares_are_refused(tmp_path: Path, validation: float) -> None:
 
 
 def test_names_do_not_depend_on_how_the_file_system_writes_accents(tmp_path: Path) -> None:
-    from sfumato.data.folder import stable
+    from sfumato.data.formats.folder import stable
     from sfumato.data.name_column import NameColumn
 
     assert stable(NameColumn.of(["e\u0301/1.png"])) == NameColumn.of(["\u00e9/1.png"])

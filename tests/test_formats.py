@@ -16,7 +16,7 @@ from hostile_helpers import refused
 from sfumato import data
 from sfumato.core.errors import ArgumentError
 from sfumato.data import ReadOptions
-from sfumato.data.formats import FORMATS, find_listing
+from sfumato.data.formats.recognized import FORMATS, find_listing
 from sfumato.data.listing import Listing
 
 NO_TEST = ReadOptions(test_fraction=0.0)

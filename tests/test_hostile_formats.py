@@ -80,7 +80,7 @@ def huge_record(place: Path) -> Path:
     """A TFRecord whose length is that of a hole."""
     import struct
 
-    from sfumato.data.tfrecord import masked_crc
+    from sfumato.data.formats.tfrecord import masked_crc
 
     head = struct.pack("<Q", 3 << 30)
     with (place / "x.tfrecord").open("wb") as file:
@@ -110,7 +110,7 @@ def test_an_image_that_parquet_repeats_without_end_is_refused(tmp_path: Path) ->
     table = pyarrow.table({"image": image, "label": np.arange(n) % 2})
     parquet.write_table(table, tmp_path / "x.parquet", store_schema=False)
     with pytest.raises(SfumatoError, match="row_group_size=100"):
-        from sfumato.data.formats import find_listing
+        from sfumato.data.formats.recognized import find_listing
 
         listing = find_listing(tmp_path / "x.parquet", data.ReadOptions())
         assert listing is not None

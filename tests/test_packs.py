@@ -13,7 +13,7 @@ from run_helpers import succeeds
 
 from sfumato import data
 from sfumato.data import ReadOptions
-from sfumato.data.packs import MANIFEST, PackRecords, read_pack
+from sfumato.data.formats.packs import MANIFEST, PackRecords, read_pack
 from sfumato.runs import packing
 from sfumato.runs.packing import pack
 from sfumato.runs.progress import Quiet

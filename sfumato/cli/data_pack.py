@@ -34,7 +34,7 @@ class PackImages:
 
     def __call__(self) -> None:
         from sfumato.data import ReadOptions
-        from sfumato.data.packs import PRIVATE
+        from sfumato.data.formats.packs import PRIVATE
         from sfumato.runs.packing import pack
         from sfumato.runs.progress import make_progress
 

@@ -22,7 +22,7 @@ class UnpackImages:
 
     def __call__(self) -> None:
         from sfumato.data import ReadOptions
-        from sfumato.data.packs import PRIVATE
+        from sfumato.data.formats.packs import PRIVATE
         from sfumato.runs.unpacking import unpack
 
         options = ReadOptions(unit=self.unit, **vars(self.columns))

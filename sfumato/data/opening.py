@@ -9,10 +9,10 @@ import numpy as np
 
 from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError, DataError
-from sfumato.data.arrow_files import is_hub
 from sfumato.data.decode import fitted_shape, refit
 from sfumato.data.download import Progress
-from sfumato.data.formats import FORMATS, find_listing
+from sfumato.data.formats.arrow_files import is_hub
+from sfumato.data.formats.recognized import FORMATS, find_listing
 from sfumato.data.from_records import dataset_of
 from sfumato.data.function import find_function
 from sfumato.data.lazy import LazyDataset, LoadedDataset

@@ -41,7 +41,7 @@ class ReadOptions:
     max_pixels       an image file of more is not decoded
     unit             who belongs together: "folder", a regular expression on file names, or the name of a column (see
                      `units.py`)
-    label            column of the labels, where a format has columns and it is not called as usual (`columns.py`)
+    label            column of the labels, where a format has columns and it is not called as usual (`formats/columns.py`)
     path             column of the images or of their paths
     split            column that says train, validation or test
     """

@@ -9,7 +9,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.files import write_atomic
 from sfumato.data import unreadable
 from sfumato.data.decode import decode, why_not
-from sfumato.data.formats import FORMATS, find_listing
+from sfumato.data.formats.recognized import FORMATS, find_listing
 from sfumato.data.listing import ListedPart
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread

@@ -1,4 +1,4 @@
-"""`sfumato data pack`: any data set -> a packed one (`data/packs.py`): images brought to one size once, in shards of records that
+"""`sfumato data pack`: any data set -> a packed one (`data/formats/packs.py`): images brought to one size once, in shards of records that
 are read at random.
 
 Shard after shard: a shard holds a fixed range of the listing's records, is written aside, flushed,
@@ -20,12 +20,9 @@ import numpy as np
 from sfumato.core import files
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError, RunError
-from sfumato.data.array_records import ENDING, module
-from sfumato.data.examples import serialize
-from sfumato.data.formats import FORMATS, find_listing
-from sfumato.data.from_records import Decoded
-from sfumato.data.listing import ListedPart, Listing
-from sfumato.data.packs import (
+from sfumato.data.formats.array_records import ENDING, module
+from sfumato.data.formats.examples import serialize
+from sfumato.data.formats.packs import (
     IMAGE,
     MANIFEST,
     VERSION,
@@ -35,6 +32,9 @@ from sfumato.data.packs import (
     PackIndex,
     written,
 )
+from sfumato.data.formats.recognized import FORMATS, find_listing
+from sfumato.data.from_records import Decoded
+from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.records import Records, gone
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread

@@ -14,8 +14,8 @@ from sfumato.core import files, plugins, typed_json
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
-from sfumato.data.arrow_files import is_hub
 from sfumato.data.copies import copies_in
+from sfumato.data.formats.arrow_files import is_hub
 from sfumato.data.lazy import LazyDataset
 from sfumato.data.listing import left_out_words
 from sfumato.data.source import DataInfo, Source, Splits

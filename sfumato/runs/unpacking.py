@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sfumato.core import files
 from sfumato.core.errors import DataError, RunError
-from sfumato.data.formats import FORMATS, find_listing
+from sfumato.data.formats.recognized import FORMATS, find_listing
 from sfumato.data.listing import Listing
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread

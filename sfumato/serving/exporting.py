@@ -71,7 +71,7 @@ def program(classifier: Classifier) -> Any:
     temperature = 1.0 if own is None else own.temperature
 
     def probabilities(images: Any) -> Any:
-        scores = jax.vmap(lambda one: model(one))(images)  # type: ignore[operator]
+        scores = jax.vmap(lambda one: model(one))(images)
         return jax.nn.softmax(scores / jnp.float32(temperature))
 
     return probabilities

@@ -3,10 +3,10 @@
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from sfumato.data.formats import Format
-from sfumato.data.found import FOLDERS, Found, Naming, by_folders, listing_of
+from sfumato.data.formats.found import FOLDERS, Found, Naming, by_folders, listing_of
+from sfumato.data.formats.recognized import Format
+from sfumato.data.formats.spans import ShardRecords
 from sfumato.data.listing import Listing
-from sfumato.data.spans import ShardRecords
 from sfumato.data.split import ReadOptions
 
 

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.errors import DataError
-from sfumato.data import table
-from sfumato.data.columns import find, need
 from sfumato.data.decode import SUFFIXES
-from sfumato.data.found import FOLDERS, Found, Naming, by_folders, listing_of, usual_split
+from sfumato.data.formats import table
+from sfumato.data.formats.columns import find, need
+from sfumato.data.formats.found import FOLDERS, Found, Naming, by_folders, listing_of, usual_split
+from sfumato.data.formats.parquet_files import holds_images
+from sfumato.data.formats.shards import by_split, find_shards
+from sfumato.data.formats.table import Table
 from sfumato.data.listing import Listing
 from sfumato.data.name_column import NameColumn
-from sfumato.data.parquet_files import holds_images
 from sfumato.data.records import FileRecords
-from sfumato.data.shards import by_split, find_shards
 from sfumato.data.split import ReadOptions
-from sfumato.data.table import Table
 
 METADATA = tuple(f"metadata{ending}" for ending in (".csv", ".jsonl", ".parquet"))
 FILE_NAME = "file_name"  # the column that makes a metadata file one

@@ -15,7 +15,7 @@ from typing import Any
 
 from sfumato.core.errors import DataError, said
 from sfumato.core.files import parse_json
-from sfumato.data.parquet_files import schema, words
+from sfumato.data.formats.parquet_files import schema, words
 
 LINES, COMMAS, PARQUET = (".jsonl", ".ndjson"), (".csv", ".tsv"), (".parquet",)
 ENDINGS = (*COMMAS, *LINES, *PARQUET)

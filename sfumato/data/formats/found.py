@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
-from sfumato.data.columns import encoded, find
-from sfumato.data.folder import stable
+from sfumato.data.formats.columns import encoded, find
+from sfumato.data.formats.folder import stable
 from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.name_column import NameColumn
 from sfumato.data.records import Records

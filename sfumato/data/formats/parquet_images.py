@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 
 from sfumato.core.errors import DataError, said
-from sfumato.data.columns import find, need
-from sfumato.data.found import Found, Naming, listing_of, own_names, usual_split
-from sfumato.data.listing import Listing
-from sfumato.data.parquet_files import (
+from sfumato.data.formats.columns import find, need
+from sfumato.data.formats.found import Found, Naming, listing_of, own_names, usual_split
+from sfumato.data.formats.parquet_files import (
     AT_ONCE,
     bytes_of,
     class_names,
@@ -30,8 +29,9 @@ from sfumato.data.parquet_files import (
     schema,
     words,
 )
-from sfumato.data.shards import by_split, find_shards
-from sfumato.data.spans import ShardRecords
+from sfumato.data.formats.shards import by_split, find_shards
+from sfumato.data.formats.spans import ShardRecords
+from sfumato.data.listing import Listing
 from sfumato.data.split import ReadOptions
 
 KEPT_BYTES = 1 << 28

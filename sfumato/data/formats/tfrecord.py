@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from sfumato.core.errors import DataError
-from sfumato.data.example_columns import Columns, listing_of_examples
+from sfumato.data.formats.example_columns import Columns, listing_of_examples
+from sfumato.data.formats.shards import by_split, find_shards
+from sfumato.data.formats.spans import SpanRecords
 from sfumato.data.listing import Listing
-from sfumato.data.shards import by_split, find_shards
-from sfumato.data.spans import SpanRecords
 from sfumato.data.split import ReadOptions
 
 _NAME = re.compile(r"\.tfrecords?(-\d+-of-\d+)?$|^[^.]+-\d+-of-\d+$", re.IGNORECASE)

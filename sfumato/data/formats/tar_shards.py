@@ -16,10 +16,10 @@ import numpy as np
 
 from sfumato.core.errors import DataError, said
 from sfumato.core.files import parse_json
-from sfumato.data.columns import USUAL, find
 from sfumato.data.decode import SUFFIXES
-from sfumato.data.folder import is_ignored
-from sfumato.data.found import (
+from sfumato.data.formats.columns import USUAL, find
+from sfumato.data.formats.folder import is_ignored
+from sfumato.data.formats.found import (
     FOLDERS,
     Found,
     Naming,
@@ -28,9 +28,9 @@ from sfumato.data.found import (
     own_names,
     usual_split,
 )
+from sfumato.data.formats.shards import by_split, find_shards
+from sfumato.data.formats.spans import SpanRecords
 from sfumato.data.listing import Listing
-from sfumato.data.shards import by_split, find_shards
-from sfumato.data.spans import SpanRecords
 from sfumato.data.split import ReadOptions
 
 LARGEST_FACT = 1 << 20

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.errors import DataError, said
-from sfumato.data import examples
-from sfumato.data.columns import find, named_classes, need
-from sfumato.data.found import Found, Naming, listing_of, own_names, usual_split
+from sfumato.data.formats import examples
+from sfumato.data.formats.columns import find, named_classes, need
+from sfumato.data.formats.found import Found, Naming, listing_of, own_names, usual_split
 from sfumato.data.listing import Listing
 from sfumato.data.records import Records
 from sfumato.data.split import ReadOptions

@@ -8,11 +8,11 @@ from typing import Any
 
 from sfumato.core.errors import DataError, said
 from sfumato.core.files import read_json
-from sfumato.data.found import listing_of
+from sfumato.data.formats.found import listing_of
+from sfumato.data.formats.parquet_files import leaf, pyarrow
+from sfumato.data.formats.parquet_images import found_in
+from sfumato.data.formats.spans import ShardRecords
 from sfumato.data.listing import Listing
-from sfumato.data.parquet_files import leaf, pyarrow
-from sfumato.data.parquet_images import found_in
-from sfumato.data.spans import ShardRecords
 from sfumato.data.split import ReadOptions, split_of
 
 ONE, SEVERAL = "state.json", "dataset_dict.json"

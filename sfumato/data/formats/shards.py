@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sfumato.core.errors import DataError
 from sfumato.data.decode import SUFFIXES
-from sfumato.data.folder import is_ignored
+from sfumato.data.formats.folder import is_ignored
 from sfumato.data.split import split_of
 
 Matches = Callable[[str], bool]

@@ -21,8 +21,8 @@ from jaxtyping import Int32, UInt8
 
 from sfumato.core import files, typed_json
 from sfumato.core.errors import ArgumentError, DataError, said
-from sfumato.data.array_records import ArrayRecords
-from sfumato.data.found import units_by_name
+from sfumato.data.formats.array_records import ArrayRecords
+from sfumato.data.formats.found import units_by_name
 from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.name_column import NameColumn
 from sfumato.data.split import ReadOptions

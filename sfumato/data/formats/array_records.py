@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.errors import DataError, said
-from sfumato.data import examples
-from sfumato.data.example_columns import Columns, listing_of_examples
+from sfumato.data.formats import examples
+from sfumato.data.formats.example_columns import Columns, listing_of_examples
+from sfumato.data.formats.shards import by_split, find_shards
+from sfumato.data.formats.spans import ShardRecords
 from sfumato.data.listing import Listing
-from sfumato.data.shards import by_split, find_shards
-from sfumato.data.spans import ShardRecords
 from sfumato.data.split import ReadOptions
 
 ENDING = ".arrayrecord"

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sfumato.data.array_records import is_array_record, list_array_record
-from sfumato.data.arrow_files import is_hub, is_saved, list_hub, list_saved
-from sfumato.data.folder import list_folder
-from sfumato.data.image_table import is_table, list_table
+from sfumato.data.formats.array_records import is_array_record, list_array_record
+from sfumato.data.formats.arrow_files import is_hub, is_saved, list_hub, list_saved
+from sfumato.data.formats.folder import list_folder
+from sfumato.data.formats.image_table import is_table, list_table
+from sfumato.data.formats.packs import is_pack, list_pack
+from sfumato.data.formats.parquet_images import is_parquet, list_parquet
+from sfumato.data.formats.tar_shards import is_tar, list_tar
+from sfumato.data.formats.tfrecord import is_tfrecord, list_tfrecord
 from sfumato.data.listing import Listing
-from sfumato.data.packs import is_pack, list_pack
-from sfumato.data.parquet_images import is_parquet, list_parquet
 from sfumato.data.split import ReadOptions
-from sfumato.data.tar_shards import is_tar, list_tar
-from sfumato.data.tfrecord import is_tfrecord, list_tfrecord
 from sfumato.data.unreadable import names_to_skip
 
 
