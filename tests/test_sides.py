@@ -57,7 +57,9 @@ def test_cells_against_sums_written_out() -> None:
     assert np.corrcoef(got[0], plain)[0, 1] > 0.999999
     alive = plain > 1e-3
     assert alive.sum() > 50
-    np.testing.assert_allclose((got[2] / got[0])[alive], (across / plain)[alive], atol=1e-3)
+    np.testing.assert_allclose(
+        got[2, alive] / got[0, alive], across[alive] / plain[alive], atol=1e-3
+    )
 
 
 def test_old_and_new_names_share_one_network_and_differ_in_rows() -> None:
