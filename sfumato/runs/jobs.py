@@ -256,10 +256,10 @@ def loss_of(
     network. own: what the network does to an image first. precision: a name of `PRECISIONS`.
     """
     chosen = PRECISIONS[precision]
-    products = chosen.products if platform() != "cpu" else None
 
     def loss(params: PyTree, example: tuple[Array, Array]) -> Float[Array, ""]:
         images, label = example
+        products = chosen.products if platform() != "cpu" else None
         network = in_type(eqx.combine(params, rest), chosen.compute)
         with jax.default_matmul_precision(products) if products else nullcontext():
             scores = jax.vmap(lambda image: network(own(image).astype(chosen.compute)))(images)
