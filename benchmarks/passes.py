@@ -83,7 +83,8 @@ def counted(function: Callable[..., Any], *arguments: Any) -> Counter[str]:
 
 
 def kind(eqn: Any) -> str:
-    if all(atom.aval.dtype.itemsize == 2 for atom in eqn.invars):
+    named = eqn.params["precision"] == jax.lax.DotAlgorithmPreset.BF16_BF16_F32  # of attention
+    if named or all(atom.aval.dtype.itemsize == 2 for atom in eqn.invars):
         return "half"
     return "float32" if J.precision(eqn) == jax.lax.Precision.HIGHEST else "TF32"
 

@@ -306,13 +306,14 @@ def loss_of(
 ) -> Callable[[PyTree, PyTree], Float[Array, ""]]:
     """(trained part, ((image, draws), label)) -> mean cross entropy over the views of one example
     (augmentation multiplicity: average, then clip). rest: what the trained part lacks to be the
-    network. own: what the network does to a view first. views: (image, draws) -> its views. precision: a name of `PRECISIONS`.
+    network. own: what the network does to a view first. views: (image, draws) -> its views.
+    precision: a name of `PRECISIONS`.
     """
     chosen = PRECISIONS[precision]
-    products = chosen.products if platform() != "cpu" else None
 
     def loss(params: PyTree, example: PyTree) -> Float[Array, ""]:
         (image, draws), label = example
+        products = chosen.products if platform() != "cpu" else None
         network = in_type(eqx.combine(params, rest), chosen.compute)
         with jax.default_matmul_precision(products) if products else nullcontext():
             scores = jax.vmap(lambda view: network(own(view).astype(chosen.compute)))(
