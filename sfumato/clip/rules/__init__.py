@@ -3,6 +3,7 @@ equation."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import jax.numpy as jnp
 
@@ -27,7 +28,9 @@ def rule_for(eqn: JaxprEqn, from_params: Sequence[bool]) -> Rule | None:
     rule = next((rule for rule in found if rule is not None), None)
     if rule is None:
         return None
-    return replace(rule, arithmetic=arithmetic_of(eqn, rule.sizes((), ()).positions))
+    arithmetic = arithmetic_of(eqn, rule.sizes((), ()).positions)
+    made: Rule = replace(cast(Any, rule), arithmetic=arithmetic)
+    return made
 
 
 __all__ = ["Rule", "rule_for"]
