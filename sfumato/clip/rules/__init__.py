@@ -3,6 +3,7 @@ equation."""
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import jax.numpy as jnp
 
@@ -28,7 +29,8 @@ def rule_for(eqn: JaxprEqn, from_params: Sequence[bool]) -> Rule | None:
     if rule is None:
         return None
     arithmetic = arithmetic_of(eqn, rule.sizes((), ()).positions)
-    return replace(rule, arithmetic=arithmetic)  # type: ignore[type-var]  # every rule is a dataclass
+    made: Rule = replace(cast(Any, rule), arithmetic=arithmetic)
+    return made
 
 
 __all__ = ["Rule", "rule_for"]
