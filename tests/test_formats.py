@@ -114,12 +114,12 @@ def test_a_new_format_is_one_file_and_one_line(
 
     from plugins.zip_format import FORMAT
 
-    from sfumato.data import formats
+    from sfumato.data.formats import recognized
 
     with zipfile.ZipFile(tmp_path / "birds.zip", "w") as archive:
         for item in given:
             archive.writestr(item.name, item.content)
-    monkeypatch.setattr(formats, "FORMATS", (FORMAT, *FORMATS))
+    monkeypatch.setattr(recognized, "FORMATS", (FORMAT, *FORMATS))
     assert data.describe(tmp_path / "birds.zip", options=NO_TEST).counts == {"train": 200}
     train = data.open(tmp_path / "birds.zip", options=NO_TEST).train
     assert train.class_names == CLASSES and train.raw([7]).shape == (1, 9, 12, 3)

@@ -20,7 +20,7 @@ from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError
 from sfumato.noise import NOISES, BandedGaussian, banded
 from sfumato.noise.banded import Following, error_of_sums, square_root_bands
-from sfumato.privacy import events, relations
+from sfumato.privacy import events
 from sfumato.privacy.accountants import epsilon
 from sfumato.privacy.events import (
     BandedGaussianEvent,
@@ -29,6 +29,7 @@ from sfumato.privacy.events import (
     PoissonSampledEvent,
 )
 from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.neighbors import RELATIONS
 from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, TruncatedPoisson, WithoutReplacement
 from sfumato.train import loop
 from sfumato.train.replay_guard import ReplayGuard
@@ -215,7 +216,7 @@ def test_the_event_is_priced_as_independent_noise_on_cyclic_samples():
         for phase, count in enumerate((3, 3, 2, 2))
     }
     plain = {PoissonSampledEvent(0.3, GaussianEvent(1.5)): 3}
-    for relation in relations.RELATIONS:
+    for relation in RELATIONS:
         assert epsilon(banded, 1e-5, relation=relation) == epsilon(plain, 1e-5, relation=relation)
     whole = {CyclicPoissonEvent(1.0, 4, 0, BandedGaussianEvent(1.5, 4)): 5}
     assert epsilon(whole, 1e-5) == epsilon({GaussianEvent(1.5): 5}, 1e-5)

@@ -182,7 +182,7 @@ def test_quiet_training_and_example_images_on_request(
     assert not (finished / "images.json").exists()
     outcome = sfumato(*train_arguments(folder, tmp_path / "run", "--show-images"))
     assert outcome.code == 0 and outcome.err == ""
-    assert len([line for line in outcome.out.splitlines() if not line.startswith("warning")]) == 4
+    assert len([line for line in outcome.out.splitlines() if not line.startswith("warning")]) == 5
     assert (tmp_path / "run" / "images.json").exists()
 
 

@@ -55,12 +55,15 @@ def png(size: tuple[int, int] = (8, 8), kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def test_an_image_is_answered_as_the_model_answers_it(port: int, finished: Path) -> None:
+def test_an_image_is_answered_as_the_model_answers_it(
+    port: int, finished: Path, tmp_path: Path
+) -> None:
     for content in (png(), png((31, 20), "JPEG"), png((9, 9), "WEBP")):
         code, body, _ = ask(port, "POST", "/predict", content)
         assert code == 200, body
         found, own = json.loads(body), sf.load(finished)
-        expected = own.predict_proba(Image.open(io.BytesIO(content)))[0]
+        (tmp_path / "image").write_bytes(content)
+        expected = own.predict_proba(tmp_path / "image")[0]
         assert list(found["probabilities"]) == list(CLASSES)
         np.testing.assert_allclose(list(found["probabilities"].values()), expected, atol=1e-5)
         assert found["class"] == CLASSES[int(expected.argmax())]

@@ -15,8 +15,8 @@ SAYS = {
     "predict": "predict needs RUN (see `sfumato predict --help`)",
     "calibrate --epsilon 1": "calibrate needs --n, --batch, --steps (see `sfumato calibrate --help`)",
     "fit": "fit needs --features (see `sfumato fit --help`)",
-    "data": "name a command: list, info, check (see `sfumato data --help`)",
-    "data infos digits": "there is no command infos; did you mean info? There are list, info, check (see `sfumato data --help`)",
+    "data": "name a command: list, info, check, pack, unpack (see `sfumato data --help`)",
+    "data infos digits": "there is no command infos; did you mean info? There are list, info, check, pack, unpack (see `sfumato data --help`)",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sfumato import __version__
 from sfumato.core.errors import said
-from sfumato.core.extras import EXTRAS, installed
+from sfumato.core.extras import extras, installed
 
 _VARIABLES = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64", "OMP_NUM_THREADS")
 
@@ -24,7 +24,7 @@ def examined() -> dict[str, Any]:
         **{name: installed(name) or "missing" for name in _dependencies()},
         **{
             f"extra {extra}": ", ".join(f"{name} {installed(name) or 'missing'}" for name in names)
-            for extra, names in EXTRAS.items()
+            for extra, names in extras().items()
         },
         "devices": _devices(),
         "processors": f"{_usable()} usable of {os.cpu_count()}",

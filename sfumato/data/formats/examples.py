@@ -74,6 +74,8 @@ def _fields(buffer: Buffer, at: int, stop: int) -> Iterator[tuple[int, Span | in
     while at < stop:
         tag, at = _varint(buffer, at, stop)
         number, wire = tag >> 3, tag & 7
+        if number == 0:  # there is none; zeros without end would be gone through byte by byte
+            raise ValueError("no tf.train.Example")
         if wire == _VARINT:
             value, at = _varint(buffer, at, stop)
             yield number, value

@@ -4,6 +4,7 @@ second example."""
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -17,9 +18,9 @@ def fan_in_normal(
     return std * jax.random.truncated_normal(key, -2, 2, shape)
 
 
-def like(array: Array, data: Array) -> Array:
+def like(array: Array | np.ndarray, data: Array) -> Array:
     """A parameter as layers take it: in bfloat16 where what they are given is, else as it is."""
-    return array.astype(jnp.bfloat16) if data.dtype == jnp.bfloat16 else array
+    return jnp.asarray(array, jnp.bfloat16 if data.dtype == jnp.bfloat16 else None)
 
 
 class Linear(eqx.Module):
