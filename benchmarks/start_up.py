@@ -87,7 +87,17 @@ def packed(root: Path, out: Path) -> None:
     """The folder as records, by the command."""
     began = time.perf_counter()
     program = "import sys; from sfumato.cli import main; main(sys.argv[1:])"
-    arguments = [sys.executable, "-c", program, "data", "pack", str(root), str(out), "--log", "quiet"]
+    arguments = [
+        sys.executable,
+        "-c",
+        program,
+        "data",
+        "pack",
+        str(root),
+        str(out),
+        "--log",
+        "quiet",
+    ]
     subprocess.run(arguments, check=True)
     print(f"packed: {time.perf_counter() - began:.1f} s")
 
