@@ -38,9 +38,6 @@ class ListedPart:
         )
 
 
-Part = ListedPart  # its name among readers of formats
-
-
 @dataclass(frozen=True, eq=False)
 class Listing:
     """name, place: what the data set is called, and where it lies. parts: "train", and "validation"

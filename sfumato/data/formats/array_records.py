@@ -90,18 +90,10 @@ class ArrayRecords(ShardRecords):
     def __init__(self, paths: Sequence[Path], counts: Sequence[int], image: str):
         super().__init__(paths, counts)
         self.image = image
-        self._begin()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._readers: OrderedDict[int, Any] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._begin()
 
     def read(self, k: int) -> bytes:
         file, number = self.place(k)

@@ -140,10 +140,9 @@ class ArrowRecords(ShardRecords):
     def __init__(self, paths: Sequence[Path], counts: Sequence[int], column: str):
         super().__init__(paths, counts)
         self.column = column
-        self._mapped: dict[int, Any] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_mapped": {}}
+    def _begin(self) -> None:
+        self._mapped: dict[int, Any] = {}
 
     def read(self, k: int) -> bytes:
         file, row = self.place(k)

@@ -110,19 +110,11 @@ class ParquetRecords(ShardRecords):
     def __init__(self, paths: Sequence[Path], counts: Sequence[int], column: str):
         super().__init__(paths, counts)
         self.column = column
-        self._begin()
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[int, int], list[Any]] = OrderedDict()
         self._files: dict[int, tuple[Any, np.ndarray]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._begin()
 
     def read(self, k: int) -> bytes:
         file, row = self.place(k)

@@ -9,6 +9,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,18 @@ class ShardRecords(Records):
     def __init__(self, paths: Sequence[Path], counts: Sequence[int]):
         self.paths = tuple(path.absolute() for path in paths)
         self.ends = np.cumsum(counts, dtype=np.int64)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Sets what a copy in another process begins anew, as locks and open files: attributes whose
+        names begin with _."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
