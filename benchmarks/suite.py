@@ -15,20 +15,16 @@ from pathlib import Path
 
 import numpy as np
 from glyphs import letters, signs
+from on_rows import accuracy
 from record import machine, write_section
 
 from sfumato import data
 from sfumato.core.checks import privacy_target
-from sfumato.core.keys import SecretKey
 from sfumato.data.named import default_data_dir
 from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.features.extraction import extract
-from sfumato.privacy.calibration import gaussian_mu_for
-from sfumato.privacy.ledger import Ledger
-from sfumato.solve.covariance_settings import CovarianceSettings, rule
-from sfumato.solve.fc import FeatureCovariance
-from sfumato.train.loop import run
+from sfumato.solve.covariance_settings import CovarianceSettings
 
 FEATURES = (
     "cells+patches+scattering+sides",
@@ -87,17 +83,16 @@ def joined(name: str, parts: Rows) -> np.ndarray:
 
 def fit(name: str, source: Source, n: int, epsilon: float, train: Rows, shown: Rows) -> float:
     """Accuracy, in %, on the images after the first n of `source` that are shown."""
-    rows, groups = joined(name, train)[:n], by_name.features(name, source.shape).groups
     _, delta = privacy_target(epsilon, None, n)
-    mu = gaussian_mu_for(epsilon, delta)
-    settings = rule(n, rows.shape[1], mu)
-    procedure = FeatureCovariance(
-        rows, source.labels[:n], len(source.class_names), groups, mu, settings, overwrite=True
+    own, count = by_name.features(name, source.shape), len(next(iter(shown.values())))
+    return accuracy(
+        own,
+        (joined(name, train)[:n], source.labels[:n]),
+        (joined(name, shown), source.labels[-count:]),
+        len(source.class_names),
+        epsilon,
+        delta,
     )
-    with Ledger.temporary(delta, epsilon) as ledger:
-        state = run(procedure, ledger, SecretKey.from_entropy())
-    scores = procedure.transform(joined(name, shown), state) @ np.asarray(state["weight"])
-    return 100 * float(np.mean(scores.argmax(1) == source.labels[-len(scores) :]))
 
 
 def compared(title: str, source: Source, options: argparse.Namespace) -> Iterator[str]:
