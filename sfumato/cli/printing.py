@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 
-from sfumato import augment
 from sfumato.core import typed_json
 from sfumato.data.listing import left_out_words
 from sfumato.noise.banded import worth
@@ -15,7 +14,6 @@ from sfumato.report.intervals import Score
 from sfumato.report.verdict import verdicts
 from sfumato.runs.cost import Estimate
 from sfumato.runs.directory import RunDirectory
-from sfumato.train.sgd_settings import SGDSettings
 
 
 def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) -> None:
@@ -82,14 +80,14 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
                     ),
                 )
             ]
-            if isinstance(plan.settings, SGDSettings)
+            if plan.settings.momentum_of_sums is not None
             else []
         ),
         *(
             ("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}")
             for each in plan.releases
         ),
-        *views_line(plan),
+        *plan.settings.lines(trains=plan.features is None),
         (
             "settings",
             ", ".join(
@@ -156,11 +154,3 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
     )
     print(f"report    {directory.file('report.html')}")
     print(f"model     {directory.file('model.safetensors')}")
-
-
-def views_line(plan: Plan) -> list[tuple[str, str]]:
-    """What an augmented view is, where there are some."""
-    settings = plan.settings
-    if not isinstance(settings, SGDSettings) or plan.features is not None or not settings.views:
-        return []
-    return [("views", f"{settings.views} of an image: {augment.words(settings.augment)}")]

@@ -22,7 +22,6 @@ from sfumato.plan.spending import spend
 from sfumato.privacy import calibration
 from sfumato.privacy.terms import Budget
 from sfumato.solve.linear_settings import automatic
-from sfumato.train.sgd_settings import SGDSettings
 
 
 def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None = None) -> Plan:
@@ -69,10 +68,9 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     )
     budget = Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu, relation)
     settings, releases, chosen = spend(config.method, method, budget)
+    settings = settings.computed(config.method.precision, not fixed, jax.default_backend())
     if not fixed:
-        settings = unit_batches.at_once(settings, info, config.method.physical_batch_size)
-    if isinstance(settings, SGDSettings):
-        settings = settings.computed(config.method.precision, not fixed, jax.default_backend())
+        settings = settings.in_units(info.images_per_unit or 1, config.method.physical_batch_size)
     releases = unit_batches.reworded(releases, info)
     return Plan(
         name=info.name,

@@ -4,66 +4,18 @@ what was left open, its releases. Importing this module imports neither JAX nor 
 A new linear method is a class in `solve/linear_settings.py` and its stages in `solve/linear.py`.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
 
 from sfumato.core.errors import ArgumentError
 from sfumato.core.settings import flags_of
-from sfumato.privacy.events import Event
-from sfumato.privacy.releases import Release
-from sfumato.privacy.terms import Budget
 from sfumato.solve.covariance_settings import CovarianceSettings
 from sfumato.solve.linear_settings import HEADS
+from sfumato.solve.method_settings import MethodSettings
 from sfumato.train.sgd_settings import SGDSettings
 
-
-@runtime_checkable
-class Settings(Protocol):
-    """The part of a plan that is its method's own.
-
-    method: its name. what: it, in words for `--help`. needs: what it learns on, "rows" of features,
-    features in "groups", or a "network" (or features). clip_norm: of a gradient. steps: of the
-    sampler.
-    """
-
-    method: ClassVar[str]
-    what: ClassVar[str]
-    needs: ClassVar[str]
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def clip_norm(self) -> float: ...
-    @classmethod
-    def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
-        """What n images of that shape are learnt with where the user named no model."""
-        ...
-
-    @classmethod
-    def ruled(cls, budget: Budget) -> "Settings":
-        """The settings where the user left all open: a function of public facts."""
-        ...
-
-    def given(self, asked: dict[str, Any], n: int) -> "Settings":
-        """With what the user asked for, flag -> value."""
-        ...
-
-    def batch_of(self, n: int) -> int:
-        """The expected batch of n examples, whom the sampler draws from."""
-        ...
-
-    def paid(self, budget: Budget, sampled: Callable[[float], Event]) -> tuple[Release, ...]:
-        """The releases that cost the budget together. sampled: noise multiplier -> the first event
-        of a gradient step, by the run's sampler and mechanism."""
-        ...
-
-    def matrices(self, classes: int) -> int:
-        """How many matrices of d x d numbers are held, for d features."""
-        ...
-
-
-_ALL: tuple[type[Settings], ...] = (SGDSettings, CovarianceSettings, *HEADS.values())
-METHODS: dict[str, type[Settings]] = {each.method: each for each in _ALL}
+_ALL: tuple[type[MethodSettings], ...] = (SGDSettings, CovarianceSettings, *HEADS.values())
+METHODS: dict[str, type[MethodSettings]] = {each.method: each for each in _ALL}
 ROWS = tuple(name for name, each in METHODS.items() if each.needs == "rows")
 
 if TYPE_CHECKING:

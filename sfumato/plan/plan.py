@@ -12,7 +12,7 @@ from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError
 from sfumato.core.typed_json import Read
 from sfumato.noise import DEFAULT, NOISES
-from sfumato.plan.methods import METHODS, Settings
+from sfumato.plan.methods import METHODS, MethodSettings
 from sfumato.plan.public_facts import PublicRows, PublicWeights
 from sfumato.privacy import accountants
 from sfumato.privacy.events import Tally
@@ -114,7 +114,7 @@ class Plan(Stated):
     epsilon: float
     delta: float
     mu: float
-    settings: Annotated[Settings, Read(_settings)]
+    settings: Annotated[MethodSettings, Read(_settings)]
     releases: tuple[Release, ...]
     sampler: Annotated[Sampler, Read(_sampler)]
     parameters: int

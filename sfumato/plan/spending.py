@@ -3,13 +3,13 @@
 from sfumato.noise.banded import step_event
 from sfumato.plan import noise_bands
 from sfumato.plan.config import MethodConfig
-from sfumato.plan.methods import METHODS, Settings, asked, refuse_foreign
+from sfumato.plan.methods import METHODS, MethodSettings, asked, refuse_foreign
 from sfumato.privacy.neighbors import Relation
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
 from sfumato.sampling import SAMPLERS, Sampler, Wanted, choose
 
-Made = tuple[Settings, tuple[Release, ...], Sampler]
+Made = tuple[MethodSettings, tuple[Release, ...], Sampler]
 
 
 def spend(config: MethodConfig, method: str, budget: Budget) -> Made:

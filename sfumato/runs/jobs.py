@@ -88,17 +88,16 @@ def build(
     if plan.features is None:
         return _on_images(plan, train, held_out, seed, key)
     features = feature_map(plan.model, plan.shape, plan.weights)
-    if isinstance(plan.settings, LinearSettings):
-        return _linear(plan, plan.settings, features, train, held_out, progress)
+    if plan.settings.needs == "rows":
+        return _linear(plan, features, train, held_out, progress)
     rows = [
         _rows(features, source, name, progress)
         for source, name in ((train, "features"), (held_out, "test features"))
     ]
     assert rows[0] is not None
     labeled = examples(train, plan.images_per_unit, rows[0])
-    if isinstance(plan.settings, CovarianceSettings):
-        return _covariance(plan, plan.settings, features, labeled, rows[1], held_out)
-    return _on_rows(plan, features, labeled, rows[1], held_out)
+    made = _covariance if plan.settings.needs == "groups" else _on_rows
+    return made(plan, features, labeled, rows[1], held_out)
 
 
 def _rows(features: Any, source: Source | None, name: str, progress: Progress) -> np.ndarray | None:
@@ -112,15 +111,15 @@ Labeled = tuple[Float[np.ndarray, "n d"], np.ndarray]
 
 
 def _covariance(
-    plan: Plan,
-    settings: CovarianceSettings,
-    features: Any,
-    train: Labeled,
-    rows: np.ndarray | None,
-    held_out: Source | None,
+    plan: Plan, features: Any, train: Labeled, rows: np.ndarray | None, held_out: Source | None
 ) -> Job:
     procedure = FeatureCovariance(
-        *train, len(plan.classes), features.groups, plan.mu, settings, overwrite=True
+        *train,
+        len(plan.classes),
+        features.groups,
+        plan.mu,
+        cast(CovarianceSettings, plan.settings),
+        overwrite=True,
     )
     spec = spec_of(plan, "whitened")
     white: list[np.ndarray] = []
@@ -150,17 +149,13 @@ def _measured(
 
 
 def _linear(
-    plan: Plan,
-    settings: LinearSettings,
-    features: Any,
-    train: Source,
-    held_out: Source | None,
-    progress: Progress,
+    plan: Plan, features: Any, train: Source, held_out: Source | None, progress: Progress
 ) -> Job:
     """The rows of the training set are streamed from where they lie if they are given, else
     computed."""
     table = head_rows(plan, features, train, held_out, progress)
     shown = table.shown
+    settings = cast(LinearSettings, plan.settings)
     procedure = solver(table.rows, table.sphere, settings, plan.releases)
     spec = spec_of(plan, table.sphere.kind)
 

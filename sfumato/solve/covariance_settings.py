@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 from sfumato.privacy.events import Event, GaussianEvent
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
+from sfumato.solve.method_settings import MethodSettings
 
 MANY = 10_000
 """Training images from which on the default features are all that are shipped."""
 
 
 @dataclass(frozen=True)
-class CovarianceSettings:
+class CovarianceSettings(MethodSettings):
     """dp-fc. mean_share, moments_share: of mu^2, for the two statistics. power, floor: of the whitening.
     steps, momentum, clip_norm, learning_rate: of the gradient descent.
     """

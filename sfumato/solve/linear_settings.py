@@ -26,6 +26,7 @@ from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.privacy.terms import Budget
+from sfumato.solve.method_settings import MethodSettings
 
 WEAK = 15.0
 """Below this ratio of the mean class sum, n / classes, to the noise in it, 1 / mu, a fit can hardly
@@ -40,7 +41,7 @@ _GRADIENTS = "the sum of the clipped gradients of the classifier"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LinearSettings:
+class LinearSettings(MethodSettings):
     """What all heads on rows have. mean_share: of mu^2. steps: T. learning_rate: of a step.
     clip_norm: of a gradient. sampling: probability with which an example takes part in a gradient
     step (fc: but the first).
@@ -115,10 +116,6 @@ class LinearSettings:
     def varied(self, rate: float, ridge: float) -> "LinearSettings":
         """With a learning rate (and ridge, if there is one) that many times as large."""
         return replace(self, learning_rate=self.learning_rate * rate)
-
-    def matrices(self, classes: int) -> int:
-        """Of d x d numbers that are held."""
-        return 0
 
     def _sampled(self, share: float, mu: float, noise: float | None) -> Event:
         if self.sampling == 1.0:

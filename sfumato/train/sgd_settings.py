@@ -16,6 +16,7 @@ from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
 from sfumato.sampling import SAMPLERS
+from sfumato.solve.method_settings import MethodSettings
 from sfumato.solve.optimizers import OPTIMIZERS
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SGDSettings:
+class SGDSettings(MethodSettings):
     """batch: expected batch size B. steps: T. views: augmented views per example, 0 for the image
     as it is. augment: what a view is, by the names of `augment.AUGMENTATIONS`. ema: largest decay of the averaged parameters, 0 for none. physical_batch_size:
     examples on the device at once. optimizer: a name of `OPTIMIZERS`; momentum is Adam's and LAMB's
@@ -77,9 +78,17 @@ class SGDSettings:
         everybody = sampler is not None and not SAMPLERS[sampler].secret
         return self.adjusted(**({"batch": n} if everybody else {}) | own)
 
+    def in_units(self, images: int, given: int | None) -> "SGDSettings":
+        if given is not None:
+            return self
+        return replace(self, physical_batch_size=max(1, self.physical_batch_size // images))
+
+    def lines(self, trains: bool) -> list[tuple[str, str]]:
+        if not trains or not self.views:
+            return []
+        return [("views", f"{self.views} of an image: {augment.words(self.augment)}")]
+
     def computed(self, asked: str | None, trains: bool, platform: str) -> "SGDSettings":
-        """With the precision that was asked for, or else the platform's usual one. trains: is a
-        network trained? Raises ArgumentError."""
         if not trains and asked is not None:
             raise ArgumentError(
                 "precision",
@@ -90,10 +99,6 @@ class SGDSettings:
 
     def batch_of(self, n: int) -> int:
         return self.batch
-
-    def matrices(self, classes: int) -> int:
-        """Of d x d numbers that are held."""
-        return 0
 
     def paid(self, budget: Budget, sampled: Callable[[float], Event]) -> tuple[Release, ...]:
         """The gradients, with the least noise that keeps the budget. sampled: noise multiplier ->
