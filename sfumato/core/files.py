@@ -131,6 +131,29 @@ def is_torn(line: bytes) -> bool:
     return False
 
 
+def reserve(path: Path) -> None:
+    """Take the whole file's room on the disk now: a disk that is full under a memory map kills the
+    process. Raises OSError."""
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def private(path: Path) -> None:
+    """An empty file that only its owner can read, if there is none."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+
+
+def show(aside: Path, path: Path) -> None:
+    """Flush a file that was written beside `path`, and rename it over that."""
+    handle = os.open(aside, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    os.replace(aside, path)
+    sync_directory(path.parent)
+
+
 def remove_leftovers(directory: Path) -> None:
     """Remove what `write_atomic` left in a directory when it was killed."""
     for path in directory.glob(".*.tmp"):

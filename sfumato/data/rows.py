@@ -1,7 +1,7 @@
 """Feature rows that lie in files -> `Splits`, each row an "image" of shape 1 x 1 x d, read through
 a memory map where possible.
 
-A feature store (a directory with manifest.json, written by `sfumato features`) or a matrix that a
+A feature store (a directory with manifest.json, written by `sfumato features`, perhaps by several jobs) or a matrix that a
 user already has:
 
     NAME.npy           with NAME.labels.npy beside it            mapped
@@ -19,6 +19,7 @@ COLUMN_val, COLUMN_test, or a column.
 """
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from sfumato.data.labels import encode_parts
 from sfumato.data.lazy import LazyDataset, LoadedDataset, positions
 from sfumato.data.name_column import NameColumn
 from sfumato.data.npz import members, read_member
+from sfumato.data.row_shards import present
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
 from sfumato.data.units import column
@@ -99,13 +101,31 @@ def read_manifest(directory: Path) -> Store:
         _require_words_and_numbers(facts)
         return Store(**facts | {"classes": tuple(facts["classes"])})
     except FileNotFoundError:
-        raise DataError(
-            f"{directory}: no feature store ({MANIFEST} is missing); `sfumato features` makes one"
-        ) from None
+        raise DataError(_unjoined(directory)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{directory / MANIFEST}: damaged ({error}); make the store again"
         ) from None
+
+
+def _unjoined(directory: Path) -> str:
+    """Why there is no manifest, and the way out."""
+    if not (begun := present(directory)):
+        return (
+            f"{directory}: no feature store ({MANIFEST} is missing); `sfumato features` makes one"
+        )
+    absent = [each for each in begun[0].others() if not _complete(each.folder(directory))]
+    named = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
+    told = f"shares {named} are missing" if absent else "its shares are not joined yet"
+    again = (absent or begun)[0]
+    return f"{directory}: {told}; repeat the `sfumato features` command with --shard {again}"
+
+
+def _complete(share: Path) -> bool:
+    if not (share / MANIFEST).exists():
+        return False
+    store = read_manifest(share)
+    return set(store.digests) == set(store.counts)
 
 
 def _require_words_and_numbers(facts: dict[str, Any]) -> None:
@@ -141,6 +161,13 @@ def read_features(path: Path, split: str = "train") -> np.ndarray:
             f"{path}: {PLAIN_NAMES[0]} or x_{split} must be n rows of d floats each, not {what}"
         )
     return found
+
+
+def npy(array: np.ndarray) -> bytes:
+    """The content of a .npy file."""
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
 
 
 def digest(rows: np.ndarray, labels: np.ndarray, names: np.ndarray | None = None) -> str:

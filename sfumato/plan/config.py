@@ -371,6 +371,9 @@ class FeaturesConfig:
     unit: str | None = None
     """Which images belong together, as for `sfumato train`; `sfumato fit --unit units` then counts
     them as one."""
+    shard: str | None = None
+    """I/N: one of N jobs, I from 0 to N - 1, each with a share of the rows; the last to end makes
+    them one store. Repeat a job that died."""
 
 
 @dataclass(frozen=True)

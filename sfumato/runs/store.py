@@ -6,6 +6,7 @@ stream.
     SPLIT.units.npy                     with --unit: to which unit each row belongs
     SPLIT.names.npy                     of a folder: the files' names, by which `sfumato fit --validation` holds out
     progress.json                       rows done, while there are more to do
+    shard-I-of-N/                       with --shard: the same of one share, until all are there (`runs/shards.py`)
 
 The matrix is as private as the images: whoever has a row can often draw the image. It is here
 because its owner asked for it; only the owner can read it (mode 0600, directory 0700), and the
@@ -13,8 +14,6 @@ manifest says so.
 """
 
 import hashlib
-import io
-import os
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +27,8 @@ from sfumato.core import files
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.trees import leaf_names
 from sfumato.data import finite
-from sfumato.data.rows import FORMAT, MANIFEST, Store, digest, read_manifest
+from sfumato.data.row_shards import Shard, present
+from sfumato.data.rows import FORMAT, MANIFEST, Store, digest, npy, read_manifest
 from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.features.extraction import CHUNK, extract
@@ -36,6 +36,7 @@ from sfumato.features.feature_map import FeatureMap
 from sfumato.plan import public_weights
 from sfumato.plan.config import FeaturesConfig, MethodConfig
 from sfumato.plan.public_facts import PublicWeights
+from sfumato.runs import shards
 from sfumato.runs.progress import Progress, make_progress
 
 PRIVATE = (
@@ -48,8 +49,9 @@ _SAVE_SECONDS = 5.0
 
 
 def write_store(config: FeaturesConfig) -> Store:
-    """Compute what is still missing and return the manifest. Raises RunError if the directory holds
-    something else."""
+    """Compute what is still missing, of all rows or of one share of them, and return the manifest of
+    what is there. Raises RunError if the directory holds something else."""
+    shard = None if config.shard is None else Shard.parse(config.shard)
     public = public_weights.find(
         MethodConfig(model=config.model, weights=config.weights, size=config.size)
     )
@@ -70,17 +72,46 @@ def write_store(config: FeaturesConfig) -> Store:
     }
     model = config.model if public is None else public.model
     planned, feature_map = _plan(config, model, sources, public)
-    store = _begin(config.out, planned)
+    if shard is None or (config.out / MANIFEST).exists():
+        return _write(config, config.out, planned, sources, feature_map)
+    shards.refuse_other_counts(config.out, shard)
+    own = shards.planned(planned, sources, shard)
+    store = _write(
+        config, shard.folder(config.out), own, shards.shares(sources, shard), feature_map
+    )
+    return (
+        store
+        if shards.missing(config.out, shard)
+        else shards.join(config.out, planned, shard, _save)
+    )
+
+
+def shares_left(config: FeaturesConfig) -> list[Shard]:
+    """With --shard: which shares are not complete."""
+    if config.shard is None or (config.out / MANIFEST).exists():
+        return []
+    return shards.missing(config.out, Shard.parse(config.shard))
+
+
+def _write(
+    config: FeaturesConfig,
+    out: Path,
+    planned: Store,
+    sources: dict[str, Source],
+    feature_map: FeatureMap,
+) -> Store:
+    """The rows of all sources, into a directory of their own."""
+    store = _begin(out, planned)
     progress = make_progress(config.log)
     try:
         for split, source in sources.items():
             if spoiled := finite.of_source(source, f"{split} "):
                 progress.say(f"warning   {spoiled}; their rows are zeros", warning=str(spoiled))
             if split not in store.digests:
-                store = _fill(config.out, store, split, source, feature_map, progress)
+                store = _fill(out, store, split, source, feature_map, progress)
     finally:
         progress.close()
-    (config.out / _PROGRESS).unlink(missing_ok=True)
+    (out / _PROGRESS).unlink(missing_ok=True)
     return store
 
 
@@ -133,10 +164,16 @@ def _plan(
 def _begin(out: Path, planned: Store) -> Store:
     """The store as far as it has come; a new directory if there is none."""
     if not out.exists():
+        if out.name.startswith("shard-"):
+            files.make_directory(out.parent, 0o700)
         files.make_directory(out, 0o700)
         _save(out, planned)
         return planned
     if not (out / MANIFEST).exists():
+        if others := present(out):
+            raise RunError(
+                f"out={str(out)!r}: holds share {others[0]} of a store; give --shard, or choose another --out"
+            )
         raise RunError(f"out={str(out)!r}: exists and is not a feature store; choose another --out")
     found = read_manifest(out)
     for name, wanted in asdict(planned).items():
@@ -158,11 +195,11 @@ def _fill(
     rows_file, labels_file = store.files(out, split)
     shape, dtype = (len(source), store.features), np.dtype(store.dtype)
     done = _done(out, split, len(source)) if _holds(rows_file, shape, dtype) else 0
-    _private(rows_file)
+    files.private(rows_file)
     rows = np.lib.format.open_memmap(
         rows_file, "r+" if done else "w+", dtype, None if done else shape
     )
-    _reserve(rows_file)
+    files.reserve(rows_file)
     saved = time.monotonic()
 
     def after_chunk(count: int) -> None:
@@ -176,12 +213,12 @@ def _fill(
     progress.begin(f"{split} features", len(source), "images", done=done)
     extract(feature_map, source, after_chunk, rows, done)
     rows.flush()
-    files.write_atomic(labels_file, _npy(source.labels), mode=0o600)
+    files.write_atomic(labels_file, npy(source.labels), mode=0o600)
     if source.owners is not None:
-        files.write_atomic(out / f"{split}.units.npy", _npy(source.owners), mode=0o600)
+        files.write_atomic(out / f"{split}.units.npy", npy(source.owners), mode=0o600)
     names = None if source.names is None else np.asarray(source.names)
     if names is not None:
-        files.write_atomic(out / f"{split}.names.npy", _npy(names), mode=0o600)
+        files.write_atomic(out / f"{split}.names.npy", npy(names), mode=0o600)
     store.digests[split] = digest(rows, source.labels, names)
     _save(out, store)
     return store
@@ -209,21 +246,3 @@ def _holds(path: Path, shape: tuple[int, int], dtype: np.dtype) -> bool:
         and found.dtype == dtype
         and path.stat().st_size == found.offset + found.nbytes
     )
-
-
-def _npy(array: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    np.save(content, array)
-    return content.getvalue()
-
-
-def _reserve(path: Path) -> None:
-    """Take the whole file's room on the disk now: a disk that is full under a memory map kills the
-    process. Raises OSError."""
-    with open(path, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-
-def _private(path: Path) -> None:
-    """An empty file that only its owner can read, if there is none."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
