@@ -1,12 +1,21 @@
 """`sfumato evaluate`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
 from sfumato.cli.trust import Trust
+from sfumato.plan.config import ColumnsConfig
+
+
+@dataclass(frozen=True)
+class EvaluatedColumns(ColumnsConfig):
+    """With --data, as for `sfumato train`."""
+
+    split: str | None = None
+    """Of the run's own data set: test or validation [test]. With --data: the column that says train,
+    val or test [split, subset, ... where there is one]."""
 
 
 @dataclass(frozen=True)
@@ -20,17 +29,18 @@ class Evaluate:
     one) [the run's own]."""
     data_dir: Path | None = None
     """Where named data sets lie [as for the run]."""
-    split: Literal["test", "validation"] = "test"
-    """Of the run's own data set."""
+    columns: tyro.conf.OmitArgPrefixes[EvaluatedColumns] = field(default_factory=EvaluatedColumns)
     max_pixels: int | None = None
     """Largest image file that is decoded, width times height [the run's own limit]."""
+    skip_unreadable: Path | None = None
+    """Leave out the images in this list, which `sfumato data check` writes."""
     positive: str | None = None
     """Two classes: the one that is looked for, whose share found is the sensitivity [the second]."""
     group: str | None = None
-    """Also for each group of images apart: the name of a column, an array of the .npz file or in
-    --group-table."""
+    """Also for each group of images apart: the name of a column, of the table of images, an array of
+    the .npz file or in --group-table."""
     group_table: Path | None = None
-    """A .csv file with a column `file` and the column that --group names."""
+    """A table (.csv, .tsv, .jsonl, .parquet) with a column of files and the column that --group names."""
     calibrate: bool = False
     """Find a temperature, and for two classes a threshold, on these images (--split validation, or
     --data), and keep them beside the model in calibration.json, for `predict` too. No epsilon covers

@@ -57,7 +57,8 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
             [
                 (
                     "weights",
-                    f"{plan.weights.name}, SHA-256 {plan.weights.sha256}; trained: {plan.trains or 'head'}",
+                    f"{plan.weights.name}, SHA-256 {plan.weights.sha256}; trained: {plan.trains or 'head'}"
+                    f"{plan.seen and f'; sees {plan.seen}'}",
                 )
             ]
             if plan.weights
@@ -144,7 +145,7 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
         for problem in problems:
             print(f"warning   {problem}")
     else:
-        print("accuracy  not measured: there are no evaluation images")
+        print(f"accuracy  not measured: {_why_not_measured(plan, directory)}")
     for problem in [] if warned else plan.warnings():
         print(f"warning   {problem}")
     _, _, neighbor = words.neighbors(plan.relation, plan.whole_unit)
@@ -154,3 +155,9 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
     )
     print(f"report    {directory.file('report.html')}")
     print(f"model     {directory.file('model.safetensors')}")
+
+
+def _why_not_measured(plan: Plan, directory: RunDirectory) -> str:
+    if not plan.n_validation and not plan.n_test:
+        return "there are no evaluation images"
+    return f"a held-out image could not be read; then `sfumato evaluate {directory.path}` can"

@@ -181,8 +181,8 @@ def _refusal(where: str, error: Exception) -> str:
         return f"{where}: {error}"
     return (
         f"{where}: cannot be decoded ({why_not(error)}); leave out what cannot be by the list that `sfumato data check "
-        "DATA --out LIST` writes: --skip-unreadable LIST (skip_unreadable=); a run that began with this image "
-        "cannot go on without it, as it would be another training set: begin a new one"
+        "DATA --out LIST` writes: --skip-unreadable LIST (skip_unreadable=); a run that began with it as a training "
+        "image cannot go on without it: begin a new one"
     )
 
 

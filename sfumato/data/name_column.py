@@ -4,13 +4,14 @@ A Python string of 30 letters takes 80 bytes and a place in a list 8 more; here 
 subset shares the buffer.
 """
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, overload
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
+_TOGETHER = 4096  # names that are Python's at once while a column is made
 ENCODING = ("utf-8", "surrogateescape")  # whatever bytes a file system has for a name come back
 
 
@@ -26,14 +27,36 @@ class NameColumn(Sequence[str]):
     @classmethod
     def of(cls, names: Iterable[str]) -> "NameColumn":
         """In time linear in their letters."""
-        text, sizes = bytearray(), array("i")
-        for name in names:
-            encoded = name.encode(*ENCODING)
-            text += encoded
-            sizes.append(len(encoded))
-        lengths = np.array(sizes, np.int32)
-        starts = np.cumsum(lengths, dtype=np.int64) - lengths
-        return cls(bytes(text), starts, lengths)
+        text, sizes, rest = [], [np.zeros(0, np.int32)], iter(names)
+        while some := [name.encode(*ENCODING) for name in islice(rest, _TOGETHER)]:
+            text.append(b"".join(some))
+            sizes.append(np.fromiter(map(len, some), np.int32, len(some)))
+        lengths = np.concatenate(sizes)
+        return cls(b"".join(text), np.cumsum(lengths, dtype=np.int64) - lengths, lengths)
+
+    @classmethod
+    def joined(cls, columns: Sequence["NameColumn"]) -> "NameColumn":
+        """One after the other, with all that is in their buffers."""
+        begins = np.cumsum([0, *(len(each._text) for each in columns)], dtype=np.int64)
+        starts = [each._starts + begin for each, begin in zip(columns, begins, strict=False)]
+        return cls(
+            b"".join(each._text for each in columns),
+            np.concatenate([np.zeros(0, np.int64), *starts]),
+            np.concatenate([np.zeros(0, np.int32), *(each._sizes for each in columns)]),
+        )
+
+    def encoded(self) -> Iterator[bytes]:
+        """Each name as a file system has it."""
+        text = self._text
+        for k in range(0, len(self), _TOGETHER):
+            starts, sizes = (each[k : k + _TOGETHER] for each in (self._starts, self._sizes))
+            for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+                yield text[start : start + size]
+
+    @property
+    def is_ascii(self) -> bool:
+        """Whether all letters of its buffer are."""
+        return self._text.isascii()
 
     @property
     def nbytes(self) -> int:
@@ -54,9 +77,8 @@ class NameColumn(Sequence[str]):
         return NameColumn(self._text, self._starts[chosen], self._sizes[chosen])
 
     def __iter__(self) -> Iterator[str]:
-        text = self._text
-        for start, size in zip(self._starts, self._sizes, strict=True):
-            yield text[start : start + size].decode(*ENCODING)
+        for each in self.encoded():
+            yield each.decode(*ENCODING)
 
     def tolist(self) -> list[str]:
         return list(self)

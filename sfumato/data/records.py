@@ -6,19 +6,22 @@ import hashlib
 import os
 import stat
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from sfumato.core.errors import DataError
-from sfumato.data.name_column import ENCODING, NameColumn
+from sfumato.data.name_column import NameColumn
 from sfumato.data.workers import spread
 
 MOST_BYTES = 1 << 29
 """A larger file is no image."""
 _TOGETHER = 256  # records a thread takes at once for their digests
+_LINE = b"%b %d %d %d %d %d\n"
 
 
 class Records(ABC):
@@ -119,20 +122,36 @@ class FileRecords(Records):
         in its place, changes one of them."""
 
         def some(start: int) -> bytes:
-            return hashlib.sha256(
-                b"".join(self._facts(path) for path in self.paths[start : start + 16 * _TOGETHER])
-            ).digest()
+            paths = self.paths[start : start + 16 * _TOGETHER].encoded()
+            return hashlib.sha256(b"".join(_facts(os.fsencode(self.root), paths))).digest()
 
         parts = spread(some, range(0, len(self), 16 * _TOGETHER))
         return hashlib.sha256(b"".join(parts)).digest()
 
-    def _facts(self, path: str) -> bytes:
+
+def _facts(root: bytes, paths: Iterable[bytes]) -> Iterator[bytes]:
+    """A line for each file. A folder is looked up once for the files of it that follow each other: half
+    of the time of a stat is spent on the way there. Raises DataError."""
+    for folder, inside in groupby(paths, lambda path: path[: path.rfind(b"/") + 1]):
+        place, name = os.path.join(root, folder), b""  # a table may name a path from the root
         try:
-            found = os.stat(f"{self.root}/{path}")
+            handle = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                for path in inside:
+                    name = path[len(folder) :]
+                    found = os.stat(name, dir_fd=handle)
+                    yield _LINE % (
+                        path,
+                        found.st_size,
+                        found.st_mtime_ns,
+                        found.st_ctime_ns,
+                        found.st_ino,
+                        found.st_dev,
+                    )
+            finally:
+                os.close(handle)
         except OSError as error:
-            raise DataError(gone(str(self.root / path), error)) from None
-        facts = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
-        return b"%b %d %d %d %d %d\n" % (path.encode(*ENCODING), *facts)
+            raise DataError(gone(os.fsdecode(os.path.join(place, name)), error)) from None
 
 
 def read_file(path: Path) -> bytes:

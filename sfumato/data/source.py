@@ -118,6 +118,11 @@ class Source:
         digest.update(decoder_name().encode() + self.records.stamp())
         return mac(digest.digest())
 
+    @property
+    def decoder(self) -> str | None:
+        """What makes pixels of the records' bytes; None where there are none."""
+        return None if self.records is None else decoder_name()
+
     def _facts(self) -> Any:
         """Of all but the images themselves."""
         digest = hashlib.sha256()

@@ -18,7 +18,9 @@ class Input:
     """size: side of the square image the network sees, None for the image's own size. mean, std:
     subtracted and divided by, per channel or one for all, for pixels in [0, 1]; public constants,
     since a data set's own are private facts. crop: the share of each side that is seen, in the
-    center, as papers crop images at evaluation; None for all of it.
+    center, as papers crop images at evaluation; None for all of it. crop_larger: the same of images
+    that are larger than `size`, where `crop` says nothing: what the publishers of weights cut off when
+    they evaluate (timm's crop_pct). Images that are no larger are seen whole.
     """
 
     size: int | None = None
@@ -27,16 +29,27 @@ class Input:
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
     colors: int | None = None
     crop: float | None = None
+    crop_larger: float | None = None
 
     def window(self, sides: tuple[int, int]) -> tuple[int, int]:
         """Height and width of what is seen of an image, before it is resized: as the network wants
         them where that is a matter of rounding."""
-        if self.crop is None:
+        share = self.crop
+        if share is None and self.size is not None and min(sides) > self.size:
+            share = self.crop_larger
+        if share is None:
             return sides
-        wanted = [side * self.crop for side in sides]
+        wanted = [side * share for side in sides]
         if self.size is not None and all(abs(each - self.size) < 1 for each in wanted):
             return self.size, self.size
         return max(1, round(wanted[0])), max(1, round(wanted[1]))
+
+    def seen(self, sides: tuple[int, int]) -> str:
+        """What is seen of an image, in words; empty where it is all of it."""
+        tall, wide = self.window(sides)
+        return f"the central {tall} x {wide} of {sides[0]} x {sides[1]} pixels" * (
+            (tall, wide) != sides
+        )
 
     def shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The shape of what the network sees of an image of this shape. Raises ArgumentError for a
@@ -62,9 +75,8 @@ class Input:
         height, width, channels = image.shape
         shape, image = self.shape((height, width, channels)), pixels(image)
         image = public_pixels(image)
-        if self.crop is not None:
-            height, width = self.window((height, width))
-            image = _center(image, (height, width))
+        height, width = self.window((height, width))
+        image = _center(image, (height, width))
         if (height, width) != shape[:2]:
             side = min(height, width)
             image = _center(image, (side, side))

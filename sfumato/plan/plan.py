@@ -146,6 +146,12 @@ class Plan(Stated):
         return public_weights.input_of(self.model, self.size, self.weights, augment.kept(names))
 
     @property
+    def seen(self) -> str:
+        """What the network sees of an image, in words; empty where it is all of it."""
+        own = self.input
+        return "" if own is None else own.seen(self.shape[:2])
+
+    @property
     def choices(self) -> tuple[str, ...]:
         """`sfumato tune`: the methods among whose fits the best was chosen; of any other run, none."""
         return choices(self.method)
@@ -195,7 +201,7 @@ class Plan(Stated):
             )
             facts.append(
                 f"the public weights {self.weights.name} (SHA-256 {self.weights.sha256}), of which was trained: "
-                f"{trained}"
+                f"{trained}{self.seen and f'; they see {self.seen}'}"
             )
         return facts
 

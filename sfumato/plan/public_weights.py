@@ -23,7 +23,7 @@ def input_of(
     sees of an image, where it is trained on crops. Raises ArgumentError."""
     if crop is not None:
         own = input_of(model, size, weights) or catalog.find(model).input
-        return replace(own, crop=crop)
+        return replace(own, crop=crop, crop_larger=None)
     if weights is not None or size is None:
         return None if weights is None else weights.input
     if by_name.is_features(model):
@@ -77,10 +77,10 @@ def verify(weights: PublicWeights) -> Any:
 
 
 def prepared(weights: PublicWeights, classes: int) -> Prepared:
-    """The network with these weights and a new head of zeros (Mehta et al. 2022, Sec. 4). Raises as
-    `verify`."""
+    """The network with these weights and a new head of zeros (Mehta et al. 2022, Sec. 4), which takes
+    its image as the plan says, whatever this version reads beside the file. Raises as `verify`."""
     network: Prepared = verify(weights).prepared(classes, weights.input.size)
-    return network
+    return replace(network, input=weights.input)
 
 
 def feature_map(model: str, shape: Shape, weights: PublicWeights | None) -> FeatureMap:

@@ -1,17 +1,18 @@
 """`sfumato evaluate`: a finished model on the held-out images of its own data set, or on other
 labeled images."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sfumato import data
-from sfumato.core.checks import MAX_PIXELS, whole
+from sfumato.core.checks import MAX_PIXELS, choice, whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.source import Source
-from sfumato.plan.config import read_config
+from sfumato.data.unreadable import names_to_skip
+from sfumato.plan.config import ColumnsConfig, read_config
 from sfumato.report import measures, write_report
 from sfumato.report.facts import Evaluation
 from sfumato.report.intervals import Score
@@ -32,17 +33,20 @@ UNCOVERED = (
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """data: other labeled images, None for the run's own. max_pixels: of an image file that is decoded,
-    None for the run's own limit, of other images the customary one. positive: the class of two that
-    is looked for. group, group_table: a column that tells groups apart, see `subgroups.values`.
-    calibrate: find temperature and threshold on these images and keep them with the model.
+    """data: other labeled images, None for the run's own. columns: what they are called in other images,
+    as for training; its `split` says of the run's own images which ones. max_pixels: of an image file
+    that is decoded, None for the run's own limit, of other images the customary one. skip_unreadable:
+    the list of images to leave out. positive: the class of two that is looked for. group, group_table:
+    a column that tells groups apart, see `subgroups.values`. calibrate: find temperature and threshold
+    on these images and keep them with the model.
     """
 
     run: Path
     data: str | None = None
     data_dir: Path | None = None
-    split: str = "test"
+    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
     max_pixels: int | None = None
+    skip_unreadable: Path | None = None
     positive: str | None = None
     group: str | None = None
     group_table: Path | None = None
@@ -60,7 +64,11 @@ def evaluate(config: EvaluateConfig) -> None:
             "group_table", str(config.group_table), "give --group too, the name of a column in it"
         )
     directory = None if _is_other(config) else RunDirectory.open(config.run)
-    if directory is not None and config.calibrate and config.split == "test":
+    if directory is not None:
+        _check_own(config.columns)
+        own = read_config(directory.file("config.json")).data
+        config = replace(config, columns=replace(config.columns, path=own.path))
+    if directory is not None and config.calibrate and config.columns.split != "validation":
         raise ArgumentError(
             "calibrate",
             True,
@@ -98,7 +106,7 @@ def _examined(
     groups = (
         None
         if config.group is None
-        else subgroups.values(source, place, config.group, config.group_table)
+        else subgroups.values(source, place, config.group, config.group_table, config.columns.path)
     )
     if config.calibrate:
         classifier.calibration = None
@@ -169,6 +177,18 @@ def _is_other(config: EvaluateConfig) -> bool:
     return config.data != own and not same
 
 
+def _check_own(columns: ColumnsConfig) -> None:
+    """Raises ArgumentError for what has no meaning for the run's own images."""
+    choice("split", columns.split or "test", ("test", "validation"))
+    for name in ("label", "path"):
+        if (value := getattr(columns, name)) is not None:
+            raise ArgumentError(
+                name,
+                value,
+                "is for other images: give --data, or leave it out, as the run has its own",
+            )
+
+
 def _own(directory: RunDirectory, asked: EvaluateConfig) -> tuple[Source, str, Path]:
     """(images, what they are, where they come from)."""
     config = read_config(directory.file("config.json"))
@@ -180,19 +200,26 @@ def _own(directory: RunDirectory, asked: EvaluateConfig) -> tuple[Source, str, P
             max_pixels=asked.max_pixels or config.data.max_pixels,
         ),
     )
-    splits = runs.open_splits(config)
-    source = splits.test if asked.split == "test" else splits.validation
+    splits, split = runs.open_splits(config), asked.columns.split or "test"
+    source = splits.test if split == "test" else splits.validation
     if source is None:
         raise DataError(
-            f"split={asked.split!r}: {config.data.data} has no {asked.split} images; give another --split or --data"
+            f"split={split!r}: {config.data.data} has no {split} images; give another --split or --data"
         )
-    return source, f"{asked.split} images of {source.name}", Path(config.data.data)
+    source = _without(source, asked.skip_unreadable)
+    return source, f"{split} images of {source.name}", Path(config.data.data)
 
 
 def _others(classifier: Classifier, asked: EvaluateConfig) -> tuple[Source, str, Path]:
     """As `_own`. Nothing is held out: all of them are used, or the test part of a set that has one."""
     name, most = str(asked.data), asked.max_pixels or MAX_PIXELS
-    options = replace(classifier.reading, test_fraction=0.0, max_pixels=most)
+    options = replace(
+        classifier.reading,
+        test_fraction=0.0,
+        max_pixels=most,
+        skip_unreadable=asked.skip_unreadable,
+        **vars(asked.columns),
+    )
     splits = (
         data.open_rows(Path(name), 0.0, replace(options, resize=None, gray=False))
         if classifier.on_rows
@@ -204,6 +231,17 @@ def _others(classifier: Classifier, asked: EvaluateConfig) -> tuple[Source, str,
         return _relabeled(splits.test, classifier), which, place
     which = f"{shown} of {splits.train.name}: all that are labeled"
     return _relabeled(splits.train, classifier), which, place
+
+
+def _without(source: Source, listed: Path | None) -> Source:
+    """Without the images of the list, which may name those of other splits, too."""
+    gone = set(names_to_skip(listed))
+    if not gone or source.names is None:
+        return source
+    kept = [k for k, name in enumerate(source.names) if name not in gone]
+    if not kept:
+        raise DataError(f"{listed}: names all {len(source)} images, so none are left to evaluate")
+    return source.subset(kept, source.split)
 
 
 def _relabeled(source: Source, classifier: Classifier) -> Source:

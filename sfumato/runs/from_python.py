@@ -186,7 +186,12 @@ def _continue(directory: RunDirectory, method: Procedure, ledger: Ledger, option
 
 
 def _examples(method: Procedure, key: SecretKey) -> Examples:
-    return Examples(lambda: fingerprint_of(method, key.mac))
+    stamp: Any = getattr(method, "stamp", None)
+    return Examples(
+        lambda: fingerprint_of(method, key.mac),
+        None if stamp is None else stamp(key.mac),
+        getattr(method, "decoder", None),
+    )
 
 
 def _measured(evaluate: Evaluate | None, model: PyTree) -> dict[str, Any]:

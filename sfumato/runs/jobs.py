@@ -289,7 +289,8 @@ def _on_images(
 
     def scores(state: State) -> Scores:
         found = answers(classifier(state).probabilities, held_out)
-        return np.log(np.maximum(found, np.finfo(np.float32).tiny))
+        np.maximum(found, np.finfo(np.float32).tiny, out=found)
+        return np.log(found, out=found)
 
     few = for_curve(held_out)
     part = None if few is held_out else on(few)

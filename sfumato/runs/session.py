@@ -13,7 +13,6 @@ from typing import Any
 
 from sfumato.core.errors import RunError
 from sfumato.core.keys import SecretKey
-from sfumato.data.decode import decoder_name
 from sfumato.data.source import Source
 from sfumato.privacy.ledger import Ledger
 from sfumato.report import write_report
@@ -48,8 +47,7 @@ def of_source(source: Source, key: SecretKey) -> Examples:
     # The stamp is taken first: who writes into a file while it is read for the fingerprint makes the
     # stamp differ, and the next comparison is of fingerprints.
     stamp = source.stamp(key.mac)
-    decoder = None if source.records is None else decoder_name()
-    return Examples(lambda: source.fingerprint(key.mac), stamp, decoder)
+    return Examples(lambda: source.fingerprint(key.mac), stamp, source.decoder)
 
 
 def beginning(examples: Examples) -> dict[str, Any]:

@@ -144,6 +144,8 @@ def _plan(
         preprocessing |= {"unit": config.unit}
     if public is not None:
         preprocessing |= {"weights": public.sha256, "size": public.input.size}
+        if public.input.crop_larger is not None:
+            preprocessing |= {"crop_larger": public.input.crop_larger}
     feature_map = public_weights.feature_map(model, train.shape, public)
     size = public_weights.feature_count(model, train.shape, public)
     counts = {split: len(source) for split, source in sources.items()}

@@ -33,7 +33,7 @@ from sfumato.report import curve
 from sfumato.runs.directory import refuse_existing
 from sfumato.runs.jobs import HeadRows, head_rows
 from sfumato.runs.progress import Progress, make_progress
-from sfumato.runs.training import counted, describe, open_splits, say_skipped, secret_key, tell
+from sfumato.runs.training import counted, described, find, opened, say_skipped, secret_key, tell
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import METHODS, LinearSettings
@@ -73,14 +73,15 @@ def sweep(config: SweepConfig) -> str:
     table."""
     config.check()
     refuse_existing(config.out)
-    splits = open_splits(config.base)
+    listed = find(config.base)
+    splits = opened(listed, config.base)
     held_out = splits.evaluated(config.base.data.validation)
     if held_out is None:
         raise DataError(
             f"data={config.base.data.data!r}: no images to evaluate on; give --test-fraction or --validation"
         )
     spoiled = finite.checked(splits, held_out)
-    info = counted(describe(config.base), splits)
+    info = counted(described(listed, config.base), splits)
     plans = {
         (method, epsilon): _plan(config.base, info, method, epsilon)
         for method in config.methods

@@ -1,13 +1,11 @@
 """`sfumato train` and `sfumato resume`: from a configuration to a finished run directory."""
 
 import time
-from collections.abc import Iterable
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sfumato import data
 from sfumato.core import files, plugins, typed_json
@@ -44,7 +42,7 @@ from sfumato.runs.session import (
 )
 from sfumato.train.evaluation import accuracy, count
 from sfumato.train.loop import State
-from sfumato.train.metrics import Metrics, measure, softmax
+from sfumato.train.metrics import Metrics, of_scores
 
 
 def find(config: TrainConfig) -> LazyDataset:
@@ -199,13 +197,21 @@ def _fit(
     say_skipped(splits, progress)
     job = build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
+    measuring = Measuring(progress)
+
+    def point(state: State) -> dict[str, Any]:
+        with measuring.if_readable():
+            return job.point(state)
+        return {}
+
     recording = Recording(
-        job.point, job.learns_from, plan.sampler.expected_batch_size, config.run.checkpoint_seconds
+        point, job.learns_from, plan.sampler.expected_batch_size, config.run.checkpoint_seconds
     )
     noise = NOISES[config.privacy.noise].keeping
     state = carry_out(directory, job.procedure, ledger, key, recording, progress, noise)
     trained = time.monotonic()
-    _evaluate(directory, config, job, state, held_out)
+    with measuring.if_readable():
+        _evaluate(directory, config, job, state, held_out)
     save_model(directory, job.classifier(state), plan, ledger)
     ended = time.monotonic()
     seconds = {
@@ -215,6 +221,26 @@ def _fit(
         "total": ended - began,
     }
     write_result(directory, ledger, resources(seconds))
+
+
+@dataclass
+class Measuring:
+    """What is measured on held-out images while a run has begun to pay. It learns nothing from them, so
+    one that cannot be read ends nothing: a point of the curve, or the evaluation, is missing, which is
+    told once, and `sfumato evaluate` measures what it can later."""
+
+    progress: Progress
+    told: bool = False
+
+    @contextmanager
+    def if_readable(self) -> Iterator[None]:
+        try:
+            yield
+        except DataError as error:
+            if not self.told:
+                told = f"{error}; it is held out, so the run goes on, and is measured later by `sfumato evaluate`"
+                tell([told], self.progress)
+            self.told = True
 
 
 def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledger: Ledger) -> None:
@@ -245,11 +271,6 @@ def _evaluate(
     if config.run.show_images:
         shown = misclassified.misclassified(job.classifier(state), held_out)
         directory.write("images.json", shown, mode=0o600)
-
-
-def of_scores(scores: Any, labels: Any) -> Metrics:
-    """Of scores that softmax makes probabilities of."""
-    return measure(softmax(np.asarray(scores)), labels)
 
 
 def write_evaluation(

@@ -21,7 +21,7 @@ from sfumato.core.errors import ArgumentError, DataError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
 from sfumato.data.copies import copies_in
-from sfumato.data.source import Source, Splits
+from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.plan.config import Log, TrainConfig
 from sfumato.plan.making import make_plan
@@ -40,9 +40,9 @@ from sfumato.runs.session import write_result
 from sfumato.runs.sweeping import fit_once
 from sfumato.runs.training import (
     counted,
-    describe,
-    of_scores,
-    open_splits,
+    described,
+    find,
+    opened,
     save_model,
     say_skipped,
     secret_key,
@@ -52,6 +52,7 @@ from sfumato.runs.training import (
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule
 from sfumato.train.evaluation import accuracy
+from sfumato.train.metrics import of_scores
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,15 @@ def tune(config: TuneConfig) -> str:
     beside; return what to tell."""
     config.check()
     refuse_existing(config.out)
-    splits = open_splits(config.base)
+    listed = find(config.base)
+    splits = opened(listed, config.base)
     if splits.validation is None or not len(splits.validation):
         raise DataError(
             f"data={config.base.data.data!r}: no examples were held out; give a larger --validation"
         )
     spoiled = finite.checked(splits, splits.validation)
-    plan, key = _plan(config, splits), secret_key(config.base.privacy)
+    info = counted(described(listed, config.base), splits)
+    plan, key = _plan(config, info), secret_key(config.base.privacy)
     promise = plan.warnings()
     asked = typed_json.plain(config.base) | {
         "method": ",".join(config.methods),
@@ -132,10 +135,10 @@ def tune(config: TuneConfig) -> str:
     )
 
 
-def _plan(config: TuneConfig, splits: Splits) -> Plan:
+def _plan(config: TuneConfig, info: DataInfo) -> Plan:
     """One release: the choice. settings: those of the rule, around which the fits' own are drawn."""
     method = replace(config.base.method, method=config.methods[0])
-    plan = make_plan(replace(config.base, method=method), counted(describe(config.base), splits))
+    plan = make_plan(replace(config.base, method=method), info)
     sigma = calibration.noise_multiplier(
         lambda s: {SelectedEvent(GaussianEvent(s), config.fits): 1},
         plan.epsilon,

@@ -15,6 +15,8 @@ and it may have
     example               shapes of one example; for the report
     describe()            public facts, JSON, all of which must be the same when the run goes on
     fingerprint(mac)      `mac` of a digest of its private examples
+    stamp(mac)            as fingerprint, of where their bytes lie, found without reading them; None where that is not known
+    decoder               what makes pixels of their bytes; None where nothing is decoded
     released(state)       the tree that is published at the end; without it, the whole state
     with_noise(noise_multiplier, guarantee)    itself with other noise, for `sf.calibrate`
 """

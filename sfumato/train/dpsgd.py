@@ -156,6 +156,13 @@ class DPSGD:
     def fingerprint(self, mac: Callable[[bytes], str]) -> str | None:
         return self.fetch.fingerprint(mac) if isinstance(self.fetch, Indexed) else None
 
+    def stamp(self, mac: Callable[[bytes], str]) -> str | None:
+        return self.fetch.stamp(mac) if isinstance(self.fetch, Indexed) else None
+
+    @property
+    def decoder(self) -> str | None:
+        return self.fetch.decoder if isinstance(self.fetch, Indexed) else None
+
     @property
     def example(self) -> PyTree:
         """Shapes and types of ONE example."""

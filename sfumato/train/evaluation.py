@@ -28,7 +28,10 @@ def confusion(predict: Predict, source: Source) -> Int64[np.ndarray, "c c"]:
 
 def answers(predict: Predict, source: Source) -> Float32[np.ndarray, "n c"]:
     """The probabilities of all images of the source, in its order."""
-    return np.concatenate([found for _, found in _predicted(predict, source)])
+    found = np.empty((len(source), len(source.class_names)), np.float32)
+    for indices, probabilities in _predicted(predict, source):
+        found[indices] = probabilities
+    return found
 
 
 def _predicted(

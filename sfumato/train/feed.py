@@ -45,6 +45,16 @@ class Indexed:
         examples = self.data[indices]
         return (examples, indices.astype(np.int32)) if self.numbered else examples
 
+    def stamp(self, mac: Callable[[bytes], str]) -> str | None:
+        """As `fingerprint`, found without reading the examples, if the data know a way."""
+        own: Any = getattr(self.data, "stamp", None)
+        return None if own is None else own(mac)
+
+    @property
+    def decoder(self) -> str | None:
+        """What makes pixels of the data's bytes; None where nothing is decoded."""
+        return getattr(self.data, "decoder", None)
+
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
         """`mac` of a digest over all examples; the data's own way, if it has one. Without the key
         it tells nothing."""

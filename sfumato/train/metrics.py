@@ -8,7 +8,7 @@ on a fixed grid, without its thresholds, which would be the scores of images.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,40 +96,74 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+Rows = Float[np.ndarray, "b c"]
+_AT_ONCE = 1 << 26
+"""Bytes of probabilities in double precision that are held at once: those of 50,000 images of 1,000
+classes are 400 MB, and as many again for each step of computing them."""
+
+
 def measure(
-    probabilities: Float[np.ndarray, "n c"],
+    given: Float[np.ndarray, "n c"],
     labels: Int[np.ndarray, " n"],
     called: Int[np.ndarray, " n"] | None = None,
     positive: int = 1,
     threshold: float = 0.5,
+    probabilities: Callable[[Rows], Rows] | None = None,
 ) -> Metrics:
-    """probabilities: rows of sum 1, n >= 1. called: the classes that were answered, None for the most
-    probable ones. positive, threshold: of two classes, see `TwoClasses`. Rows that are not finite
-    count as knowing nothing."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    p = known(probabilities)
+    """given: probabilities, n >= 1, or rows that `probabilities` makes such of, in double precision and of
+    sum 1. called: the classes that were answered, None for the most probable ones. positive, threshold:
+    of two classes, see `TwoClasses`. Rows that are not finite count as knowing nothing."""
+    n, classes = given.shape
+    found, made = probabilities or known, max(1, _AT_ONCE // (8 * n))
+    highest, true, best = np.empty(n), np.empty(n), np.empty(n, np.int64)
+    for at, p in _parts(given, found):
+        highest[at], best[at] = p.max(1), p.argmax(1)
+        true[at] = p[np.arange(len(p)), labels[at]]
     areas: list[tuple[float | None, float | None]] = []
-    for k in range(p.shape[1]):
-        own = labels == k
-        both = 0 < own.sum() < len(own)
-        areas.append(
-            (_kept(roc_auc_score(own, p[:, k])), _kept(average_precision_score(own, p[:, k])))
-            if both
-            else (None, None)
-        )
-    right = (p.argmax(1) if called is None else called) == labels
-    bins = _bins(p.max(1), right)
+    two = None
+    for first in range(0, classes, made):
+        columns = np.empty((min(made, classes - first), n))
+        for at, p in _parts(given, found):
+            columns[:, at] = p[:, first : first + made].T
+        areas += [_areas(labels == k, column) for k, column in enumerate(columns, first)]
+        if classes == 2 and first <= positive < first + made:
+            two = _two(columns[positive - first], labels == positive, positive, threshold)
+    bins = _bins(highest, (best if called is None else called) == labels)
     gap = sum(abs(each.right - each.n * each.confidence) for each in bins)
-    true = p[np.arange(len(p)), labels]
     return Metrics(
         tuple(roc for roc, _ in areas),
         tuple(pr for _, pr in areas),
-        _kept(gap / len(p)),
+        _kept(gap / n),
         _kept(-np.log(np.maximum(true, 1e-12)).mean()),
         bins,
-        _two(p, labels, positive, threshold) if p.shape[1] == 2 else None,
+        two,
     )
+
+
+def of_scores(scores: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"]) -> Metrics:
+    """As `measure`, of scores that softmax makes probabilities of."""
+    return measure(np.asarray(scores), labels, probabilities=lambda rows: known(softmax(rows)))
+
+
+def _parts(
+    given: Float[np.ndarray, "n c"], probabilities: Callable[[Rows], Rows]
+) -> Iterator[tuple[slice, Rows]]:
+    """Some rows after the other, and where they lie."""
+    rows = max(1, _AT_ONCE // (64 * given.shape[1]))
+    for start in range(0, len(given), rows):
+        at = slice(start, min(start + rows, len(given)))
+        yield at, probabilities(given[at])
+
+
+def _areas(
+    own: Bool[np.ndarray, " n"], p: Float[np.ndarray, " n"]
+) -> tuple[float | None, float | None]:
+    """Under the ROC curve and the precision-recall curve of one class against all others."""
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    if not 0 < own.sum() < len(own):
+        return None, None
+    return _kept(roc_auc_score(own, p)), _kept(average_precision_score(own, p))
 
 
 def _kept(value: Any) -> float:
@@ -184,15 +218,17 @@ def _bins(
     return tuple(found)
 
 
-def _two(p: Any, labels: Any, positive: int, threshold: float) -> TwoClasses | None:
+def _two(
+    p: Float[np.ndarray, " n"], own: Bool[np.ndarray, " n"], positive: int, threshold: float
+) -> TwoClasses | None:
+    """p: of the positive class. own: who is of it."""
     from sklearn.metrics import roc_curve
 
-    own = labels == positive
     if not 0 < own.sum() < len(own):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        false, true, _ = roc_curve(own, p[:, positive])
+        false, true, _ = roc_curve(own, p)
     # of several points at one rate of false alarms the highest counts
     highest = [_kept(true[false <= rate + 1e-12].max()) for rate in ROC_GRID]
     return TwoClasses(positive, threshold, tuple(highest))

@@ -2,7 +2,7 @@
 image, its classes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sfumato.core.errors import WeightsError
@@ -62,11 +62,19 @@ def _timm(config: Config) -> StatedFacts:
     if height != width:
         raise ValueError(f"images of {height} x {width}; square ones are expected")
     method: Method = "bilinear" if given.get("interpolation") == "bilinear" else "bicubic"
-    return StatedFacts(
-        architecture,
-        Input(int(height), _numbers(given["mean"]), _numbers(given["std"]), method, int(colors)),
-        names,
-    )
+    own = Input(int(height), _numbers(given["mean"]), _numbers(given["std"]), method, int(colors))
+    # Other modes (squash, border) show the whole image.
+    cut = given.get("crop_pct") if given.get("crop_mode", "center") == "center" else None
+    return StatedFacts(architecture, replace(own, crop_larger=_share(cut)), names)
+
+
+def _share(value: Any) -> float | None:
+    """Of each side that is seen at evaluation; None for all of it. Raises ValueError."""
+    if value is None:
+        return None
+    if not 0 < float(value) <= 1:
+        raise ValueError(f"a crop of {value} of the image; a share above 0 and up to 1 is expected")
+    return float(value) if float(value) < 1 else None
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
@@ -133,8 +141,24 @@ def _transformers_input(config: Config, preprocessor: Config) -> Input | None:
         "bilinear" if preprocessor.get("resample", _BILINEAR) == _BILINEAR else "bicubic"
     )
     return Input(
-        None if size is None else int(size), mean, std, method, int(config.get("num_channels", 3))
+        None if size is None else int(size),
+        mean,
+        std,
+        method,
+        int(config.get("num_channels", 3)),
+        crop_larger=_share(_transformers_crop(preprocessor, size)),
     )
+
+
+def _transformers_crop(preprocessor: Config, size: Any) -> float | None:
+    """ConvNeXt's processor, which ResNets have, too, crops below 384 pixels alone; others resize the
+    shorter side to `size` and cut out `crop_size`."""
+    if (share := preprocessor.get("crop_pct")) is not None:
+        return float(share) if size is not None and int(size) < 384 else None
+    whole, cut = (_side(preprocessor.get(name)) for name in ("size", "crop_size"))
+    if not whole or not cut or preprocessor.get("do_center_crop") is False or cut > whole:
+        return None
+    return float(cut / whole)
 
 
 def _side(size: Any) -> int | None:

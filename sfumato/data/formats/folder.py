@@ -26,6 +26,7 @@ from sfumato.data.records import FileRecords
 from sfumato.data.split import ReadOptions, split_of
 from sfumato.data.units import FOLDER, owners_by_pattern
 
+_ENDINGS = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
 Entries = list[os.DirEntry[str]]
 NO_FILES = NameColumn.of(())
 _SYSTEM = frozenset(
@@ -79,7 +80,7 @@ def list_folder(root: Path, options: ReadOptions) -> Listing:
 
 
 def _part(root: Path, by_class: list[NameColumn], unit: str | None, every: bool) -> ListedPart:
-    paths = NameColumn.of(path for each in by_class for path in each)
+    paths = NameColumn.joined(by_class)
     labels = np.repeat(np.arange(len(by_class), dtype=np.int32), [len(each) for each in by_class])
     names = stable(paths)
     units = None if unit is None else owners_by_pattern(names, unit, every)
@@ -88,7 +89,7 @@ def _part(root: Path, by_class: list[NameColumn], unit: str | None, every: bool)
 
 def stable(paths: NameColumn) -> NameColumn:
     """File systems differ in how they compose accents; a name must not."""
-    if all(unicodedata.is_normalized("NFC", path) for path in paths):
+    if paths.is_ascii or all(unicodedata.is_normalized("NFC", path) for path in paths):
         return paths
     return NameColumn.of(unicodedata.normalize("NFC", path) for path in paths)
 
@@ -251,7 +252,8 @@ def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in SUFFIXES  # many times faster than a Path
+    stem, _, ending = name.rpartition(".")  # many times faster than a Path
+    return bool(stem) and ending.lower() in _ENDINGS
 
 
 def _ending(name: str) -> str:
