@@ -56,12 +56,7 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
             + (f", {plan.features:,} features" if plan.features else ""),
         ),
         *(
-            [
-                (
-                    "weights",
-                    f"{plan.weights.name}, SHA-256 {plan.weights.sha256}; trained: {plan.trains or 'head'}",
-                )
-            ]
+            [("weights", f"{plan.weights.words}; trained: {plan.trains or 'head'}")]
             if plan.weights
             else []
         ),
