@@ -57,7 +57,7 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
             [
                 (
                     "weights",
-                    f"{plan.weights.name}, SHA-256 {plan.weights.sha256}; trained: {plan.trains or 'head'}"
+                    f"{plan.weights.words}; trained: {plan.trains or 'head'}"
                     f"{plan.seen and f'; sees {plan.seen}'}",
                 )
             ]

@@ -10,11 +10,21 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from sfumato.core import plugins
 from sfumato.core.errors import ArgumentError
-from sfumato.networks import cnn, convnext, mobilenet, nfnet, resnet, resnetv2, vit, wrn
+from sfumato.networks import (
+    cnn,
+    convnext,
+    efficientnet,
+    mobilenet,
+    nfnet,
+    resnet,
+    resnetv2,
+    vit,
+    wrn,
+)
 from sfumato.networks.architecture import Architecture, Shape
 from sfumato.networks.naming import full_name
 
-_FAMILIES = (cnn, wrn, resnet, resnetv2, nfnet, mobilenet, vit, convnext)
+_FAMILIES = (cnn, wrn, resnet, resnetv2, nfnet, mobilenet, efficientnet, vit, convnext)
 
 
 @cache

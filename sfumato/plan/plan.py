@@ -200,7 +200,7 @@ class Plan(Stated):
                 else f"{self.trains}, {self.parameters:,} parameters"
             )
             facts.append(
-                f"the public weights {self.weights.name} (SHA-256 {self.weights.sha256}), of which was trained: "
+                f"the public weights {self.weights.words}, of which was trained: "
                 f"{trained}{self.seen and f'; they see {self.seen}'}"
             )
         return facts

@@ -43,13 +43,15 @@ def _input(value: Any, weights: Mapping[str, Any]) -> Any:
 @dataclass(frozen=True)
 class PublicWeights:
     """source: a file, or a name that `sfumato.weights.load` knows. sha256: of the file. model: the
-    architecture they are for. input: how the network wants its image.
+    architecture they are for. input: how the network wants its image. license: of the weights, as
+    their own settings name it.
     """
 
     source: str
     sha256: str
     model: str
     input: Annotated[Input, Read(_input)]
+    license: str | None = None
 
     @property
     def name(self) -> str:
@@ -59,3 +61,9 @@ class PublicWeights:
             if self.source.startswith(("/", ".", "~"))
             else self.source
         )
+
+    @property
+    def words(self) -> str:
+        """Which ones they are."""
+        license = f"license {self.license}, " if self.license else ""
+        return f"{self.name} ({license}SHA-256 {self.sha256})"

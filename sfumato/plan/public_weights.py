@@ -51,7 +51,7 @@ def find(config: MethodConfig) -> PublicWeights | None:
         )
     found = _load(config.weights, model)
     own = found.input if config.size is None else replace(found.input, size=config.size)
-    return PublicWeights(config.weights, found.sha256, found.architecture, own)
+    return PublicWeights(config.weights, found.sha256, found.architecture, own, found.license)
 
 
 @lru_cache(maxsize=2)

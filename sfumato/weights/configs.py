@@ -17,12 +17,13 @@ Method = Literal["bilinear", "bicubic"]
 class StatedFacts:
     """architecture: a name of the catalog, or the file's own where that has none; None where the
     file says nothing. input: None where it says nothing. classes: their names, () where it does not
-    say.
+    say. license: of the weights.
     """
 
     architecture: str | None = None
     input: Input | None = None
     classes: tuple[str, ...] = ()
+    license: str | None = None
 
 
 def read_config(config: Config, preprocessor: Config) -> StatedFacts:
@@ -50,14 +51,18 @@ def read_config(config: Config, preprocessor: Config) -> StatedFacts:
 
 # -- timm
 
+_LONGEST_LICENSE = 100
+"""It is a name, such as apache-2.0."""
+
 
 def _timm(config: Config) -> StatedFacts:
     """Before timm 0.9 the keys of pretrained_cfg were at the top."""
     given = config.get("pretrained_cfg", config)
     names = tuple(map(str, config.get("label_names") or given.get("label_names") or ()))
     architecture = str(config["architecture"]).split(".")[0]
+    license = given.get("license") and " ".join(str(given["license"]).split())[:_LONGEST_LICENSE]
     if "input_size" not in given:
-        return StatedFacts(architecture, None, names)
+        return StatedFacts(architecture, None, names, license)
     colors, height, width = given["input_size"]
     if height != width:
         raise ValueError(f"images of {height} x {width}; square ones are expected")
@@ -65,7 +70,7 @@ def _timm(config: Config) -> StatedFacts:
     own = Input(int(height), _numbers(given["mean"]), _numbers(given["std"]), method, int(colors))
     # Other modes (squash, border) show the whole image.
     cut = given.get("crop_pct") if given.get("crop_mode", "center") == "center" else None
-    return StatedFacts(architecture, replace(own, crop_larger=_share(cut)), names)
+    return StatedFacts(architecture, replace(own, crop_larger=_share(cut)), names, license)
 
 
 def _share(value: Any) -> float | None:

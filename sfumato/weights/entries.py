@@ -9,6 +9,8 @@ from sfumato.weights.layout import Entry, folded_bias, folded_kernel, kernel, sa
 
 TORCH_EPSILON = 1e-5
 """Of PyTorch's BatchNorm, unless told otherwise."""
+TENSORFLOW_EPSILON = 1e-3
+"""Of TensorFlow's, which networks ported from there keep."""
 
 
 def linear(ours: str, theirs: str) -> Iterator[Entry]:

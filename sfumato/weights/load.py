@@ -25,6 +25,7 @@ from sfumato.weights.raw import read
 
 LAYOUTS = {
     "convnext": ("timm_convnext",),
+    "efficientnet": ("timm_efficientnet", "melas_efficientnet"),
     "mobilenet": ("timm_mobilenet", "folded_mobilenet"),
     "nfnet": ("timm_nfnet",),
     "resnet": ("timm_resnet", "hf_resnet"),
@@ -43,7 +44,8 @@ _MOST_CLASSES = 22_000
 class Weights:
     """arrays: by the file's own names, with the head. architecture: whose they are. input: how the
     network wants its image. classes: the names of the head's outputs, as far as the configuration
-    says them. source: what the user named. sha256: of the file.
+    says them. source: what the user named. sha256: of the file. license: as the configuration names
+    it, None where it does not.
     """
 
     arrays: dict[str, np.ndarray]
@@ -52,6 +54,7 @@ class Weights:
     classes: tuple[str, ...]
     source: str
     sha256: str
+    license: str | None = None
 
     def into(self, network: Backbone, head: str = "keep") -> Backbone:
         """The network (which may be abstract) with these weights. head: "keep" theirs, or "new":
@@ -125,7 +128,7 @@ def load(
     name_or_path: str | Path, model: str | None = None, cache_dir: Path | None = None
 ) -> Weights:
     """Public weights from a file (.safetensors, .npz, .pth, .pt, .bin), from a directory as the hub
-    lays it out, or from the hub by OWNER/NAME, which is downloaded to the hub's cache (`cache_dir`)
+    lays it out, from an installed package (efficientnet_lite0, ...), or from the hub by OWNER/NAME, which is downloaded to the hub's cache (`cache_dir`)
     when there is a network and it is not there yet.
 
     model: the architecture. Left out, it is what the file says, else the only one whose names and
@@ -149,6 +152,7 @@ def load(
         facts.classes,
         place.source,
         raw.sha256,
+        facts.license,
     )
 
 

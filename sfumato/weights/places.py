@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.errors import WeightsError
-from sfumato.weights import hub
+from sfumato.weights import hub, packages
 from sfumato.weights.raw import SUFFIXES
 
 _LARGEST_CONFIG = 1 << 24
@@ -28,9 +28,9 @@ class Place:
 
 
 def find(name_or_path: str, cache_dir: Path | None = None) -> Place:
-    """A file, a directory as the hub lays it out, or OWNER/NAME on the hub (hf-hub:OWNER/NAME where
-    a directory has that name); each with @sha256:DIGEST behind it if it must be one certain file.
-    Raises WeightsError.
+    """A file, a directory as the hub lays it out, the name of weights in an installed package
+    (`packages.py`), or OWNER/NAME on the hub (hf-hub:OWNER/NAME where a directory has that name); each
+    with @sha256:DIGEST behind it if it must be one certain file. Raises WeightsError.
     """
     name, _, pin = name_or_path.partition(_PIN)
     if _PIN in name_or_path and not re.fullmatch("[0-9a-f]{64}", pin):
@@ -39,12 +39,14 @@ def find(name_or_path: str, cache_dir: Path | None = None) -> Place:
         )
     prefix = next((prefix for prefix in _PREFIXES if name.startswith(prefix)), "")
     path = Path(name).expanduser()
+    if not prefix and not path.exists() and (package := packages.find(name)):
+        return Place(name, package.path, package.config, {}, pin or package.sha256)
     if prefix or not path.exists():
         repository = name.removeprefix(prefix)
         if not hub.is_repository(repository) or (not prefix and path.suffix in SUFFIXES):
             raise WeightsError(
-                f"weights={name!r}: no such file or directory; give a path, or OWNER/NAME on the hub, such as "
-                "timm/vit_base_patch16_224.augreg_in21k"
+                f"weights={name!r}: no such file or directory; give a path, OWNER/NAME on the hub, such as "
+                f"timm/vit_base_patch16_224.augreg_in21k, or a package's: {', '.join(packages.PACKAGES)}"
             )
         path = hub.download(repository, cache_dir)
     file = _weights_in(path) if path.is_dir() else path
