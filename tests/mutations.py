@@ -950,7 +950,7 @@ MUTATIONS = (
     bug(
         "payments are not flushed to the disk",
         "core.files:append",
-        "os.fsync(handle)",
+        "flush(handle)",
         "pass",
         "test_ledger.py::test_a_payment_is_flushed_to_the_disk_before_spend_returns",
         "assert",

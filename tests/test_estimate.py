@@ -21,9 +21,9 @@ from sfumato.runs.cost import CELL, head_memory
 RUN = """
 import sys
 from sfumato.cli import main
-from sfumato.runs.session import peak_memory_bytes
+from sfumato.core.machine import peak_memory
 main(sys.argv[1:])
-print(peak_memory_bytes())
+print(peak_memory())
 """
 
 

@@ -16,7 +16,7 @@ import pytest
 from run_helpers import CLASSES, FULL_BATCH, ctrl_c_after, sfumato, succeeds, write_images
 
 from sfumato.audit.result import AuditRecord, AuditResult
-from sfumato.core import typed_json
+from sfumato.core import machine, typed_json
 from sfumato.core.errors import RunError
 from sfumato.core.keys import SecretKey
 from sfumato.plan.config import TrainConfig
@@ -24,7 +24,6 @@ from sfumato.plan.plan import Plan
 from sfumato.privacy import fields
 from sfumato.privacy.fields import FIELDS, check, find, places
 from sfumato.report import write_report
-from sfumato.runs import session
 
 DOCS = Path(__file__).parents[1] / "docs" / "files.md"
 
@@ -157,7 +156,7 @@ def stop_clocks(monkeypatch: pytest.MonkeyPatch, days: Any) -> None:
     monkeypatch.setattr(
         resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=10**6 * (1 + days()))
     )
-    monkeypatch.setattr(session, "peak_memory_bytes", lambda: 10**9 * (1 + days()))
+    monkeypatch.setattr(machine, "peak_memory", lambda: 10**9 * (1 + days()))
 
 
 def bytes_of(directory: Path, without: tuple[str, ...] = ()) -> dict[str, bytes]:

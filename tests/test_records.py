@@ -71,7 +71,7 @@ def test_work_is_spread_in_order_a_few_items_ahead_and_its_errors_come_in_their_
     with pytest.raises(ZeroDivisionError):
         for value in workers.spread(half, range(10**9)):
             found.append(value)
-            assert max(begun) <= len(found) + (workers.AHEAD + 1) * workers.width()
+            assert max(begun) <= len(found) + (workers.AHEAD + 1) * workers.processors()
     assert found == [k / 2 for k in range(50)]
     assert list(workers.spread(lambda k: sum(workers.spread(int, range(k))), range(9))) == [
         k * (k - 1) // 2 for k in range(9)

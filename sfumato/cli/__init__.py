@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from sfumato.cli.parser import parse
-from sfumato.core import plugins
+from sfumato.core import machine, plugins
 from sfumato.core.errors import SfumatoError, on_one_line
 
 
@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     usual, warnings.formatwarning = warnings.formatwarning, one_line
     try:
+        machine.refuse_unsupported()
         arguments = sys.argv[1:] if arguments is None else arguments
         _allow_typed(arguments)
         command = parse(arguments)

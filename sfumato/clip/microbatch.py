@@ -1,7 +1,6 @@
 """A batch in parts that fit the device."""
 
 from collections.abc import Callable, Hashable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree, Shaped
 
 from sfumato.clip.arithmetic import platform
+from sfumato.core import machine
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
 
@@ -115,8 +115,4 @@ def free_memory() -> int:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    found = {
-        line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")
-    }
-    return found.get("MemAvailable", 4 * 2**30)
+    return machine.free_memory() or 4 * 2**30

@@ -2,8 +2,8 @@
 
 What a power cut leaves of a file is what was flushed (fsync) of it, and of a directory the entries
 it had when it was flushed itself. So bytes are flushed before the rename that shows them, and the
-directory after it; a new directory is an entry of its parent. All of it passes through `os`, where
-tests count the calls and strike at each (`tests/faults.py`).
+directory after it; a new directory is an entry of its parent. All of it passes through `os` (but for
+the flush of macOS, `core/machine.py`), where tests count the calls and strike at each (`tests/faults.py`).
 """
 
 import json
@@ -12,12 +12,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sfumato.core.machine import flush
+
 
 def sync_directory(path: Path) -> None:
     """Make the directory's entries (creations, renames) durable."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
 
@@ -44,7 +46,7 @@ def append(handle: int, line: bytes) -> None:
     size = os.fstat(handle).st_size
     try:
         write_all(handle, line)
-        os.fsync(handle)
+        flush(handle)
     except OSError:
         os.ftruncate(handle, size)
         raise
@@ -87,7 +89,7 @@ def _write_durably(path: Path, data: bytes, mode: int, how: int) -> None:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | how, mode)
     try:
         write_all(handle, data)
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
 

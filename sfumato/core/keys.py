@@ -29,6 +29,7 @@ from jaxtyping import Int64, UInt64
 from sfumato.core import generators
 from sfumato.core.errors import RunError
 from sfumato.core.files import sync_directory, write_all, write_new
+from sfumato.core.machine import flush
 
 Name = str | int | np.integer
 
@@ -179,7 +180,7 @@ def destroy(path: Path) -> None:
         return
     try:
         write_all(handle, b"\0" * os.fstat(handle).st_size)
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
     path.unlink(missing_ok=True)

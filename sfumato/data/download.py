@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sfumato.core.errors import DataError
+from sfumato.core.machine import flush
 from sfumato.data.published_sets import RemoteFile
 
 Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
@@ -75,5 +76,5 @@ def _stream(url: str, part: Path, name: str, progress: Progress | None, timeout:
             if progress is not None:
                 progress(name, done, total)
         out.flush()
-        os.fsync(out.fileno())
+        flush(out.fileno())
     return digest.hexdigest()

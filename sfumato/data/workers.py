@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from sfumato.core.machine import processors
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -30,7 +32,7 @@ class _Pool:
     def begin(self) -> ThreadPoolExecutor:
         with self.lock:
             if self.executor is None:
-                self.executor = ThreadPoolExecutor(width(), "sfumato", self._mark)
+                self.executor = ThreadPoolExecutor(processors(), "sfumato", self._mark)
             return self.executor
 
     def _mark(self) -> None:
@@ -40,14 +42,6 @@ class _Pool:
 _POOL = _Pool()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_POOL.forget)
-
-
-def width() -> int:
-    """The processors that this process may use."""
-    try:
-        return max(1, len(os.sched_getaffinity(0)))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
 
 
 def spread(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -64,7 +58,7 @@ def spread(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     try:
         for item in items:
             waiting.append(executor.submit(work, item))
-            if len(waiting) > AHEAD * width():
+            if len(waiting) > AHEAD * processors():
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -11,7 +11,6 @@ that it is a replay: the same sum once more has the same noise and releases noth
 is written. That is how a run resumes.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sfumato.core import machine
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
 from sfumato.core.files import (
@@ -145,7 +145,7 @@ class Ledger:
             os.ftruncate(handle, good_bytes)
             if not content[:good_bytes].endswith(b"\n"):
                 write_all(handle, b"\n")
-            os.fsync(handle)
+            machine.flush(handle)
             return cls(path, records, handle)
         except BaseException:
             os.close(handle)
@@ -358,7 +358,7 @@ def _now() -> str:
 
 def _lock(handle: int, path: Path) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        machine.lock(handle)
     except BlockingIOError:
         raise LedgerError(
             f"{path}: another process is using this ledger; wait for it to end"

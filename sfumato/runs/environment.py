@@ -2,9 +2,9 @@
 under the same only."""
 
 import importlib.metadata
-import platform
-from pathlib import Path
 from typing import Any
+
+from sfumato.core import machine
 
 PACKAGES = ("sfumato", "jax", "jaxlib", "numpy", "optax", "equinox")
 
@@ -16,7 +16,7 @@ def environment(decoder: str | None = None) -> dict[str, str]:
     kinds = sorted({device.device_kind for device in jax.devices()})
     return {name: importlib.metadata.version(name) for name in PACKAGES} | {
         "devices": f"{len(jax.devices())} x {', '.join(kinds)}",
-        "processor": _processor(),
+        "processor": machine.processor(),
         **({} if decoder is None else {"decoder": decoder}),
     }
 
@@ -31,15 +31,3 @@ def differences(began: Any, here: dict[str, str]) -> str:
         for name in sorted({*began, *here} - ({"decoder"} - {*here}))
         if began.get(name) != here.get(name)
     )
-
-
-def _processor() -> str:
-    """Its kind: "x86_64, AMD EPYC 7R13 Processor", as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(
-            line.partition(":")[2].strip() for line in lines if line.startswith("model name")
-        )
-    except (OSError, StopIteration):
-        model = platform.processor()
-    return ", ".join(each for each in (platform.machine(), model) if each)

@@ -5,10 +5,10 @@ import platform
 import shutil
 import tempfile
 from importlib.metadata import PackageNotFoundError, requires
-from pathlib import Path
 from typing import Any
 
 from sfumato import __version__
+from sfumato.core import machine
 from sfumato.core.errors import said
 from sfumato.core.extras import extras, installed
 
@@ -27,7 +27,7 @@ def examined() -> dict[str, Any]:
             for extra, names in extras().items()
         },
         "devices": _devices(),
-        "processors": f"{_usable()} usable of {os.cpu_count()}",
+        "processors": f"{machine.processors()} usable of {os.cpu_count()}",
         "memory": _memory(),
         "temporary disk": f"{shutil.disk_usage(tempfile.gettempdir()).free / 1e9:.1f} GB free",
     }
@@ -55,19 +55,12 @@ def _devices() -> str:
         return f"none ({said(error)})"
 
 
-def _usable() -> int | None:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
 def _memory() -> str:
     """Linux says how much is free; elsewhere only the size is told."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        sizes = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
-        return f"{sizes['MemAvailable'] / 2**20:.1f} GiB free of {sizes['MemTotal'] / 2**20:.1f}"
-    except (OSError, ValueError, KeyError, IndexError):
-        try:
-            total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-            return f"{total / 2**30:.1f} GiB"
-        except (AttributeError, ValueError, OSError):
-            return "unknown"
+    free, total = (
+        None if size is None else f"{size / 2**30:.1f}"
+        for size in (machine.free_memory(), machine.total_memory())
+    )
+    if total is None:
+        return "unknown"
+    return f"{total} GiB" if free is None else f"{free} GiB free of {total}"

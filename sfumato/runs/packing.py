@@ -20,6 +20,7 @@ import numpy as np
 from sfumato.core import files
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError, RunError
+from sfumato.core.machine import flush
 from sfumato.data.formats.array_records import ENDING, module
 from sfumato.data.formats.examples import serialize
 from sfumato.data.formats.packs import (
@@ -103,7 +104,7 @@ class _Packer:
         finally:
             writer.close()
         with open(aside, "rb") as file:
-            os.fsync(file.fileno())
+            flush(file.fileno())
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         os.replace(aside, self.out / name)
         files.sync_directory(self.out)

@@ -2,8 +2,6 @@
 
 import importlib.metadata
 import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sfumato.core import machine
 from sfumato.core.errors import RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data.source import Source
@@ -108,20 +107,9 @@ def resources(seconds: dict[str, float]) -> dict[str, Any]:
     """How long it took, with how much memory, until when, for `write_result`."""
     return {
         "seconds": seconds,
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": machine.peak_memory(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def peak_memory_bytes() -> int:
-    """The most that this process has held. `getrusage` would also count what its parent held when it
-    started this one, in a notebook say; Linux tells both apart."""
-    try:
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.split("VmHWM:")[1].split()[0])
-    except (OSError, IndexError, ValueError):  # not Linux
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def end(directory: RunDirectory) -> RunDirectory:
