@@ -9,10 +9,10 @@ from sfumato.data.listing import left_out_words
 from sfumato.noise.banded import worth
 from sfumato.plan.config import Log
 from sfumato.plan.plan import Plan, read_plan
-from sfumato.report import measures, words
+from sfumato.report import finding_measures, measures, words
 from sfumato.report.facts import Evaluation, Result
 from sfumato.report.intervals import Score
-from sfumato.report.verdict import verdicts
+from sfumato.report.verdict import problems_of
 from sfumato.runs.cost import Estimate
 from sfumato.runs.directory import RunDirectory
 from sfumato.train.sgd_settings import SGDSettings
@@ -47,7 +47,7 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
         (
             "data",
             f"{plan.name}: {plan.n:,} training{grouped}, {plan.n_validation:,} validation, {plan.n_test:,} test images, "
-            f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} classes",
+            f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} {plan.task.many}",
         ),
         *([("left out", left_out_words(plan.left_out))] if plan.left_out else []),
         (
@@ -122,7 +122,7 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
     result = typed_json.read(Result, directory.file("result.json"))
     evaluation = typed_json.read_if_there(Evaluation, directory.file("evaluation.json"))
     plan, spent = read_plan(directory.file("plan.json")), result.spent
-    problems = [] if evaluation is None else verdicts(evaluation.confusion, plan.classes)
+    problems = problems_of(evaluation, plan.classes)
     if log == "json":
         found = evaluation and {
             "split": evaluation.split,
@@ -136,12 +136,7 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
         print(json.dumps(told | {"peak_memory_bytes": result.peak_memory_bytes}))
         return
     if evaluation:
-        right = round(evaluation.accuracy * evaluation.n)
-        low, high = Score(right, evaluation.n).interval
-        print(
-            f"accuracy  {100 * evaluation.accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
-            f"{evaluation.n:,} {evaluation.split} images)"
-        )
+        _print_total(evaluation)
         print(f"measures  {measures.short(evaluation, plan.classes)}")
         for problem in problems:
             print(f"warning   {problem}")
@@ -156,6 +151,17 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
     )
     print(f"report    {directory.file('report.html')}")
     print(f"model     {directory.file('model.safetensors')}")
+
+
+def _print_total(evaluation: Evaluation) -> None:
+    told = f"{evaluation.n:,} {evaluation.split} images)"
+    if evaluation.findings:
+        print(f"accuracy  {finding_measures.mean_words(evaluation)}  ({told}")
+        return
+    low, high = Score(round(evaluation.accuracy * evaluation.n), evaluation.n).interval
+    print(
+        f"accuracy  {100 * evaluation.accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f}, {told}"
+    )
 
 
 def views_line(plan: Plan) -> list[tuple[str, str]]:

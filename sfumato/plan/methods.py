@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 from sfumato.core.errors import ArgumentError
 from sfumato.core.settings import flags_of
+from sfumato.core.tasks import Task
 from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
@@ -46,6 +47,10 @@ class Settings(Protocol):
 
     def given(self, asked: dict[str, Any], n: int) -> "Settings":
         """With what the user asked for, flag -> value."""
+        ...
+
+    def check_task(self, task: Task) -> None:
+        """Raise ArgumentError for settings that do not suit such labels."""
         ...
 
     def batch_of(self, n: int) -> int:

@@ -74,6 +74,7 @@ def sweep(config: SweepConfig) -> str:
     config.check()
     refuse_existing(config.out)
     splits = open_splits(config.base)
+    splits.train.task.need_classes("method", "sweep")
     held_out = splits.evaluated(config.base.data.validation)
     if held_out is None:
         raise DataError(

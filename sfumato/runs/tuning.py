@@ -41,7 +41,7 @@ from sfumato.runs.sweeping import fit_once
 from sfumato.runs.training import (
     counted,
     describe,
-    of_scores,
+    examined,
     open_splits,
     save_model,
     say_skipped,
@@ -95,6 +95,7 @@ def tune(config: TuneConfig) -> str:
     config.check()
     refuse_existing(config.out)
     splits = open_splits(config.base)
+    splits.train.task.need_classes("method", "tune")
     if splits.validation is None or not len(splits.validation):
         raise DataError(
             f"data={config.base.data.data!r}: no examples were held out; give a larger --validation"
@@ -174,8 +175,8 @@ def _run(
     )  # before the first fit looks at the rows
     winner = best_of(table, plan, key)
     assert table.shown is not None and table.truth is not None
-    metrics = of_scores(scores_of(winner.head, table.shown), table.truth)
-    evaluation = write_evaluation(directory, held_out, winner.confusion, metrics)
+    found = examined(scores_of(winner.head, table.shown), table.truth)
+    evaluation = write_evaluation(directory, held_out, found)
     directory.append_metric(
         {"step": 1, "epsilon": ledger.epsilon(), "accuracy": evaluation["accuracy"]}
     )

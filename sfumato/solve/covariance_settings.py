@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sfumato.core.tasks import Task
 from sfumato.privacy.events import Event, GaussianEvent
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
@@ -67,6 +68,9 @@ class CovarianceSettings:
 
     def given(self, asked: dict[str, Any], n: int) -> "CovarianceSettings":
         return self
+
+    def check_task(self, task: Task) -> None:
+        """All of it suits any labels."""
 
     def batch_of(self, n: int) -> int:
         return n

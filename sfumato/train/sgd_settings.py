@@ -11,6 +11,7 @@ from sfumato.core.checks import fraction, positive, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.precision import HELP, PRECISIONS, usual
 from sfumato.core.settings import flag
+from sfumato.core.tasks import Task
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
@@ -87,6 +88,9 @@ class SGDSettings:
                 "is about a network that is trained; heads on features compute in float32, so leave it out",
             )
         return replace(self, precision=asked or usual(platform)) if trains else self
+
+    def check_task(self, task: Task) -> None:
+        """All of it suits any labels."""
 
     def batch_of(self, n: int) -> int:
         return self.batch
