@@ -8,10 +8,10 @@ from sfumato.data.listing import left_out_words
 from sfumato.noise.banded import worth
 from sfumato.plan.config import Log
 from sfumato.plan.plan import Plan, read_plan
-from sfumato.report import measures, words
+from sfumato.report import finding_measures, measures, words
 from sfumato.report.facts import Evaluation, Result
 from sfumato.report.intervals import Score
-from sfumato.report.verdict import verdicts
+from sfumato.report.verdict import problems_of
 from sfumato.runs.cost import Estimate
 from sfumato.runs.directory import RunDirectory
 
@@ -45,7 +45,7 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
         (
             "data",
             f"{plan.name}: {plan.n:,} training{grouped}, {plan.n_validation:,} validation, {plan.n_test:,} test images, "
-            f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} classes",
+            f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} {plan.task.many}",
         ),
         *([("left out", left_out_words(plan.left_out))] if plan.left_out else []),
         (
@@ -121,7 +121,7 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
     result = typed_json.read(Result, directory.file("result.json"))
     evaluation = typed_json.read_if_there(Evaluation, directory.file("evaluation.json"))
     plan, spent = read_plan(directory.file("plan.json")), result.spent
-    problems = [] if evaluation is None else verdicts(evaluation.confusion, plan.classes)
+    problems = problems_of(evaluation, plan.classes)
     if log == "json":
         found = evaluation and {
             "split": evaluation.split,
@@ -135,12 +135,7 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
         print(json.dumps(told | {"peak_memory_bytes": result.peak_memory_bytes}))
         return
     if evaluation:
-        right = round(evaluation.accuracy * evaluation.n)
-        low, high = Score(right, evaluation.n).interval
-        print(
-            f"accuracy  {100 * evaluation.accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f}, "
-            f"{evaluation.n:,} {evaluation.split} images)"
-        )
+        _print_total(evaluation)
         print(f"measures  {measures.short(evaluation, plan.classes)}")
         for problem in problems:
             print(f"warning   {problem}")
@@ -161,3 +156,14 @@ def _why_not_measured(plan: Plan, directory: RunDirectory) -> str:
     if not plan.n_validation and not plan.n_test:
         return "there are no evaluation images"
     return f"a held-out image could not be read; then `sfumato evaluate {directory.path}` can"
+
+
+def _print_total(evaluation: Evaluation) -> None:
+    told = f"{evaluation.n:,} {evaluation.split} images)"
+    if evaluation.findings:
+        print(f"accuracy  {finding_measures.mean_words(evaluation)}  ({told}")
+        return
+    low, high = Score(round(evaluation.accuracy * evaluation.n), evaluation.n).interval
+    print(
+        f"accuracy  {100 * evaluation.accuracy:.2f} %  (95 % interval {100 * low:.2f} to {100 * high:.2f}, {told}"
+    )

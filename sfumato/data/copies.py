@@ -33,7 +33,7 @@ class Copies:
         told = [
             (
                 self.two_classes,
-                "training images have a copy in another class; mend their labels or take them out",
+                "training images have a copy of another label; mend their labels or take them out",
             ),
             (
                 self.repeated,
@@ -62,7 +62,8 @@ def find_copies(train: Source, held_out: Source | None) -> Copies:
     parts = [_digests(source) for source in sources]
     _, kinds = np.unique(np.concatenate(parts), return_inverse=True)  # equal images, equal numbers
     kind, shown = kinds[: len(train)], kinds[len(train) :]
-    labels = _distinct(kind, train.labels)
+    own = np.unique(train.labels, axis=0, return_inverse=True)[1].ravel()
+    labels = _distinct(kind, own)
     owner = np.arange(len(kind)) if train.owners is None else train.owners
     distinct = len(np.unique(kind))
     return Copies(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sfumato.core.errors import DataError
+from sfumato.core.tasks import task_of
 from sfumato.data.decode import decode, fitted_shape, upright_size, why_not
 from sfumato.data.lazy import LazyDataset, LoadedDataset
 from sfumato.data.listing import ListedPart, Listing
@@ -47,6 +48,7 @@ def dataset_of(listing: Listing, options: ReadOptions) -> LazyDataset:
         n_validation=n.get("validation"),
         left_out=listing.left_out,
         named=listing.named,
+        task=task_of(train.labels),
     )
 
 

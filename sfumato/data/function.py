@@ -8,6 +8,7 @@ import numpy as np
 
 from sfumato.core import plugins
 from sfumato.core.errors import DataError, SfumatoError
+from sfumato.data.findings import is_matrix
 from sfumato.data.lazy import LazyDataset, LoadedDataset, positions
 from sfumato.data.name_column import NameColumn
 from sfumato.data.source import Source, Splits, from_arrays
@@ -36,6 +37,7 @@ def find_function(name: str) -> LazyDataset:
         n_validation=counts["validation"],
         left_out=splits.left_out,
         named=own is not None,
+        task=train.task,
     )
 
 
@@ -67,4 +69,5 @@ def _source(name: str, part: Any, train: Source | None, split: str) -> Source:
     name = name.partition(":")[2]
     if train is None:
         return from_arrays(images, labels, None, name, split)
-    return from_arrays(images, np.asarray(labels).astype(str), train.class_names, name, split)
+    given = labels if is_matrix(labels) else np.asarray(labels).astype(str)
+    return from_arrays(images, given, train.class_names, name, split)

@@ -108,6 +108,7 @@ def vector(labels: Any, argument: str) -> Shaped[np.ndarray, " n"]:
         given = given[:, 0]
     if given.ndim != 1:
         more = "; of rows with one 1 each take labels.argmax(1)" if given.ndim == 2 else ""
+        more += "; several findings an image are for `sfumato train`" if given.ndim == 2 else ""
         raise ArgumentError(
             argument, f"shape {given.shape}", f"give one label per example, shape (n,){more}"
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.data.name_column import NameColumn
 from sfumato.data.source import DataInfo, Source, Splits, from_arrays
 from sfumato.data.split import ReadOptions, partition
@@ -52,6 +53,7 @@ class LazyDataset:
         False  # `names` are the examples' own, so that they stay when other examples come or go
     )
     unit: str = "image"
+    task: Task = SINGLE  # whether `classes` are names of findings
 
     def describe(self, validation: float, options: ReadOptions) -> DataInfo:
         units = self._units(options.unit)
@@ -68,6 +70,7 @@ class LazyDataset:
             counts,
             self.unit,
             left_out=self.left_out,
+            task=self.task,
         )
         if not units or options.unit is None:
             chosen = len(sides) > 1 or options.share < 1
@@ -78,7 +81,7 @@ class LazyDataset:
 
     def open(self, validation: float, options: ReadOptions) -> Splits:
         loaded = self.load()
-        if len(set(loaded.train.labels.tolist())) < 2:
+        if self.task.exclusive and len(np.unique(loaded.train.labels)) < 2:
             raise DataError(
                 f"{self.path}: all training images are of one class; a classifier needs two or more"
             )

@@ -20,7 +20,7 @@ class ListedPart:
     part that is in none)."""
 
     records: Records
-    labels: Int32[np.ndarray, " n"]
+    labels: Int32[np.ndarray, "n ..."]
     names: NameColumn
     units: Sequence[str] | None = None
 

@@ -15,15 +15,28 @@ import numpy as np
 
 from sfumato.core.archive import Archive, npy_header
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError, said
+from sfumato.core.tasks import task_of
 from sfumato.data.array_names import find_keys, key_of
+from sfumato.data.findings import encode_matrices, is_matrix
 from sfumato.data.labels import encode_parts
 from sfumato.data.lazy import ImagesAndLabels, LazyDataset, LoadedDataset, positions
 from sfumato.data.source import from_arrays
 from sfumato.data.units import column
 
 
-def find_npz(path: Path) -> LazyDataset:
-    """The data set in a .npz file; of the images only the header is read. Raises DataError."""
+def encoded_arrays(
+    labels: dict[str, np.ndarray], where: str, called: dict[str, str], findings: str | None
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Names, and labels of each part: of classes, or of findings where the labels are a matrix. findings:
+    the names of its columns. Raises DataError."""
+    if is_matrix(labels["train"]):
+        return encode_matrices(labels, where, called, findings)
+    return encode_parts(labels, where, called)
+
+
+def find_npz(path: Path, findings: str | None = None) -> LazyDataset:
+    """The data set in a .npz file; of the images only the header is read. findings: as
+    `encoded_arrays`. Raises DataError."""
     parts = find_keys(path, _stored(path))
     labels = {part: read_member(path, y) for part, (_, y) in parts.items()}
     shapes = {part: _image_shape(path, x) for part, (x, _) in parts.items()}
@@ -39,7 +52,8 @@ def find_npz(path: Path) -> LazyDataset:
                 f"{path}: images of {parts[part][0]} are {shapes[part][1:]}, those of {parts['train'][0]} "
                 f"{shape[1:]}; store one size"
             )
-    classes, numbers = encode_parts(labels, str(path), {part: y for part, (_, y) in parts.items()})
+    called = {part: y for part, (_, y) in parts.items()}
+    classes, numbers = encoded_arrays(labels, str(path), called, findings)
 
     def load() -> LoadedDataset:
         arrays: dict[str, ImagesAndLabels] = {
@@ -64,6 +78,7 @@ def find_npz(path: Path) -> LazyDataset:
         load,
         lambda name: _owners(path, name, sizes),
         sizes.get("validation"),
+        task=task_of(numbers["train"]),
     )
 
 

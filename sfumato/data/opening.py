@@ -75,6 +75,24 @@ def find(
     progress: Progress | None = None,
 ) -> LazyDataset:
     """The data set, listed: whoever both describes and opens it lists it once. As `open`."""
+    found = _found(name_or_path, data_dir, options, download, mirror, progress)
+    if options.findings is not None and found.task.exclusive:
+        raise ArgumentError(
+            "findings",
+            options.findings,
+            f"{name_or_path} has one class an image; findings are columns of a table of image files, or a matrix",
+        )
+    return found
+
+
+def _found(
+    name_or_path: str | Path,
+    data_dir: Path | None,
+    options: ReadOptions,
+    download: bool,
+    mirror: str | None,
+    progress: Progress | None,
+) -> LazyDataset:
     if str(name_or_path) in REGISTRY:  # a folder of that name is meant by ./name
         row = published(str(name_or_path))
         where = None if data_dir is None else Path(data_dir).expanduser()
@@ -87,7 +105,7 @@ def find(
     if listing is not None:
         return dataset_of(listing, options)
     if path.suffix == ".npz" and path.is_file():
-        return _fitted(find_npz(path), options)
+        return _fitted(find_npz(path, options.findings), options)
     if path.is_file():
         raise DataError(
             f"data={str(path)!r}: this is a file; give {', '.join(each.words for each in FORMATS)}, "

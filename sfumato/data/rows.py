@@ -29,11 +29,11 @@ import numpy as np
 from sfumato.core.archive import GROWTH, most
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError, said
 from sfumato.core.files import read_json
+from sfumato.core.tasks import task_of
 from sfumato.data.array_names import KINDS, SPLITS, WANTED, Keys, find_keys, key_of
-from sfumato.data.labels import encode_parts
 from sfumato.data.lazy import LazyDataset, LoadedDataset, positions
 from sfumato.data.name_column import NameColumn
-from sfumato.data.npz import members, read_member
+from sfumato.data.npz import encoded_arrays, members, read_member
 from sfumato.data.row_shards import present
 from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.data.split import ReadOptions
@@ -190,12 +190,14 @@ def find_rows(path: Path, options: ReadOptions) -> LazyDataset:
         names, noun = _names(path), read_manifest(path).unit
     elif path.suffix in ENDINGS and path.is_file():
         arrays = _read(path, apart=unit)
-        parts, classes = _named(arrays, path)
+        parts, classes = _named(arrays, path, options.findings)
     else:
         raise DataError(
             f"features={str(path)!r}: give a feature store (`sfumato features` makes one) or a file that ends in "
             f"{', '.join(ENDINGS)}"
         )
+    if options.findings is not None and task_of(parts["train"][1]).exclusive:
+        raise ArgumentError("findings", options.findings, f"{path} has one class a row")
     train = parts["train"][0]
 
     def load() -> LoadedDataset:
@@ -222,6 +224,7 @@ def find_rows(path: Path, options: ReadOptions) -> LazyDataset:
         n_validation=sizes.get("validation"),
         named=names is not None,
         unit=noun,
+        task=task_of(parts["train"][1]),
     )
 
 
@@ -391,7 +394,9 @@ def _parquet(path: Path, labeled: bool, apart: str | None) -> dict[str, np.ndarr
     return found | {"y": np.asarray(table["label"].to_pylist())} if labeled else found
 
 
-def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
+def _named(
+    arrays: dict[str, np.ndarray], path: Path, findings: str | None
+) -> tuple[dict[str, Part], tuple[str, ...]]:
     found = _keys(arrays, path)
     given = {split: (arrays[x], arrays[y]) for split, (x, y) in found.items()}
     width = given["train"][0].shape[-1] if given["train"][0].ndim else 0
@@ -405,10 +410,11 @@ def _named(arrays: dict[str, np.ndarray], path: Path) -> tuple[dict[str, Part], 
             raise DataError(
                 f"{path}: {found[split][1]} has shape {labels.shape}; give one label for each of {len(rows)} rows"
             )
-    classes, numbers = encode_parts(
+    classes, numbers = encoded_arrays(
         {split: labels for split, (_, labels) in given.items()},
         str(path),
         {split: names[1] for split, names in found.items()},
+        findings,
     )
     return {split: (rows, numbers[split]) for split, (rows, _) in given.items()}, classes
 

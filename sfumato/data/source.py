@@ -14,7 +14,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32, Shaped
 
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.core.tasks import SINGLE, Task, task_of
 from sfumato.data.decode import decoder_name
+from sfumato.data.findings import is_matrix, matrix
 from sfumato.data.labels import encode, names_of, vector
 from sfumato.data.records import Records
 
@@ -24,11 +26,13 @@ CHUNK = 1024  # images held at once while looking at all of them
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One split. Images are stored as uint8, or as floats that are meant to lie in [0, 1]."""
+    """One split. Images are stored as uint8, or as floats that are meant to lie in [0, 1]. labels: numbers
+    of classes, or a matrix of findings: 1, 0, -1 for unknown; class_names are then those of its columns.
+    """
 
     name: str
     split: str  # "train" | "validation" | "test"
-    labels: Int32[np.ndarray, " n"]
+    labels: Int32[np.ndarray, "n ..."]
     class_names: tuple[str, ...]
     shape: tuple[int, int, int]  # h, w, c of every image
     read: Read
@@ -43,6 +47,10 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.labels)
 
     @property
     def examples(self) -> int:
@@ -64,7 +72,7 @@ class Source:
 
     def __getitem__(
         self, indices: Any
-    ) -> tuple[Float32[np.ndarray, "b h w c"], Int32[np.ndarray, " b"]]:
+    ) -> tuple[Float32[np.ndarray, "b h w c"], Int32[np.ndarray, "b ..."]]:
         """(images, labels) at `indices`, so that a source is data for a method (`data.Data`)."""
         return self.images(indices), self.labels[_as_indices(indices, len(self))]
 
@@ -128,14 +136,16 @@ class Source:
         digest = hashlib.sha256()
         _add_names(digest, self.class_names)
         digest.update(repr((len(self), self.shape)).encode())
-        digest.update(self.labels.astype("<i4").tobytes())
+        if not self.task.exclusive:
+            digest.update(self.task.name.encode())
+        digest.update(np.ascontiguousarray(self.labels.astype("<i4")).tobytes())
         if self.owners is not None:
             _add_names(digest, self.owners.tolist())
         return digest
 
     def __repr__(self) -> str:
         h, w, c = self.shape
-        return f"Source({self.name!r}, {self.split!r}, {len(self)} x {h}x{w}x{c}, {len(self.class_names)} classes)"
+        return f"Source({self.name!r}, {self.split!r}, {len(self)} x {h}x{w}x{c}, {len(self.class_names)} {self.task.many})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +199,7 @@ class DataInfo:
     left_out: dict[str, int] = field(
         default_factory=dict
     )  # files that are not read, by their ending
+    task: Task = SINGLE  # whether `classes` are names of findings
 
     @property
     def examples(self) -> int:
@@ -207,8 +218,9 @@ def from_arrays(
 
     `images`: (n, h, w) or (n, h, w, c) with c = 1 or 3; uint8, or floats meant to lie in [0, 1].
     `labels`: (n,) or (n, 1) whole numbers or strings; the classes are the sorted distinct ones.
-    With `class_names`, numbers are places in that list, and strings are among its names. Raises
-    DataError, ArgumentError.
+    With `class_names`, numbers are places in that list, and strings are among its names. Several
+    findings an image: (n, L), L >= 2, of 1, 0, and -1 or NaN where one is unknown; `class_names` are
+    then theirs. Raises DataError, ArgumentError.
     """
     pixels = _as_images(images)
     indices, names = _as_labels(labels, class_names)
@@ -307,10 +319,17 @@ def scaled(pixels: np.ndarray) -> Float32[np.ndarray, "..."]:
 def _as_labels(
     labels: Any, class_names: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
+    if class_names is None and is_matrix(labels):
+        return matrix(labels), tuple(map(str, range(labels.shape[1])))
     if class_names is None:
         classes, indices = encode(labels)
         return indices, names_of(classes)
     names = tuple(str(name) for name in class_names)
+    if is_matrix(labels):
+        found = matrix(labels)
+        if found.shape[1] != len(names) or len(set(names)) != len(names):
+            raise ArgumentError("class_names", names, f"name {found.shape[1]} findings, each once")
+        return found, names
     if not names or len(set(names)) != len(names):
         raise ArgumentError("class_names", names, "give every class once")
     given = vector(labels, "labels")

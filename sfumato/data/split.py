@@ -42,6 +42,7 @@ class ReadOptions:
     unit             who belongs together: "folder", a regular expression on file names, or the name of a column (see
                      `units.py`)
     label            column of the labels, where a format has columns and it is not called as usual (`formats/columns.py`)
+    findings         several labels an image: the columns, A,B,C, or names for those of a matrix (`findings.py`)
     path             column of the images or of their paths
     split            column that says train, validation or test
     """
@@ -55,6 +56,7 @@ class ReadOptions:
     unit: str | None = None
     max_pixels: int = MAX_PIXELS
     label: str | None = None
+    findings: str | None = None
     path: str | None = None
     split: str | None = None
 

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int, Int64, Shaped
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.core.tasks import task_of
 
 Fetch = Callable[[Int64[np.ndarray, " b"], int], Any]
 """(positions, step) -> a tree of arrays with leading axis b, as `train/feed.py` has it."""
@@ -76,10 +77,10 @@ class Units:
         return units
 
     def mean_rows(
-        self, rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, " m"]
-    ) -> tuple[Float[np.ndarray, "n d"], Int[np.ndarray, " n"]]:
+        self, rows: Float[np.ndarray, "m d"], labels: Int[np.ndarray, "m ..."]
+    ) -> tuple[Float[np.ndarray, "n d"], Int[np.ndarray, "n ..."]]:
         """For solvers on features: the mean of each unit's rows and its most frequent class (the
-        first of equals).
+        first of equals), or each finding by `Task.of_group`.
 
         Sensitivity. A solver's sums are sums over rows of f(row, label), and it is proven there
         that |f| <= C for every row of norm at most 1 and every label. Here row u is m_u = (1/k)
@@ -103,7 +104,7 @@ class Units:
             )
         return mean, np.array(
             [
-                np.bincount(labels[at[here]]).argmax()
+                task_of(labels).of_group(labels[at[here]])
                 for at, here in zip(self.images, self.present, strict=True)
             ],
             labels.dtype,

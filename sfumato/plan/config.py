@@ -50,7 +50,11 @@ class ColumnsConfig:
 
     label: str | None = None
     """Column of the labels in a table or in records [label, class, target, ...]. Several, as A,B,C:
-    the one of them that holds 1."""
+    the one of them that holds 1 (--findings where several may)."""
+    findings: str | None = None
+    """Several labels an image, each there or not: columns of a table, as A,B,C, that hold 1 or 0 (nothing,
+    NaN or -1 where it is unknown), or names for the columns of a matrix of labels. Lists of names as labels
+    need no flag."""
     path: str | None = None
     """Column of the images or of their paths [file_name, path, image, ...]."""
     split: str | None = None

@@ -66,7 +66,9 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         if model == "cnn"
         else "network"
     )
-    budget = Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu, relation)
+    budget = Budget(
+        kind, n, d or parameters, len(info.classes), epsilon, delta, mu, relation, info.task
+    )
     settings, releases, chosen = spend(config.method, method, budget)
     settings = settings.computed(config.method.precision, not fixed, jax.default_backend())
     if not fixed:
@@ -103,6 +105,7 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         noise=config.privacy.noise,
         noise_rng=config.privacy.noise_rng,
         left_out=info.left_out,
+        task=info.task,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from sfumato import sampling
 from sfumato.core import generators
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.core.typed_json import Read
 from sfumato.plan.plan import Stated
 from sfumato.privacy.guarantee import Guarantee
@@ -30,6 +31,7 @@ class MethodPlan(Stated):
     of an example, name -> shape."""
 
     classes: ClassVar[tuple[str, ...]] = ()
+    task: ClassVar[Task] = SINGLE
     shape: ClassVar[tuple[int, ...]] = ()
     features: ClassVar[int | None] = None
     images_per_unit = None

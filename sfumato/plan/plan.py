@@ -10,6 +10,7 @@ from sfumato import augment, sampling
 from sfumato.core import generators, typed_json
 from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.core.typed_json import Read
 from sfumato.noise import DEFAULT, NOISES
 from sfumato.plan.methods import METHODS, MethodSettings
@@ -99,7 +100,8 @@ class Plan(Stated):
     side of what the network sees, None for its own. noise, noise_rng: by their names in
     `PrivacyConfig`. images_per_unit, grouping: of units of several images, how many are used at
     most and how they are told apart. n_validation, n_test: images, whatever the unit. left_out:
-    files of the data set that are not read, by their ending.
+    files of the data set that are not read, by their ending. task: whether `classes` are names of
+    findings.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Plan(Stated):
     images_per_unit: int | None = None
     grouping: str | None = None
     left_out: dict[str, int] = field(default_factory=dict)
+    task: Task = SINGLE
 
     @property
     def input(self) -> Input | None:
@@ -163,7 +166,7 @@ class Plan(Stated):
 
     def warnings(self) -> list[str]:
         """What the public facts say against the plan."""
-        weak = weakness(self.epsilon, self.n, len(self.classes), self.mu)
+        weak = weakness(self.epsilon, self.n, len(self.classes), self.mu, self.task)
         return [problem for problem in (weak, large_delta(self.delta, self.n)) if problem]
 
     def on(self, n: int) -> "Plan":

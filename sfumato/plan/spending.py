@@ -17,6 +17,7 @@ def spend(config: MethodConfig, method: str, budget: Budget) -> Made:
     refuse_foreign(config, method)
     event, config = step_event(config.noise_bands), noise_bands.with_groups(config)
     settings = METHODS[method].ruled(budget).given(asked(config), budget.n)
+    settings.check_task(budget.task)
     batch, steps = settings.batch_of(budget.n), settings.steps
     sampler = sampler_for(config, batch, steps, budget.n, budget.relation)
     releases = settings.paid(budget, lambda sigma: sampler.event(event(sigma)))

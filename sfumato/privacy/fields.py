@@ -40,12 +40,12 @@ class Field:
 
 
 _TABLE = """
-config.json | public | yes | data data_dir validation test_fraction share resize gray skip_unreadable max_pixels label path split unit images_per_unit unit_name | which images, as asked; paths may name people, so a report shows their last part only
+config.json | public | yes | data data_dir validation test_fraction share resize gray skip_unreadable max_pixels label findings path split unit images_per_unit unit_name | which images, as asked; paths may name people, so a report shows their last part only
 config.json | public | yes | epsilon delta relation insecure_seed noise noise_rng | the promise that was asked for
 config.json | public | yes | method model weights train size public rooted sampler noise_bands | the method that was asked for
 config.json | public | yes | out seed checkpoint_seconds show_images log dry_run | how the run was to be run
 config.json | public | yes | procedure.* | of a run of `sf.run`: what the method says of itself, shapes and settings
-plan.json | public | yes | name n n_validation n_test classes[] shape[] unit images_per_unit grouping | the public facts of the data set: names and sizes, found before an image is decoded, and n, counted
+plan.json | public | yes | name n n_validation n_test classes[] task shape[] unit images_per_unit grouping | the public facts of the data set: names and sizes, found before an image is decoded, and n, counted
 plan.json | public | yes | epsilon delta relation mu insecure noise noise_rng mechanism accountant | the promise, and how
 plan.json | public | yes | method model parameters features trains size rooted clip_norm settings.* sampler.* releases[].* | all that will happen: a function of the settings and of the facts above
 plan.json | public | yes | public.* weights.* | public rows and public weights: names, sizes, SHA-256
@@ -61,11 +61,11 @@ metrics.jsonl | unpaid | no | measured.* | what a function given to `sf.run` fou
 metrics.jsonl | unpaid | no | seconds | how long it took
 state.safetensors | paid | yes | * | the last state of a method of `sf.run`
 model.safetensors | paid | yes | * | the model, and public numbers such as fixed filters
-model.json | public | yes | format model head shape[] classes[] input.* | how to build the model
+model.json | public | yes | format model head shape[] classes[] input.* task | how to build the model
 model.json | public | yes | privacy.epsilon privacy.delta privacy.relation privacy.insecure privacy.unit privacy.spent | the promise in numbers
 model.json | paid | yes | probe[] | the model's answer to an image of public noise
 evaluation.json | public | yes | split n source | which images, and how many
-evaluation.json | unpaid | yes | accuracy confusion[][] metrics.* | exact, on held-out images: these are not covered, the training images are
+evaluation.json | unpaid | yes | accuracy confusion[][] metrics.* findings[].* | exact, on held-out images: these are not covered, the training images are
 result.json | public | yes | spent.epsilon spent.delta spent.releases spent.epsilon_max spent.complete | the ledger's account
 result.json | public | yes | versions.sfumato versions.jax versions.dp-accounting versions.python | the software
 result.json | unpaid | no | seconds.features seconds.training seconds.evaluation seconds.total peak_memory_bytes finished | how long it took, with how much memory, until when
@@ -94,12 +94,12 @@ manifest.json | public | yes | format private name model map_hash preprocessing.
 manifest.json | unpaid | yes | digests.* | of private rows: who guesses them all could confirm the guess
 estimator.safetensors | public | yes | format kind params.* classes.* features feature_names feature_names[] | what `save` of an estimator writes, under any name: its arguments, `public` rows too, names of classes, columns
 estimator.safetensors | public | yes | plan.* epsilon | as in plan.json; what the fit has spent
-estimator.safetensors | public | yes | head model.model model.head model.shape[] model.classes[] model.input model.input.* | how to build the model
+estimator.safetensors | public | yes | head model.model model.head model.shape[] model.classes[] model.input model.input.* model.task | how to build the model
 estimator.safetensors | paid | yes | model.probe[] | the model's answer to an image of public noise
 progress.json | public | yes | train test | rows of a feature store that are done
 calibration.json | public | yes | format n positive source | of which images, and how many
 calibration.json | unpaid | yes | temperature threshold | of `sfumato evaluate --calibrate`: two numbers, computed from held-out images exactly, to two digits; whoever passes them on with the model passes on facts of images that are not covered
-exported config.json | public | yes | architectures[] model_type sfumato_model sfumato_version num_labels id2label.* label2id.* input.* | of `sfumato export`, wherever it writes: how to call the model
+exported config.json | public | yes | architectures[] model_type sfumato_model sfumato_version num_labels problem_type id2label.* label2id.* input.* | of `sfumato export`, wherever it writes: how to call the model
 exported config.json | public | yes | privacy.* | as in model.json
 exported config.json | unpaid | yes | calibration.* | as in calibration.json, where there is one
 exported model.onnx | paid | yes | * | the model, and public numbers; a stored temperature is not paid for

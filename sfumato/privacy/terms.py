@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.privacy.neighbors import Relation
 
 
@@ -9,7 +10,7 @@ from sfumato.privacy.neighbors import Relation
 class Budget:
     """n: training examples. d: features, or parameters of a network. mu: the Gaussian budget of
     (epsilon, delta) under `relation`. kind: what is trained, "features", "cnn", "network" or
-    "fine-tuning".
+    "fine-tuning". task: whether `classes` counts classes or findings.
     """
 
     kind: str
@@ -20,3 +21,4 @@ class Budget:
     delta: float
     mu: float
     relation: Relation
+    task: Task = SINGLE

@@ -3,7 +3,7 @@ reach."""
 
 from dataclasses import dataclass
 
-from sfumato.report import words
+from sfumato.report import finding_measures, words
 from sfumato.report.facts import Evaluation, RunFacts, printable
 from sfumato.report.intervals import Score
 
@@ -53,7 +53,10 @@ def accuracy_sentence(facts: RunFacts) -> str:
         return f"{told}. {OWN_EVALUATION}"
     if facts.evaluation is None:
         return NO_EVALUATION
-    return with_interval(total(facts.evaluation), f"{facts.evaluation.split} {facts.shown}")
+    evaluation, shown = facts.evaluation, f"{facts.evaluation.split} {facts.shown}"
+    if evaluation.findings:
+        return f"{finding_measures.mean_words(evaluation)} ({words.plural(evaluation.n, shown)})"
+    return with_interval(total(evaluation), shown)
 
 
 def guess_sentence(facts: RunFacts, evaluation: Evaluation) -> str:

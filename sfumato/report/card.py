@@ -3,11 +3,11 @@
 import html
 import re
 
-from sfumato.report import words
+from sfumato.report import finding_measures, words
 from sfumato.report.accuracy import accuracy_sentence
 from sfumato.report.facts import RunFacts, printable
 from sfumato.report.statement import privacy_statement, warnings
-from sfumato.report.verdict import verdicts
+from sfumato.report.verdict import problems_of
 
 
 def markdown(text: str) -> str:
@@ -27,10 +27,15 @@ def model_card(facts: RunFacts) -> str:
     )
     lines += [
         f"* Method: {markdown(plan.method)}, model {markdown(plan.model)}, {plan.parameters:,} parameters",
-        *([f"* Classes ({len(facts.classes)}): {names}"] if plan.classes else []),
+        *(
+            [f"* {plan.task.many.capitalize()} ({len(facts.classes)}): {names}"]
+            if plan.classes
+            else []
+        ),
         f"* Privacy: ε = {words.epsilon(facts.spent.epsilon)}, δ = {words.power(facts.spent.delta)}, "
         f"unit: one {markdown(plan.whole_unit)}",
         f"* Accuracy: {markdown(accuracy_sentence(facts))}",
+        *(f"    * {markdown(line)}" for line in _findings(facts)),
         *(f"* Warning: {markdown(problem)}" for problem in _problems(facts)),
         "",
     ]
@@ -46,7 +51,14 @@ def model_card(facts: RunFacts) -> str:
     return "\n".join([*lines, f"Made with {versions}.", ""])
 
 
-def _problems(facts: RunFacts) -> list[str]:
+def _findings(facts: RunFacts) -> list[str]:
+    evaluation = facts.evaluation
     return (
-        [] if facts.evaluation is None else verdicts(facts.evaluation.confusion, facts.plan.classes)
+        []
+        if evaluation is None
+        else finding_measures.lines(evaluation, facts.classes[: len(evaluation.findings)])
     )
+
+
+def _problems(facts: RunFacts) -> list[str]:
+    return problems_of(facts.evaluation, facts.plan.classes)

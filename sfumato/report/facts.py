@@ -17,6 +17,7 @@ from sfumato.plan.method_plan import MethodPlan
 from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.risks import Risks, risks
+from sfumato.train.findings import FindingMeasure
 from sfumato.train.metrics import BINS, ROC_GRID, Metrics
 
 BIDI_CONTROLS = frozenset(
@@ -66,14 +67,16 @@ class Result:
 @dataclass(frozen=True)
 class Evaluation:
     """evaluation.json: confusion[i][j] images of class i were called class j. metrics: None in runs of
-    version 0.1."""
+    version 0.1. findings: in place of both, where an image has several; accuracy is then of all entries
+    that are known."""
 
     split: str
     n: int
-    confusion: tuple[tuple[int, ...], ...]
     accuracy: float
     source: str
+    confusion: tuple[tuple[int, ...], ...] = ()
     metrics: Metrics | None = None
+    findings: tuple[FindingMeasure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,11 @@ def _contradictions(facts: RunFacts) -> list[tuple[str, str]]:
     if facts.evaluation is not None:
         found += [
             ("evaluation.json", text)
-            for text in _evaluation_faults(facts.evaluation, len(plan.classes))
+            for text in (
+                _evaluation_faults(facts.evaluation, len(plan.classes))
+                if plan.task.exclusive
+                else _finding_faults(facts.evaluation, len(plan.classes))
+            )
         ]
     if not all(_is_png(image.png_base64) for image in facts.images):
         found.append(("images.json", "an image is not a base64 PNG"))
@@ -266,6 +273,20 @@ def _evaluation_faults(evaluation: Evaluation, classes: int) -> list[str]:
     if evaluation.split not in ("test", "validation"):
         return [f"split={evaluation.split!r} is not test or validation"]
     return [] if evaluation.metrics is None else _metrics_faults(evaluation.metrics, total, classes)
+
+
+def _finding_faults(evaluation: Evaluation, findings: int) -> list[str]:
+    if len(evaluation.findings) != findings:
+        return [f"one measure for each of {findings} findings is needed"]
+    if any(each.n > evaluation.n for each in evaluation.findings):
+        return [f"a finding is known of more than the {evaluation.n} images"]
+    known = sum(each.n for each in evaluation.findings)
+    right = sum(each.found + each.cleared for each in evaluation.findings)
+    if abs(right / max(known, 1) - evaluation.accuracy) > 1e-4:
+        return [f"accuracy={evaluation.accuracy} is not that of the findings, {right}/{known}"]
+    if evaluation.split not in ("test", "validation"):
+        return [f"split={evaluation.split!r} is not test or validation"]
+    return []
 
 
 def _metrics_faults(metrics: Metrics, total: int, classes: int) -> list[str]:

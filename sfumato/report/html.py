@@ -12,11 +12,19 @@ from typing import Any
 from sfumato.core import plugins
 from sfumato.core.files import write_atomic
 from sfumato.privacy.meaning import PRIORS, meaning
-from sfumato.report import accuracy, audit_section, figures, measures, noise_limits, words
+from sfumato.report import (
+    accuracy,
+    audit_section,
+    figures,
+    finding_measures,
+    measures,
+    noise_limits,
+    words,
+)
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts, printable
 from sfumato.report.statement import privacy_statement, warnings
-from sfumato.report.verdict import verdicts
+from sfumato.report.verdict import problems_of
 
 LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "−0123456789")
 
@@ -127,16 +135,24 @@ def _measured(facts: RunFacts) -> dict[str, Any]:
         "measured": list(facts.result.measured.items())[:1],
         "curve": figures.learning_curve(facts.metrics, facts.plan.epsilon, shown),
         "shown": shown,
+        "findings": [],
     }
     if evaluation is None:
         return found
+    found |= {
+        "findings": finding_measures.finding_rows(
+            evaluation, facts.classes[: len(evaluation.findings)]
+        ),
+        "verdicts": problems_of(evaluation, facts.plan.classes),
+        "accuracy": accuracy.accuracy_sentence(facts),
+        "source": accuracy.source_sentence(facts, evaluation),
+    }
+    if evaluation.findings:
+        return found | {"mean_area": finding_measures.mean_areas(evaluation)[0]}
     rows = accuracy.class_rows(facts, evaluation)
     return found | {
         "score": accuracy.total(evaluation),
-        "verdicts": verdicts(evaluation.confusion, facts.plan.classes),
-        "accuracy": accuracy.accuracy_sentence(facts),
         "guess": accuracy.guess_sentence(facts, evaluation),
-        "source": accuracy.source_sentence(facts, evaluation),
         "rows": rows,
         "mistakes": accuracy.commonest_mistakes(facts, evaluation),
         "class_plot": figures.class_plot(facts.classes, [row.found for row in rows], shown),

@@ -5,6 +5,7 @@ import json
 from sfumato.report.accuracy import total
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts
+from sfumato.report.finding_measures import mean_areas
 from sfumato.report.measures import balanced_accuracy
 
 
@@ -31,6 +32,8 @@ def hub_card(facts: RunFacts) -> str:
             "accuracy": total(facts.evaluation).value,
             "balanced_accuracy": balanced_accuracy(facts.evaluation.confusion),
         }
+        if facts.evaluation.findings:
+            values = {"roc_auc": mean_areas(facts.evaluation)[0]}
         front["model-index"] = [
             {
                 "name": plan.name,

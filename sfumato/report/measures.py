@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sfumato.report import words
+from sfumato.report import finding_measures, words
 from sfumato.report.facts import Evaluation, RunFacts, printable
 from sfumato.report.intervals import Score
 from sfumato.report.measure_plots import reliability_plot, roc_plot
@@ -122,6 +122,8 @@ def _group(group: Subgroup, metrics: Metrics) -> GroupRow:
 
 def lines(evaluation: Evaluation, classes: Sequence[str]) -> list[str]:
     """For a terminal."""
+    if evaluation.findings:
+        return finding_measures.lines(evaluation, classes)
     found = [f"{what:<18} {told}" for what, told in rows(evaluation, classes)]
     metrics = evaluation.metrics
     for each in [] if metrics is None else group_rows(metrics):
@@ -139,7 +141,9 @@ def lines(evaluation: Evaluation, classes: Sequence[str]) -> list[str]:
 
 
 def short(evaluation: Evaluation, classes: Sequence[str]) -> str:
-    """The same on one line."""
+    """The same on one line; a line for each finding."""
+    if evaluation.findings:
+        return "\n          ".join(finding_measures.lines(evaluation, classes))
     confusion, metrics = evaluation.confusion, evaluation.metrics
     least = smallest(confusion)
     found = recalls(confusion)[least]
@@ -156,6 +160,8 @@ def short(evaluation: Evaluation, classes: Sequence[str]) -> str:
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """The few numbers of `rows`, for scripts."""
+    if evaluation.findings:
+        return finding_measures.as_json(evaluation)
     metrics = evaluation.metrics
     return {"balanced_accuracy": balanced_accuracy(evaluation.confusion)} | (
         {}

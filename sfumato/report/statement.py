@@ -244,7 +244,7 @@ def _not_covered(facts: RunFacts) -> Paragraph:
     )
     measured = (
         (
-            f"Test and validation {shown}s. Accuracy, the confusion matrix, the learning curve and any {shown} shown come "
+            f"Test and validation {shown}s. Accuracy, {facts.plan.task.tables}, the learning curve and any {shown} shown come "
             f"from them, without noise."
         )
         if plan.classes
@@ -282,7 +282,7 @@ def _public(facts: RunFacts) -> Paragraph:
     of_images: tuple[str, ...] = ()
     if shape:
         of_images = (
-            f"the class names ({len(facts.plan.classes)})",
+            f"the {facts.plan.task.one} names ({len(facts.plan.classes)})",
             f"the number of features ({shape[-1]:,})"
             if facts.plan.model == "rows"
             else f"the image size ({' × '.join(map(str, shape))})",

@@ -9,12 +9,21 @@ accuracy is none either.
 
 from collections.abc import Sequence
 
-from sfumato.report import words
-from sfumato.report.facts import printable
+from sfumato.report import finding_measures, words
+from sfumato.report.facts import Evaluation, printable
 
 UNSURPRISING = 0.05
 NAMED = 5
 """Classes that are never found and are named; of more only the number is told."""
+
+
+def problems_of(evaluation: Evaluation | None, classes: Sequence[str]) -> list[str]:
+    """`verdicts` of an evaluation, or what its findings say; none where there was none."""
+    if evaluation is None:
+        return []
+    if evaluation.findings:
+        return finding_measures.by_chance(evaluation, classes)
+    return verdicts(evaluation.confusion, classes)
 
 
 def verdicts(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> list[str]:

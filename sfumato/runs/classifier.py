@@ -19,6 +19,7 @@ from sfumato.core.checks import MAX_PIXELS
 from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError, said
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.core.trees import leaf_names
 from sfumato.data.decode import decode_file, of_image, refit
 from sfumato.data.npz import read_images
@@ -45,7 +46,7 @@ _MOST_NUMBERS = 1 << 24
 class Spec:
     """What model.json says of the structure. head: "whitened", "linear" or a `Sphere.kind` for a
     model on fixed features (which a frozen network may compute), else None. input: how the network
-    wants its image, if not as its architecture says.
+    wants its image, if not as its architecture says. task: whether `classes` are names of findings.
     """
 
     model: str
@@ -53,6 +54,7 @@ class Spec:
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     input: Input | None = None
+    task: Task = SINGLE
 
     def __post_init__(self) -> None:
         """A shape may not ask for more memory than images do."""
@@ -76,29 +78,31 @@ class Classifier:
 
     @property
     def classes_(self) -> np.ndarray:
-        """The names of the classes, in the order of the columns of `predict_proba`."""
+        """The names of the classes (or findings), in the order of the columns of `predict_proba`."""
         return np.array(self.spec.classes)
 
     def predict_proba(self, images: Any) -> Float32[np.ndarray, "b classes"]:
         """images: b x h x w x c, uint8 or floats in [0, 1]; also b x h x w if c is 1, and b x d
         where the model takes rows. Or the path of an image file, an image of Pillow's, or a list of
-        these, of any size: they are brought to the model's.
+        these, of any size: they are brought to the model's. Rows have sum 1; those of a model of findings
+        hold the probability of each.
 
         Raises ArgumentError for another shape or type, DataError for a file that cannot be read. Warns
         of images that hold NaN or infinity.
         """
         return self.probabilities(self._checked(arrays(self, images)))
 
-    def predict(self, images: Any) -> Shaped[np.ndarray, " b"]:
-        """The name of the class of each image; images as to `predict_proba`."""
-        return self.classes_[self.decide(self.predict_proba(images))]
+    def predict(self, images: Any) -> Shaped[np.ndarray, "b ..."]:
+        """The name of the class of each image, or 1 for each finding that is likelier than not and 0 for
+        the others; images as to `predict_proba`."""
+        return self.spec.task.answers(self.spec.classes, self.decide(self.predict_proba(images)))
 
-    def decide(self, probabilities: Float[np.ndarray, "b classes"]) -> Int[np.ndarray, " b"]:
+    def decide(self, probabilities: Float[np.ndarray, "b classes"]) -> Int[np.ndarray, "b ..."]:
         """The number of the class that each row is called: the most probable one, unless a threshold
         was stored with the model (`runs/temperature.py`)."""
         found = self.calibration
         if found is None or found.positive is None:
-            return decided(probabilities)
+            return self.spec.task.decided(probabilities)
         return decided(probabilities, self.spec.classes.index(found.positive), found.threshold)
 
     def probabilities(
@@ -122,7 +126,8 @@ class Classifier:
             part = part if part.dtype == np.uint8 else np.asarray(part, np.float32)
             padding = [(0, size - len(part))] + [(0, 0)] * 3
             padded = jax.numpy.asarray(np.pad(part, padding))
-            parts.append(np.asarray(class_probabilities(self.model, padded))[: len(part)])
+            found = class_probabilities(self.model, padded, self.spec.task)
+            parts.append(np.asarray(found)[: len(part)])
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
 
     def _checked(self, images: Any) -> Float32[np.ndarray, "b h w c"]:

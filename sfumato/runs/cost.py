@@ -67,7 +67,7 @@ def estimate(plan: Plan) -> Estimate:
 
 def _random_images(plan: Plan, n: int) -> Source:
     stream = np.random.default_rng(0)
-    labels = stream.integers(len(plan.classes), size=n).astype(np.int32)
+    labels = plan.task.random(stream, n, len(plan.classes))
     images = stream.random((n, *plan.shape), np.float32)
     source = Source("random", "train", labels, plan.classes, plan.shape, lambda at: images[at])
     return grouped(source, plan.images_per_unit)
@@ -275,7 +275,8 @@ def _of_network(plan: Plan) -> Cost:
 
     def loss(params: PyTree, example: tuple[PyTree, Any]) -> Any:
         rest, images = example
-        return loss_of(eqx.combine(rest, static), own, ITSELF, settings.precision)(params, images)
+        network = eqx.combine(rest, static)
+        return loss_of(network, own, ITSELF, settings.precision, plan.task)(params, images)
 
     step = multiply_adds(jax.grad(loss), trained, (frozen, one))
     clipping = handle(trace_loss(loss, trained, (frozen, one)))

@@ -8,21 +8,22 @@ from typing import Any
 import numpy as np
 
 from sfumato import data
+from sfumato.core import typed_json
 from sfumato.core.checks import MAX_PIXELS, choice, whole
 from sfumato.core.errors import ArgumentError, DataError
 from sfumato.data.source import Source
 from sfumato.data.unreadable import names_to_skip
 from sfumato.plan.config import ColumnsConfig, read_config
-from sfumato.report import measures, write_report
+from sfumato.report import finding_measures, measures, write_report
 from sfumato.report.facts import Evaluation
 from sfumato.report.intervals import Score
-from sfumato.report.verdict import verdicts
+from sfumato.report.verdict import problems_of
 from sfumato.runs import subgroups, temperature
 from sfumato.runs import training as runs
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory
-from sfumato.train.evaluation import accuracy, answers
-from sfumato.train.metrics import Metrics, measure
+from sfumato.train.evaluation import answers
+from sfumato.train.metrics import measure
 from sfumato.train.metrics import subgroups as told_apart
 
 UNCOVERED = (
@@ -76,17 +77,23 @@ def evaluate(config: EvaluateConfig) -> None:
             "--data",
         )
     classifier = Classifier.load(config.run)
+    for name in ("positive", "group", "calibrate"):
+        if asked := getattr(config, name):
+            classifier.spec.task.need_classes(name, asked)
     positive = _positive(config, classifier)
     source, which, place = (
         _others(classifier, config) if directory is None else _own(directory, config)
     )
-    counts, metrics = _examined(classifier, source, which, place, positive, config)
-    classes = classifier.spec.classes
-    evaluation = Evaluation(
-        source.split, len(source), _tuples(counts), accuracy(counts), which, metrics
+    found = (
+        _examined(classifier, source, which, place, positive, config)
+        if classifier.spec.task.exclusive
+        else runs.of_findings(answers(classifier.probabilities, source), source.labels)
     )
+    classes = classifier.spec.classes
+    stated = {"split": source.split, "n": len(source), "source": which, **found}
+    evaluation = typed_json.convert(Evaluation, stated)
     if directory is not None:
-        runs.write_evaluation(directory, source, counts, metrics)
+        runs.write_evaluation(directory, source, found)
         write_report(config.run)
     _print(evaluation, classes, which)
     if config.calibrate:
@@ -101,8 +108,8 @@ def _examined(
     place: Path,
     positive: int,
     config: EvaluateConfig,
-) -> tuple[np.ndarray, Metrics]:
-    """(confusion matrix, metrics), after the calibration that was asked for. place: of the images."""
+) -> dict[str, Any]:
+    """For evaluation.json, after the calibration that was asked for. place: of the images."""
     groups = (
         None
         if config.group is None
@@ -128,17 +135,13 @@ def _examined(
         metrics = replace(metrics, group_by=config.group, groups=told_apart(parts))
     if own is not None:
         metrics = replace(metrics, temperature=own.temperature)
-    return _counted(source.labels, called, len(classes)), metrics
+    return runs.of_classes(_counted(source.labels, called, len(classes)), metrics)
 
 
 def _counted(labels: Any, called: Any, classes: int) -> np.ndarray:
     counts = np.zeros((classes, classes), np.int64)
     np.add.at(counts, (labels, called), 1)
     return counts
-
-
-def _tuples(counts: np.ndarray) -> tuple[tuple[int, ...], ...]:
-    return tuple(map(tuple, counts.tolist()))
 
 
 def _positive(config: EvaluateConfig, classifier: Classifier) -> int:
@@ -220,6 +223,8 @@ def _others(classifier: Classifier, asked: EvaluateConfig) -> tuple[Source, str,
         skip_unreadable=asked.skip_unreadable,
         **vars(asked.columns),
     )
+    if not classifier.spec.task.exclusive:
+        options = replace(options, findings=",".join(classifier.spec.classes))
     splits = (
         data.open_rows(Path(name), 0.0, replace(options, resize=None, gray=False))
         if classifier.on_rows
@@ -261,17 +266,26 @@ def _relabeled(source: Source, classifier: Classifier) -> Source:
             f"data={source.name!r}: images of shape {source.shape}; the model needs {classifier.spec.shape}; "
             "resize them"
         )
+    if source.task is not classifier.spec.task:
+        raise DataError(
+            f"data={source.name!r}: its labels are {source.task.many}, the model's {classifier.spec.task.many}"
+        )
+    if not source.task.exclusive:  # the findings were asked for by the model's names, in its order
+        return source
     numbers = np.array([classes.index(each) for each in named], np.int32)
     return replace(source, labels=numbers[source.labels], class_names=classes)
 
 
 def _print(evaluation: Evaluation, classes: tuple[str, ...], which: str) -> None:
-    right, n = round(evaluation.accuracy * evaluation.n), evaluation.n
-    low, high = Score(right, n).interval
-    print(
-        f"accuracy {100 * right / n:.2f} %   (95 % interval {100 * low:.2f} to {100 * high:.2f}; {n} {which})"
-    )
+    if evaluation.findings:
+        print(f"{finding_measures.mean_words(evaluation)}   ({evaluation.n} {which})")
+    else:
+        right, n = round(evaluation.accuracy * evaluation.n), evaluation.n
+        low, high = Score(right, n).interval
+        print(
+            f"accuracy {100 * right / n:.2f} %   (95 % interval {100 * low:.2f} to {100 * high:.2f}; {n} {which})"
+        )
     for line in measures.lines(evaluation, classes):
         print(line)
-    for problem in verdicts(evaluation.confusion, classes):
+    for problem in problems_of(evaluation, classes):
         print(f"warning  {problem}")

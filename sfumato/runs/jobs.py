@@ -9,7 +9,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int64, PyTree
 
 from sfumato.augment.views import views_of
@@ -17,6 +16,7 @@ from sfumato.clip import clipped_grad
 from sfumato.clip.arithmetic import platform
 from sfumato.core.keys import SecretKey, public_stream
 from sfumato.core.precision import PRECISIONS
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.data.ahead import stored
 from sfumato.data.source import Source
 from sfumato.features import by_name
@@ -25,7 +25,6 @@ from sfumato.features.feature_map import Given
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear
 from sfumato.networks.backbone import in_type
 from sfumato.networks.input import Input, Prepared
-from sfumato.networks.layers.basic import Linear
 from sfumato.networks.trainable import finished, select
 from sfumato.noise.banded import noise_of_run
 from sfumato.plan.plan import Plan
@@ -39,7 +38,7 @@ from sfumato.solve.fc import FIRST_GRADIENT, FeatureCovariance
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import LinearSettings
-from sfumato.solve.statistics import softmax_gradient
+from sfumato.solve.statistics import linear_of, scores_by, softmax_gradient, start_of
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.evaluation import accuracy, answers, confusion, count, for_curve
 from sfumato.train.loop import Procedure, State
@@ -53,9 +52,9 @@ Scores = Float[np.ndarray, "n c"]
 @dataclass
 class Job:
     """procedure: what `train.loop.run` runs. classifier: a state -> the image classifier it stands
-    for. scores: a state -> scores of the evaluation images, of which softmax makes probabilities;
-    None if there are none. confusion: the same, counted. curve: that on a part of them, where a
-    learning curve looks at no more. learns_from: the first step that changes them.
+    for. scores: a state -> scores of the evaluation images, of which the task makes probabilities;
+    None if there are none. confusion: the same, counted. curve: that on a part of them, `shown` images,
+    where a learning curve looks at no more. learns_from: the first step that changes them.
     """
 
     procedure: Procedure
@@ -64,12 +63,12 @@ class Job:
     confusion: Callable[[State], Confusion] | None
     learns_from: int = 0
     curve: Callable[[State], Confusion] | None = None
+    shown: int = 0
 
     def point(self, state: State) -> dict[str, float]:
         """What a learning curve shows of a state; of how many images, if not of all."""
         if self.curve is not None:
-            counts = self.curve(state)
-            return {"accuracy": accuracy(counts), "images": int(counts.sum())}
+            return {"accuracy": accuracy(self.curve(state)), "images": self.shown}
         return {} if self.confusion is None else {"accuracy": accuracy(self.confusion(state))}
 
 
@@ -128,7 +127,7 @@ def _covariance(
         assert rows is not None
         if not white:  # mean and whitening are fixed by the time anything is learned
             white.append(procedure.transform(rows, state))
-        return np.asarray(white[0] @ np.asarray(state["weight"]))
+        return scores_by(white[0], state["weight"], plan.task)
 
     return Job(
         procedure,
@@ -222,8 +221,8 @@ def _on_rows(
     settings = _sgd(plan)
     matrix, labels = train
     procedure = DPSGD(
-        params={"weight": jnp.zeros((matrix.shape[1], len(plan.classes)))},
-        clipped=softmax_gradient(settings.clip_norm, normalized=True),
+        params={"weight": start_of(matrix.shape[1], len(plan.classes), plan.task)},
+        clipped=softmax_gradient(settings.clip_norm, normalized=True, task=plan.task),
         fetch=lambda indices, step: (matrix[indices], labels[indices]),
         **_common(plan, settings),
     )
@@ -231,10 +230,10 @@ def _on_rows(
 
     def scores(state: State) -> Scores:
         assert rows is not None
-        return np.asarray(rows @ np.asarray(state["ema"]["weight"]))
+        return scores_by(rows, state["ema"]["weight"], plan.task)
 
     def classifier(state: State) -> Classifier:
-        linear = Linear(state["ema"]["weight"], jnp.zeros(len(plan.classes)))
+        linear = linear_of(state["ema"]["weight"], plan.task)
         return Classifier(spec, OnFeatures(features, linear))
 
     return Job(procedure, classifier, *_measured(scores, held_out))
@@ -260,7 +259,9 @@ def _on_images(
     )
 
     def loss(params: PyTree, example: PyTree, frozen: PyTree) -> Float[Array, ""]:
-        network = loss_of(eqx.combine(frozen, static), of_view, views, settings.precision)
+        network = loss_of(
+            eqx.combine(frozen, static), of_view, views, settings.precision, plan.task
+        )
         return network(params, example)
 
     def fetch(indices: np.ndarray, step: int) -> PyTree:
@@ -288,19 +289,21 @@ def _on_images(
         return Job(procedure, classifier, None, None)
 
     def scores(state: State) -> Scores:
-        found = answers(classifier(state).probabilities, held_out)
-        np.maximum(found, np.finfo(np.float32).tiny, out=found)
-        return np.log(found, out=found)
+        return plan.task.scores(answers(classifier(state).probabilities, held_out))
 
     few = for_curve(held_out)
     part = None if few is held_out else on(few)
-    return Job(procedure, classifier, scores, on(held_out), curve=part)
+    return Job(procedure, classifier, scores, on(held_out), curve=part, shown=len(few))
 
 
 def loss_of(
-    rest: PyTree, own: Input, views: Callable[[Array, PyTree], Array], precision: str
+    rest: PyTree,
+    own: Input,
+    views: Callable[[Array, PyTree], Array],
+    precision: str,
+    task: Task = SINGLE,
 ) -> Callable[[PyTree, PyTree], Float[Array, ""]]:
-    """(trained part, ((image, draws), label)) -> mean cross entropy over the views of one example
+    """(trained part, ((image, draws), label)) -> mean loss over the views of one example, cross entropy for classes
     (augmentation multiplicity: average, then clip). rest: what the trained part lacks to be the
     network. own: what the network does to a view first. views: (image, draws) -> its views.
     precision: a name of `PRECISIONS`.
@@ -315,10 +318,7 @@ def loss_of(
             scores = jax.vmap(lambda view: network(own(view).astype(chosen.compute)))(
                 views(image, draws)
             )
-        scores = scores.astype(jnp.float32)
-        return optax.softmax_cross_entropy_with_integer_labels(
-            scores, jnp.broadcast_to(label, scores.shape[:1])
-        ).mean()
+        return task.loss(scores.astype(jnp.float32), label).mean()
 
     return loss
 
@@ -335,7 +335,7 @@ def _network(plan: Plan, seed: int) -> tuple[PyTree, Input, PyTree]:
 
 
 def spec_of(plan: Plan, head: str | None) -> Spec:
-    return Spec(plan.model, head, plan.shape, plan.classes, plan.input)
+    return Spec(plan.model, head, plan.shape, plan.classes, plan.input, plan.task)
 
 
 def _sgd(plan: Plan) -> SGDSettings:

@@ -21,6 +21,7 @@ from sfumato.core import files
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.machine import flush
+from sfumato.core.tasks import task_of
 from sfumato.data.formats.array_records import ENDING, module
 from sfumato.data.formats.examples import serialize
 from sfumato.data.formats.packs import (
@@ -149,6 +150,8 @@ def pack(
         **{**vars(options), "resize": side, "test_fraction": 0.0, "share": 1.0, "seed": 0}
     )
     listing = find_listing(path, options)
+    if listing is not None:
+        task_of(listing.parts["train"].labels).need_classes("pack", str(path))
     if listing is None:
         raise DataError(
             f"{path}: holds no encoded images; give {', '.join(each.words for each in FORMATS)}"

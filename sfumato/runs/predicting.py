@@ -16,7 +16,7 @@ from sfumato.core.checks import MAX_PIXELS, whole
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError, on_one_line
 from sfumato.data.decode import SUFFIXES
 from sfumato.data.workers import spread
-from sfumato.runs.classifier import Classifier
+from sfumato.runs.classifier import Classifier, Spec
 
 TABLES = (".npy", ".npz")
 MOST_BYTES = 1 << 28
@@ -28,12 +28,13 @@ NAMED = 10
 
 @dataclass(frozen=True)
 class Answer:
-    """row: in the table `file`; None for an image file. called: the number of its class."""
+    """row: in the table `file`; None for an image file. called: the number of its class, or 0 and 1 for
+    its findings."""
 
     file: str
     row: int | None
     probabilities: np.ndarray
-    called: int
+    called: Any
 
 
 class Asked:
@@ -150,8 +151,8 @@ def predict(
     whole("max_pixels", max_pixels)
     classifier = Classifier.load(path)
     asked = Asked(classifier, given, max_pixels)
-    classes, answered = classifier.spec.classes, 0
-    with _writer(out, as_json, classes, asked.tables) as write:
+    answered = 0
+    with _writer(out, as_json, classifier.spec, asked.tables) as write:
         for answer in asked:
             write(answer)
             answered += 1
@@ -191,18 +192,20 @@ def _check(out: Path, as_json: bool) -> None:
 
 @contextmanager
 def _writer(
-    out: Path | None, as_json: bool, classes: Sequence[str], tables: bool
+    out: Path | None, as_json: bool, spec: Spec, tables: bool
 ) -> Iterator[Callable[[Answer], None]]:
     """What takes an answer. A table gets its name when it is whole; until then it is NAME.part."""
     if out is None:
-        yield _print_json(classes) if as_json else _print_line(classes)
+        yield _print_json(spec) if as_json else _print_line(spec)
         return
     aside = out.with_name(f"{out.name}.part")
     try:
         with open(aside, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = csv.writer(file, lineterminator="\n")
             numbered = ("row",) if tables else ()
-            rows.writerow(["file", *numbered, "prediction", *(f"P({name})" for name in classes)])
+            rows.writerow(
+                ["file", *numbered, "prediction", *(f"P({name})" for name in spec.classes)]
+            )
 
             def write(answer: Answer) -> None:
                 place = ["" if answer.row is None else answer.row] if tables else []
@@ -210,7 +213,7 @@ def _writer(
                     [
                         answer.file,
                         *place,
-                        classes[answer.called],
+                        spec.task.words(spec.classes, answer.called),
                         *(f"{p:.6f}" for p in answer.probabilities),
                     ]
                 )
@@ -221,7 +224,7 @@ def _writer(
         aside.unlink(missing_ok=True)
 
 
-def _print_json(classes: Sequence[str]) -> Callable[[Answer], None]:
+def _print_json(spec: Spec) -> Callable[[Answer], None]:
     def write(answer: Answer) -> None:
         place = (
             {"image": answer.file}
@@ -229,20 +232,20 @@ def _print_json(classes: Sequence[str]) -> Callable[[Answer], None]:
             else {"rows": answer.file, "row": answer.row}
         )
         probabilities = {
-            name: round(float(p), 6) for name, p in zip(classes, answer.probabilities, strict=True)
+            name: round(float(p), 6)
+            for name, p in zip(spec.classes, answer.probabilities, strict=True)
         }
-        print(
-            json.dumps({**place, "class": classes[answer.called], "probabilities": probabilities})
-        )
+        called = spec.task.as_json(spec.classes, answer.called)
+        print(json.dumps({**place, **called, "probabilities": probabilities}))
 
     return write
 
 
-def _print_line(classes: Sequence[str]) -> Callable[[Answer], None]:
+def _print_line(spec: Spec) -> Callable[[Answer], None]:
     def write(answer: Answer) -> None:
-        best = answer.called
+        called = spec.task.words(spec.classes, answer.called)
         place = [answer.file] if answer.row is None else [answer.file, answer.row]
-        told = (*place, classes[best], f"{answer.probabilities[best]:.3f}")
+        told = (*place, called, spec.task.sure(answer.probabilities, answer.called))
         print(*(on_one_line(str(each)) for each in told), sep="\t")
 
     return write

@@ -52,6 +52,7 @@ def pretrain(config: PretrainConfig) -> None:
     refuse_existing(config.out)
     where = config.data
     splits = where.opened(config.settings.seed)
+    splits.train.task.need_classes("pretrain", config.model)
     training = Pretraining(_network(config, splits.train), splits.train, config.settings)
     print(f"sfumato: {WARNING}", file=sys.stderr)
     progress = make_progress(config.log)

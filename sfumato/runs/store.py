@@ -66,6 +66,7 @@ def write_store(config: FeaturesConfig) -> Store:
     where = config.data
     where.check()
     splits = where.opened(unit=config.unit)
+    splits.train.task.need_classes("features", str(config.out))
     others = {"validation": splits.validation, "test": splits.test}
     sources = {"train": splits.train} | {
         split: source for split, source in others.items() if source is not None

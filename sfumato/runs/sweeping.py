@@ -75,6 +75,7 @@ def sweep(config: SweepConfig) -> str:
     refuse_existing(config.out)
     listed = find(config.base)
     splits = opened(listed, config.base)
+    splits.train.task.need_classes("method", "sweep")
     held_out = splits.evaluated(config.base.data.validation)
     if held_out is None:
         raise DataError(

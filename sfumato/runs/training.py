@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sfumato import data
 from sfumato.core import files, plugins, typed_json
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
+from sfumato.core.tasks import MULTI, task_of
 from sfumato.data import finite
 from sfumato.data.copies import copies_in
 from sfumato.data.formats.arrow_files import is_hub
@@ -41,6 +44,7 @@ from sfumato.runs.session import (
     write_result,
 )
 from sfumato.train.evaluation import accuracy, count
+from sfumato.train.findings import measure_findings
 from sfumato.train.loop import State
 from sfumato.train.metrics import Metrics, of_scores
 
@@ -116,6 +120,8 @@ def train(config: TrainConfig) -> RunDirectory:
     refuse_existing(config.out)
     found = find(config)
     info = described(found, config)
+    if config.run.show_images:
+        info.task.need_classes("show_images", True)
     make_plan(config, info)  # refuse what cannot be planned before the images are read
     splits = opened(found, config)
     problems = finite.checked(splits, splits.evaluated(config.data.validation))
@@ -264,28 +270,42 @@ def _evaluate(
 ) -> None:
     if job.scores is None or held_out is None:
         return
-    scores = job.scores(state)
-    write_evaluation(
-        directory, held_out, count(held_out.labels, scores), of_scores(scores, held_out.labels)
-    )
+    write_evaluation(directory, held_out, examined(job.scores(state), held_out.labels))
     if config.run.show_images:
         shown = misclassified.misclassified(job.classifier(state), held_out)
         directory.write("images.json", shown, mode=0o600)
 
 
-def write_evaluation(
-    directory: RunDirectory, source: Source, counts: Any, metrics: Metrics
-) -> dict[str, Any]:
-    """evaluation.json, and what is in it."""
-    words = f"the {source.split} {'images' if source.rows is None else 'examples'} of {source.name}"
-    evaluation = {
-        "split": source.split,
-        "n": int(counts.sum()),
+def examined(scores: Any, labels: Any) -> dict[str, Any]:
+    """What evaluation.json says of scores."""
+    task = task_of(labels)
+    if task.exclusive:
+        return of_classes(count(labels, scores), of_scores(scores, labels))
+    return of_findings(1 / (1 + np.exp(-np.asarray(scores, np.float64).clip(-700, 700))), labels)
+
+
+def of_classes(counts: Any, metrics: Metrics) -> dict[str, Any]:
+    """The same, of a confusion matrix and what was measured besides."""
+    return {
         "confusion": counts.tolist(),
         "accuracy": accuracy(counts),
-        "source": words,
         "metrics": typed_json.plain(metrics),
     }
+
+
+def of_findings(probabilities: Any, labels: Any) -> dict[str, Any]:
+    """The same, of the probabilities of findings."""
+    counts = MULTI.count(labels, MULTI.decided(probabilities), labels.shape[1])
+    found = measure_findings(probabilities, labels)
+    return {"accuracy": accuracy(counts), "findings": typed_json.plain(found)}
+
+
+def write_evaluation(
+    directory: RunDirectory, source: Source, found: dict[str, Any]
+) -> dict[str, Any]:
+    """evaluation.json, and what is in it. found: by `examined`."""
+    words = f"the {source.split} {'images' if source.rows is None else 'examples'} of {source.name}"
+    evaluation = {"split": source.split, "n": len(source), "source": words, **found}
     directory.write("evaluation.json", evaluation)
     return evaluation
 

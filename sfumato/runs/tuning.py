@@ -41,6 +41,7 @@ from sfumato.runs.sweeping import fit_once
 from sfumato.runs.training import (
     counted,
     described,
+    examined,
     find,
     opened,
     save_model,
@@ -52,7 +53,6 @@ from sfumato.runs.training import (
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule
 from sfumato.train.evaluation import accuracy
-from sfumato.train.metrics import of_scores
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ def tune(config: TuneConfig) -> str:
     refuse_existing(config.out)
     listed = find(config.base)
     splits = opened(listed, config.base)
+    splits.train.task.need_classes("method", "tune")
     if splits.validation is None or not len(splits.validation):
         raise DataError(
             f"data={config.base.data.data!r}: no examples were held out; give a larger --validation"
@@ -177,8 +178,8 @@ def _run(
     )  # before the first fit looks at the rows
     winner = best_of(table, plan, key)
     assert table.shown is not None and table.truth is not None
-    metrics = of_scores(scores_of(winner.head, table.shown), table.truth)
-    evaluation = write_evaluation(directory, held_out, winner.confusion, metrics)
+    found = examined(scores_of(winner.head, table.shown), table.truth)
+    evaluation = write_evaluation(directory, held_out, found)
     directory.append_metric(
         {"step": 1, "epsilon": ledger.epsilon(), "accuracy": evaluation["accuracy"]}
     )

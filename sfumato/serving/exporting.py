@@ -72,7 +72,7 @@ def program(classifier: Classifier) -> Any:
 
     def probabilities(images: Any) -> Any:
         scores = jax.vmap(lambda one: model(one))(images)
-        return jax.nn.softmax(scores / jnp.float32(temperature))
+        return classifier.spec.task.chances(scores / jnp.float32(temperature))
 
     return probabilities
 
@@ -102,6 +102,8 @@ def config(run: Path, classifier: Classifier) -> dict[str, Any]:
         },
         "privacy": read_json(run / "model.json").get("privacy", {}),
     }
+    if not classifier.spec.task.exclusive:
+        found["problem_type"] = "multi_label_classification"
     if classifier.calibration is not None:
         found["calibration"] = typed_json.plain(classifier.calibration)
     fields.check("exported config.json", found)

@@ -2,7 +2,7 @@
 const at = (id) => document.getElementById(id);
 
 function show(answer) {
-  at("best").textContent = answer.class;
+  at("best").textContent = answer.class ?? (answer.findings.join(", ") || "no finding");
   at("best").hidden = false;
   const rows = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 20);
   at("bars").replaceChildren(...rows.map(([name, share]) => {

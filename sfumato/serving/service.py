@@ -1,7 +1,7 @@
 """`sfumato serve`: a page and a JSON endpoint on this computer.
 
     GET  /          the page: drop an image, see probabilities and the privacy statement
-    POST /predict   the bytes of an image file -> {"class": ..., "probabilities": {...}}
+    POST /predict   the bytes of an image file -> {"class": ..., "probabilities": {...}}, or "findings": [...]
     GET  /privacy   the promise in numbers
 
 Nothing that a visitor sends is a path, a name or code: the body is the bytes of one image, which are
@@ -172,9 +172,9 @@ def _answer(
         raise DataError(f"{w}x{h} pixels; this model needs {width}x{height}")
     with lock:
         found = classifier.probabilities(classifier.pixels(pixels[None]))
-    called, row = int(classifier.decide(found)[0]), found[0]
-    names = classifier.spec.classes
+    called, row = classifier.decide(found)[0], found[0]
+    names, task = classifier.spec.classes, classifier.spec.task
     return {
-        "class": names[called],
+        **task.as_json(names, called),
         "probabilities": {name: round(float(p), 6) for name, p in zip(names, row, strict=True)},
     }

@@ -20,7 +20,8 @@ multiplied by V l^(-p) V^T and the whole row is brought back to norm 1.
 
 Steps 2 .. T + 1 release the clipped softmax gradient on those features (sensitivity C); each is
 divided by n, which is public, its mean over classes removed (it is zero without noise), and applied
-with heavy-ball momentum from W = 0.
+with heavy-ball momentum from W = 0. Where labels are findings (n x L, -1 for unknown) the loss is their
+sigmoids' (`core/tasks.py`), and nothing is removed.
 """
 
 import hashlib
@@ -37,15 +38,22 @@ from jaxtyping import Array, Float, Int, PyTree
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.core.tasks import task_of
 from sfumato.features.feature_map import Group
 from sfumato.features.heads import Centering, WhitenedLinear, Whitening
-from sfumato.networks.layers.basic import Linear
 from sfumato.noise import Gaussian
 from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
 from sfumato.solve.covariance_settings import CovarianceSettings, rule
-from sfumato.solve.statistics import chunks, row_sum, second_moments, softmax_gradient
+from sfumato.solve.statistics import (
+    chunks,
+    linear_of,
+    row_sum,
+    second_moments,
+    softmax_gradient,
+    start_of,
+)
 from sfumato.solve.symmetric import unpack
 
 MEAN, MOMENTS, FIRST_GRADIENT = 0, 1, 2
@@ -61,7 +69,7 @@ class FeatureCovariance:
     """
 
     rows: Float[np.ndarray, "n d"]
-    labels: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, "n ..."]
     classes: int
     groups: Sequence[Group] | None = None
     mu: float | None = None
@@ -76,7 +84,8 @@ class FeatureCovariance:
         self._groups = tuple(self.groups or (Group(1, self.rows.shape[1], 1.0),))
         n, d = self.rows.shape
         self._settings = self.settings or rule(n, d, self.mu or 1.0)
-        self._gradient = jax.jit(softmax_gradient(self._settings.clip_norm))
+        self._task = task_of(self.labels)
+        self._gradient = jax.jit(softmax_gradient(self._settings.clip_norm, task=self._task))
         self._descend = jax.jit(self._descent)
 
     @property
@@ -116,7 +125,7 @@ class FeatureCovariance:
 
     def start(self) -> dict[str, Any]:
         head = WhitenedLinear.zeros(self._groups, self.classes)
-        zeros = head.linear.weight
+        zeros = start_of(self.rows.shape[1], self.classes, self._task)
         return {
             "mean": head.centering.mean,
             "matrices": head.whitening.matrices,
@@ -153,7 +162,7 @@ class FeatureCovariance:
 
     def head(self, state: dict[str, Any]) -> WhitenedLinear:
         """The classifier of features that this state has reached."""
-        linear = Linear(state["weight"], jnp.zeros(self.classes))
+        linear = linear_of(state["weight"], self._task)
         return WhitenedLinear(self._centering(state), self._whitening(state), linear)
 
     def transform(
@@ -193,7 +202,7 @@ class FeatureCovariance:
     ) -> BoundedSum:
         total = np.zeros(weight.shape)
         for where, part, mask in chunks(rows):
-            labels = np.zeros(len(mask), np.int32)
+            labels = np.zeros((len(mask), *self.labels.shape[1:]), np.int32)
             labels[mask] = self.labels[where]
             total += np.asarray(
                 self._gradient({"weight": weight}, (part, labels), mask).value["weight"]
@@ -207,7 +216,7 @@ class FeatureCovariance:
         released: Float[Array, "d c"],
     ) -> dict[str, Array]:
         """One heavy-ball step."""
-        gradient = (released - released.mean(1, keepdims=True)) / len(self.rows)
+        gradient = self._task.centered(released) / len(self.rows)
         velocity = self._settings.momentum * velocity + gradient
         return {"weight": weight - self._settings.learning_rate * velocity, "velocity": velocity}
 

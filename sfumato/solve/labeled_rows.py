@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Float32, Int, Shaped
 
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError
+from sfumato.core.tasks import Task, task_of
 from sfumato.features.extraction import bounded
 from sfumato.features.heads import Sphere, SphereLinear
 
@@ -24,13 +25,13 @@ FORGET = 64
 """Chunks after which the pages of a mapped file are given back; else a file of any size would come
 to lie in memory."""
 
-Chunk = tuple[Shaped[np.ndarray, "b d"], Int[np.ndarray, " b"], Float32[np.ndarray, " b"]]
+Chunk = tuple[Shaped[np.ndarray, "b d"], Int[np.ndarray, "b ..."], Float32[np.ndarray, " b"]]
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """n rows of d features (float16, float32 or float64), their classes 0 .. classes - 1, and how
-    much each one counts.
+    """n rows of d features (float16, float32 or float64), their classes 0 .. classes - 1 (or n x
+    classes findings: 1, 0, or -1 where that is unknown), and how much each one counts.
 
     weights: from 0 to 1, None for all 1. An example's contribution to every sum is multiplied by
     its weight, so no weight gives it more influence than the proofs grant to an example of weight
@@ -38,7 +39,7 @@ class Rows:
     """
 
     matrix: Shaped[np.ndarray, "n d"]
-    labels: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, "n ..."]
     classes: int
     weights: Float[np.ndarray, " n"] | None = None
 
@@ -53,10 +54,13 @@ class Rows:
                 len(self.labels),
                 f"give one label for each of the {len(self.matrix)} rows",
             )
-        if len(self.labels) and not 0 <= self.labels.min() <= self.labels.max() < self.classes:
-            raise ArgumentError(
-                "labels", int(self.labels.max()), f"give classes from 0 to {self.classes - 1}"
+        if not self.task.fits(self.labels, self.classes):
+            wanted = (
+                f"classes from 0 to {self.classes - 1}"
+                if self.task.exclusive
+                else f"{self.classes} columns of 0, 1 and -1 for unknown"
             )
+            raise ArgumentError("labels", int(self.labels.max()), f"give {wanted}")
         if self.weights is not None and not (
             np.all(self.weights >= 0) and np.all(self.weights <= 1)
         ):
@@ -70,6 +74,10 @@ class Rows:
     @property
     def features(self) -> int:
         return self.matrix.shape[1]
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.labels)
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:

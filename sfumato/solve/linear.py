@@ -16,7 +16,7 @@ matrix) and g a gradient,
     sgd, adam, lamb   T releases of g:                W <- optimizer(W, g / n), from W = 0 (Mehta et al. 2022, arXiv 2205.02973)
 
 Least squares is the first Newton step: at W = 0 the softmax loss has Hessian G / L and gradient
-minus the label sums.
+minus the label sums; the loss of findings G / 4 in each column.
 """
 
 import math
@@ -66,8 +66,9 @@ def solver(
     the row map.
 
     Its state: mean, weight and, for ls and fc, the inverse of the ridged Gram matrix, else the
-    optimizer's own.
+    optimizer's own. Raises ArgumentError for settings that are for classes, where labels are findings.
     """
+    settings.check_task(rows.task)
     problem = _Problem(rows, sphere, settings)
     later = next(stages for kind, stages in _STAGES.items() if isinstance(settings, kind))
     stages = tuple(
@@ -100,7 +101,8 @@ def linear_head(
         state = sf.run(method, out="runs/rows")
         scores = jax.vmap(method.classifier(state))(other_rows)
 
-    matrix: n x d, float16, float32 or float64, also memory-mapped. labels: whole numbers from 0.
+    matrix: n x d, float16, float32 or float64, also memory-mapped. labels: whole numbers from 0, or a
+    matrix n x L of findings, each 0, 1, or -1 where it is unknown.
     method: of `sfumato fit`; its settings follow its rule for the budget, but for `flags`, those of
     the command line (steps=10, batch=500). classes: their number; None takes the largest label,
     which is then public. sphere: the public part of the row map. Raises ArgumentError.
@@ -110,7 +112,8 @@ def linear_head(
         raise ArgumentError(
             "labels", f"{len(labels)} of {labels.dtype}", "give whole numbers from 0"
         )
-    rows = Rows(matrix, labels, int(labels.max()) + 1 if classes is None else classes)
+    found = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+    rows = Rows(matrix, labels, found if classes is None else classes)
     own = Sphere.plain(rows.features) if sphere is None else sphere
     kind = head_of(method, own.size - 1)
     for name, value in flags.items():
@@ -120,7 +123,8 @@ def linear_head(
             )
 
     def at(noise: float) -> Stages:
-        ruled = kind.rule(len(rows), own.size, rows.classes, 1 / noise).given(flags, len(rows))
+        rule = kind.rule(len(rows), own.size, rows.classes, 1 / noise, rows.task)
+        ruled = rule.given(flags, len(rows))
         return replace(solver(rows, own, ruled, ruled.releases(1 / noise)), again=at)
 
     return replace(at(1.0), noisy=False)
@@ -167,7 +171,7 @@ class _Problem:
         share = self.settings.curvature_share / (
             self.settings.curvature_share + self.settings.gradient_share / self.settings.steps
         )
-        balance = Balance(share, least_clip(self.rows.classes))
+        balance = Balance(share, least_clip(self.rows.classes, self.rows.task))
         kind: Kind = "moments" if self.settings.per_class else "shared"
 
         def measure(state: State, indices: np.ndarray | None) -> BoundedSum:
@@ -185,7 +189,7 @@ class _Problem:
 
     def descent(self, release: Release) -> Stage:
         def absorb(state: State, released: PyTree) -> State:
-            step = state["inverse"] @ project(released) / self.settings.sampling
+            step = state["inverse"] @ self.rows.task.centered(released) / self.settings.sampling
             return {**state, "weight": state["weight"] - self.settings.learning_rate * step}
 
         return Stage(release, self._gradient, absorb)
@@ -206,13 +210,14 @@ class _Problem:
     def class_means(self, release: Release) -> Stage:
         """The label sums are minus the gradient at W = 0. W points from the mean of all to the mean
         of each class."""
-        bound, share = least_clip(self.rows.classes), len(self.rows) / self.rows.classes
+        task, classes = self.rows.task, self.rows.classes
+        bound, share = least_clip(classes, task), len(self.rows) / task.newton_rate(classes)
         return Stage(
             release,
             lambda state, indices: gradient(
                 self.rows, self.centered(state), state["weight"], bound
             ),
-            lambda state, released: {**state, "weight": -project(released) / share},
+            lambda state, released: {**state, "weight": -task.centered(released) / share},
         )
 
     def first_order(self, release: Release) -> Stage:
@@ -220,7 +225,7 @@ class _Problem:
 
         def absorb(state: State, released: PyTree) -> State:
             updates, inner = optimizer.update(
-                project(released) / expected, state["optimizer"], state["weight"]
+                self.rows.task.centered(released) / expected, state["optimizer"], state["weight"]
             )
             return {
                 **state,
@@ -249,9 +254,8 @@ class _Problem:
         spectra = [Spectrum.of(each, deviation) for each in matrices]
         factor = self.settings.ridge * (flatness(spectra[0]) if self.settings.flattened else 1)
         ridge = noise_ridge(noise / balance.beta, self.sphere.size, self.rows.classes, factor)
-        return [each.inverse(ridge) for each in spectra], project(
-            released["gradient"] / balance.beta
-        )
+        slope = self.rows.task.centered(released["gradient"] / balance.beta)
+        return [each.inverse(ridge) for each in spectra], slope
 
 
 _STAGES: dict[type[LinearSettings], tuple[Callable[[_Problem, Release], Stage], ...]] = {
@@ -303,11 +307,6 @@ def flatness(spectrum: Spectrum) -> float:
     It comes from what was released, so it costs nothing.
     """
     return min(max(math.sqrt(spectrum.effective_rank / FLAT), 0.25), 1.0)
-
-
-def project(slope: Float[Array, "d c"]) -> Float[Array, "d c"]:
-    """Without its mean over classes, which is noise alone: the true gradient's is zero."""
-    return slope - slope.mean(1, keepdims=True)
 
 
 def class_counts(rows: Rows, release: Release) -> Stages:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 from sfumato.core.checks import choice
 from sfumato.core.settings import flag
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
@@ -63,15 +64,28 @@ class LinearSettings(MethodSettings):
         return "scattering"
 
     @classmethod
-    def rule(cls, n: int, d: int, classes: int, mu: float) -> "LinearSettings":
-        """The settings for n rows of d features.
+    def rule(cls, n: int, d: int, classes: int, mu: float, task: Task = SINGLE) -> "LinearSettings":
+        """The settings for n rows of d features. Of findings: those for two classes, scaled (see
+        `core/tasks.py`), and clipped where no gradient at W = 0 is.
 
         mean_share: the mean of rows of norm 1 is released with noise of norm sqrt(d) / (n mu_m),
         mu_m = sqrt(mean_share) mu; it gets the share that makes this 0.1, at least 2 % and at most
         15 %.
         """
         mean_share = min(max(d / (0.1 * n * mu) ** 2, 0.02), 0.15)
-        return cls.after_mean(mean_share, n * mu, classes)
+        as_classes, factor = task.ruled_as(classes)
+        ruled = cls.after_mean(mean_share, n * mu, as_classes)
+        return ruled.scaled(factor, task.flat_norm(classes) / task.flat_norm(as_classes))
+
+    def scaled(self, rate: float, clip: float) -> "LinearSettings":
+        """With a learning rate and a clip norm that many times as large. A clipped gradient that is
+        `clip` times as long keeps the noise of Newton's and Adam's steps beside it."""
+        return replace(
+            self, learning_rate=self.learning_rate * rate, clip_norm=self.clip_norm * clip
+        )
+
+    def check_task(self, task: Task) -> None:
+        """Raises ArgumentError for settings that are for classes, where labels are findings."""
 
     @classmethod
     def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
@@ -81,7 +95,7 @@ class LinearSettings(MethodSettings):
     @classmethod
     def ruled(cls, budget: Budget) -> "LinearSettings":
         """What the user left open; a row has one number more than features, for the intercept."""
-        return cls.rule(budget.n, budget.d + 1, budget.classes, budget.mu)
+        return cls.rule(budget.n, budget.d + 1, budget.classes, budget.mu, budget.task)
 
     def given(self, asked: dict[str, Any], n: int) -> "LinearSettings":
         """With what the user gave."""
@@ -154,6 +168,10 @@ class Curved(LinearSettings):
     @property
     def gradient_share(self) -> float:
         return 1 - self.mean_share - self.curvature_share
+
+    def check_task(self, task: Task) -> None:
+        if self.per_class:
+            task.need_classes("per_class", True)
 
     def varied(self, rate: float, ridge: float) -> "LinearSettings":
         return replace(self, learning_rate=self.learning_rate * rate, ridge=self.ridge * ridge)
@@ -286,6 +304,10 @@ class SGDHead(FirstOrder):
     method: ClassVar[str] = "sgd"
     what: ClassVar[str] = "gradient descent"
 
+    def scaled(self, rate: float, clip: float) -> "LinearSettings":
+        """kappa stays: r C does."""
+        return super().scaled(rate / clip, clip)
+
     @classmethod
     def pace(cls, strength: float, clip_norm: float) -> tuple[int, float]:
         kappa, steps = min(max((30_000 / strength) ** 0.25, 0.5), 2.5), 40
@@ -331,12 +353,12 @@ def automatic(method: str, d: int) -> str:
     return FeatureCovarianceHead.method if d <= LARGEST_GRAM else SGDHead.method
 
 
-def weakness(epsilon: float, n: int, classes: int, mu: float) -> str:
+def weakness(epsilon: float, n: int, classes: int, mu: float, task: Task = SINGLE) -> str:
     """A warning where the budget mu leaves nothing to be learned; otherwise nothing."""
-    if n * mu >= WEAK * classes:
+    if n * mu >= WEAK * task.crowd(classes):
         return ""
     return (
-        f"epsilon={epsilon:g}: with n={n} examples of {classes} classes the noise hides nearly all they can say, so expect "
+        f"epsilon={epsilon:g}: with n={n} examples of {classes} {task.many} the noise hides nearly all they can say, so expect "
         "little better than chance; give more of them, or a larger epsilon"
     )
 
@@ -368,6 +390,8 @@ def releases_for(
     return settings.releases(mu, sigma)
 
 
-def linear_rule(method: str, n: int, d: int, classes: int, mu: float) -> LinearSettings:
+def linear_rule(
+    method: str, n: int, d: int, classes: int, mu: float, task: Task = SINGLE
+) -> LinearSettings:
     """The settings of a method for n rows of d features: `LinearSettings.rule` of its class."""
-    return HEADS[method].rule(n, d, classes, mu)
+    return HEADS[method].rule(n, d, classes, mu, task)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from sfumato.core.tasks import Task
 from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
@@ -37,6 +38,9 @@ class MethodSettings(ABC):
     @abstractmethod
     def given(self, asked: dict[str, Any], n: int) -> "MethodSettings":
         """With what the user asked for, flag -> value."""
+
+    def check_task(self, task: Task) -> None:  # noqa: B027
+        """Raise ArgumentError for settings that do not suit such labels."""
 
     @abstractmethod
     def batch_of(self, n: int) -> int:

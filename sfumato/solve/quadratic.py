@@ -1,5 +1,5 @@
-"""The softmax loss around given weights: its gradient and its curvature, as sums that one example
-can move by little.
+"""The loss around given weights: its gradient and its curvature, as sums that one example can move by
+little. Below for classes; what is different of findings stands in `core/tasks.py`.
 
 Let z be a row of norm at most 1 (`solve/labeled_rows.py`), y its class out of L, w its weight in
 [0, 1], p = softmax(W^T z).
@@ -41,6 +41,7 @@ from jaxtyping import Array, Float, Float32, Int, Shaped
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.clip.engine import check_clip_norm
 from sfumato.clip.materialize import EXACT, clip_factors
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.features.heads import Sphere
 from sfumato.solve.labeled_rows import Rows, on_sphere
 from sfumato.solve.symmetric import pack_host
@@ -73,9 +74,9 @@ class Balance:
         return math.sqrt(1 - self.curvature_share) / self.clip_norm
 
 
-def least_clip(classes: int) -> float:
-    """sqrt(1 - 1/L): the norm of a gradient at W = 0 for a row of norm 1."""
-    return math.sqrt(1 - 1 / classes)
+def least_clip(classes: int, task: Task = SINGLE) -> float:
+    """The largest norm of a gradient at W = 0 for a row of norm 1: sqrt(1 - 1/L) for classes."""
+    return task.flat_norm(classes)
 
 
 def gradient(
@@ -88,7 +89,7 @@ def gradient(
     """The sum of the clipped gradients, of all rows or those at `indices`. Sensitivity C."""
     total, zero = np.zeros(weight.shape), not np.any(weight)
     for part in rows.chunks(indices):
-        total += np.asarray(_gradient(sphere, weight, clip_norm, zero, *part))
+        total += np.asarray(_gradient(sphere, weight, clip_norm, zero, rows.task, *part))
     return BoundedSum(total, Sensitivity.of_contribution(clip_norm))
 
 
@@ -107,7 +108,9 @@ def quadratic(
     )
     curvature, slope, zero = np.zeros((matrices, d, d)), np.zeros(weight.shape), not np.any(weight)
     for part in rows.chunks():
-        rooted, part_slope = _quadratic(sphere, weight, balance.clip_norm, zero, kind, *part)
+        rooted, part_slope = _quadratic(
+            sphere, weight, balance.clip_norm, zero, kind, rows.task, *part
+        )
         for matrix, each in zip(curvature, rooted, strict=True):
             matrix += _gram(each)
         slope += np.asarray(part_slope)
@@ -115,30 +118,33 @@ def quadratic(
     return BoundedSum(value, Sensitivity.of_contribution(1.0))
 
 
-Labels, Weights = Int[Array, " b"], Float[Array, " b"]
+Labels, Weights = Int[Array, "b ..."], Float[Array, " b"]
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jax.jit, static_argnums=(2, 3, 4))
 def _gradient(
     sphere: Sphere,
     weight: Float[Array, "k1 c"],
     clip_norm: float,
     zero: bool,
+    task: Task,
     rows: Shaped[Array, "b d"],
     labels: Labels,
     weights: Weights,
 ) -> Float[Array, "k1 c"]:
     points, weights = on_sphere(sphere, rows, weights)
-    return _clipped(points, _chances(points, weight, zero), clip_norm, zero, labels, weights)
+    chances = _chances(points, weight, zero, task)
+    return _clipped(points, chances, clip_norm, zero, task, labels, weights)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _quadratic(
     sphere: Sphere,
     weight: Float[Array, "k1 c"],
     clip_norm: float,
     zero: bool,
     kind: Kind,
+    task: Task,
     rows: Shaped[Array, "b d"],
     labels: Labels,
     weights: Weights,
@@ -146,20 +152,20 @@ def _quadratic(
     """For every matrix, the rows times sqrt(omega w), whose Gram matrix is the sum; and the
     gradient. zero: W is."""
     points, weights = on_sphere(sphere, rows, weights)
-    chances = _chances(points, weight, zero)
-    omega = curvatures(chances, labels, kind) * weights[:, None]
+    chances = _chances(points, weight, zero, task)
+    omega = curvatures(chances, labels, kind, task) * weights[:, None]
     omega = jnp.where(jnp.isfinite(omega), omega, 0.0)
     rooted = [points * jnp.sqrt(each)[:, None] for each in omega.T]
-    return rooted, _clipped(points, chances, clip_norm, zero, labels, weights)
+    return rooted, _clipped(points, chances, clip_norm, zero, task, labels, weights)
 
 
 def _chances(
-    points: Float[Array, "b k1"], weight: Float[Array, "k1 c"], zero: bool
+    points: Float[Array, "b k1"], weight: Float[Array, "k1 c"], zero: bool, task: Task
 ) -> Float[Array, "#b c"]:
     """p; at W = 0 one row, as all are alike."""
     if zero:
-        return jnp.full((1, weight.shape[1]), 1 / weight.shape[1])
-    return jax.nn.softmax(points @ weight)
+        return jnp.full((1, weight.shape[1]), task.flat_chance(weight.shape[1]))
+    return task.chances(points @ weight)
 
 
 def _gram(rows: Float[Array, "b k1"]) -> Float[np.ndarray, "k1 k1"]:
@@ -171,16 +177,19 @@ def _gram(rows: Float[Array, "b k1"]) -> Float[np.ndarray, "k1 k1"]:
     return np.asarray(jnp.matmul(rows.T, rows, precision=EXACT))
 
 
-def curvatures(chances: Float[Array, "#b c"], labels: Labels, kind: Kind) -> Float[Array, "#b m"]:
+def curvatures(
+    chances: Float[Array, "#b c"], labels: Labels, kind: Kind, task: Task = SINGLE
+) -> Float[Array, "#b m"]:
     """omega of every row, a number for each matrix; the squares of a row's numbers sum to at most
-    1."""
+    1. Raises ArgumentError for a kind whose bound is one of classes, where labels are findings."""
+    if kind != "shared":
+        task.need_classes("per_class", True)
     if kind == "moments":
         own = jax.nn.one_hot(labels, chances.shape[1])
         return jnp.column_stack([jnp.full(len(labels), 1.0), own]) * moment_scales(chances.shape[1])
     if kind == "hessians":
         return chances * (1 - chances) / PER_CLASS_BOUND[chances.shape[1] == 2] * (1 - 1e-6)
-    flat = 1 - 1 / chances.shape[1]
-    return jnp.clip((1 - (chances * chances).sum(1, keepdims=True)) / flat, 0.0, 1.0)
+    return task.curvature(chances, labels)
 
 
 def moment_scales(classes: int) -> Float32[np.ndarray, " m"]:
@@ -196,18 +205,19 @@ def _clipped(
     chances: Float[Array, "#b c"],
     clip_norm: float,
     zero: bool,
+    task: Task,
     labels: Labels,
     weights: Weights,
 ) -> Float[Array, "k1 c"]:
     squared, classes = (points * points).sum(1), chances.shape[1]
-    if zero:
+    if zero and task.exclusive:
         scale = (
             clip_factors(squared * (1 - 1 / classes), jnp.ones(len(labels), bool), clip_norm)
             * weights
         )
         sums = _label_sums(points * scale[:, None], labels, classes)
         return sums.mean(1, keepdims=True) - sums
-    error = chances - jax.nn.one_hot(labels, classes)
+    error = task.error(chances, labels)
     scale = (
         clip_factors(squared * (error * error).sum(1), jnp.ones(len(labels), bool), clip_norm)
         * weights

@@ -20,7 +20,9 @@ add-or-remove-one, not that each.
 Softmax gradient. For weights W (d x c) and label y the loss gradient of one example is x (p -
 e_y)^T with p = softmax(W^T x), a matrix of rank one: its Frobenius norm is |x| |p - e_y|, so
 per-example clipping needs two vector norms and no per-example gradient. Clipped at C the sum has
-sensitivity C.
+sensitivity C. For findings the error is another (`core/tasks.py`), the rest the same: a row enters all
+columns, which are clipped as one. Their head needs an intercept, as findings are rare: rows become
+(sqrt(1 - a^2) x, a), of norm at most 1 if x is, and W has a row more (`linear_of`).
 """
 
 import math
@@ -35,9 +37,11 @@ from jaxtyping import Array, Bool, Float, Int
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.clip.engine import check_clip_norm
 from sfumato.clip.materialize import EXACT, clip_factors
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.features.extraction import bounded
 from sfumato.features.feature_map import Group
 from sfumato.features.heads import blocks
+from sfumato.networks.layers.basic import Linear
 from sfumato.solve.symmetric import pack, packed_size
 
 CHUNK = 2048
@@ -101,28 +105,31 @@ def _moments(
 
 
 @cache
-def softmax_gradient(clip_norm: float, normalized: bool = False) -> Callable[..., BoundedSum]:
-    """`(params, (rows, labels), mask) -> BoundedSum`, equal to clipping the softmax cross entropy
-    by any other method.
+def softmax_gradient(
+    clip_norm: float, normalized: bool = False, task: Task = SINGLE
+) -> Callable[..., BoundedSum]:
+    """`(params, (rows, labels), mask) -> BoundedSum`, equal to clipping the task's loss (softmax cross
+    entropy, unless labels are findings) by any other method.
 
-    params: {"weight": d x c}. rows that are not finite contribute nothing. normalized: as for
-    `clipped_grad`.
+    params: {"weight": d x c, see `start_of`}. rows that are not finite contribute nothing. normalized:
+    as for `clipped_grad`.
     """
     check_clip_norm(clip_norm)
     sensitivity = Sensitivity.of_contribution(1.0 if normalized else clip_norm)
 
     def clipped(
         params: dict[str, Float[Array, "d c"]],
-        batch: tuple[Float[Array, "b d"], Int[Array, " b"]],
+        batch: tuple[Float[Array, "b d"], Int[Array, "b ..."]],
         mask: Bool[Array, " b"],
     ) -> BoundedSum:
         rows, labels = batch[0].astype(jnp.float32), batch[1]  # squares of halves underflow
+        if task.intercept:
+            behind = jnp.full((len(rows), 1), task.intercept)
+            rows = jnp.concatenate([_beside(task) * rows, behind], axis=1)
         length = jnp.sum(rows * rows, axis=1)
         finite = jnp.isfinite(length)
         rows = jnp.where(finite[:, None], rows, 0.0)
-        error = jax.nn.softmax(rows @ params["weight"]) - jax.nn.one_hot(
-            labels, params["weight"].shape[1]
-        )
+        error = task.error(task.chances(rows @ params["weight"]), labels)
         factors = clip_factors(length * jnp.sum(error * error, axis=1), mask & finite, clip_norm)
         scale = factors / clip_norm if normalized else factors
         weighted = jnp.where(
@@ -131,3 +138,29 @@ def softmax_gradient(clip_norm: float, normalized: bool = False) -> Callable[...
         return BoundedSum({"weight": jnp.matmul(rows.T, weighted, precision=EXACT)}, sensitivity)
 
     return clipped
+
+
+def _beside(task: Task) -> float:
+    """What is left for a row of norm 1 beside the intercept's constant."""
+    return math.sqrt(1 - task.intercept**2)
+
+
+def start_of(d: int, classes: int, task: Task) -> Float[Array, "d1 c"]:
+    """Weights of zeros for rows of d features; with a row for the intercept, if the task has one."""
+    return jnp.zeros((d + (task.intercept > 0), classes))
+
+
+def linear_of(weight: Float[Array, "d1 c"], task: Task) -> Linear:
+    """The layer that these weights stand for, of rows as they were given."""
+    if not task.intercept:
+        return Linear(weight, jnp.zeros(weight.shape[1]))
+    return Linear(_beside(task) * weight[:-1], task.intercept * weight[-1])
+
+
+def scores_by(
+    rows: Float[np.ndarray, "n d"], weight: Float[Array, "d1 c"], task: Task
+) -> Float[np.ndarray, "n c"]:
+    """Scores of all rows."""
+    linear = linear_of(weight, task)
+    scores = np.asarray(rows @ np.asarray(linear.weight))
+    return scores + np.asarray(linear.bias) if task.intercept else scores

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int64, Shaped
 
 from sfumato.core.keys import public_stream
+from sfumato.core.tasks import task_of
 from sfumato.data.ahead import chunks
 from sfumato.data.source import Source
 
@@ -18,12 +19,16 @@ _CHUNK, _BYTES = 512, 64 * 2**20
 """Images at once, and bytes of them as they are stored; never fewer than 128."""
 
 
-def confusion(predict: Predict, source: Source) -> Int64[np.ndarray, "c c"]:
-    """Counts of (true class, predicted class) over the whole source."""
-    counts = np.zeros((len(source.class_names),) * 2, np.int64)
-    for indices, found in _predicted(predict, source):
-        counts += count(source.labels[indices], found)
-    return counts
+def confusion(predict: Predict, source: Source) -> Int64[np.ndarray, "..."]:
+    """Counts of (true class, predicted class) over the whole source; see `Task.count`."""
+    task, classes = source.task, len(source.class_names)
+    return sum(
+        (
+            task.count(source.labels[indices], task.decided(found), classes)
+            for indices, found in _predicted(predict, source)
+        ),
+        task.count(source.labels[:0], source.labels[:0], classes),
+    )
 
 
 def answers(predict: Predict, source: Source) -> Float32[np.ndarray, "n c"]:
@@ -54,13 +59,13 @@ def for_curve(source: Source) -> Source:
 
 
 def count(
-    labels: Int[np.ndarray, " n"], scores: Float[np.ndarray, "n c"]
-) -> Int64[np.ndarray, "c c"]:
-    """Counts of (true class, class of the highest score)."""
-    counts = np.zeros((scores.shape[1],) * 2, np.int64)
-    np.add.at(counts, (labels, scores.argmax(1)), 1)
-    return counts
+    labels: Int[np.ndarray, "n ..."], scores: Float[np.ndarray, "n c"]
+) -> Int64[np.ndarray, "..."]:
+    """Counts of (true class, class of the highest score); see `Task.count`."""
+    task = task_of(labels)
+    return task.count(labels, task.called(scores), scores.shape[1])
 
 
-def accuracy(counts: Int64[np.ndarray, "c c"]) -> float:
-    return float(np.trace(counts) / max(counts.sum(), 1))
+def accuracy(counts: Int64[np.ndarray, "..."]) -> float:
+    """Share of the images that are called right; of findings, of all entries that are known."""
+    return float(np.trace(counts, axis1=-2, axis2=-1).sum() / max(counts.sum(), 1))

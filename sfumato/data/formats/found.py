@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
+from sfumato.data.findings import asked_names, names_in, of_columns, of_lists
 from sfumato.data.formats.columns import encoded, find
 from sfumato.data.formats.folder import stable
 from sfumato.data.listing import ListedPart, Listing
@@ -46,11 +47,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Naming:
-    """Which columns hold what. classes: the names of the classes 0, 1, ..., where the file has them."""
+    """Which columns hold what. classes: the names of the classes 0, 1, ..., where the file has them.
+    findings: columns that hold one each; None where `label` holds a class, or lists of findings."""
 
     label: str
     split: str | None = None
     classes: Sequence[str] | None = None
+    findings: tuple[str, ...] | None = None
 
 
 def listing_of(
@@ -59,13 +62,17 @@ def listing_of(
     """parts: by split; one "train" where a column tells the split. Raises DataError, ArgumentError."""
     if naming.split is not None:
         parts = _divided(path, parts, naming.split)
-    parts, left_out = _labeled(path, parts, naming)
-    classes, labels = encoded(
-        {split: part.columns[naming.label] for split, part in parts.items()},
-        str(path),
-        naming.label,
-        naming.classes,
-    )
+    found = _with_findings(path, parts, naming, options.findings)
+    if found is not None:
+        classes, labels, left_out = *found, dict[str, int]()
+    else:
+        parts, left_out = _labeled(path, parts, naming)
+        classes, labels = encoded(
+            {split: part.columns[naming.label] for split, part in parts.items()},
+            str(path),
+            naming.label,
+            naming.classes,
+        )
     listed = {
         split: ListedPart(
             part.records, labels[split], _names(part), _units(path, part, options, split)
@@ -74,6 +81,32 @@ def listing_of(
     }
     own = all(part.names is not None for part in parts.values())
     return Listing(name or path.resolve().name, str(path), classes, listed, left_out, named=own)
+
+
+def _with_findings(
+    path: Path, parts: dict[str, Found], naming: Naming, asked: str | None
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]] | None:
+    """Their names, and a matrix of each split; None where records have a class each. Raises DataError."""
+    if naming.findings is not None:
+        own = naming.findings
+        return own, {
+            split: of_columns(part.columns, own, part.where) for split, part in parts.items()
+        }
+    lists = {split: part.columns[naming.label] for split, part in parts.items()}
+    if not any(isinstance(each, list) for each in lists["train"]):
+        return None
+    try:
+        names = asked_names(asked) or names_in(
+            [each for each in lists["train"] if isinstance(each, list)]
+        )
+    except ArgumentError as error:
+        raise DataError(f"{path}: {naming.label}: {error}") from None
+
+    def matrix_of(split: str) -> np.ndarray:
+        where = parts[split].where
+        return of_lists(lists[split], names, lambda k: where(k, naming.label))
+
+    return names, {split: matrix_of(split) for split in parts}
 
 
 def usual_split(parts: dict[str, Found], asked: str | None, where: str) -> str | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sfumato.core.errors import DataError
 from sfumato.data.decode import SUFFIXES
+from sfumato.data.findings import asked_names
 from sfumato.data.formats import table
 from sfumato.data.formats.columns import find, need
 from sfumato.data.formats.found import FOLDERS, Found, Naming, by_folders, listing_of, usual_split
@@ -27,6 +28,7 @@ from sfumato.data.records import FileRecords
 from sfumato.data.split import ReadOptions
 
 METADATA = tuple(f"metadata{ending}" for ending in (".csv", ".jsonl", ".parquet"))
+FINDINGS = "findings"
 FILE_NAME = "file_name"  # the column that makes a metadata file one
 
 
@@ -49,6 +51,12 @@ def list_table(path: Path, options: ReadOptions) -> Listing:
     root = path.parent if path.is_file() else path
     parts = {split: _found(root, each, options) for split, (each,) in files.items()}
     columns = parts["train"].columns
+    findings = asked_names(options.findings)
+    if findings is not None and set(findings) <= set(columns):
+        split = usual_split(parts, options.split, str(path))
+        naming = Naming(FINDINGS, split, findings=findings)
+        name = path.stem if path.is_file() else ""
+        return listing_of(path, parts, naming, options, name=name)
     label = options.label if options.label in columns else find("label", columns, None, str(path))
     if options.label is not None and label != options.label:
         label = options.label
@@ -89,7 +97,11 @@ def _wanted(names: Sequence[str], column: str, options: ReadOptions, where: str)
     """The columns to read: those that hold something that was asked for or has a usual name."""
     usual = [find(kind, names, None, "") for kind in ("label", "split")]
     asked = [options.label, options.split, options.unit, *(options.label or "").split(",")]
-    wanted = dict.fromkeys((column, *usual, *asked))
+    findings = asked_names(options.findings) or ()
+    wanted = dict.fromkeys((column, *usual, *asked, *findings))
+    if set(findings) & set(names):
+        for each in findings:
+            find("findings", names, each, where)
     missing = [name for name in asked[:2] if name and not set(name.split(",")) <= set(names)]
     if missing:
         kind = "label" if missing[0] == options.label else "split"
@@ -107,7 +119,8 @@ def _one_of(part: Found, label: str) -> list[str]:
         ]
         if len(marked) != 1:
             raise DataError(
-                f"{part.where(k, label)} holds {len(marked)} classes; a classifier needs one in each row"
+                f"{part.where(k, label)} holds {len(marked)} classes; a classifier needs one in each row, or name "
+                f"several findings an image by --findings {label} (findings=)"
             )
         found.append(marked[0])
     return found
