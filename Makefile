@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 BENCH_VENV ?= .venv-bench
 PARITY_VENV ?= .venv-parity
 HEADS_VENV ?= .venv-heads
+DOCS_VENV ?= .venv-docs
 # A worker on each core, up to eight as each needs some GiB; one that is done takes from the others' remaining tests.
 PARALLEL = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all test-faults test-parity attacks check bench bench-suite bench-clip bench-heads bench-audits bench-feed clean
+.PHONY: demo test test-all test-faults test-parity attacks check bench bench-suite bench-clip bench-heads bench-audits bench-feed docs notebooks release clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
 	@rm -rf runs/demo
@@ -51,6 +52,24 @@ bench-audits: $(VENV)/.installed ## the audits of docs/audits.md, onto benchmark
 bench-feed: $(VENV)/.installed ## the feed beside torch's DataLoader and grain, where they are installed, into benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/feed.py
 
+docs: $(DOCS_VENV)/.installed ## the site into build/site, strictly: a link that leads nowhere stops it
+	$(DOCS_VENV)/bin/mkdocs build
+
+notebooks: $(VENV)/.dev ## run the notebooks of examples/
+	$(BIN)/pytest tests/test_examples.py -k notebook
+
+release: ## wheel and sdist into dist/; the demo and a part of the tests from the wheel, in an empty environment
+	rm -rf dist build
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/pip install --quiet --disable-pip-version-check build
+	build/release/tools/bin/python -m build --outdir dist .
+	build/release/tools/bin/python tests/wheel.py dist
+
+$(DOCS_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
 # torch comes first and alone. Point PIP_FIND_LINKS at CPU builds of it to be spared the GPU libraries that others bring.
 $(BENCH_VENV)/.installed: pyproject.toml benchmarks/clip/requirements.txt
 	$(PYTHON) -m venv $(BENCH_VENV)
@@ -85,4 +104,4 @@ $(VENV)/.dev: $(VENV)/.installed pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) $(PARITY_VENV) $(HEADS_VENV) runs build *.egg-info
+	rm -rf $(VENV) $(BENCH_VENV) $(PARITY_VENV) $(HEADS_VENV) $(DOCS_VENV) runs build dist *.egg-info

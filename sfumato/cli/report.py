@@ -17,11 +17,15 @@ class Report:
     with_audit: bool = False
     """Also show what `sfumato audit` measured on the private images. No epsilon covers it: such a
     report is for you alone."""
+    curve: Path | None = None
+    """Also draw the learning curve, as a PNG file of this name."""
     trust: Trust = ()
 
     def __call__(self) -> None:
         from sfumato.core.errors import RunError
+        from sfumato.core.files import write_atomic
         from sfumato.report import RunFacts, as_text, privacy_statement, write_report
+        from sfumato.report.curve import course
         from sfumato.runs.directory import RunDirectory
 
         if not RunDirectory.open(self.run).complete:
@@ -31,3 +35,6 @@ class Report:
         written = write_report(self.run, self.with_audit)
         print(as_text(privacy_statement(RunFacts.load(self.run, self.with_audit))))
         print(f"\nreport: {written}")
+        if self.curve is not None:
+            write_atomic(self.curve, course(RunFacts.load(self.run)))
+            print(f"curve:  {self.curve}")

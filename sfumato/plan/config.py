@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sfumato.data.split import ReadOptions
 
 Log = Literal["bar", "json", "quiet"]
+LogTo = Literal["tensorboard", "mlflow", "wandb"]
 
 
 @dataclass(frozen=True)
@@ -352,6 +353,10 @@ class RunConfig:
     """Show misclassified evaluation images in the report; they may be private too."""
     log: Log = "bar"
     """bar: progress bars; json: one JSON object per line; quiet: only the result."""
+    log_to: LogTo | None = None
+    """Also tell a tracking tool what the run publishes, as it goes: the learning curve, epsilon, the
+    evaluation; never anything else (docs/tracking.md). Each is an extra, sfumato[tensorboard] for
+    example."""
     dry_run: bool = False
     """Print the plan and stop; no image is read."""
 

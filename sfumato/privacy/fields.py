@@ -43,7 +43,7 @@ _TABLE = """
 config.json | public | yes | data data_dir validation test_fraction share resize gray skip_unreadable max_pixels label findings path split unit images_per_unit unit_name | which images, as asked; paths may name people, so a report shows their last part only
 config.json | public | yes | epsilon delta relation insecure_seed noise noise_rng | the promise that was asked for
 config.json | public | yes | method model weights train size public rooted sampler noise_bands | the method that was asked for
-config.json | public | yes | out seed checkpoint_seconds show_images log dry_run | how the run was to be run
+config.json | public | yes | out seed checkpoint_seconds show_images log log_to dry_run | how the run was to be run
 config.json | public | yes | procedure.* | of a run of `sf.run`: what the method says of itself, shapes and settings
 plan.json | public | yes | name n n_validation n_test classes[] task shape[] unit images_per_unit grouping | the public facts of the data set: names and sizes, found before an image is decoded, and n, counted
 plan.json | public | yes | epsilon delta relation mu insecure noise noise_rng mechanism accountant | the promise, and how

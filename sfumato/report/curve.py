@@ -1,12 +1,14 @@
-"""The privacy-utility curve: accuracy over epsilon, a line per method, as a PNG and as a page."""
+"""Curves as PNG, to be put into other people's pages: accuracy over epsilon, a line per method (also as a
+page of its own), and the course of one run."""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from importlib import resources
+from typing import Any
 
-from sfumato.report import words
-from sfumato.report.facts import printable
+from sfumato.core.errors import RunError
+from sfumato.report.facts import RunFacts, printable
+from sfumato.report.pages import page
 
 Points = Mapping[str, Sequence[tuple[float, float, float]]]
 """method -> (epsilon, mean accuracy, its standard deviation over repeats) in ascending epsilon; the deviation
@@ -15,12 +17,7 @@ of a single fit is not known and 0."""
 
 def draw(points: Points, without_noise: float, title: str) -> bytes:
     """PNG. without_noise: the accuracy of the same features without privacy, a dashed line."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, axes = _drawing(1)
     for (method, found), marker in zip(points.items(), "osD^vP*X<>" * len(points), strict=False):
         epsilons, means, spreads = zip(*found, strict=True)
         axes.errorbar(
@@ -46,6 +43,42 @@ def draw(points: Points, without_noise: float, title: str) -> bytes:
     axes.minorticks_off()
     axes.grid(color="0.9")
     axes.legend(frameon=True, framealpha=0.9, fontsize=8)
+    return _png(figure)
+
+
+def course(facts: RunFacts) -> bytes:
+    """PNG: accuracy on held-out images (where any are) and the epsilon spent, over the steps of a run. Raises
+    RunError where the run has no course."""
+    metrics = sorted(facts.metrics, key=lambda each: each.step)
+    if len({each.step for each in metrics}) < 2:
+        raise RunError(
+            f"{facts.run_dir}: has no learning curve (one release, or none of it was looked at)"
+        )
+    scored = [(each.step, 100 * each.score) for each in metrics if each.score is not None]
+    figure, *panels = _drawing(2 if scored else 1)
+    if scored:
+        panels[0].plot(*zip(*scored, strict=True), marker="o", markersize=4, linewidth=1.4)
+        panels[0].set(ylabel="accuracy, %", title=printable(facts.plan.name))
+        panels[0].grid(color="0.9")
+    spent = [(each.step, each.epsilon) for each in metrics]
+    panels[-1].plot(*zip(*spent, strict=True), linewidth=1.4)
+    panels[-1].axhline(facts.plan.epsilon, color="0.45", linewidth=1, linestyle=(0, (4, 3)))
+    panels[-1].set(xlabel="step", ylabel="ε spent", ylim=(0, None))
+    panels[-1].grid(color="0.9")
+    return _png(figure)
+
+
+def _drawing(rows: int) -> tuple[Any, ...]:
+    """(figure, its axes from above)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, *figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
+
+
+def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -68,35 +101,25 @@ def _cell(mean: float, spread: float) -> str:
     return f"{100 * mean:.2f}" + (f" ± {100 * spread:.2f}" if spread else "")
 
 
-def page(
+def html(
     picture: bytes, points: Points, without_noise: float, title: str, total: dict[str, float]
 ) -> str:
     """One HTML file, in the report's style, with the picture in it. total: epsilon and delta of all fits
     together."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    room = resources.files("sfumato.report")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     marks = sorted({epsilon for found in points.values() for epsilon, *_ in found})
     known = {
         (method, epsilon): _cell(mean, spread)
         for method, found in points.items()
         for epsilon, mean, spread in found
     }
-    rows = [
-        (words.number(mark), [known.get((method, mark), "") for method in points]) for mark in marks
-    ]
-    return environment.from_string(room.joinpath("sweep.html").read_text(encoding="utf-8")).render(
-        css=Markup(room.joinpath("style.css").read_text(encoding="utf-8")),
-        picture=base64.b64encode(picture).decode(),
-        title=printable(title),
-        methods=list(points),
-        rows=rows,
-        without=words.percent(without_noise, 2),
-        repeated=any(spread for found in points.values() for *_, spread in found),
-        epsilon=words.epsilon(total["epsilon"]),
-        delta=words.power(total["delta"]),
-    )
+    cells = [(mark, [known.get((method, mark), "") for method in points]) for mark in marks]
+    values = {
+        "picture": base64.b64encode(picture).decode(),
+        "title": title,
+        "methods": list(points),
+        "rows": cells,
+        "without": without_noise,
+        "repeated": any(spread for found in points.values() for *_, spread in found),
+        "total": total,
+    }
+    return page("sweep.html", values)

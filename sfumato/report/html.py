@@ -1,11 +1,8 @@
-"""`report.html`: one file that needs nothing else, not even a network. Its own policy forbids
-scripts and loading."""
+"""What stands in `report.html` (`pages.py` fills the template)."""
 
-import re
 import shlex
 from collections.abc import Iterator
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,9 @@ from sfumato.report import (
 )
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts, printable
+from sfumato.report.pages import page
 from sfumato.report.statement import privacy_statement, warnings
 from sfumato.report.verdict import problems_of
-
-LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "−0123456789")
 
 
 def write_report(run_dir: Path, with_audit: bool = False, trust: str | None = None) -> Path:
@@ -47,40 +43,8 @@ def write_report(run_dir: Path, with_audit: bool = False, trust: str | None = No
 
 
 def render(facts: RunFacts) -> str:
-    """The page. Autoescape is on: whatever is not our own SVG or CSS is text, and stays text."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    room = resources.files("sfumato.report")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        percent=words.percent,
-        count=words.count,
-        number=words.number,
-        power=words.power,
-        epsilon=words.epsilon,
-        printable=printable,
-        svg=Markup,
-        typeset=typeset,
-    )
-    template = environment.from_string(room.joinpath("template.html").read_text(encoding="utf-8"))
-    css = Markup(room.joinpath("style.css").read_text(encoding="utf-8"))
-    return template.render(css=css, **_page(facts), **_measured(facts))
-
-
-def typeset(text: str) -> Any:
-    """Our own sentences, escaped, with powers raised: 10⁻⁵ and e^ε as <sup>, which every font draws
-    alike."""
-    from markupsafe import Markup, escape
-
-    def raised(match: re.Match[str]) -> str:
-        return f"<sup>{match.group().translate(LOWERED)}</sup>"
-
-    return Markup(
-        re.sub("[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", raised, str(escape(text))).replace("e^ε", "e<sup>ε</sup>")
-    )
+    """The page."""
+    return page("template.html", _page(facts) | _measured(facts))
 
 
 def _page(facts: RunFacts) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ _BEGAN = "began.json"
 
 @dataclass(frozen=True)
 class RunDirectory:
+    """written: told of each line and file that others may read, once it is on the disk."""
+
     path: Path
+    written: Callable[[str, Any], None] = lambda name, value: None
 
     @property
     def key_file(self) -> Path:
@@ -174,11 +178,14 @@ class RunDirectory:
         """Write a JSON file. Raises RunError for a field that nobody declared."""
         fields.check(name, value, self._selected())
         write_json(self.file(name), value, mode)
+        if mode & 0o004:
+            self.written(name, value)
 
     def append_metric(self, record: dict[str, Any]) -> None:
         """As `write`, a line of metrics.jsonl."""
         fields.check(self.metrics.name, record, self._selected())
         append_json(self.metrics, record)
+        self.written(self.metrics.name, record)
 
     def _selected(self) -> bool:
         return fields.is_selected(read_json(self.file("plan.json")))

@@ -24,6 +24,7 @@ from sfumato.noise import NOISES, Mechanism
 from sfumato.plan.method_plan import MethodPlan
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.ledger import Ledger
+from sfumato.runs import tracking
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.progress import make_progress
 from sfumato.runs.recorder import Recording, carry_out
@@ -53,7 +54,8 @@ class Options:
 
     guarantee: for a method that was not calibrated. evaluate: told what would be published at ten
     points of the run; its numbers stand in metrics.jsonl and in the report. log: "bar", "json" or
-    "quiet". checkpoint_seconds: between two checkpoints. noise: what keeps the method's promise, a
+    "quiet". log_to: "tensorboard", "mlflow" or "wandb", which is told what the run publishes.
+    checkpoint_seconds: between two checkpoints. noise: what keeps the method's promise, a
     name of `NOISES` or package.module:Class; None: the method's own mechanism.
     insecure_seed: fixes noise and sampling too, for tests; it voids the guarantee.
     """
@@ -61,12 +63,14 @@ class Options:
     guarantee: Guarantee | None = None
     evaluate: Evaluate | None = None
     log: str = "bar"
+    log_to: str | None = None
     checkpoint_seconds: float = 60.0
     noise: str | None = None
     insecure_seed: int | None = None
 
     def __post_init__(self) -> None:
         choice("log", self.log, ("bar", "json", "quiet"))
+        tracking.check(self.log_to)
         plugins.allow(self.noise)
         if self.noise is not None:
             _ = NOISES[self.noise]
@@ -81,6 +85,7 @@ def run(
     guarantee: Guarantee | None = None,
     evaluate: Evaluate | None = None,
     log: str = "bar",
+    log_to: str | None = None,
     checkpoint_seconds: float = 60.0,
     noise: str | None = None,
     insecure_seed: int | None = None,
@@ -174,15 +179,18 @@ def _continue(directory: RunDirectory, method: Procedure, ledger: Ledger, option
     sampler = getattr(method, "sampler", None)
     per_step = float(examples_of(method) if sampler is None else sampler.expected_batch_size)
     recording = Recording(measured, 0, per_step, options.checkpoint_seconds)
-    with closing(make_progress(options.log)) as progress:
+    with (
+        closing(make_progress(options.log)) as progress,
+        tracking.followed(directory, options.log_to, key.fingerprint, progress) as directory,
+    ):
         keeping = NOISES[files.read_json(directory.file("config.json"))["noise"]].keeping
         state = carry_out(directory, method, ledger, key, recording, progress, keeping)
-    trained = time.monotonic()
-    write_atomic(directory.file(MODEL), checkpoint.encode(released(method, state)))
-    write_atomic(directory.file(STATE), checkpoint.encode(state))
-    told = measured(state)
-    seconds = {"training": trained - began, "total": time.monotonic() - began}
-    write_result(directory, ledger, resources(seconds) | told)
+        trained = time.monotonic()
+        write_atomic(directory.file(MODEL), checkpoint.encode(released(method, state)))
+        write_atomic(directory.file(STATE), checkpoint.encode(state))
+        told = measured(state)
+        seconds = {"training": trained - began, "total": time.monotonic() - began}
+        write_result(directory, ledger, resources(seconds) | told)
 
 
 def _examples(method: Procedure, key: SecretKey) -> Examples:

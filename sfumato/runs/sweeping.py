@@ -221,7 +221,7 @@ def _write(
     files.write_atomic(
         config.out / "sweep.png", picture, mode=0o600
     )  # the line without privacy is for the owner alone
-    page = curve.page(picture, points, without, title, spent)
+    page = curve.html(picture, points, without, title, spent)
     files.write_atomic(config.out / "sweep.html", page, mode=0o600)
     files.write_json(config.out / "sweep.json", written, mode=0o600)
     return told

@@ -27,7 +27,7 @@ from sfumato.plan.config import Log, PrivacyConfig, TrainConfig, read_config
 from sfumato.plan.making import make_plan
 from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy.ledger import Ledger
-from sfumato.runs import misclassified
+from sfumato.runs import misclassified, tracking
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import Job, build
@@ -116,6 +116,7 @@ def train(config: TrainConfig) -> RunDirectory:
     """Run from the beginning. What is wrong with the configuration is found before anything is written;
     an image that cannot be read, when it is read: if nothing was released by then, nothing is left."""
     config.check()
+    tracking.check(config.run.log_to)
     config = _with_absolute_paths(config)
     refuse_existing(config.out)
     found = find(config)
@@ -214,19 +215,20 @@ def _fit(
         point, job.learns_from, plan.sampler.expected_batch_size, config.run.checkpoint_seconds
     )
     noise = NOISES[config.privacy.noise].keeping
-    state = carry_out(directory, job.procedure, ledger, key, recording, progress, noise)
-    trained = time.monotonic()
-    with measuring.if_readable():
-        _evaluate(directory, config, job, state, held_out)
-    save_model(directory, job.classifier(state), plan, ledger)
-    ended = time.monotonic()
-    seconds = {
-        "features": featured - began,
-        "training": trained - featured,
-        "evaluation": ended - trained,
-        "total": ended - began,
-    }
-    write_result(directory, ledger, resources(seconds))
+    with tracking.followed(directory, config.run.log_to, key.fingerprint, progress) as directory:
+        state = carry_out(directory, job.procedure, ledger, key, recording, progress, noise)
+        trained = time.monotonic()
+        with measuring.if_readable():
+            _evaluate(directory, config, job, state, held_out)
+        save_model(directory, job.classifier(state), plan, ledger)
+        ended = time.monotonic()
+        seconds = {
+            "features": featured - began,
+            "training": trained - featured,
+            "evaluation": ended - trained,
+            "total": ended - began,
+        }
+        write_result(directory, ledger, resources(seconds))
 
 
 @dataclass
