@@ -9,6 +9,9 @@ DOCS_VENV ?= .venv-docs
 # A worker on each core, up to eight as each needs some GiB; one that is done takes from the others' remaining tests.
 PARALLEL = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
+# Compiled tests and modules serve every worker, every process that a test starts, and the next run.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all test-faults test-parity attacks check bench bench-suite bench-clip bench-heads bench-audits bench-feed docs notebooks release clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report

@@ -5,9 +5,9 @@ import programs
 
 programs.arrange()  # before anything imports jax or NumPy
 
-from jaxtyping import install_import_hook  # noqa: E402
+import typecheck  # noqa: E402
 
-install_import_hook("sfumato", "typecheck.check")
+typecheck.arrange("sfumato")
 
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402

@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -1306,25 +1307,20 @@ def serve() -> None:
     sys.path.insert(0, str(HERE))
     import conftest  # noqa: F401
 
-    for module in (
-        "cli",
-        "runs.jobs",
-        "plan.making",
-        "runs.training",
-        "train.replay_guard",
-        "estimators.image_classifier",
-        "clip",
-        "data",
-    ):
-        importlib.import_module(f"sfumato.{module}")
-    for module in (
+    import sfumato
+
+    every = [each.name for each in pkgutil.walk_packages(sfumato.__path__, "sfumato.")]
+    others = (
         "dp_accounting.pld",
         "dp_accounting.rdp",
         "scipy.stats",
         "hypothesis",
         "optax",
+        "sklearn.datasets",
+        "matplotlib.figure",
         "clip_registry",
-    ):
+    )
+    for module in (*every, *others):
         importlib.import_module(module)
     for line in sys.stdin:
         print(in_child(line.rstrip("\n")), flush=True)
