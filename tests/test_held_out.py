@@ -15,6 +15,7 @@ import sfumato as sf
 from sfumato import data
 from sfumato.data import opening, records
 from sfumato.data.formats.recognized import find_listing
+from sfumato.runs import sweeping, training, tuning
 
 BROKEN = f"test/{CLASSES[0]}/2.png"
 
@@ -37,7 +38,7 @@ def test_a_held_out_image_that_cannot_be_read_ends_no_run_that_has_paid(
     points = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(points) == 4 and not any("accuracy" in each for each in points)
     assert (run / "result.json").exists() and not (run / "evaluation.json").exists()
-    assert "could not be read" in succeeds("resume", run)
+    assert "could not be read" in succeeds("resume", run, "--log", "bar")
     refused(run, "evaluate", run, says=(BROKEN, "--skip-unreadable"))
     succeeds("data", "check", broken, "--out", bad, "--log", "quiet")
     assert "11 test images" in succeeds("evaluate", run, "--skip-unreadable", bad)
@@ -69,7 +70,7 @@ def test_other_images_are_named_as_training_images_are(
     told = succeeds(*asked, "--label", "species", "--split", "part", "--group", "site")
     assert "16 images" in told and "its test part" in told and "site=b:" in told
     refused(tmp_path, *asked, "--label", "race", says=("label='race'", "found where, label"))
-    refused(tmp_path, *asked, says=("'x'",))
+    refused(tmp_path, *asked, says=("label has only one class (x)",))
 
 
 @pytest.mark.parametrize(
@@ -131,17 +132,23 @@ def test_a_method_of_ones_own_goes_on_without_reading_all_bytes_again(
 def test_a_data_set_is_listed_once(
     command: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nothing is listed any more once the plan is made, so Ctrl-C may come then."""
     listed: list[Path] = []
 
     def counted(path: Path, options: Any) -> Any:
         listed.append(path)
         return find_listing(path, options)
 
+    def stop(log: str) -> None:
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(opening, "find_listing", counted)
+    for module in (training, sweeping, tuning):
+        monkeypatch.setattr(module, "make_progress", stop)
     own = {
         "train": (*NETWORK, "--steps", "1", "--batch", "24"),
         "sweep": ("--model", "sides", "--method", "ls", "--epsilon", "9"),
-        "tune": ("--model", "sides", "--method", "ls", "--fits", "1.1", "--validation", "0.3"),
+        "tune": ("--model", "sides", "--method", "ls", "--validation", "0.3"),
     }[command]
-    succeeds(command, "--data", folder, *own, "--log", "quiet", "--out", tmp_path / "out")
-    assert listed == [folder]
+    outcome = sfumato(command, "--data", folder, *own, "--out", tmp_path / "out")
+    assert outcome.code == 130 and listed == [folder]

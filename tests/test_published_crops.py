@@ -1,6 +1,7 @@
 """Public weights see of an image what their publishers showed them: `crop_pct` of their configuration."""
 
-import json
+import io
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from run_helpers import succeeds
-from safetensors.numpy import load_file
 from test_weights import CONFIG, MODEL, network
 
 from sfumato import weights
+from sfumato.cli.printing import print_plan
 from sfumato.core import typed_json
 from sfumato.core.errors import WeightsError
 from sfumato.networks.input import Input, Prepared
 from sfumato.plan import public_weights
-from sfumato.plan.config import MethodConfig
+from sfumato.plan.config import DataConfig, MethodConfig, TrainConfig
+from sfumato.runs.jobs import spec_of
+from sfumato.runs.training import plan_for
 from sfumato.weights.configs import read_config
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 10, 10, 3), np.uint8)
@@ -81,19 +83,22 @@ def published(tmp_path: Path) -> Path:
 def test_features_and_model_see_the_center_and_the_plan_says_so(
     published: Path, tmp_path: Path
 ) -> None:
-    words = np.array(["a", "b"])[np.arange(24) % 2]
+    rows, words = [], np.array(["a", "b"])[np.arange(24) % 2]
     for name, images in {"large": IMAGES, "cut": IMAGES[:, 1:9, 1:9]}.items():
         np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=words)
-        asked = ("--data", tmp_path / f"{name}.npz", "--test-fraction", 0, "--weights", published)
-        told = succeeds("train", *asked, "--dry-run", "--no-estimate")
-        assert ("sees the central 8 x 8 of 10 x 10 pixels" in told) == (name == "large")
-        options = ("--method", "ls", "--epsilon", 9, "--insecure-seed", 1, "--log", "quiet")
-        succeeds("train", *asked, *options, "--out", tmp_path / name)
-    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("large", "cut"))
-    assert all(np.array_equal(one[leaf], other[leaf]) for leaf in one)
-    facts = json.loads((tmp_path / "large/model.json").read_text())
-    assert facts["input"]["crop_larger"] == 0.8
-    assert "central 8 x 8 of 10 x 10 pixels" in (tmp_path / "large/report.html").read_text()
+        where = DataConfig(data=str(tmp_path / f"{name}.npz"), test_fraction=0.0)
+        plan = plan_for(TrainConfig(where, method=MethodConfig("ls", weights=str(published))))
+        told = "they see the central 8 x 8 of 10 x 10 pixels"
+        assert any(told in fact for fact in plan.public_facts) == (name == "large")
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            print_plan(plan, None, False, "")
+        assert ("sees the central 8 x 8" in printed.getvalue()) == (name == "large")
+        own = spec_of(plan, "linear").input
+        assert own is not None and own.crop_larger == 0.8
+        features = public_weights.feature_map(plan.model, plan.shape, plan.weights)
+        rows.append(np.asarray(features(jnp.asarray(images[0]))))
+    np.testing.assert_array_equal(*rows)
 
 
 def test_a_run_that_began_without_it_goes_on_without_it(published: Path) -> None:
