@@ -45,7 +45,16 @@ def picture(kind: str) -> bytes:
     return buffer.getvalue()
 
 
+def deep() -> bytes:
+    """16 bits of gray."""
+    pixels = np.random.default_rng(0).integers(0, 65536, (16, 12), np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 PICTURES = {kind: picture(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP")}
+PICTURES["PNG of 16 bits"] = deep()
 
 
 @pytest.mark.parametrize("kind", PICTURES)

@@ -1,16 +1,19 @@
 """What `sfumato sweep` and `sfumato tune` fit heads on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sfumato.core.checks import MAX_PIXELS
+import tyro
+
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
+    ColumnsConfig,
     DataConfig,
     MethodConfig,
     PrivacyConfig,
     PromiseConfig,
+    ReadingConfig,
     SplitConfig,
     TrainConfig,
     UnitConfig,
@@ -33,8 +36,8 @@ class RowSource:
     size: int | None = None
     """With --weights: side in pixels to which the network resizes its images [as the weights say].
     """
-    max_pixels: int = MAX_PIXELS
-    """With --data: largest image file that is decoded, width times height."""
+    columns: tyro.conf.OmitArgPrefixes[ColumnsConfig] = field(default_factory=ColumnsConfig)
+    reading: tyro.conf.OmitArgPrefixes[ReadingConfig] = field(default_factory=ReadingConfig)
 
     def asked(
         self,
@@ -55,7 +58,8 @@ class RowSource:
             DataConfig(
                 data=str(self.features or self.data),
                 data_dir=self.data_dir,
-                max_pixels=self.max_pixels,
+                **vars(self.columns),
+                **vars(self.reading),
                 **vars(split),
             ),
             PrivacyConfig(**budget, **vars(promise)),

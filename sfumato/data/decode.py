@@ -115,7 +115,8 @@ def of_image(image: "Image", options: ReadOptions) -> UInt8[np.ndarray, "h w c"]
     from PIL import ImageOps
 
     image.load()
-    upright = ImageOps.exif_transpose(image)
+    turned = image.getexif().get(_ORIENTATION, 1) != 1
+    upright = ImageOps.exif_transpose(image) if turned else image  # which would copy it
     return _to_array(_fit(_plain(upright, options.gray), options.resize))
 
 
@@ -166,7 +167,8 @@ def _plain(image: "Image", gray: bool) -> "Image":
     if image.has_transparency_data:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)
-    return image.convert("L" if gray else "RGB")
+    mode = "L" if gray else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _fit(image: "Image", side: int | None) -> "Image":

@@ -17,11 +17,13 @@ from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.records import Records, gone
 from sfumato.data.source import Source
 from sfumato.data.split import ReadOptions
-from sfumato.data.workers import spread
+from sfumato.data.workers import spread, width
 
 KEPT_BYTES = 2**31
 """Decoded pixels of a data set up to this size are kept once they were read; of a larger one, every image is
 decoded whenever it is read."""
+_TOGETHER = 1 << 16
+"""Bytes of pixels that a thread makes at once, if that is more than one image."""
 HEADERS = 64
 """Headers that are read before anything is paid: nearly all sets of mixed sizes are found by them."""
 Shape = tuple[int, int, int]
@@ -156,8 +158,15 @@ class Decoded:
 
     def _decoded(self, at: np.ndarray) -> UInt8[np.ndarray, "b h w c"]:
         found = np.empty((len(at), *self.shape), np.uint8)
-        for place, pixels in enumerate(spread(self.one, at.tolist())):
-            found[place] = pixels
+        # To hand a thread one small image at a time would take as long as to decode it.
+        size = min(_TOGETHER // max(1, math.prod(self.shape)), len(at) // (2 * width()))
+
+        def some(start: int) -> None:
+            for place in range(start, min(start + max(1, size), len(at))):
+                found[place] = self.one(int(at[place]))
+
+        for _ in spread(some, range(0, len(at), max(1, size))):
+            pass
         return found
 
     def one(self, k: int) -> UInt8[np.ndarray, "h w c"]:

@@ -3,6 +3,7 @@ format must bring. Nothing here decodes.
 """
 
 import hashlib
+import io
 import os
 import stat
 from abc import ABC, abstractmethod
@@ -112,7 +113,7 @@ class FileRecords(Records):
         return len(self.paths)
 
     def read(self, k: int) -> bytes:
-        return read_file(self.root / self.paths[k])
+        return read_file(os.path.join(self.root, self.paths[k]))
 
     def where(self, k: int) -> str:
         return str(self.root / self.paths[k])
@@ -154,16 +155,16 @@ def _facts(root: bytes, paths: Iterable[bytes]) -> Iterator[bytes]:
             raise DataError(gone(os.fsdecode(os.path.join(place, name)), error)) from None
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path | str) -> bytes:
     """All bytes of a regular file: a pipe would block for ever, a device never end. Raises OSError,
     DataError."""
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(f"{path} is not a regular file")
-    if found.st_size > MOST_BYTES:
-        raise DataError(f"{found.st_size:,} bytes, too many for an image; store it smaller")
-    with open(path, "rb") as file:
-        return file.read()
+    with io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)) as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path} is not a regular file")
+        if found.st_size > MOST_BYTES:
+            raise DataError(f"{found.st_size:,} bytes, too many for an image; store it smaller")
+        return file.readall()
 
 
 def gone(where: str, error: OSError) -> str:

@@ -23,11 +23,12 @@ def environment(decoder: str | None = None) -> dict[str, str]:
 
 def differences(began: Any, here: dict[str, str]) -> str:
     """Which facts differ, in words; nothing if none does. began: what a run has recorded (before version
-    0.2 a decoder even where nothing was decoded)."""
+    0.2 a decoder even where nothing was decoded, and `sf.run` none at all). The fingerprint depends on
+    the decoder, too."""
     if not isinstance(began, dict):
         return f"it began with {began}, here is {here}"
     return "; ".join(
         f"{name}: it began with {began.get(name)}, here is {here.get(name)}"
-        for name in sorted({*began, *here} - ({"decoder"} - {*here}))
+        for name in sorted({*began, *here} - ({"decoder"} - ({*began} & {*here})))
         if began.get(name) != here.get(name)
     )
