@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.core.errors import ArgumentError
+from sfumato.core.layout import here
 from sfumato.data.source import DataInfo, Source
 from sfumato.data.units import Units
 from sfumato.plan.config import UnitConfig
@@ -69,6 +70,16 @@ def at_once(settings: Any, info: DataInfo, given: int | None) -> Any:
     return replace(
         settings, physical_batch_size=max(1, settings.physical_batch_size // info.images_per_unit)
     )
+
+
+def dealt(settings: Any, given: int | None) -> Any:
+    """Examples on a device at once: few enough that every device has some of a batch, unless the user
+    gave a number. It stands in the plan, so a run keeps it wherever it goes on."""
+    devices = here().count
+    if devices == 1 or given is not None or not isinstance(settings, SGDSettings):
+        return settings
+    share = -(-settings.batch // devices)
+    return replace(settings, physical_batch_size=min(settings.physical_batch_size, share))
 
 
 def not_covered(info: DataInfo) -> tuple[str, ...]:
