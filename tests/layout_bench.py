@@ -21,7 +21,7 @@ import optax
 
 from sfumato.clip import clipped_grad
 from sfumato.core.keys import SecretKey
-from sfumato.core.layout import Layout, shapes_of
+from sfumato.core.devices import Layout, shapes_of
 from sfumato.noise import Gaussian
 from sfumato.privacy.ledger import Ledger
 from sfumato.sampling import Poisson
@@ -148,7 +148,7 @@ def noise():
 
 def rows():
     """Features and probabilities of an image do not depend on how many devices there are."""
-    from sfumato.core import layout as layouts
+    from sfumato.core import devices
     from sfumato.data.source import from_arrays
     from sfumato.features.by_name import skeleton
     from sfumato.features.extraction import extract
@@ -168,7 +168,7 @@ def rows():
     )
     found = []
     for count in (1, 8):
-        layouts.begin(devices=count)
+        devices.begin(devices=count)
         classifier = Classifier(Spec("cnn", None, (8, 8, 1), ("a", "b", "c")), model)
         many = np.repeat(images, 8, axis=0)
         found.append((extract(features, source), classifier.probabilities(many)))

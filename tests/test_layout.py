@@ -15,8 +15,8 @@ import pytest
 from run_helpers import refused, sfumato, succeeds
 
 from sfumato.clip.fixed_point import LOW, Lattice, carried, plus, zeros
+from sfumato.core.devices import Layout
 from sfumato.core.keys import SecretKey
-from sfumato.core.layout import Layout
 from sfumato.sampling import Poisson
 from sfumato.train.feed import Feed, _parts
 from sfumato.train.spread import bytes_reduced

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _together() -> bool:
     """Does this process work with others? JAX is not imported to ask."""
-    layout = sys.modules.get("sfumato.core.layout")
+    layout = sys.modules.get("sfumato.core.devices")
     return layout is not None and layout.together()
 
 

@@ -22,7 +22,7 @@ class Resume:
 
     def __call__(self) -> None:
         from sfumato.cli import printing
-        from sfumato.core.layout import writes
+        from sfumato.core.devices import writes
         from sfumato.runs import training
 
         directory = training.resume(self.run, self.log, self.layout)

@@ -77,7 +77,7 @@ class Train:
 def train(config: TrainConfig, timed: bool = True, layout: LayoutConfig = EVERYTHING) -> None:
     """timed: a dry run estimates time and memory."""
     from sfumato.cli import printing
-    from sfumato.core.layout import writes
+    from sfumato.core.devices import writes
     from sfumato.runs import training
 
     if not config.run.dry_run:

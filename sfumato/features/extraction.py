@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Num
 
-from sfumato.core import layout
+from sfumato.core import devices
 from sfumato.data.ahead import ahead, stored
 from sfumato.data.source import Source
 from sfumato.features.feature_map import FeatureMap
@@ -52,15 +52,15 @@ def rows_of(
     does not depend on their number.
     """
     group = GROUP if jax.default_backend() == "cpu" else CHUNK
-    devices = layout.here()
+    where = devices.here()
     arrays, rest = eqx.partition(feature_map, eqx.is_array)
-    feature_map = eqx.combine(devices.put_everywhere(arrays), rest)
-    return lambda images: _rows(feature_map, devices.put_batch(jnp.asarray(images)), group, devices)
+    feature_map = eqx.combine(where.put_everywhere(arrays), rest)
+    return lambda images: _rows(feature_map, where.put_batch(jnp.asarray(images)), group, where)
 
 
 @eqx.filter_jit
 def _rows(
-    own: FeatureMap, images: Num[Array, "b h w c"], group: int, devices: layout.Layout
+    own: FeatureMap, images: Num[Array, "b h w c"], group: int, where: devices.Layout
 ) -> Float32[Array, "b d"]:
     arrays, rest = eqx.partition(own, eqx.is_array)
 
@@ -68,12 +68,12 @@ def _rows(
         one = eqx.combine(arrays, rest)
         return jax.lax.map(lambda image: bounded(one(pixels(image))), images, batch_size=group)
 
-    return devices.rows(each)(arrays, images)
+    return where.rows(each)(arrays, images)
 
 
 def chunk() -> int:
     """Images per compiled call, on all devices of this process."""
-    return CHUNK * layout.here().local
+    return CHUNK * devices.here().local
 
 
 def extract(

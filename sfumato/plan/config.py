@@ -367,9 +367,9 @@ class LayoutConfig:
 
     def begin(self) -> None:
         """Find the devices and the other processes. Raises ArgumentError, RunError."""
-        from sfumato.core import layout
+        from sfumato.core import devices
 
-        layout.begin(self.devices, self.coordinator, self.processes, self.process)
+        devices.begin(self.devices, self.coordinator, self.processes, self.process)
 
 
 EVERYTHING = LayoutConfig()

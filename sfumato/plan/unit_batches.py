@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sfumato.core.devices import here
 from sfumato.core.errors import ArgumentError
-from sfumato.core.layout import here
 from sfumato.data.source import DataInfo, Source
 from sfumato.data.units import Units
 from sfumato.plan.config import UnitConfig

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
 
-from sfumato.core import layout, plugins, typed_json
+from sfumato.core import devices, plugins, typed_json
 from sfumato.core.checks import MAX_PIXELS
 from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError, said
 from sfumato.core.files import read_json, write_atomic, write_json
@@ -118,7 +118,7 @@ class Classifier:
         many. Where there are many, every device takes the largest.
         """
         size = next((block for block in _BLOCKS if len(images) <= 4 * block), _BLOCKS[-1])
-        spread = layout.here() if size == _BLOCKS[-1] and layout.here().local > 1 else None
+        spread = devices.here() if size == _BLOCKS[-1] and devices.here().local > 1 else None
         size *= 1 if spread is None else spread.local
         model = self.model if spread is None else self._everywhere
         parts = []
@@ -135,7 +135,7 @@ class Classifier:
     def _everywhere(self) -> eqx.Module:
         """The model on all devices of this process."""
         arrays, rest = eqx.partition(self.model, eqx.is_array)
-        return eqx.combine(layout.here().put_everywhere(arrays), rest)
+        return eqx.combine(devices.here().put_everywhere(arrays), rest)
 
     def _checked(self, images: Any) -> Float32[np.ndarray, "b h w c"]:
         given, (h, w, c), rows = np.asarray(images), self.spec.shape, self.on_rows

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int64, PyTree
 from sfumato.augment.views import views_of
 from sfumato.clip import clipped_grad
 from sfumato.clip.arithmetic import platform
-from sfumato.core import layout
+from sfumato.core import devices
 from sfumato.core.keys import SecretKey, public_stream
 from sfumato.core.precision import PRECISIONS
 from sfumato.data.ahead import stored
@@ -355,5 +355,5 @@ def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
         "optimizer": settings.transformation(),
         "physical_batch_size": settings.physical_batch_size,
         "ema_decay": settings.ema,
-        "layout": layout.here(),
+        "layout": devices.here(),
     }

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sfumato.core.devices import here
 from sfumato.core.errors import RunError
 from sfumato.core.keys import SecretKey
-from sfumato.core.layout import here
 from sfumato.noise import Mechanism
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.runs.directory import RunDirectory

@@ -11,9 +11,9 @@ import numpy as np
 
 from sfumato import data
 from sfumato.core import files, plugins, typed_json
+from sfumato.core.devices import here
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
-from sfumato.core.layout import here
 from sfumato.data import finite
 from sfumato.data.copies import copies_in
 from sfumato.data.formats.arrow_files import is_hub

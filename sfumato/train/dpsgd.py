@@ -24,9 +24,9 @@ from jaxtyping import Array, Float, PyTree
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
 from sfumato.clip.microbatch import free_memory
 from sfumato.core.checks import fraction, whole
+from sfumato.core.devices import ALONE, BATCH, Layout
 from sfumato.core.errors import ArgumentError, said
 from sfumato.core.keys import SecretKey
-from sfumato.core.layout import BATCH, Layout
 from sfumato.data import Data
 from sfumato.noise import Gaussian, Mechanism
 from sfumato.privacy.events import Event
@@ -102,7 +102,7 @@ class DPSGD:
         for name, found in (("loss", self.clipped), ("data", self.fetch)):
             if found is None:
                 raise ArgumentError(name, None, "write DPSGD(loss, params, data, ...)")
-        layout = self._layout = self.layout or Layout(tuple(jax.local_devices()[:1]))
+        layout = self._layout = self.layout or ALONE
         self._sum = SpreadSum(
             self.clipped, layout, self.params, self.constants, lambda: self.sampler.examples
         )

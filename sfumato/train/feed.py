@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int64, PyTree
 
+from sfumato.core.devices import ALONE, Layout
 from sfumato.core.keys import SecretKey
-from sfumato.core.layout import Layout
 from sfumato.core.trees import leaf_names
 from sfumato.data import Data
 from sfumato.data.ahead import ahead, reader
@@ -78,15 +78,10 @@ def physical_batches(
 
 
 def _parts(
-    fetch: Fetch,
-    indices: Int64[np.ndarray, " n"],
-    step: int,
-    size: int,
-    layout: Layout | None = None,
+    fetch: Fetch, indices: Int64[np.ndarray, " n"], step: int, size: int, layout: Layout = ALONE
 ) -> Iterator[Part]:
     """A round of physical batches at a time: one for each device of this process, side by side."""
-    places = range(1) if layout is None else layout.places
-    count = 1 if layout is None else layout.count
+    places, count = layout.places, layout.count
     for first in range(0, len(indices), count * size):
         dealt = np.arange(first + places.start * size, first + places.stop * size)
         mask = dealt < len(indices)
@@ -105,7 +100,7 @@ class Feed:
     thread alone, in the order of the steps.
     """
 
-    def __init__(self, fetch: Fetch, sampler: Sampler, size: int, layout: Layout):
+    def __init__(self, fetch: Fetch, sampler: Sampler, size: int, layout: Layout = ALONE):
         self._fetch, self._sampler, self._size = fetch, sampler, size
         self._layout = layout
         self._pool: ThreadPoolExecutor | None = None

@@ -24,9 +24,9 @@ from jaxtyping import Array, Float, Float32, Int, Num, PyTree, Shaped
 from sfumato import augment
 from sfumato.augment.views import ITSELF, Draws, views_of
 from sfumato.core.checks import fraction, positive, whole
+from sfumato.core.devices import Layout
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import public_stream, public_words
-from sfumato.core.layout import Layout
 from sfumato.data.ahead import ahead, stored
 from sfumato.data.source import Source
 from sfumato.networks.input import Prepared, pixels

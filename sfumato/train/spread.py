@@ -5,7 +5,7 @@
     value  <- sum of all totals                           once a step
 
 Totals are integers (`clip/fixed_point.py`), so no order changes them, and each device runs the program
-that one device alone would run. Leaves that are cut over the devices of a process (`core/layout.py`)
+that one device alone would run. Leaves that are cut over the devices of a process (`core/devices.py`)
 are gathered before the gradient and their sums scattered after it, for every physical batch; all else
 crosses devices once a step, eight bytes a parameter.
 """
@@ -21,8 +21,8 @@ from jaxtyping import Array, PyTree
 
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.clip.fixed_point import Lattice, Words, plus, zeros
+from sfumato.core.devices import BATCH, DATA, EVERYWHERE, FSDP, Layout
 from sfumato.core.errors import ArgumentError
-from sfumato.core.layout import BATCH, DATA, EVERYWHERE, FSDP, Layout
 
 Total = list[Words]
 """Of each leaf of the parameters, with an axis in front: a place for each device that has a sum of its

@@ -207,6 +207,10 @@ class Layout:
             )
 
 
+ALONE = Layout((None,))
+"""JAX's default device."""
+
+
 def _mesh(devices: np.ndarray) -> Mesh:
     return Mesh(devices, (DATA, FSDP), axis_types=(AxisType.Auto,) * 2)
 

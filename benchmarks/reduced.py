@@ -1,4 +1,4 @@
-"""Bytes that a device sends in a step, counted: `python benchmarks/layout.py [--processes P] [--devices D]`.
+"""Bytes that a device sends in a step, counted: `python benchmarks/reduced.py [--processes P] [--devices D]`.
 
 Nothing is computed and no device is needed; networks are outlines.
 """
@@ -8,7 +8,7 @@ import argparse
 import equinox as eqx
 import jax
 
-from sfumato.core.layout import Layout
+from sfumato.core.devices import Layout
 from sfumato.features import by_name
 from sfumato.train.spread import bytes_reduced
 
@@ -19,7 +19,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--devices", type=int, default=8, help="of each process")
-    parser.add_argument("--parts", type=int, default=32, help="physical batches of a device in a step")
+    parser.add_argument(
+        "--parts", type=int, default=32, help="physical batches of a device in a step"
+    )
     asked = parser.parse_args()
     layout = Layout((None,) * asked.devices, 0, asked.processes)
     for name, shape in NETWORKS.items():
