@@ -124,6 +124,7 @@ BY_UNIT = "test_unit_runs.py::test_one_unit_with_all_its_images_moves_every_rele
 CLIPPED = (
     "clipped_grad(loss if most is None else unit_loss(loss), settings.clip_norm, normalized=True)"
 )
+ACROSS = ("train.spread:SpreadSum._over", "lax.psum(word,")
 EXTREMES = "test_accountants_extremes.py"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
@@ -654,8 +655,8 @@ MUTATIONS = (
     bug(
         "the divisor is the realized batch size",
         "train.dpsgd:DPSGD.measure",
-        "self.summed(state, value,",
-        "self.summed(state, jax.tree.map(lambda leaf: leaf * self.sampler.expected_batch_size / max(len(self.sampler.indices(key, step)), 1), value),",
+        "self.summed(state, found.value,",
+        "self.summed(state, jax.tree.map(lambda leaf: leaf * self.sampler.expected_batch_size / max(len(self.sampler.indices(key, step)), 1), found.value),",
         BY_HAND,
         "close",
     ),
@@ -1200,6 +1201,37 @@ MUTATIONS = (
         "test_service.py::test_only_its_own_page_and_name_are_answered",
         "403",
     ),
+    # -- several devices and processes
+    bug(
+        "each device adds its own noise",
+        *ACROSS,
+        "lax.psum(word + jax.random.randint(jax.random.key(lax.axis_index(FSDP)), word.shape, -(2**18), 2**18),",
+        "test_layout.py::test_the_release_of_four_devices_has_the_noise_of_one",
+        "noise of another size",
+    ),
+    bug(
+        "the sum is averaged over devices",
+        *ACROSS,
+        "lax.psum(word // self._layout.count,",
+        "test_layout.py::test_sums_are_the_same_to_the_last_bit_on_any_number_of_devices",
+        "another sum on more devices",
+    ),
+    bug(
+        "processes draw different indices",
+        "train.feed:Feed._steps",
+        "self._sampler.indices(key, step)",
+        'self._sampler.indices(key.at("process", self._layout.process), step)',
+        "test_layout.py::test_all_processes_draw_the_same_batch_and_feed_it_once",
+        "who is fed",
+    ),
+    bug(
+        "the last device's padding counts",
+        "train.feed:_parts",
+        "examples), mask",
+        "examples), mask | (np.arange(len(mask)) >= len(mask) - size)",
+        "test_layout.py::test_over_processes_and_parts_every_index_is_fed_once[61-4-2]",
+        "array_equal",
+    ),
 )
 BY_NAME = {each.name: each for each in MUTATIONS}
 
@@ -1281,6 +1313,7 @@ def answer(request: str) -> dict[str, Any]:
     if request.startswith("control "):
         return run_test(request.removeprefix("control "))
     mutation = BY_NAME[request]
+    os.environ["PLANTED"] = request  # for processes that the test starts (layout_bench.py)
     for edit in mutation.edits:
         edit.plant()
     return run_test(mutation.caught_by)

@@ -5,7 +5,9 @@ import errno
 import os
 import shlex
 import sys
+import traceback
 import warnings
+from typing import NoReturn
 
 from sfumato.cli.parser import parse
 from sfumato.core import machine, plugins
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         command()
     except SfumatoError as error:
         print(f"sfumato: {error}", file=sys.stderr)
-        sys.exit(2)
+        _leave(2)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
             "then `sfumato resume` the run, or begin it again if it has no directory yet",
             file=sys.stderr,
         )
-        sys.exit(2)
+        _leave(2)
     except KeyboardInterrupt as stopped:
         begun = getattr(stopped, "run", None)
         way_on = (
@@ -50,9 +52,30 @@ def main(arguments: list[str] | None = None) -> None:
             else "the same command starts again"
         )
         print(f"sfumato: stopped; {way_on}", file=sys.stderr)
-        sys.exit(130)
+        _leave(130)
+    except Exception:
+        if not _together():
+            raise
+        traceback.print_exc()
+        _leave(1)
     finally:
         warnings.formatwarning = usual
+
+
+def _together() -> bool:
+    """Does this process work with others? JAX is not imported to ask."""
+    layout = sys.modules.get("sfumato.core.devices")
+    return layout is not None and layout.together()
+
+
+def _leave(code: int) -> NoReturn:
+    """At once where others wait for this process: they would never come to the end that JAX's own exit
+    waits for."""
+    if _together():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def one_line(

@@ -1,12 +1,12 @@
 """`sfumato resume`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
 
 from sfumato.cli.trust import Trust
-from sfumato.plan.config import Log, read_config
+from sfumato.plan.config import LayoutConfig, Log, read_config
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,15 @@ class Resume:
     """The run's directory."""
     log: Log | None = None
     """bar, json or quiet [as the run was started]."""
+    layout: tyro.conf.OmitArgPrefixes[LayoutConfig] = field(default_factory=LayoutConfig)
     trust: Trust = ()
 
     def __call__(self) -> None:
         from sfumato.cli import printing
+        from sfumato.core.devices import writes
         from sfumato.runs import training
 
-        directory = training.resume(self.run, self.log)
+        directory = training.resume(self.run, self.log, self.layout)
         log = self.log or read_config(directory.file("config.json")).run.log
-        printing.print_result(directory, log)
+        if writes():
+            printing.print_result(directory, log)

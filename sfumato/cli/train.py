@@ -1,6 +1,6 @@
 """`sfumato train`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,9 @@ import tyro
 from sfumato.cli.trust import Trust
 from sfumato.core.errors import ArgumentError
 from sfumato.plan.config import (
+    EVERYTHING,
     DataConfig,
+    LayoutConfig,
     MethodConfig,
     PrivacyConfig,
     RunConfig,
@@ -31,6 +33,7 @@ class Train:
     method: tyro.conf.OmitArgPrefixes[MethodConfig]
     run: tyro.conf.OmitArgPrefixes[RunConfig]
     units: tyro.conf.OmitArgPrefixes[UnitConfig]
+    layout: tyro.conf.OmitArgPrefixes[LayoutConfig] = field(default_factory=LayoutConfig)
     config: Path | None = None
     """A TOML or JSON file of flags and their values, such as the config.json of a run (give another
     --out then); flags that are given here go before it."""
@@ -53,11 +56,12 @@ class Train:
         if self.recipe is None:
             if self.scale is not None:
                 raise ArgumentError("scale", self.scale, "is for a --recipe")
-            train(config, timed=not self.no_estimate)
+            train(config, not self.no_estimate, self.layout)
         elif self.run.dry_run and self.scale is None:
             self._rehearse(config, self.recipe)
         else:
-            train(_from_recipe(config, self.recipe, self.scale), timed=not self.no_estimate)
+            config = _from_recipe(config, self.recipe, self.scale)
+            train(config, not self.no_estimate, self.layout)
 
     def _rehearse(self, config: TrainConfig, name: str) -> None:
         """What the recipe costs at full size."""
@@ -70,13 +74,16 @@ class Train:
         print(rehearse(config, recipe, point, device))
 
 
-def train(config: TrainConfig, timed: bool = True) -> None:
+def train(config: TrainConfig, timed: bool = True, layout: LayoutConfig = EVERYTHING) -> None:
     """timed: a dry run estimates time and memory."""
     from sfumato.cli import printing
+    from sfumato.core.devices import writes
     from sfumato.runs import training
 
     if not config.run.dry_run:
-        printing.print_result(training.train(config), config.run.log, config.run.log == "bar")
+        directory = training.train(config, layout)
+        if writes():
+            printing.print_result(directory, config.run.log, config.run.log == "bar")
         return
     plan = training.plan_for(config)
     guess, problem = _guess(plan) if timed else (None, "")

@@ -114,8 +114,10 @@ def scan_like(eqn: JaxprEqn, body, init, xs):  # type: ignore[no-untyped-def]
 
 
 def on_mesh(array: Array) -> bool:
-    """May the array be spread over several devices, as far as its type tells?"""
-    return not jax.typeof(array).sharding.mesh.empty
+    """May the array be spread over several devices, as far as its type tells? Not where a program is
+    written for each device by itself (`shard_map`)."""
+    kinds = jax.typeof(array).sharding.mesh.axis_types
+    return any(kind != jax.sharding.AxisType.Manual for kind in kinds)
 
 
 def let_compiler_shard(function: Callable[..., PyTree], *args: PyTree) -> PyTree:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from sfumato.core.errors import DataError
+from sfumato.core.machine import processors
 from sfumato.core.tasks import task_of
 from sfumato.data.decode import decode, fitted_shape, upright_size, why_not
 from sfumato.data.lazy import LazyDataset, LoadedDataset
@@ -17,7 +18,7 @@ from sfumato.data.listing import ListedPart, Listing
 from sfumato.data.records import Records, gone
 from sfumato.data.source import Source
 from sfumato.data.split import ReadOptions
-from sfumato.data.workers import spread, width
+from sfumato.data.workers import spread
 
 KEPT_BYTES = 2**31
 """Decoded pixels of a data set up to this size are kept once they were read; of a larger one, every image is
@@ -159,7 +160,7 @@ class Decoded:
     def _decoded(self, at: np.ndarray) -> UInt8[np.ndarray, "b h w c"]:
         found = np.empty((len(at), *self.shape), np.uint8)
         # To hand a thread one small image at a time would take as long as to decode it.
-        size = min(_TOGETHER // max(1, math.prod(self.shape)), len(at) // (2 * width()))
+        size = min(_TOGETHER // max(1, math.prod(self.shape)), len(at) // (2 * processors()))
 
         def some(start: int) -> None:
             for place in range(start, min(start + max(1, size), len(at))):

@@ -362,6 +362,31 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class LayoutConfig:
+    """On what it computes. No result hangs on it, so it stands in no file: a run may go on elsewhere."""
+
+    devices: int | None = None
+    """Devices of this process that are used [all]."""
+    coordinator: str | None = None
+    """Several processes train one network: HOST:PORT of process 0. Not needed where SLURM, Open MPI,
+    Kubernetes or a TPU pod start them (docs/scaling.md)."""
+    processes: int | None = None
+    """With --coordinator: how many there are; 1 leaves others that were started alone."""
+    process: int | None = None
+    """With --coordinator: which of them this is, from 0."""
+
+    def begin(self) -> None:
+        """Find the devices and the other processes. Raises ArgumentError, RunError."""
+        from sfumato.core import devices
+
+        devices.begin(self.devices, self.coordinator, self.processes, self.process)
+
+
+EVERYTHING = LayoutConfig()
+"""All devices; with the processes that were started together, if any were."""
+
+
+@dataclass(frozen=True)
 class FeaturesConfig:
     """What `sfumato features` is asked for."""
 

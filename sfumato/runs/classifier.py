@@ -6,6 +6,7 @@ the classes, how to read an image, and the privacy statement in numbers.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
 
-from sfumato.core import plugins, typed_json
+from sfumato.core import devices, plugins, typed_json
 from sfumato.core.checks import MAX_PIXELS
 from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError, said
 from sfumato.core.files import read_json, write_atomic, write_json
@@ -118,17 +119,28 @@ class Classifier:
         self, images: Shaped[np.ndarray, "b h w c"]
     ) -> Float32[np.ndarray, "b classes"]:
         """At most one compilation for each of `_BLOCKS`, whatever b is: few images do not pay for
-        many."""
+        many. Where there are many, every device takes the largest.
+        """
         size = next((block for block in _BLOCKS if len(images) <= 4 * block), _BLOCKS[-1])
+        spread = devices.here() if size == _BLOCKS[-1] and devices.here().local > 1 else None
+        size *= 1 if spread is None else spread.local
+        model = self.model if spread is None else self._everywhere
         parts = []
         for start in range(0, len(images), size):
             part = images[start : start + size]
             part = part if part.dtype == np.uint8 else np.asarray(part, np.float32)
             padding = [(0, size - len(part))] + [(0, 0)] * 3
             padded = jax.numpy.asarray(np.pad(part, padding))
-            found = class_probabilities(self.model, padded, self.spec.task)
+            padded = padded if spread is None else spread.put_batch(padded)
+            found = class_probabilities(model, padded, self.spec.task, spread)
             parts.append(np.asarray(found)[: len(part)])
         return np.concatenate(parts) if parts else np.zeros((0, len(self.spec.classes)), np.float32)
+
+    @cached_property
+    def _everywhere(self) -> eqx.Module:
+        """The model on all devices of this process."""
+        arrays, rest = eqx.partition(self.model, eqx.is_array)
+        return eqx.combine(devices.here().put_everywhere(arrays), rest)
 
     def _checked(self, images: Any) -> Float32[np.ndarray, "b h w c"]:
         given, (h, w, c), rows = np.asarray(images), self.spec.shape, self.on_rows

@@ -13,9 +13,10 @@ def environment(decoder: str | None = None) -> dict[str, str]:
     """Each fact by its name. decoder: what makes pixels of encoded images, where something does."""
     import jax
 
+    # Not how many: no bit of a sum hangs on that (`train/spread.py`).
     kinds = sorted({device.device_kind for device in jax.devices()})
     return {name: importlib.metadata.version(name) for name in PACKAGES} | {
-        "devices": f"{len(jax.devices())} x {', '.join(kinds)}",
+        "devices": ", ".join(kinds),
         "processor": machine.processor(),
         **({} if decoder is None else {"decoder": decoder}),
     }

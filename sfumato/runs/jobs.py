@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int64, PyTree
 from sfumato.augment.views import views_of
 from sfumato.clip import clipped_grad
 from sfumato.clip.arithmetic import platform
+from sfumato.core import devices
 from sfumato.core.keys import SecretKey, public_stream
 from sfumato.core.precision import PRECISIONS
 from sfumato.core.tasks import SINGLE, Task
@@ -350,4 +351,5 @@ def _common(plan: Plan, settings: SGDSettings) -> dict[str, Any]:
         "optimizer": settings.transformation(),
         "physical_batch_size": settings.physical_batch_size,
         "ema_decay": settings.ema,
+        "layout": devices.here(),
     }

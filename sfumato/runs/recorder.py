@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from sfumato.core.devices import here
 from sfumato.core.errors import RunError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Mechanism
 from sfumato.privacy.ledger import Head, Ledger
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.progress import EpsilonMeter, Progress
+from sfumato.runs.together import JointGuard
 from sfumato.train import checkpoint
 from sfumato.train.loop import Procedure, State, run
-from sfumato.train.replay_guard import ReplayGuard
 
 CURVE_POINTS = 10
 """How often the learning curve looks at what is held out during a run."""
@@ -50,8 +51,8 @@ def carry_out(
         key,
         state=state,
         first=first,
-        replay_guard=ReplayGuard(directory.work / "sums.jsonl"),
-        after_step=recorder.after_step,
+        replay_guard=JointGuard(directory.work / "sums.jsonl"),
+        after_step=recorder.after_step if here().first else lambda done, state: None,
         noise=noise,
     )
 
@@ -84,7 +85,7 @@ class Recorder:
         """State and number of steps of the last checkpoint; (None, 0) without one."""
         found = checkpoint.load(self._directory.checkpoint, self._procedure.start())
         if found is None:
-            self._directory.drop_metrics_after(0)
+            self._drop_metrics_after(0)
             return None, 0
         state, facts = found
         if not {"step", "seconds", "ledger_lines", "ledger_hash"} <= facts.keys():
@@ -98,8 +99,12 @@ class Recorder:
             )
         self._first = facts["step"]
         self._began -= facts["seconds"]
-        self._directory.drop_metrics_after(self._first)
+        self._drop_metrics_after(self._first)
         return state, self._first
+
+    def _drop_metrics_after(self, step: int) -> None:
+        if here().first:
+            self._directory.drop_metrics_after(step)
 
     def after_step(self, done: int, state: State) -> None:
         steps = self._procedure.steps

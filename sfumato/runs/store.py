@@ -31,7 +31,7 @@ from sfumato.data.row_shards import Shard, present
 from sfumato.data.rows import FORMAT, MANIFEST, Store, digest, npy, read_manifest
 from sfumato.data.source import Source
 from sfumato.features import by_name
-from sfumato.features.extraction import CHUNK, extract
+from sfumato.features.extraction import chunk, extract
 from sfumato.features.feature_map import FeatureMap
 from sfumato.plan import public_weights
 from sfumato.plan.config import FeaturesConfig, MethodConfig
@@ -210,7 +210,7 @@ def _fill(
         progress.advance(count)
         if time.monotonic() - saved > _SAVE_SECONDS:
             rows.flush()
-            files.write_json(out / _PROGRESS, {split: max(done, count - CHUNK)})
+            files.write_json(out / _PROGRESS, {split: max(done, count - chunk())})
             saved = time.monotonic()
 
     progress.begin(f"{split} features", len(source), "images", done=done)

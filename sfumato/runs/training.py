@@ -11,6 +11,7 @@ import numpy as np
 
 from sfumato import data
 from sfumato.core import files, plugins, typed_json
+from sfumato.core.devices import here
 from sfumato.core.errors import DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.core.tasks import MULTI, task_of
@@ -23,7 +24,14 @@ from sfumato.data.source import DataInfo, Source, Splits
 from sfumato.features import by_name
 from sfumato.noise import NOISES
 from sfumato.plan import public_weights, unit_batches
-from sfumato.plan.config import Log, PrivacyConfig, TrainConfig, read_config
+from sfumato.plan.config import (
+    EVERYTHING,
+    LayoutConfig,
+    Log,
+    PrivacyConfig,
+    TrainConfig,
+    read_config,
+)
 from sfumato.plan.making import make_plan
 from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy.ledger import Ledger
@@ -42,6 +50,14 @@ from sfumato.runs.session import (
     resources,
     resumable,
     write_result,
+)
+from sfumato.runs.together import (
+    JointLedger,
+    agree_on_beginning,
+    agree_on_plan,
+    made,
+    parted,
+    refuse_apart,
 )
 from sfumato.train.evaluation import accuracy, count
 from sfumato.train.findings import measure_findings
@@ -112,13 +128,15 @@ def tell(problems: Iterable[str], progress: Progress) -> None:
             progress.say(f"warning   {problem}", warning=problem)
 
 
-def train(config: TrainConfig) -> RunDirectory:
+def train(config: TrainConfig, layout: LayoutConfig = EVERYTHING) -> RunDirectory:
     """Run from the beginning. What is wrong with the configuration is found before anything is written;
     an image that cannot be read, when it is read: if nothing was released by then, nothing is left."""
     config.check()
     tracking.check(config.run.log_to)
+    layout.begin()
     config = _with_absolute_paths(config)
-    refuse_existing(config.out)
+    if here().first:
+        refuse_existing(config.out)
     found = find(config)
     info = described(found, config)
     if config.run.show_images:
@@ -127,15 +145,12 @@ def train(config: TrainConfig) -> RunDirectory:
     splits = opened(found, config)
     problems = finite.checked(splits, splits.evaluated(config.data.validation))
     plan = make_plan(config, counted(info, splits))
-    key = secret_key(config.privacy)
-    began = beginning(of_source(splits.train, key))
-    directory = RunDirectory.create(
-        config.out, key, typed_json.plain(config), plan.to_json(), began
-    )
+    refuse_apart(plan)
+    directory, key = _begun(config, plan, splits)
     with (
         resumable(directory.path),
-        Ledger.open(directory.path) as ledger,
-        closing(make_progress(config.run.log)) as progress,
+        JointLedger.at(directory.path) as ledger,
+        closing(_progress(config)) as progress,
     ):
         tell_left_out(plan.left_out, progress)
         copied = copies_in(splits.train, splits.evaluated(config.data.validation))
@@ -143,10 +158,41 @@ def train(config: TrainConfig) -> RunDirectory:
         try:
             _fit(directory, config, plan, splits, key, ledger, progress)
         except DataError:  # an image that cannot be read: the same command may begin again
-            if not ledger.releases:
+            if not ledger.releases and here().first:
                 directory.discard()
             raise
-    return end(directory)
+    return _ended(directory)
+
+
+def _begun(config: TrainConfig, plan: Plan, splits: Splits) -> tuple[RunDirectory, SecretKey]:
+    """A new directory and its key: process 0 makes them, the others read them."""
+    agree_on_plan(typed_json.plain(config), plan.to_json())
+    if here().first:
+        key = secret_key(config.privacy)
+        began = beginning(of_source(splits.train, key))
+        RunDirectory.create(config.out, key, typed_json.plain(config), plan.to_json(), began)
+    directory = made(config.out)
+    if not here().first:
+        key = SecretKey.load(directory.key_file).using(config.privacy.noise_rng)
+        began = beginning(of_source(splits.train, key))
+    try:
+        agree_on_beginning(key, began)
+    except RunError:
+        if here().first:
+            directory.discard()
+        raise
+    return directory, key
+
+
+def _ended(directory: RunDirectory) -> RunDirectory:
+    if here().first:
+        end(directory)
+    parted(directory.path)
+    return directory
+
+
+def _progress(config: TrainConfig) -> Progress:
+    return make_progress(config.run.log if here().first else "quiet")
 
 
 def secret_key(privacy: PrivacyConfig) -> SecretKey:
@@ -156,23 +202,27 @@ def secret_key(privacy: PrivacyConfig) -> SecretKey:
     return key.using(privacy.noise_rng)
 
 
-def resume(path: Path, log: Log | None = None) -> RunDirectory:
-    """Continue a run that was stopped; a complete one only gets its report anew."""
+def resume(path: Path, log: Log | None = None, layout: LayoutConfig = EVERYTHING) -> RunDirectory:
+    """Continue a run that was stopped, on these devices or others of their kind; a complete one only
+    gets its report anew."""
+    layout.begin()
     directory = RunDirectory.open(path)
     refuse_changed(directory)
     if not directory.complete:
-        # The ledger is the lock: from here on this process alone works on the run.
-        with resumable(directory.path), Ledger.open(directory.path) as ledger:
+        # The ledger is the lock: from here on this process, and those that it works with, alone work
+        # on the run.
+        with resumable(directory.path), JointLedger.at(directory.path) as ledger:
             if not directory.complete:  # else another ended it just before
                 _continue(directory, log, ledger)
-    return end(directory)
+    return _ended(directory)
 
 
 def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
     """Go on from the last checkpoint, if everything that the bits of a release depend on is as it
     was."""
     path = directory.path
-    files.remove_leftovers(path)
+    if here().first:
+        files.remove_leftovers(path)
     config = read_config(directory.file("config.json"))
     if log is not None:
         config = replace(config, run=replace(config.run, log=log))
@@ -185,8 +235,10 @@ def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
         public_weights.verify(plan.weights)
     key = SecretKey.load(directory.key_file).using(config.privacy.noise_rng)
     splits = open_splits(config)
+    refuse_apart(plan)
+    agree_on_plan(typed_json.plain(config), plan.to_json())
     refuse_elsewhere(directory, of_source(splits.train, key), "training images")
-    with closing(make_progress(config.run.log)) as progress:
+    with closing(_progress(config)) as progress:
         _fit(directory, config, plan, splits, key, ledger, progress)
 
 
@@ -200,7 +252,7 @@ def _fit(
     progress: Progress,
 ) -> None:
     began = time.monotonic()
-    held_out = splits.evaluated(config.data.validation)
+    held_out = splits.evaluated(config.data.validation) if here().first else None
     say_skipped(splits, progress)
     job = build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
@@ -215,9 +267,12 @@ def _fit(
         point, job.learns_from, plan.sampler.expected_batch_size, config.run.checkpoint_seconds
     )
     noise = NOISES[config.privacy.noise].keeping
-    with tracking.followed(directory, config.run.log_to, key.fingerprint, progress) as directory:
+    log_to = config.run.log_to if here().first else None
+    with tracking.followed(directory, log_to, key.fingerprint, progress) as directory:
         state = carry_out(directory, job.procedure, ledger, key, recording, progress, noise)
         trained = time.monotonic()
+        if not here().first:
+            return
         with measuring.if_readable():
             _evaluate(directory, config, job, state, held_out)
         save_model(directory, job.classifier(state), plan, ledger)

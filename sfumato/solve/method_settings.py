@@ -60,6 +60,11 @@ class MethodSettings(ABC):
         user gave a number. images: of a unit."""
         return self
 
+    def dealt(self, devices: int, given: int | None) -> "MethodSettings":
+        """Few enough examples on a device at once that every device has some of a batch, unless the user
+        gave a number. It stands in the plan, so a run keeps it wherever it goes on."""
+        return self
+
     def computed(self, asked: str | None, trains: bool, platform: str) -> "MethodSettings":
         """In the precision that was asked for, or else the platform's usual one. trains: is a network
         trained? Raises ArgumentError."""

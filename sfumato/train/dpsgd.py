@@ -7,7 +7,8 @@ views, parameter averaging.
 
 A batch is processed in physical batches of one fixed shape, the last one padded and masked, so XLA
 compiles the gradient once per run whatever sizes the sampler draws; a batch of nobody is a legal
-step that releases noise alone.
+step that releases noise alone. Physical batches are dealt to the devices of a layout, which changes
+no bit of the sum (`train/spread.py`).
 """
 
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from jaxtyping import Array, Float, PyTree
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
 from sfumato.clip.microbatch import free_memory
 from sfumato.core.checks import fraction, whole
+from sfumato.core.devices import ALONE, BATCH, Layout
 from sfumato.core.errors import ArgumentError, said
 from sfumato.core.keys import SecretKey
 from sfumato.data import Data
@@ -34,6 +36,7 @@ from sfumato.sampling import Sampler
 from sfumato.train import described
 from sfumato.train.feed import Feed, Fetch, Indexed
 from sfumato.train.loop import release_name
+from sfumato.train.spread import SpreadSum
 
 Loss = Callable[..., Float[Array, ""]]
 Sum = Callable[..., BoundedSum]
@@ -54,7 +57,7 @@ class DPSGD:
     once; does not change the result beyond rounding. ema_decay: mu above; 0 turns averaging off.
     augment: (example, key) -> example, before the loss, drawn anew in every step. frozen: arrays
     that the loss takes as a third argument, the same for all examples (see `ClippedGrad`).
-    guarantee: what `sf.calibrate` was asked for.
+    guarantee: what `sf.calibrate` was asked for. layout: devices that share the work (None: one).
 
     In place of loss: clipped, (params, examples, mask) -> BoundedSum; in place of data: fetch,
     (indices, step) -> the tree of examples, a function of its arguments only, with a sampler that
@@ -79,6 +82,7 @@ class DPSGD:
     clipped: ClippedGrad | Sum = None  # type: ignore[assignment]
     fetch: Fetch = None  # type: ignore[assignment]
     augmented: bool = False
+    layout: Layout | None = None
 
     def __post_init__(
         self,
@@ -98,18 +102,15 @@ class DPSGD:
         for name, found in (("loss", self.clipped), ("data", self.fetch)):
             if found is None:
                 raise ArgumentError(name, None, "write DPSGD(loss, params, data, ...)")
-        clipped = self.clipped
-
-        def add(
-            total: PyTree, params: PyTree, examples: PyTree, mask: jax.Array, *frozen: PyTree
-        ) -> BoundedSum:
-            part = clipped(params, examples, mask, *frozen)
-            return BoundedSum(jax.tree.map(jnp.add, total, part.value), part.sensitivity)
-
-        self._add = jax.jit(add, donate_argnums=0)
+        layout = self._layout = self.layout or ALONE
+        self._sum = SpreadSum(
+            self.clipped, layout, self.params, self.constants, lambda: self.sampler.examples
+        )
+        if self.frozen is not None:
+            self.frozen = layout.put(self.frozen, self._sum.constant_specs[0])
+        self._add = self._sum.add
         self._update = jax.jit(self._absorb)
-        self._feed = Feed(self.fetch, self.sampler, self.physical_batch_size)
-        self._sensitivity: Sensitivity | None = None
+        self._feed = Feed(self.fetch, self.sampler, self.physical_batch_size, layout)
 
     @property
     def steps(self) -> int:
@@ -170,12 +171,13 @@ class DPSGD:
 
     @property
     def _physical(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
-        """Shapes and types of a physical batch and its mask."""
-        size = self.physical_batch_size
+        """Shapes and types of a physical batch of each device, side by side, and of their mask."""
+        size = self.physical_batch_size * self._layout.local
         examples = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), self.example
         )
-        return examples, jax.ShapeDtypeStruct((size,), bool)
+        batch = examples, jax.ShapeDtypeStruct((size,), bool)
+        return self._layout.shaped(batch, jax.tree.map(lambda leaf: BATCH, batch))
 
     def describe(self) -> dict[str, Any]:
         """Public facts that must be the same when a run goes on. It cannot see numbers in arrays
@@ -214,7 +216,11 @@ class DPSGD:
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), self.params)
         state = {"params": params, "ema": params, "optimizer": self.optimizer.init(params)}
         memory = {} if self.noise is None else self.noise.memory(self.steps)
-        return state | jax.tree.map(jnp.asarray, memory)
+        return self._placed(state | jax.tree.map(jnp.asarray, memory))
+
+    def _placed(self, state: dict[str, Any]) -> dict[str, Any]:
+        """On the devices of the layout."""
+        return self._layout.put(state, self._layout.specs(state, self.params))
 
     def rehearse(self, state: dict[str, Any]) -> None:
         """Raise ArgumentError for an optimizer that cannot work with released gradients alone, and
@@ -238,11 +244,7 @@ class DPSGD:
                 type(self.optimizer).__name__,
                 "changes the shapes of parameters; take another",
             )
-        found: Any = (
-            self._add.lower(params, params, *self._physical, *self.constants)
-            .compile()
-            .memory_analysis()
-        )
+        found: Any = self._add.lower(*self._shapes(params)).compile().memory_analysis()
         if found is None:  # not every device tells
             return
         needed = (
@@ -274,14 +276,13 @@ class DPSGD:
         return self.noise
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
-        value = jax.tree.map(jnp.zeros_like, state["params"])
-        sensitivity = None
+        params, total = self._layout.put(state["params"], self._sum.specs), self._sum.start()
         seed = key.stream("augment", step).integers(2**32, size=2, dtype=np.uint32)
         constants = self._constants(seed)
         for examples, mask in self._feed.step(key, step):
-            part = self._add(value, state["params"], examples, mask, *constants)
-            value, sensitivity = part.value, part.sensitivity
-        return self.summed(state, value, sensitivity or self._claimed(state["params"]))
+            total = self._add(total, params, examples, mask, *constants)
+        found = self._sum.value(total, lambda: self._shapes(params))
+        return self.summed(state, found.value, found.sensitivity)
 
     def stop(self) -> None:
         """Read nothing more ahead of the steps."""
@@ -292,7 +293,7 @@ class DPSGD:
         return (self.noise or Gaussian(1.0)).summed(value, sensitivity, state)
 
     def absorb(self, state: dict[str, Any], step: int, released: PyTree) -> dict[str, Any]:
-        return self._update(state, np.float32(step), released)
+        return self._update(self._placed(state), np.float32(step), released)
 
     def _absorb(self, state: dict[str, Any], step: jax.Array, released: PyTree) -> dict[str, Any]:
         value, memory = (self.noise or Gaussian(1.0)).told(released, state, step)
@@ -301,16 +302,12 @@ class DPSGD:
         params = optax.apply_updates(state["params"], updates)
         decay = jnp.minimum(self.ema_decay, (1 + step) / (10 + step))
         ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["ema"], params)
-        return {"params": params, "ema": ema, "optimizer": optimizer} | memory
+        after = {"params": params, "ema": ema, "optimizer": optimizer} | memory
+        return self._layout.kept(after, self._layout.specs(after, self.params))
 
-    def _claimed(self, params: PyTree) -> Sensitivity:
-        """The sensitivity of a sum over nobody: found from the shapes of one example, without
-        computing anything."""
-        if self._sensitivity is None:
-            self._sensitivity = jax.eval_shape(
-                self._add, params, params, *self._physical, *self.constants
-            ).sensitivity
-        return self._sensitivity
+    def _shapes(self, params: PyTree) -> tuple[PyTree, ...]:
+        """What the sum of physical batches is told."""
+        return self._sum.total(), params, *self._physical, *self.constants
 
 
 def _clipped(

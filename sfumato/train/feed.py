@@ -1,5 +1,8 @@
 """Sampled indices -> physical batches of one fixed shape: padded, masked, read ahead.
 
+On a layout of several devices a step's physical batches are dealt to them in turn; a process reads
+those of its own devices alone. Which examples make a batch is the same on any layout.
+
 Who takes part in a step is a function of the key and the step, so the next steps are read while this
 one is computed, its noise is drawn, and a checkpoint is written.
 """
@@ -16,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int64, PyTree
 
+from sfumato.core.devices import ALONE, Layout
 from sfumato.core.keys import SecretKey
 from sfumato.core.trees import leaf_names
 from sfumato.data import Data
@@ -83,12 +87,19 @@ def physical_batches(
     return ahead(parts) if len(indices) > size else parts
 
 
-def _parts(fetch: Fetch, indices: Int64[np.ndarray, " n"], step: int, size: int) -> Iterator[Part]:
-    for start in range(0, len(indices), size):
-        part = indices[start : start + size]
-        mask = np.arange(size) < len(part)
-        padded = np.concatenate([part, np.full(size - len(part), part[0])])
-        yield jax.tree.map(np.asarray, fetch(padded, step)), mask
+def _parts(
+    fetch: Fetch, indices: Int64[np.ndarray, " n"], step: int, size: int, layout: Layout = ALONE
+) -> Iterator[Part]:
+    """A round of physical batches at a time: one for each device of this process, side by side."""
+    places, count = layout.places, layout.count
+    for first in range(0, len(indices), count * size):
+        dealt = np.arange(first + places.start * size, first + places.stop * size)
+        mask = dealt < len(indices)
+        # Padding is of what this process reads anyway, or of one example where it reads nothing.
+        own = indices[dealt[mask]] if mask.any() else indices[first : first + 1]
+        examples = fetch(own, step)
+        where = np.minimum(np.arange(len(places) * size), len(own) - 1)
+        yield jax.tree.map(lambda leaf, where=where: np.asarray(leaf)[where], examples), mask
 
 
 class Feed:
@@ -99,8 +110,9 @@ class Feed:
     thread alone, in the order of the steps.
     """
 
-    def __init__(self, fetch: Fetch, sampler: Sampler, size: int):
+    def __init__(self, fetch: Fetch, sampler: Sampler, size: int, layout: Layout = ALONE):
         self._fetch, self._sampler, self._size = fetch, sampler, size
+        self._layout = layout
         self._pool: ThreadPoolExecutor | None = None
         self._read: Iterator[Part | None] | None = None
         self._next: tuple[Any, int] | None = None
@@ -159,11 +171,13 @@ class Feed:
 
     def _parts_ahead(self) -> int:
         """Those of two steps, and what stands between them."""
-        return 2 * (math.ceil(self._sampler.expected_batch_size / self._size) + 1)
+        together = self._size * self._layout.count
+        return 2 * (math.ceil(self._sampler.expected_batch_size / together) + 1)
 
     def _steps(self, key: SecretKey, first: int) -> Iterator[Part | None]:
         """What each step has, then None."""
         for step in range(first, max(self._sampler.steps, first + 1)):
-            for part in _parts(self._fetch, self._sampler.indices(key, step), step, self._size):
-                yield jax.device_put(part)
+            indices = self._sampler.indices(key, step)
+            for part in _parts(self._fetch, indices, step, self._size, self._layout):
+                yield self._layout.put_batch(part)
             yield None

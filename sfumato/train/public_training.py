@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Float32, Int, Num, PyTree, Shaped
 from sfumato import augment
 from sfumato.augment.views import ITSELF, Draws, views_of
 from sfumato.core.checks import fraction, positive, whole
+from sfumato.core.devices import Layout
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import public_stream, public_words
 from sfumato.core.tasks import SINGLE, Task
@@ -144,11 +145,22 @@ class Pretraining:
 
 @eqx.filter_jit
 def class_probabilities(
-    network: Any, images: Num[Array | np.ndarray, "b h w c"], task: Task = SINGLE
+    network: Any,
+    images: Num[Array | np.ndarray, "b h w c"],
+    task: Task = SINGLE,
+    layout: Layout | None = None,
 ) -> Float32[Array, "b classes"]:
     """Of uint8, or pixels in [0, 1]. Compiled once for all networks of one structure and each size of
-    batch."""
-    return task.chances(jax.vmap(lambda image: network(pixels(image)))(images))
+    batch. layout: devices of this process over which the images are spread."""
+    arrays, rest = eqx.partition(network, eqx.is_array)
+
+    def each(
+        arrays: Any, images: Num[Array | np.ndarray, "b h w c"]
+    ) -> Float32[Array, "b classes"]:
+        own = eqx.combine(arrays, rest)
+        return task.chances(jax.vmap(lambda image: own(pixels(image)))(images))
+
+    return (each if layout is None else layout.rows(each))(arrays, images)
 
 
 def predictor(

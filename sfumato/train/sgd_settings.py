@@ -83,6 +83,12 @@ class SGDSettings(MethodSettings):
             return self
         return replace(self, physical_batch_size=max(1, self.physical_batch_size // images))
 
+    def dealt(self, devices: int, given: int | None) -> "SGDSettings":
+        if devices == 1 or given is not None:
+            return self
+        share = -(-self.batch // devices)
+        return replace(self, physical_batch_size=min(self.physical_batch_size, share))
+
     def lines(self, trains: bool) -> list[tuple[str, str]]:
         if not trains or not self.views:
             return []

@@ -1,0 +1,358 @@
+"""On which devices of which processes a run computes: performance, never result.
+
+One mesh ("data", "fsdp") over all devices: a row for each process, whose devices stand side by side.
+A batch is spread over both axes. Parameters are on every device while they are small; else their
+large leaves are cut along the largest axis that "fsdp" divides (the rule of big_vision), and with them
+the optimizer's state, the average and the sums. So every process has all of a state on its own
+devices: it updates, saves and evaluates without the others, and what crosses processes is one sum a
+step (`train/spread.py`).
+
+Who works together is told by `--coordinator`, or by whatever started the processes, as far as JAX
+knows it. Processes then compare what they are about to do before anything is paid (`agree`), and
+again at each payment: there they wait for process 0, which alone writes.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from sfumato.core.checks import whole
+from sfumato.core.errors import ArgumentError, RunError, said
+
+DATA, FSDP = "data", "fsdp"
+BATCH = PartitionSpec((DATA, FSDP))
+EVERYWHERE = PartitionSpec()
+
+WHOLE, LEAF = 2**31, 2**22
+"""Bytes: parameters of at most WHOLE are on every device; of larger ones, leaves of at least LEAF are
+cut. Cut ones are gathered for every physical batch and summed after it, so this is for what would not
+fit otherwise."""
+
+MOST = 1000
+"""Devices at most; the words of a sum have room for their carries (`clip/fixed_point.py`)."""
+
+SILENCE, WAITS = 60, 600
+"""Seconds without a sign of life after which a process counts as dead, and that processes may take to
+find each other."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """devices: this process's. every: those of all processes, as many of each, in their order."""
+
+    devices: tuple[Any, ...]
+    process: int = 0
+    processes: int = 1
+    every: tuple[Any, ...] = ()
+    whole: int = WHOLE
+    leaf: int = LEAF
+
+    @property
+    def first(self) -> bool:
+        """Is this the process that writes?"""
+        return self.process == 0
+
+    @property
+    def local(self) -> int:
+        return len(self.devices)
+
+    @property
+    def count(self) -> int:
+        """Devices of all processes."""
+        return self.local * self.processes
+
+    @cached_property
+    def own_mesh(self) -> Mesh:
+        """Of this process's devices."""
+        return _mesh(np.array(self.devices, object).reshape(1, -1))
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """Of all devices."""
+        every = self.every or self.devices
+        return _mesh(np.array(every, object).reshape(self.processes, -1))
+
+    @property
+    def places(self) -> range:
+        """Of this process's devices among all."""
+        return range(self.process * self.local, (self.process + 1) * self.local)
+
+    # -- where arrays are
+
+    def specs(self, tree: PyTree, like: PyTree) -> PyTree:
+        """How each leaf is spread. like: the parameters, whose size decides whether any is cut."""
+        cut = self.local > 1 and sum(map(_bytes, jax.tree.leaves(like))) > self.whole
+        return jax.tree.map(lambda leaf: self._spec(leaf) if cut else EVERYWHERE, tree)
+
+    def _spec(self, leaf: Any) -> PartitionSpec:
+        shape = np.shape(leaf)
+        axes = [axis for axis in range(len(shape)) if shape[axis] % self.local == 0]
+        if _bytes(leaf) < self.leaf or not axes:
+            return EVERYWHERE
+        axis = max(axes, key=lambda each: shape[each])
+        return PartitionSpec(*([None] * axis), FSDP)
+
+    def put(self, tree: PyTree, specs: PyTree) -> PyTree:
+        """The tree on this process's devices; what is there already is not moved."""
+        if self.local == 1:
+            return tree
+        return jax.tree.map(
+            lambda leaf, spec: jax.device_put(leaf, NamedSharding(self.own_mesh, spec)), tree, specs
+        )
+
+    def kept(self, tree: PyTree, specs: PyTree) -> PyTree:
+        """`put` of what a program computes."""
+        if self.local == 1:
+            return tree
+        return jax.tree.map(
+            lambda leaf, spec: jax.lax.with_sharding_constraint(
+                leaf, NamedSharding(self.own_mesh, spec)
+            ),
+            tree,
+            specs,
+        )
+
+    def put_everywhere(self, tree: PyTree) -> PyTree:
+        return self.put(tree, jax.tree.map(lambda leaf: EVERYWHERE, tree))
+
+    def put_batch(self, tree: PyTree) -> PyTree:
+        """Examples, as many for each device of this process, on these."""
+        if self.local == 1:
+            return jax.device_put(tree)
+        return jax.device_put(tree, NamedSharding(self.own_mesh, BATCH))
+
+    def shaped(self, tree: PyTree, specs: PyTree) -> PyTree:
+        """Shapes and types of what `put` gives."""
+        if self.local == 1:
+            return tree
+        return jax.tree.map(
+            lambda leaf, spec: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=NamedSharding(self.own_mesh, spec)
+            ),
+            tree,
+            specs,
+        )
+
+    def shared(self, leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
+        """What each process has of an array that is spread over all, as one array. spec: its first
+        axis is spread over "data"."""
+        if self.processes == 1:
+            return leaf
+        shape = (leaf.shape[0] * self.processes, *leaf.shape[1:])
+        return jax.make_array_from_single_device_arrays(
+            shape, NamedSharding(self.mesh, spec), [each.data for each in leaf.addressable_shards]
+        )
+
+    def own(self, leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
+        """This process's copy of an array that every process has."""
+        if self.processes == 1:
+            return leaf
+        parts = [each.data for each in leaf.addressable_shards]
+        if self.local == 1:
+            return parts[0]
+        return jax.make_array_from_single_device_arrays(
+            leaf.shape, NamedSharding(self.own_mesh, spec), parts
+        )
+
+    # -- programs
+
+    def each(
+        self, body: Callable[..., Any], in_specs: Any, out_specs: Any, mesh: Mesh | None = None
+    ) -> Callable[..., Any]:
+        """`body` on every device, told its own part; on one device it is the body itself. So a device
+        runs the same program of the same shapes, whatever stands beside it."""
+        mesh = self.own_mesh if mesh is None else mesh
+        if mesh.size == 1:
+            return body
+        return jax.shard_map(
+            body, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+        )
+
+    def rows(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """(arrays, batch) -> rows: as many rows of the batch for every device."""
+        return self.each(function, (EVERYWHERE, BATCH), BATCH)
+
+    # -- with the other processes
+
+    def agree(self, what: str, *parts: str | bytes | None) -> None:
+        """Wait until all processes are here, and make sure that they mean the same. what: "train on
+        other images", of one that does not. Raises RunError in each of them.
+        """
+        if self.processes == 1:
+            return
+        from jax.experimental import multihost_utils
+
+        own = hashlib.sha256()
+        for part in parts:
+            said_ = part if isinstance(part, bytes) else str(part).encode()
+            own.update(len(said_).to_bytes(8, "big") + said_)
+        mine = np.frombuffer(own.digest(), np.uint8)
+        every = np.asarray(multihost_utils.process_allgather(mine)).reshape(self.processes, -1)
+        others = [k for k in range(self.processes) if not np.array_equal(every[k], every[0])]
+        if others:
+            told = ", ".join(map(str, others[:5])) + (", ..." if len(others) > 5 else "")
+            raise RunError(
+                f"process {told} of {self.processes} would {what} than process 0; start all of them with the same "
+                "command, the same software and the same files"
+            )
+
+
+ALONE = Layout((None,))
+"""JAX's default device."""
+
+
+def _mesh(devices: np.ndarray) -> Mesh:
+    return Mesh(devices, (DATA, FSDP), axis_types=(AxisType.Auto,) * 2)
+
+
+def _bytes(leaf: Any) -> int:
+    return int(np.prod(np.shape(leaf))) * getattr(leaf, "dtype", np.dtype(np.float32)).itemsize
+
+
+# -- of this process
+
+_here: list[Layout] = []
+
+
+def here() -> Layout:
+    """All devices of this process, or what `begin` was told; always the same one."""
+    if not _here:
+        _here.append(Layout(tuple(jax.local_devices())))
+    return _here[0]
+
+
+def writes() -> bool:
+    """Is this the process that tells how it went?"""
+    return here().first
+
+
+def together() -> bool:
+    """Does this process work with others? Asking starts nothing."""
+    return bool(_here) and _here[0].processes > 1
+
+
+def begin(
+    devices: int | None = None,
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+) -> Layout:
+    """Find the devices and, if there are any, the other processes; before anything is computed.
+
+    devices: of this process, at most. coordinator: HOST:PORT of process 0; with it, how many
+    processes there are and which this one is. Without it, SLURM, Open MPI, Kubernetes and TPU pods
+    tell JAX, where they started more than one process; processes=1 leaves the others alone. Raises
+    ArgumentError, and RunError where processes do not find each other.
+    """
+    if devices is not None:
+        whole("devices", devices)
+    _join(coordinator, processes, process)
+    together, index = jax.process_count(), jax.process_index()
+    per = jax.local_device_count() if devices is None else devices
+    if per > jax.local_device_count():
+        raise ArgumentError(
+            "devices", devices, f"there are {jax.local_device_count()} here; leave it out for all"
+        )
+    every: list[Any] = []
+    for each in range(together):
+        every += [one for one in jax.devices() if one.process_index == each][:per]
+    made = Layout(tuple(jax.local_devices()[:per]), index, together, tuple(every))
+    made.agree("use another number of devices", str(per))
+    if made.count > MOST:
+        raise ArgumentError("devices", made.count, f"at most {MOST} in all are summed over")
+    _here[:] = [made]
+    return made
+
+
+_LAUNCHERS = {
+    "SLURM": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE"),
+    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+}
+"""Who starts processes -> the variables in which it tells how many there are, which this one is, and
+how many there are on this machine ("2(x4)" of SLURM)."""
+
+
+def _join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Meet the other processes, if there are any."""
+    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    if coordinator is None and process is None and processes in (None, 1):
+        launched = None if processes == 1 else _launched()
+        if launched is None:
+            return
+        asked: dict[str, Any] = launched
+    else:
+        for name, value in given.items():
+            if value is None:
+                raise ArgumentError(
+                    name,
+                    None,
+                    "give --coordinator HOST:PORT, --processes N and --process I, all three",
+                )
+        _check_place(str(coordinator), processes or 0, process or 0)
+        if processes == 1:
+            return
+        asked = {
+            "coordinator_address": coordinator,
+            "num_processes": processes,
+            "process_id": process,
+        }
+    try:
+        jax.distributed.initialize(
+            **asked,
+            initialization_timeout=WAITS,
+            heartbeat_timeout_seconds=SILENCE,
+            shutdown_timeout_seconds=SILENCE,
+        )
+    except (RuntimeError, ValueError) as error:
+        where = coordinator or "the coordinator that the launcher names"
+        raise RunError(
+            f"coordinator={where!r}: the processes did not find each other ({said(error)}); start all of them, with "
+            "one address that each can reach, or give --processes 1 to leave the others alone"
+        ) from None
+
+
+def _check_place(coordinator: str, processes: int, process: int) -> None:
+    host, colon, port = coordinator.rpartition(":")
+    if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        raise ArgumentError("coordinator", coordinator, "give HOST:PORT, a free port of process 0")
+    whole("processes", processes)
+    whole("process", process, at_least=0)
+    if process >= processes:
+        raise ArgumentError(
+            "process", process, f"of {processes} processes the last is {processes - 1}"
+        )
+
+
+def _launched() -> dict[str, Any] | None:
+    """What JAX need be told where something that it knows has started several processes that belong
+    together; None where nothing has."""
+    for count, index, beside in _LAUNCHERS.values():
+        if _number(count) > 1 and index in os.environ:
+            # Alone on its machine, a process has all its devices; else JAX gives one to each.
+            return {"local_device_ids": []} if _number(beside) == 1 else {}
+    pod = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
+    indexed = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys()
+    return {} if pod or (indexed and find_spec("kubernetes") is not None) else None
+
+
+def _number(variable: str) -> int:
+    found = re.match(r"\d+", os.environ.get(variable, ""))
+    return int(found[0]) if found else 0
+
+
+def shapes_of(tree: PyTree) -> Sequence[tuple[int, ...]]:
+    """The largest part of each leaf that a device holds."""
+    return [
+        max((part.data.shape for part in leaf.addressable_shards), key=lambda s: int(np.prod(s)))
+        for leaf in jax.tree.leaves(tree)
+    ]
