@@ -109,7 +109,7 @@ def test_shares_of_other_data_or_another_number_of_jobs_are_refused(
     np.savez(tmp_path / "toy.npz", **arrays)
     arguments = features(tmp_path / "toy.npz", out, "--shard", "1/2")
     for _ in range(2):
-        with pytest.raises(AssertionError, match="share 0/2.*remove the one that is wrong"):
+        with pytest.raises(AssertionError, match=r"share 0/2.*remove the one that is wrong"):
             succeeds(*arguments)
     assert not (out / "manifest.json").exists()
 

@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from sfumato.cli.parser import parse
-from sfumato.core import plugins
+from sfumato.core import plugins, program_cache
 from sfumato.core.errors import SfumatoError, on_one_line
 
 
@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments = sys.argv[1:] if arguments is None else arguments
         _allow_typed(arguments)
         command = parse(arguments)
+        program_cache.arrange()
         for name in getattr(command, "trust", ()):  # events and samplers are known once imported
             plugins.find("trust", name)
         command()

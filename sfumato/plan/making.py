@@ -69,8 +69,6 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     )
     budget = Budget(kind, n, d or parameters, len(info.classes), epsilon, delta, mu, relation)
     settings, releases, chosen = spend(config.method, method, budget)
-    if not fixed:
-        settings = unit_batches.at_once(settings, info, config.method.physical_batch_size)
     if isinstance(settings, SGDSettings):
         settings = settings.computed(config.method.precision, not fixed, jax.default_backend())
     releases = unit_batches.reworded(releases, info)

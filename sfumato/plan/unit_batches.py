@@ -2,7 +2,6 @@
 words of the statement."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -11,7 +10,6 @@ from sfumato.data.source import DataInfo, Source
 from sfumato.data.units import Units
 from sfumato.plan.config import UnitConfig
 from sfumato.privacy.releases import Release
-from sfumato.train.sgd_settings import SGDSettings
 
 
 def named(info: DataInfo, config: UnitConfig) -> DataInfo:
@@ -58,16 +56,6 @@ def reworded(releases: tuple[Release, ...], info: DataInfo) -> tuple[Release, ..
     return tuple(
         replace(each, what=each.what.replace("training images", f"training {info.unit}s"))
         for each in releases
-    )
-
-
-def at_once(settings: Any, info: DataInfo, given: int | None) -> Any:
-    """Units on the device at once, so that they are as many images as were planned for, unless the
-    user gave a number."""
-    if info.images_per_unit is None or given is not None or not isinstance(settings, SGDSettings):
-        return settings
-    return replace(
-        settings, physical_batch_size=max(1, settings.physical_batch_size // info.images_per_unit)
     )
 
 

@@ -13,7 +13,7 @@ from sfumato.privacy.ledger import Head, Ledger
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.progress import EpsilonMeter, Progress
 from sfumato.train import checkpoint
-from sfumato.train.loop import Procedure, State, run
+from sfumato.train.loop import Procedure, Remembering, State, run
 from sfumato.train.replay_guard import ReplayGuard
 
 CURVE_POINTS = 10
@@ -41,6 +41,8 @@ def carry_out(
     noise: Callable[[Mechanism], Mechanism],
 ) -> State:
     """The last state of the procedure, from the last checkpoint on."""
+    if isinstance(procedure, Remembering):
+        procedure.remember(directory.work / "sizes.json")
     recorder = Recorder(directory, procedure, ledger, recording, progress)
     state, first = recorder.restore()
     progress.begin(procedure.name, procedure.steps, "steps", done=first)

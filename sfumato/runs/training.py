@@ -30,7 +30,7 @@ from sfumato.runs import misclassified
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import Job, build
-from sfumato.runs.progress import Progress, make_progress
+from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.recorder import Recording, carry_out
 from sfumato.runs.session import (
     beginning,
@@ -43,7 +43,7 @@ from sfumato.runs.session import (
     write_result,
 )
 from sfumato.train.evaluation import accuracy, count
-from sfumato.train.loop import State
+from sfumato.train.loop import State, rehearse
 from sfumato.train.metrics import Metrics, measure, softmax
 
 
@@ -124,6 +124,7 @@ def train(config: TrainConfig) -> RunDirectory:
     plan = make_plan(config, counted(info, splits))
     key = secret_key(config.privacy)
     began = beginning(of_source(splits.train, key))
+    job = _rehearsed(config, plan, splits, key)
     directory = RunDirectory.create(
         config.out, key, typed_json.plain(config), plan.to_json(), began
     )
@@ -136,7 +137,7 @@ def train(config: TrainConfig) -> RunDirectory:
         copied = copies_in(splits.train, splits.evaluated(config.data.validation))
         tell((*plan.warnings(), *problems, *copied), progress)
         try:
-            _fit(directory, config, plan, splits, key, ledger, progress)
+            _fit(directory, config, plan, splits, key, ledger, progress, job)
         except DataError:  # an image that cannot be read: the same command may begin again
             if not ledger.releases:
                 directory.discard()
@@ -185,6 +186,17 @@ def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
         _fit(directory, config, plan, splits, key, ledger, progress)
 
 
+def _rehearsed(config: TrainConfig, plan: Plan, splits: Splits, key: SecretKey) -> Job | None:
+    """The job of a network, whose steps are known to fit the memory. None for fixed features: they are
+    computed once the run has a directory."""
+    if plan.features is not None:
+        return None
+    held_out = splits.evaluated(config.data.validation)
+    job = build(plan, splits.train, held_out, config.run.seed, key, Quiet())
+    rehearse(job.procedure)
+    return job
+
+
 def _fit(
     directory: RunDirectory,
     config: TrainConfig,
@@ -193,11 +205,13 @@ def _fit(
     key: SecretKey,
     ledger: Ledger,
     progress: Progress,
+    job: Job | None = None,
 ) -> None:
+    """job: where it is made already."""
     began = time.monotonic()
     held_out = splits.evaluated(config.data.validation)
     say_skipped(splits, progress)
-    job = build(plan, splits.train, held_out, config.run.seed, key, progress)
+    job = job or build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
     recording = Recording(
         job.point, job.learns_from, plan.sampler.expected_batch_size, config.run.checkpoint_seconds

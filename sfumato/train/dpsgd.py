@@ -10,8 +10,11 @@ compiles the gradient once per run whatever sizes the sampler draws; a batch of 
 step that releases noise alone.
 """
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +24,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
-from sfumato.clip.microbatch import free_memory
+from sfumato.clip.arithmetic import platform
+from sfumato.clip.microbatch import SHARE, free_memory
 from sfumato.core.checks import fraction, whole
 from sfumato.core.errors import ArgumentError, said
 from sfumato.core.keys import SecretKey
@@ -31,9 +35,10 @@ from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
 from sfumato.sampling import Sampler
-from sfumato.train import described
+from sfumato.train import described, physical
 from sfumato.train.feed import Feed, Fetch, Indexed
 from sfumato.train.loop import release_name
+from sfumato.train.physical import Asked
 
 Loss = Callable[..., Float[Array, ""]]
 Sum = Callable[..., BoundedSum]
@@ -51,7 +56,8 @@ class DPSGD:
     has a length and is indexed by an int64 vector (`sf.data.Arrays`, a `Source`). optimizer: of
     optax. sampler: learns n from the data. clip_norm: C, or one for each group; what an example may
     add to the sum. noise: any `Mechanism`; `sf.calibrate` sets its multiplier (None: `sf.Gaussian`). physical_batch_size: examples on the device at
-    once; does not change the result beyond rounding. ema_decay: mu above; 0 turns averaging off.
+    once, or "auto" for as many as fit and a batch needs (`train/physical.py`), on a CPU `most_at_once` of them; does not
+    change the result beyond rounding. ema_decay: mu above; 0 turns averaging off.
     augment: (example, key) -> example, before the loss, drawn anew in every step. frozen: arrays
     that the loss takes as a third argument, the same for all examples (see `ClippedGrad`).
     guarantee: what `sf.calibrate` was asked for.
@@ -70,7 +76,7 @@ class DPSGD:
     sampler: Sampler
     clip_norm: InitVar[float | Mapping[str, float] | None] = None
     noise: Mechanism | None = None
-    physical_batch_size: int = 256
+    physical_batch_size: Asked = physical.AUTO
     ema_decay: float = 0.0
     augment: InitVar[Augment | None] = None
     frozen: PyTree = None
@@ -79,6 +85,7 @@ class DPSGD:
     clipped: ClippedGrad | Sum = None  # type: ignore[assignment]
     fetch: Fetch = None  # type: ignore[assignment]
     augmented: bool = False
+    most_at_once: int = 256
 
     def __post_init__(
         self,
@@ -87,7 +94,8 @@ class DPSGD:
         clip_norm: float | Mapping[str, float] | None,
         augment: Augment | None,
     ) -> None:
-        whole("physical_batch_size", self.physical_batch_size)
+        asked = physical.check("physical_batch_size", self.physical_batch_size)
+        whole("most_at_once", self.most_at_once)
         fraction("ema_decay", self.ema_decay)
         if loss is not None:
             self.clipped = _clipped(loss, clip_norm, augment)
@@ -108,7 +116,9 @@ class DPSGD:
 
         self._add = jax.jit(add, donate_argnums=0)
         self._update = jax.jit(self._absorb)
-        self._feed = Feed(self.fetch, self.sampler, self.physical_batch_size)
+        self._sizes = physical.Sizes(None if isinstance(asked, str) else asked)
+        self._rehearsed: int | None = None
+        self._feed = Feed(self.fetch, self.sampler, 1)
         self._sensitivity: Sensitivity | None = None
 
     @property
@@ -162,9 +172,15 @@ class DPSGD:
         return self._feed.example()
 
     @property
-    def _physical(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+    def at_once(self) -> int:
+        """Examples on the device at once in the first step, as far as is known: memory is looked at by
+        `rehearse`."""
+        if self._sizes.known:
+            return self._sizes.at(0)
+        return physical.evenly(physical.batches(self.sampler), self.most_at_once)
+
+    def _physical(self, size: int) -> tuple[PyTree, jax.ShapeDtypeStruct]:
         """Shapes and types of a physical batch and its mask."""
-        size = self.physical_batch_size
         examples = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), self.example
         )
@@ -199,7 +215,11 @@ class DPSGD:
             "clipping": clipping,
             "sampler": described.facts(self.sampler),
             "noise": described.facts(self.noise),
-            "physical_batch_size": self.physical_batch_size,
+            **(
+                {}
+                if self.physical_batch_size == physical.AUTO
+                else {"physical_batch_size": self.physical_batch_size}
+            ),
             "ema_decay": self.ema_decay,
         }
 
@@ -211,8 +231,8 @@ class DPSGD:
 
     def rehearse(self, state: dict[str, Any]) -> None:
         """Raise ArgumentError for an optimizer that cannot work with released gradients alone, and
-        for a physical batch whose program does not fit into the memory. Nothing is computed; the
-        program is compiled, as it would be in the first step.
+        where not even the program for the physical batch, or under "auto" for one example, fits into the
+        memory. Nothing is computed; the program is compiled, as it would be in the first step.
         """
         params = state["params"]
         try:
@@ -231,24 +251,45 @@ class DPSGD:
                 type(self.optimizer).__name__,
                 "changes the shapes of parameters; take another",
             )
-        found: Any = (
-            self._add.lower(params, params, *self._physical, *self.constants)
-            .compile()
-            .memory_analysis()
-        )
-        if found is None:  # not every device tells
-            return
-        needed = (
-            found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
-        )
         free = free_memory()
-        if needed > free:
+        if not self._sizes.known:
+            most = self.most_at_once if platform() == "cpu" else None
+            sizes = physical.batches(self.sampler)
+            self._sizes.take(
+                physical.fitting(lambda size: self.needs(params, size), SHARE * free, sizes, most)
+            )
+        elif (
+            self._rehearsed != self.at_once and (needed := self.needs(params, self.at_once)) > free
+        ):
             raise ArgumentError(
                 "physical_batch_size",
-                self.physical_batch_size,
+                self.at_once,
                 f"a batch of this size needs {needed / 1e9:.1f} GB of the "
-                f"{free / 1e9:.1f} GB that are free; take fewer at once",
+                f"{free / 1e9:.1f} GB that are free; take fewer at once, or auto",
             )
+        self._rehearsed = self.at_once
+
+    def needs(self, params: PyTree, size: int) -> float:
+        """Bytes of the program for `size` examples, its arguments included, by XLA's own analysis;
+        infinity where compiling alone takes more than there is, 0 where the device does not tell."""
+        try:
+            found: Any = (
+                self._add.lower(params, params, *self._physical(size), *self.constants)
+                .compile()
+                .memory_analysis()
+            )
+        except jax.errors.JaxRuntimeError as error:
+            if physical.EXHAUSTED not in str(error):
+                raise
+            return math.inf
+        if found is None:
+            return 0.0
+        return float(
+            found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+        )
+
+    def remember(self, file: Path) -> None:
+        self._sizes.remember(file)
 
     def event(self, step: int) -> Event:
         return self.sampler.event(self._noise.event, step)
@@ -267,6 +308,25 @@ class DPSGD:
         return self.noise
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
+        """The sum, whatever it takes: where the memory is exhausted after all, the physical batch is
+        halved and the same release is measured again. Nothing has left the device by then."""
+        if not self._sizes.known:
+            self._sizes.take(self.at_once)
+        while True:
+            size = self._sizes.at(step)
+            self._feed.resize(size)
+            try:
+                return self._measured(state, step, key)
+            except jax.errors.JaxRuntimeError as error:
+                if physical.EXHAUSTED not in str(error) or size == 1:
+                    raise
+            self._sizes.take(max(1, size // 2), step)
+            warnings.warn(
+                f"step {step + 1}: out of memory with {size} examples at once; going on with {self._sizes.at(step)}",
+                stacklevel=2,
+            )
+
+    def _measured(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
         value = jax.tree.map(jnp.zeros_like, state["params"])
         sensitivity = None
         seed = key.stream("augment", step).integers(2**32, size=2, dtype=np.uint32)
@@ -274,6 +334,7 @@ class DPSGD:
         for examples, mask in self._feed.step(key, step):
             part = self._add(value, state["params"], examples, mask, *constants)
             value, sensitivity = part.value, part.sensitivity
+        jax.block_until_ready(value)  # what fails on the device fails here
         return self.summed(state, value, sensitivity or self._claimed(state["params"]))
 
     def stop(self) -> None:
@@ -301,7 +362,7 @@ class DPSGD:
         computing anything."""
         if self._sensitivity is None:
             self._sensitivity = jax.eval_shape(
-                self._add, params, params, *self._physical, *self.constants
+                self._add, params, params, *self._physical(self.at_once), *self.constants
             ).sensitivity
         return self._sensitivity
 
