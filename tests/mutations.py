@@ -654,7 +654,7 @@ MUTATIONS = (
     ),
     bug(
         "the divisor is the realized batch size",
-        "train.dpsgd:DPSGD.measure",
+        "train.dpsgd:DPSGD._measured",
         "self.summed(state, found.value,",
         "self.summed(state, jax.tree.map(lambda leaf: leaf * self.sampler.expected_batch_size / max(len(self.sampler.indices(key, step)), 1), found.value),",
         BY_HAND,
@@ -1113,7 +1113,7 @@ MUTATIONS = (
     ),
     bug(
         "augmentation is the same in every step",
-        "train.dpsgd:DPSGD.measure",
+        "train.dpsgd:DPSGD._measured",
         'key.stream("augment", step)',
         'key.stream("augment")',
         "test_methods.py::test_augmentation_is_drawn_anew_for_every_example_and_step_and_never_from_its_neighbors",
@@ -1192,6 +1192,23 @@ MUTATIONS = (
         "(1 - prior)) + epsilon / 2",
         "test_meaning.py::test_the_mechanism_that_is_as_bad_as_allowed_reaches_the_bounds_and_no_more[3.0]",
         "posterior",
+    ),
+    Mutation(
+        "what was summed when the memory ran out counts twice",
+        (
+            Edit(
+                "train.dpsgd:DPSGD._measured",
+                'value = jax.tree.map(jnp.zeros_like, state["params"])',
+                'value = self.__dict__.pop("kept", None) or jax.tree.map(jnp.zeros_like, state["params"])',
+            ),
+            Edit(
+                "train.dpsgd:DPSGD._measured",
+                "value, sensitivity = part.value, part.sensitivity",
+                "value, sensitivity = part.value, part.sensitivity; self.kept = jax.tree.map(jnp.copy, value)",
+            ),
+        ),
+        "test_physical.py::test_nothing_of_the_first_attempt_is_in_the_sum",
+        "Not equal to tolerance",
     ),
     bug(
         "a page elsewhere may ask the service through a visitor's browser",

@@ -8,12 +8,11 @@ instructions of the processor that it was compiled for, and may not run on anoth
 processor and each version of the compiler has a directory of its own.
 """
 
-import hashlib
 import os
-import platform
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
+
+from sfumato.core.program_cache import directory, prune, user_cache
 
 QUICK = "--xla_backend_optimization_level=0"
 SHIPPED = {"xla_backend_optimization_level": 3}
@@ -24,49 +23,7 @@ _of_this_process: list[Path] = []
 
 
 def home() -> Path:
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sfumato" / "xla-tests"
-    )
-
-
-def processor() -> str:
-    """What tells one kind of processor from another: the instructions that it has."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    traits = sorted(
-        {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
-    )
-    return "\n".join([platform.machine(), platform.processor(), *traits])
-
-
-def directory(root: Path) -> Path:
-    facts = "\n".join([version("jax"), version("jaxlib"), processor()])
-    return root / hashlib.sha256(facts.encode()).hexdigest()[:16]
-
-
-def prune(root: Path, most_bytes: int) -> None:
-    """Delete the programs that were not used for longest until `most_bytes` are left, of all kinds
-    of processors together.
-
-    Before and after every run, so that only what one run adds is ever above the bound. Several runs
-    may do so at once: one that misses a program compiles it. JAX's own bound reads the whole
-    directory, under a lock, for every program that it adds, which for thousands takes longer than
-    to compile. The system notes when a file was read, once a day at least (`relatime`); where it
-    does not, the oldest go first.
-    """
-    found = []
-    for path in root.rglob("*-cache"):
-        try:
-            facts = path.stat()
-        except FileNotFoundError:
-            continue
-        found.append((max(facts.st_atime, facts.st_mtime), facts.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total <= most_bytes:
-            return
-        path.unlink(missing_ok=True)
-        total -= size
+    return user_cache("xla-tests")
 
 
 def arrange() -> None:

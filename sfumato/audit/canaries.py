@@ -178,12 +178,7 @@ def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> 
 
     size = sum(np.size(leaf) for leaf in jax.tree.leaves(trainer.params))
     physical = max(
-        1,
-        min(
-            trainer.physical_batch_size if images else 4096,
-            _MOST_FLOATS // size,
-            images + len(slots),
-        ),
+        1, min(trainer.at_once if images else 4096, _MOST_FLOATS // size, images + len(slots))
     )
     sampler = trainer.sampler.moved(images + len(slots))
     return replace(

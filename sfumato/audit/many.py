@@ -76,7 +76,7 @@ def _batches(
     sampled = [trainer.sampler.indices(key.at(trainer.name), step) for key, _ in models]
     own = [indices[present[indices]] for indices, (_, present) in zip(sampled, models, strict=True)]
     feeds = [
-        physical_batches(trainer.fetch, indices, step, trainer.physical_batch_size)
+        physical_batches(trainer.fetch, indices, step, trainer.at_once)
         if len(indices)
         else iter(())
         for indices in own

@@ -10,7 +10,7 @@ import warnings
 from typing import NoReturn
 
 from sfumato.cli.parser import parse
-from sfumato.core import machine, plugins
+from sfumato.core import machine, plugins, program_cache
 from sfumato.core.errors import SfumatoError, on_one_line
 
 
@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments = sys.argv[1:] if arguments is None else arguments
         _allow_typed(arguments)
         command = parse(arguments)
+        program_cache.arrange()
         for name in getattr(command, "trust", ()):  # events and samplers are known once imported
             plugins.find("trust", name)
         command()

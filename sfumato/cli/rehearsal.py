@@ -5,7 +5,7 @@ image is needed, no parameter is drawn. `sfumato train --recipe NAME --dry-run`.
 from dataclasses import dataclass
 
 from sfumato.core import typed_json
-from sfumato.core.checks import large_delta, positive
+from sfumato.core.checks import large_delta, positive, whole
 from sfumato.data.source import DataInfo
 from sfumato.networks import catalog
 from sfumato.plan.config import TrainConfig
@@ -20,17 +20,26 @@ from sfumato.report import words
 from sfumato.runs.cost import Cost, counted
 from sfumato.train.sgd_settings import SGDSettings
 
+DECODED, SENT, LINKED = 1.5e9, 16e9, 100e9
+"""Of each device, bytes a second: pixels that its share of the host decodes (16 cores at 30 million
+pixels a second), what reaches it over PCIe, and what it exchanges with others."""
+NOISE = 50e-9
+"""Seconds a number; noise is drawn once, by the host, whatever the number of devices."""
+
 
 @dataclass(frozen=True)
 class Device:
-    """memory: GB. flops: floating-point operations per second, sustained."""
+    """memory: GB. flops: floating-point operations per second, sustained. count: how many there are;
+    the first two are of each."""
 
     memory: float
     flops: float
+    count: int = 1
 
     def __post_init__(self) -> None:
         positive("device_memory", self.memory)
         positive("device_flops", self.flops)
+        whole("devices", self.count)
 
 
 def rehearse(config: TrainConfig, recipe: Recipe, point: Point, device: Device) -> str:
@@ -165,27 +174,53 @@ def _sizes(plan: Plan, cost: Cost) -> list[tuple[str, str]]:
 
 def _hardware(plan: Plan, cost: Cost, device: Device) -> list[tuple[str, str]]:
     """What fits, and how long it takes at the rate that was stated."""
-    duration = words.duration(cost.total / device.flops).replace(words.NBSP, " ")
-    time = (
-        "time",
-        f"{duration} at the {device.flops:.3g} operations per second that were stated (--device-flops)",
-    )
     if plan.features:
         host = f"{cost.rows / 1e9:.3g} GB of rows and head on the host"
-        return [("memory", f"{cost.state / 1e9:.3g} GB of parameters, {host}"), time]
+        return [
+            ("memory", f"{cost.state / 1e9:.3g} GB of parameters, {host}"),
+            *_time(cost, device),
+        ]
     assert isinstance(plan.settings, SGDSettings)
     views = max(1, plan.settings.views)
-    fits = int(max(0.0, device.memory * 1e9 - cost.state) // (cost.tape * views))
+    fits = int(max(0.0, device.memory * 1e9 - cost.state - cost.held.fixed) // cost.held.each)
     room = (
         f"room for {fits:,} examples at once"
         if fits
         else "too little for one example; take fewer views or rematerialize"
     )
-    each = f"{cost.tape * views / 1e6:.4g} MB per example, {views} view{'s' if views > 1 else ''}"
+    each = f"{cost.held.each / 1e6:.4g} MB per example, {views} view{'s' if views > 1 else ''}"
+    state = f"{(cost.state + cost.held.fixed) / 1e9:.3g} GB of parameters, copies and gradients"
+    return [("memory", f"{state}, {each}; {device.memory:g} GB: {room}"), *_time(cost, device)]
+
+
+def _time(cost: Cost, device: Device) -> list[tuple[str, str]]:
+    """Images are decoded and sent while the device computes; noise and sums over devices wait for it."""
+    n = device.count
+    computing = cost.total / (device.flops * n)
+    reading = {"decoding": cost.read / (DECODED * n), "transfer": cost.read / (SENT * n)}
+    waiting = {
+        "noise": cost.noisy * NOISE,
+        "sums over devices": 2 * (n - 1) / n * cost.summed / LINKED,
+    }
+    total = max(computing, *reading.values()) + sum(waiting.values())
+    rate = f"{device.flops:.3g} operations per second"
+    devices = "one device" if n == 1 else f"{n} devices"
+    told = [
+        f"{name} {_duration(seconds)}" for name, seconds in (reading | waiting).items() if seconds
+    ]
     return [
         (
-            "memory",
-            f"{cost.state / 1e9:.3g} GB of parameters and copies, {each}; {device.memory:g} GB: {room}",
+            "time",
+            f"{_duration(total)} on {devices}, at the {rate} that were stated (--device-flops, --devices): "
+            f"operations {_duration(computing)}",
         ),
-        time,
+        (
+            "",
+            f"meanwhile {', '.join(told[:2])}"
+            + (f"; then {', '.join(told[2:])}" if told[2:] else ""),
+        ),
     ]
+
+
+def _duration(seconds: float) -> str:
+    return words.duration(seconds).replace(words.NBSP, " ")

@@ -184,6 +184,14 @@ class Layout:
 
     # -- with the other processes
 
+    def least(self, number: int) -> int:
+        """Of the numbers that the processes come with."""
+        if self.processes == 1:
+            return number
+        from jax.experimental import multihost_utils
+
+        return int(np.asarray(multihost_utils.process_allgather(np.int64(number))).min())
+
     def agree(self, what: str, *parts: str | bytes | None) -> None:
         """Wait until all processes are here, and make sure that they mean the same. what: "train on
         other images", of one that does not. Raises RunError in each of them.

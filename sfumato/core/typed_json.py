@@ -6,11 +6,12 @@ names the file and the place in it. Keys that no dataclass asks for are ignored,
 write more than this reads; `closed` refuses them, where a person may have mistyped one.
 
 What a field may be: a plain scalar, a Literal, a Path, a dataclass, tuple[T, ...], tuple[T, T, T],
-dict[str, T], T | None, Any; a class with `from_json`, which then reads itself; and
+dict[str, T], T | None, T | U (the first that fits), Any; a class with `from_json`, which then reads itself; and
 Annotated[T, Read(function)], where the type depends on what stands beside it. The fields
 of a field with the metadata SECTION stand in its parent's JSON object.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -83,8 +84,13 @@ def convert(kind: Any, value: Any, where: str = "", closed: bool = False) -> Any
     if dataclasses.is_dataclass(kind):
         return _dataclass(typing.cast(type, kind), value, where, closed)
     if origin in (types.UnionType, typing.Union):
-        present = next(each for each in arguments if each is not types.NoneType)
-        return None if value is None else convert(present, value, where, closed)
+        *others, last = [each for each in arguments if each is not types.NoneType]
+        if value is None:
+            return None
+        for each in others:
+            with contextlib.suppress(Damaged):
+                return convert(each, value, where, closed)
+        return convert(last, value, where, closed)
     if origin is typing.Literal:
         if value not in arguments:
             raise Damaged(f"{where} must be one of {', '.join(map(str, arguments))}, not {value!r}")

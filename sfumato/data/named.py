@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.core.program_cache import user_cache
 from sfumato.data.cifar import find_cifar
 from sfumato.data.download import Progress, fetch
 from sfumato.data.idx import find_idx
@@ -25,9 +26,7 @@ def default_data_dir() -> Path:
     """$SFUMATO_DATA, else sfumato/data in the user's cache."""
     if os.environ.get(DATA_VARIABLE):
         return Path(os.environ[DATA_VARIABLE]).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has a relative path ignored.
-    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "sfumato" / "data"
+    return user_cache("data")
 
 
 def find_named(

@@ -50,6 +50,11 @@ def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
     return multiply_adds_by(lambda eqn: None, function, *arguments).total()
 
 
+def multiply_adds_in(jaxpr: Any) -> int:
+    """The same of a trace."""
+    return _of_jaxpr(lambda eqn: None, jaxpr).total()
+
+
 def multiply_adds_by(
     kind: Callable[[Any], Any], function: Callable[..., Any], *arguments: Any
 ) -> Counter[Any]:
@@ -64,7 +69,7 @@ def _of_jaxpr(kind: Callable[[Any], Any], jaxpr: Any) -> Counter[Any]:
 def _of_equation(kind: Callable[[Any], Any], eqn: Any) -> Counter[Any]:
     if eqn.primitive in (lax.dot_general_p, lax.conv_general_dilated_p):
         return Counter({kind(eqn): _of_product(eqn)})
-    inner = [_of_jaxpr(kind, each) for each in _inside(eqn)]
+    inner = [_of_jaxpr(kind, each) for each in inside(eqn)]
     if eqn.primitive is lax.cond_p:
         return max(inner, key=Counter.total)
     times = eqn.params["length"] if eqn.primitive is lax.scan_p else 1
@@ -82,7 +87,7 @@ def _of_product(eqn: Any) -> int:
     return math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // outputs
 
 
-def _inside(eqn: Any) -> Iterator[Any]:
+def inside(eqn: Any) -> Iterator[Any]:
     """The jaxprs that an equation calls: bodies of jit, remat, scan, branches of a conditional."""
     for value in eqn.params.values():
         for each in value if isinstance(value, tuple | list) else (value,):

@@ -6,7 +6,6 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from sfumato import augment
 from sfumato.core.checks import privacy_target
-from sfumato.core.devices import here
 from sfumato.core.errors import DataError
 from sfumato.data.source import DataInfo
 from sfumato.features import by_name
@@ -72,9 +71,6 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
     )
     settings, releases, chosen = spend(config.method, method, budget)
     settings = settings.computed(config.method.precision, not fixed, jax.default_backend())
-    if not fixed:
-        settings = settings.in_units(info.images_per_unit or 1, config.method.physical_batch_size)
-    settings = settings.dealt(here().count, config.method.physical_batch_size)
     releases = unit_batches.reworded(releases, info)
     return Plan(
         name=info.name,

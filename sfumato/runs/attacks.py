@@ -233,9 +233,7 @@ def by_final_loss(subject: Subject, size: int) -> list[AuditResult]:
     )
     loss = trainer.clipped.loss_with(*trainer.constants)
     params = pretrained(loss, trainer.start()["params"], others.fetch(np.arange(n), 0))
-    trainer = replace(
-        trainer, params=params, physical_batch_size=min(trainer.physical_batch_size, _PHYSICAL)
-    )
+    trainer = replace(trainer, params=params, physical_batch_size=min(trainer.at_once, _PHYSICAL))
     image = jax.tree.map(
         lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0]
     )

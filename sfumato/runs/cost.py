@@ -2,7 +2,6 @@
 pixels), or counted from the plan alone, for a machine that is not here.
 """
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,29 +13,33 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from sfumato.augment.views import ITSELF
-from sfumato.clip.handling import handle
-from sfumato.clip.microbatch import free_memory, program_memory
-from sfumato.clip.trace import trace_loss
-from sfumato.core.errors import ArgumentError
+from sfumato.clip import clipped_grad
+from sfumato.clip.arithmetic import compiled_for
 from sfumato.core.keys import SecretKey
-from sfumato.core.precision import PRECISIONS
 from sfumato.data.ahead import BYTES
 from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.features.extraction import CHUNK
 from sfumato.networks import catalog, trainable
-from sfumato.networks.image_cost import forward_cost, multiply_adds, outline, parameters
+from sfumato.networks.image_cost import (
+    forward_cost,
+    multiply_adds,
+    multiply_adds_in,
+    outline,
+    parameters,
+)
+from sfumato.networks.live_memory import BATCH, Held, held
 from sfumato.plan.plan import Plan
 from sfumato.plan.unit_batches import grouped
 from sfumato.runs.jobs import Job, build, loss_of
 from sfumato.runs.progress import EpsilonMeter, Quiet
 from sfumato.runs.recorder import CURVE_POINTS
-from sfumato.sampling import FullBatch, Sampler
+from sfumato.sampling import FullBatch
 from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.solve.statistics import CHUNK as ROWS
+from sfumato.train import physical
+from sfumato.train.dpsgd import DPSGD
 from sfumato.train.evaluation import CURVE_IMAGES
-from sfumato.train.feed import physical_batches
 from sfumato.train.loop import ReadingAhead, State
 from sfumato.train.sgd_settings import SGDSettings
 
@@ -109,7 +112,8 @@ def head_memory(plan: Plan) -> float:
     or the confusion of the test rows.
     """
     c, d = len(plan.classes), plan.parameters / len(plan.classes)
-    together = getattr(plan.settings, "physical_batch_size", ROWS)
+    asked = getattr(plan.settings, "physical_batch_size", ROWS)
+    together = ROWS if isinstance(asked, str) else asked
     curved = 4.0 * 4 * d * d * plan.settings.matrices(c)
     evaluation = CELL * c * c if plan.n_test + plan.n_validation else 0.0
     return (
@@ -122,28 +126,29 @@ def head_memory(plan: Plan) -> float:
 def _network(plan: Plan) -> Estimate:
     """The parts of a step, what a step takes besides (noise, optimizer), evaluations on the way,
     epsilon on the way."""
-    settings, most = plan.settings, plan.images_per_unit or 1
-    assert isinstance(settings, SGDSettings)
+    most = plan.images_per_unit or 1
+    step = build(plan, _random_images(plan, most), None, 0, _key(), Quiet()).procedure
+    assert isinstance(step, DPSGD)
+    step.rehearse(step.start())
+    needed = step.needs(step.start()["params"], step.at_once)
     source, shown = (
-        _random_images(plan, settings.physical_batch_size * most),
+        _random_images(plan, step.at_once * most),
         _random_images(replace(plan, images_per_unit=None), SHOWN),
     )
     everybody = FullBatch(plan.sampler.steps, source.examples)
     job = build(
-        replace(plan, n=source.examples, sampler=everybody), source, shown, 0, _key(), Quiet()
+        _at_once(replace(plan, n=source.examples, sampler=everybody), source.examples),
+        source,
+        shown,
+        0,
+        _key(),
+        Quiet(),
     )
     state = job.procedure.start()
-    needed = _step_memory(job.procedure, state)
-    if needed > free_memory():
-        raise ArgumentError(
-            "physical_batch_size",
-            settings.physical_batch_size,
-            f"so many examples at once need {needed / 1e9:.1f} GB, of which "
-            f"{free_memory() / 1e9:.1f} GB are free; take fewer",
-        )
     compiling, per_part = _timed(lambda: job.procedure.measure(state, 0, _key()))
     _, whole = _timed(lambda: _step(job.procedure, state))
-    each = _parts(plan.sampler, source.examples) * per_part + max(0.0, whole - per_part)
+    parts = physical.parts(physical.batches(plan.sampler), step.at_once)
+    each = parts * per_part + max(0.0, whole - per_part)
     seconds = (
         _AROUND
         + compiling
@@ -160,10 +165,10 @@ def _network(plan: Plan) -> Estimate:
     return Estimate(seconds, memory + images)
 
 
-def _parts(sampler: Sampler, physical: int) -> float:
-    """Of a batch, on average; each is padded to the same size."""
-    parts = sampler.expected_batch_size / physical
-    return math.ceil(parts) if not sampler.secret else max(1.0, parts + 0.5)
+def _at_once(plan: Plan, size: int) -> Plan:
+    """Whose physical batches hold so many examples."""
+    assert isinstance(plan.settings, SGDSettings)
+    return replace(plan, settings=replace(plan.settings, physical_batch_size=size))
 
 
 def _step(procedure: Any, state: State) -> State:
@@ -192,20 +197,6 @@ def _epsilons(plan: Plan) -> float:
     return (time.monotonic() - began) * min(EpsilonMeter.POINTS, plan.sampler.steps)
 
 
-def _step_memory(procedure: Any, state: dict[str, Any]) -> float:
-    """Bytes of the compiled gradient of one physical batch."""
-
-    def clipped_sum(arrays: Any, examples: Any, mask: Any) -> Any:
-        params, constants = arrays
-        return procedure.clipped(params, examples, mask, *constants).value
-
-    size = procedure.physical_batch_size
-    batch = next(physical_batches(procedure.fetch, np.arange(size), 0, size))
-    arrays = ((state["params"], procedure.constants), *batch)
-    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arrays)
-    return float(program_memory(clipped_sum, shapes, size))
-
-
 def _timed(call: Callable[[], Any]) -> tuple[float, float]:
     """Seconds: what compiling takes, and what a call takes after that."""
     took = []
@@ -229,18 +220,22 @@ FLOAT = 4
 
 @dataclass(frozen=True)
 class Cost:
-    """Counted. forward: multiply-adds of one image. state: bytes of all parameters and their copies. tape:
-    bytes of one view in a step, activations and cotangents that are held until the sum. rows: bytes
-    of all features and their head, on the host. total: floating-point operations of the whole run, each
-    multiply-add two.
+    """Counted. forward: multiply-adds of one image. state: bytes of all parameters and their copies. held:
+    bytes of a step besides, whatever the batch and for each example, gradients and patches that are kept
+    included. rows: bytes of all features and their head, on the host. total: floating-point operations
+    of the whole run, each multiply-add two. read: bytes of pixels that are read in the whole run. noisy:
+    numbers that get noise in the whole run. summed: bytes that the devices add up in the whole run.
     """
 
     parameters: int
     forward: int
     state: float
-    tape: float
+    held: Held
     rows: float
     total: float
+    read: float
+    noisy: float
+    summed: float
 
 
 def counted(plan: Plan) -> Cost:
@@ -260,7 +255,8 @@ def _of_features(plan: Plan) -> Cost:
     head = plan.n * plan.features * (2 * len(plan.classes) * steps + plan.features)
     images = plan.n + plan.n_test
     rows = FLOAT * images * plan.features + head_memory(plan)
-    return Cost(size, forward, FLOAT * size, 0.0, rows, 2.0 * (forward * images + head))
+    total, read = 2.0 * (forward * images + head), float(images * np.prod(plan.shape))
+    return Cost(size, forward, FLOAT * size, Held(0.0, 0.0), rows, total, read, 0.0, 0.0)
 
 
 def _of_network(plan: Plan) -> Cost:
@@ -269,29 +265,39 @@ def _of_network(plan: Plan) -> Cost:
     own = plan.input or catalog.find(plan.model).input
     trained, frozen, static = _pieces(plan)
     views = max(1, settings.views)
-    view = jax.ShapeDtypeStruct((*own.window(plan.shape[:2]), plan.shape[2]), jnp.float32)
-    one = ((view, ()), jax.ShapeDtypeStruct((), jnp.int32))
+    shape = (views, *own.window(plan.shape[:2]), plan.shape[2])
+    one = ((jax.ShapeDtypeStruct(shape, jnp.float32), ()), jax.ShapeDtypeStruct((), jnp.int32))
     own = replace(own, crop=None)
 
-    def loss(params: PyTree, example: tuple[PyTree, Any]) -> Any:
-        rest, images = example
-        network = eqx.combine(rest, static)
-        return loss_of(network, own, ITSELF, settings.precision, plan.task)(params, images)
+    def loss(params: PyTree, example: PyTree, frozen: PyTree) -> Any:
+        network = eqx.combine(frozen, static)
+        shown = loss_of(network, own, lambda seen, _: seen, settings.precision, plan.task)
+        return shown(params, example)
 
-    step = multiply_adds(jax.grad(loss), trained, (frozen, one))
-    clipping = handle(trace_loss(loss, trained, (frozen, one)))
-    tape = sum(clipping.sizes(path).tape for path in clipping.sites)
+    def step(params: PyTree, batch: PyTree, mask: Any, frozen: PyTree) -> PyTree:
+        return clipped_grad(loss, 1.0)(params, batch, mask, frozen).value
+
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((BATCH, *leaf.shape), leaf.dtype), one)
+    mask = jax.ShapeDtypeStruct((BATCH,), jnp.bool_)
+    with compiled_for("gpu"):
+        traced = jax.make_jaxpr(step)(trained, batch, mask, frozen).jaxpr
+        forward = multiply_adds(loss, trained, one, frozen)
     size, rest = parameters(trained), parameters(frozen)
     copies = 4 + OPTIMIZERS[settings.optimizer].copies
     # The trained parameters, their average, the sum of gradients, the noisy sum, and the optimizer's.
-    images = settings.steps * plan.sampler.expected_batch_size * views
+    state, program = float(FLOAT * (rest + copies * size)), held(traced)
+    images = settings.steps * plan.sampler.expected_batch_size
     return Cost(
         size + rest,
-        multiply_adds(loss, trained, (frozen, one)),
-        FLOAT * (rest + copies * size),
-        PRECISIONS[settings.precision].size * tape,
+        forward // views,
+        state,
+        # Parameters and the sum are in the state already.
+        program._replace(fixed=max(0.0, program.fixed - FLOAT * (rest + 2 * size))),
         0.0,
-        2.0 * step * images,
+        2.0 * multiply_adds_in(traced) / BATCH * images,
+        float(images * np.prod(plan.shape)),
+        float(settings.steps * size),
+        float(settings.steps * FLOAT * size),
     )
 
 

@@ -153,6 +153,7 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
             path.absolute().name, method, guarantee, asked["noise"], seed is not None
         )
         _refuse_unaffordable(method, guarantee)
+        loop.rehearse(method)
         began = beginning(_examples(method, key))
         RunDirectory.create(path, key, asked, plan.to_json(), began)
     directory = RunDirectory.open(path)

@@ -46,6 +46,9 @@ from sfumato.train.loop import Procedure, State
 from sfumato.train.sgd_settings import SGDSettings
 from sfumato.train.unit_loss import unit_loss
 
+ROWS_AT_ONCE, VIEWS_AT_ONCE = 2048, 256
+"""On a CPU more of them gain nothing."""
+
 Confusion = Int64[np.ndarray, "c c"]
 Scores = Float[np.ndarray, "n c"]
 
@@ -225,6 +228,7 @@ def _on_rows(
         params={"weight": start_of(matrix.shape[1], len(plan.classes), plan.task)},
         clipped=softmax_gradient(settings.clip_norm, normalized=True, task=plan.task),
         fetch=lambda indices, step: (matrix[indices], labels[indices]),
+        most_at_once=ROWS_AT_ONCE,
         **_common(plan, settings),
     )
     spec = spec_of(plan, "linear")
@@ -276,6 +280,7 @@ def _on_images(
         ),
         frozen=frozen,
         fetch=fetch if most is None else units_of(train, most).fetch(fetch),
+        most_at_once=max(1, VIEWS_AT_ONCE // (max(1, settings.views) * (most or 1))),
         **_common(plan, settings),
     )
     spec = spec_of(plan, None)

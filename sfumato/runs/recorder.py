@@ -15,7 +15,7 @@ from sfumato.runs.directory import RunDirectory
 from sfumato.runs.progress import EpsilonMeter, Progress
 from sfumato.runs.together import JointGuard
 from sfumato.train import checkpoint
-from sfumato.train.loop import Procedure, State, run
+from sfumato.train.loop import Procedure, Remembering, State, run
 
 CURVE_POINTS = 10
 """How often the learning curve looks at what is held out during a run."""
@@ -42,6 +42,8 @@ def carry_out(
     noise: Callable[[Mechanism], Mechanism],
 ) -> State:
     """The last state of the procedure, from the last checkpoint on."""
+    if isinstance(procedure, Remembering):
+        procedure.remember(directory.work / "sizes.json")
     recorder = Recorder(directory, procedure, ledger, recording, progress)
     state, first = recorder.restore()
     progress.begin(procedure.name, procedure.steps, "steps", done=first)

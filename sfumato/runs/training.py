@@ -12,7 +12,7 @@ import numpy as np
 from sfumato import data
 from sfumato.core import files, plugins, typed_json
 from sfumato.core.devices import here
-from sfumato.core.errors import DataError, RunError
+from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.core.tasks import MULTI, task_of
 from sfumato.data import finite
@@ -39,7 +39,7 @@ from sfumato.runs import misclassified, tracking
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory, refuse_existing
 from sfumato.runs.jobs import Job, build
-from sfumato.runs.progress import Progress, make_progress
+from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.recorder import Recording, carry_out
 from sfumato.runs.session import (
     beginning,
@@ -61,7 +61,7 @@ from sfumato.runs.together import (
 )
 from sfumato.train.evaluation import accuracy, count
 from sfumato.train.findings import measure_findings
-from sfumato.train.loop import State
+from sfumato.train.loop import State, rehearse
 from sfumato.train.metrics import Metrics, of_scores
 
 
@@ -146,7 +146,7 @@ def train(config: TrainConfig, layout: LayoutConfig = EVERYTHING) -> RunDirector
     problems = finite.checked(splits, splits.evaluated(config.data.validation))
     plan = make_plan(config, counted(info, splits))
     refuse_apart(plan)
-    directory, key = _begun(config, plan, splits)
+    directory, key, job = _begun(config, plan, splits)
     with (
         resumable(directory.path),
         JointLedger.at(directory.path) as ledger,
@@ -156,20 +156,27 @@ def train(config: TrainConfig, layout: LayoutConfig = EVERYTHING) -> RunDirector
         copied = copies_in(splits.train, splits.evaluated(config.data.validation))
         tell((*plan.warnings(), *problems, *copied), progress)
         try:
-            _fit(directory, config, plan, splits, key, ledger, progress)
-        except DataError:  # an image that cannot be read: the same command may begin again
+            _fit(directory, config, plan, splits, key, ledger, progress, job)
+        except (DataError, ArgumentError):  # nothing was paid: the same command may begin again
             if not ledger.releases and here().first:
                 directory.discard()
             raise
     return _ended(directory)
 
 
-def _begun(config: TrainConfig, plan: Plan, splits: Splits) -> tuple[RunDirectory, SecretKey]:
-    """A new directory and its key: process 0 makes them, the others read them."""
+def _begun(
+    config: TrainConfig, plan: Plan, splits: Splits
+) -> tuple[RunDirectory, SecretKey, Job | None]:
+    """A new directory and its key: process 0 makes them, the others read them. And the job, if its steps
+    are known to fit the memory; several processes find that out together, before the first payment.
+    """
     agree_on_plan(typed_json.plain(config), plan.to_json())
+    job = None
     if here().first:
         key = secret_key(config.privacy)
         began = beginning(of_source(splits.train, key))
+        if here().processes == 1:
+            job = _rehearsed(config, plan, splits, key)
         RunDirectory.create(config.out, key, typed_json.plain(config), plan.to_json(), began)
     directory = made(config.out)
     if not here().first:
@@ -181,7 +188,7 @@ def _begun(config: TrainConfig, plan: Plan, splits: Splits) -> tuple[RunDirector
         if here().first:
             directory.discard()
         raise
-    return directory, key
+    return directory, key, job
 
 
 def _ended(directory: RunDirectory) -> RunDirectory:
@@ -242,6 +249,17 @@ def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
         _fit(directory, config, plan, splits, key, ledger, progress)
 
 
+def _rehearsed(config: TrainConfig, plan: Plan, splits: Splits, key: SecretKey) -> Job | None:
+    """The job of a network, whose steps are known to fit the memory. None for fixed features: they are
+    computed once the run has a directory."""
+    if plan.features is not None:
+        return None
+    held_out = splits.evaluated(config.data.validation)
+    job = build(plan, splits.train, held_out, config.run.seed, key, Quiet())
+    rehearse(job.procedure)
+    return job
+
+
 def _fit(
     directory: RunDirectory,
     config: TrainConfig,
@@ -250,11 +268,13 @@ def _fit(
     key: SecretKey,
     ledger: Ledger,
     progress: Progress,
+    job: Job | None = None,
 ) -> None:
+    """job: where it is made already."""
     began = time.monotonic()
     held_out = splits.evaluated(config.data.validation) if here().first else None
     say_skipped(splits, progress)
-    job = build(plan, splits.train, held_out, config.run.seed, key, progress)
+    job = job or build(plan, splits.train, held_out, config.run.seed, key, progress)
     featured = time.monotonic()
     measuring = Measuring(progress)
 

@@ -55,16 +55,6 @@ class MethodSettings(ABC):
         """How many matrices of d x d numbers are held, for d features."""
         return 0
 
-    def in_units(self, images: int, given: int | None) -> "MethodSettings":
-        """As many units on the device at once as make the images that were planned for, unless the
-        user gave a number. images: of a unit."""
-        return self
-
-    def dealt(self, devices: int, given: int | None) -> "MethodSettings":
-        """Few enough examples on a device at once that every device has some of a batch, unless the user
-        gave a number. It stands in the plan, so a run keeps it wherever it goes on."""
-        return self
-
     def computed(self, asked: str | None, trains: bool, platform: str) -> "MethodSettings":
         """In the precision that was asked for, or else the platform's usual one. trains: is a network
         trained? Raises ArgumentError."""

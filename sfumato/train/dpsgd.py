@@ -11,8 +11,11 @@ step that releases noise alone. Physical batches are dealt to the devices of a l
 no bit of the sum (`train/spread.py`).
 """
 
+import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, InitVar, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,7 +25,8 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
-from sfumato.clip.microbatch import free_memory
+from sfumato.clip.arithmetic import platform
+from sfumato.clip.microbatch import SHARE, free_memory
 from sfumato.core.checks import fraction, whole
 from sfumato.core.devices import ALONE, BATCH, Layout
 from sfumato.core.errors import ArgumentError, said
@@ -33,9 +37,10 @@ from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
 from sfumato.sampling import Sampler
-from sfumato.train import described
+from sfumato.train import described, physical
 from sfumato.train.feed import Feed, Fetch, Indexed
 from sfumato.train.loop import release_name
+from sfumato.train.physical import Asked
 from sfumato.train.spread import SpreadSum
 
 Loss = Callable[..., Float[Array, ""]]
@@ -54,7 +59,8 @@ class DPSGD:
     has a length and is indexed by an int64 vector (`sf.data.Arrays`, a `Source`). optimizer: of
     optax. sampler: learns n from the data. clip_norm: C, or one for each group; what an example may
     add to the sum. noise: any `Mechanism`; `sf.calibrate` sets its multiplier (None: `sf.Gaussian`). physical_batch_size: examples on the device at
-    once; does not change the result beyond rounding. ema_decay: mu above; 0 turns averaging off.
+    once, or "auto" for as many as fit and a batch needs (`train/physical.py`), on a CPU `most_at_once` of them; does not
+    change the result beyond rounding. ema_decay: mu above; 0 turns averaging off.
     augment: (example, key) -> example, before the loss, drawn anew in every step. frozen: arrays
     that the loss takes as a third argument, the same for all examples (see `ClippedGrad`).
     guarantee: what `sf.calibrate` was asked for. layout: devices that share the work (None: one).
@@ -73,7 +79,7 @@ class DPSGD:
     sampler: Sampler
     clip_norm: InitVar[float | Mapping[str, float] | None] = None
     noise: Mechanism | None = None
-    physical_batch_size: int = 256
+    physical_batch_size: Asked = physical.AUTO
     ema_decay: float = 0.0
     augment: InitVar[Augment | None] = None
     frozen: PyTree = None
@@ -82,6 +88,7 @@ class DPSGD:
     clipped: ClippedGrad | Sum = None  # type: ignore[assignment]
     fetch: Fetch = None  # type: ignore[assignment]
     augmented: bool = False
+    most_at_once: int = 256
     layout: Layout | None = None
 
     def __post_init__(
@@ -91,7 +98,8 @@ class DPSGD:
         clip_norm: float | Mapping[str, float] | None,
         augment: Augment | None,
     ) -> None:
-        whole("physical_batch_size", self.physical_batch_size)
+        asked = physical.check("physical_batch_size", self.physical_batch_size)
+        whole("most_at_once", self.most_at_once)
         fraction("ema_decay", self.ema_decay)
         if loss is not None:
             self.clipped = _clipped(loss, clip_norm, augment)
@@ -110,7 +118,9 @@ class DPSGD:
             self.frozen = layout.put(self.frozen, self._sum.constant_specs[0])
         self._add = self._sum.add
         self._update = jax.jit(self._absorb)
-        self._feed = Feed(self.fetch, self.sampler, self.physical_batch_size, layout)
+        self._sizes = physical.Sizes(None if isinstance(asked, str) else asked)
+        self._rehearsed: int | None = None
+        self._feed = Feed(self.fetch, self.sampler, 1, layout)
 
     @property
     def steps(self) -> int:
@@ -170,9 +180,21 @@ class DPSGD:
         return self._feed.example()
 
     @property
-    def _physical(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+    def at_once(self) -> int:
+        """Examples on a device at once in the first step, as far as is known: memory is looked at by
+        `rehearse`."""
+        if self._sizes.known:
+            return self._sizes.at(0)
+        return physical.evenly(self._shares, self.most_at_once)
+
+    @property
+    def _shares(self) -> list[int]:
+        """What a device has of a batch, of a few batches."""
+        return physical.batches(self.sampler, self._layout.count)
+
+    def _physical(self, size: int) -> tuple[PyTree, jax.ShapeDtypeStruct]:
         """Shapes and types of a physical batch of each device, side by side, and of their mask."""
-        size = self.physical_batch_size * self._layout.local
+        size = size * self._layout.local
         examples = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), self.example
         )
@@ -208,7 +230,11 @@ class DPSGD:
             "clipping": clipping,
             "sampler": described.facts(self.sampler),
             "noise": described.facts(self.noise),
-            "physical_batch_size": self.physical_batch_size,
+            **(
+                {}
+                if self.physical_batch_size == physical.AUTO
+                else {"physical_batch_size": self.physical_batch_size}
+            ),
             "ema_decay": self.ema_decay,
         }
 
@@ -224,8 +250,8 @@ class DPSGD:
 
     def rehearse(self, state: dict[str, Any]) -> None:
         """Raise ArgumentError for an optimizer that cannot work with released gradients alone, and
-        for a physical batch whose program does not fit into the memory. Nothing is computed; the
-        program is compiled, as it would be in the first step.
+        where not even the program for the physical batch, or under "auto" for one example, fits into the
+        memory. Nothing is computed; the program is compiled, as it would be in the first step.
         """
         params = state["params"]
         try:
@@ -244,20 +270,41 @@ class DPSGD:
                 type(self.optimizer).__name__,
                 "changes the shapes of parameters; take another",
             )
-        found: Any = self._add.lower(*self._shapes(params)).compile().memory_analysis()
-        if found is None:  # not every device tells
-            return
-        needed = (
-            found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
-        )
         free = free_memory()
-        if needed > free:
+        if not self._sizes.known:
+            most = self.most_at_once if platform() == "cpu" else None
+            size = physical.fitting(
+                lambda each: self.needs(params, each), SHARE * free, self._shares, most
+            )
+            self._sizes.take(self._layout.least(size))
+        elif (
+            self._rehearsed != self.at_once and (needed := self.needs(params, self.at_once)) > free
+        ):
             raise ArgumentError(
                 "physical_batch_size",
-                self.physical_batch_size,
+                self.at_once,
                 f"a batch of this size needs {needed / 1e9:.1f} GB of the "
-                f"{free / 1e9:.1f} GB that are free; take fewer at once",
+                f"{free / 1e9:.1f} GB that are free; take fewer at once, or auto",
             )
+        self._rehearsed = self.at_once
+
+    def needs(self, params: PyTree, size: int) -> float:
+        """Bytes of the program for `size` examples, its arguments included, by XLA's own analysis;
+        infinity where compiling alone takes more than there is, 0 where the device does not tell."""
+        try:
+            found: Any = self._add.lower(*self._shapes(params, size)).compile().memory_analysis()
+        except jax.errors.JaxRuntimeError as error:
+            if physical.EXHAUSTED not in str(error):
+                raise
+            return math.inf
+        if found is None:
+            return 0.0
+        return float(
+            found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+        )
+
+    def remember(self, file: Path) -> None:
+        self._sizes.remember(file, self._layout.first)
 
     def event(self, step: int) -> Event:
         return self.sampler.event(self._noise.event, step)
@@ -276,12 +323,34 @@ class DPSGD:
         return self.noise
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
+        """The sum, whatever it takes: where the memory is exhausted after all, the physical batch is
+        halved and the same release is measured again. Nothing has left the device by then. (Several
+        processes would have to agree on that; they end, and are resumed with a smaller batch.)"""
+        if not self._sizes.known:
+            self._sizes.take(self.at_once)
+        while True:
+            size = self._sizes.at(step)
+            self._feed.resize(size)
+            try:
+                return self._measured(state, step, key)
+            except jax.errors.JaxRuntimeError as error:
+                alone = self._layout.processes == 1
+                if physical.EXHAUSTED not in str(error) or size == 1 or not alone:
+                    raise
+            self._sizes.take(max(1, size // 2), step)
+            warnings.warn(
+                f"step {step + 1}: out of memory with {size} examples at once; going on with {self._sizes.at(step)}",
+                stacklevel=2,
+            )
+
+    def _measured(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
         params, total = self._layout.put(state["params"], self._sum.specs), self._sum.start()
         seed = key.stream("augment", step).integers(2**32, size=2, dtype=np.uint32)
         constants = self._constants(seed)
         for examples, mask in self._feed.step(key, step):
             total = self._add(total, params, examples, mask, *constants)
-        found = self._sum.value(total, lambda: self._shapes(params))
+        found = self._sum.value(total, lambda: self._shapes(params, self._sizes.at(step)))
+        jax.block_until_ready(found.value)  # what fails on the device fails here
         return self.summed(state, found.value, found.sensitivity)
 
     def stop(self) -> None:
@@ -305,9 +374,9 @@ class DPSGD:
         after = {"params": params, "ema": ema, "optimizer": optimizer} | memory
         return self._layout.kept(after, self._layout.specs(after, self.params))
 
-    def _shapes(self, params: PyTree) -> tuple[PyTree, ...]:
+    def _shapes(self, params: PyTree, size: int) -> tuple[PyTree, ...]:
         """What the sum of physical batches is told."""
-        return self._sum.total(), params, *self._physical, *self.constants
+        return self._sum.total(), params, *self._physical(size), *self.constants
 
 
 def _clipped(

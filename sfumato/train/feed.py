@@ -118,6 +118,12 @@ class Feed:
         self._next: tuple[Any, int] | None = None
         self._example: PyTree = None
 
+    def resize(self, size: int) -> None:
+        """Physical batches of another size from now on; what was read ahead is not wanted."""
+        if size != self._size:
+            self.stop()
+            self._size = size
+
     def step(self, key: SecretKey, step: int) -> Iterator[Part]:
         """Raises whatever sampling or reading this step raised, in its place: not what one of the
         next steps did, which were read by then."""

@@ -5,6 +5,7 @@ absorb.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import PyTree
@@ -56,6 +57,15 @@ class Rehearsed(Protocol):
 
 
 @runtime_checkable
+class Remembering(Protocol):
+    """A procedure whose last bits depend on how it fits the device. What it finds out about that is
+    no setting; a run that goes on repeats it."""
+
+    def remember(self, file: Path) -> None:
+        """Keep it in this file of the run; what stands there already holds."""
+
+
+@runtime_checkable
 class ReadingAhead(Protocol):
     """A procedure that reads the examples of later steps meanwhile."""
 
@@ -101,8 +111,8 @@ def run(
         _refuse_forgotten(procedure, ledger, key, first, replay_guard)
     ledger.authorize(remaining, key.fingerprint)
     state = procedure.start() if state is None else state
-    if isinstance(procedure, Rehearsed) and first < procedure.steps:
-        procedure.rehearse(state)
+    if first < procedure.steps:
+        rehearse(procedure, state)
     for step in _steps(procedure, first):
         name = release_name(procedure, step)
         mechanism = noise(procedure.mechanism(step))
@@ -115,6 +125,12 @@ def run(
         state = procedure.absorb(state, step, released)
         after_step(step + 1, state)
     return state
+
+
+def rehearse(procedure: Procedure, state: State | None = None) -> None:
+    """Raise ArgumentError where a step cannot be run, as far as the procedure can tell."""
+    if isinstance(procedure, Rehearsed):
+        procedure.rehearse(procedure.start() if state is None else state)
 
 
 def _steps(procedure: Procedure, first: int) -> Iterator[int]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sfumato import augment
 from sfumato.core.checks import fraction, positive, whole
@@ -18,6 +18,7 @@ from sfumato.privacy.terms import Budget
 from sfumato.sampling import SAMPLERS
 from sfumato.solve.method_settings import MethodSettings
 from sfumato.solve.optimizers import OPTIMIZERS
+from sfumato.train import physical
 
 if TYPE_CHECKING:
     import optax
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class SGDSettings(MethodSettings):
     """batch: expected batch size B. steps: T. views: augmented views per example, 0 for the image
     as it is. augment: what a view is, by the names of `augment.AUGMENTATIONS`. ema: largest decay of the averaged parameters, 0 for none. physical_batch_size:
-    examples on the device at once. optimizer: a name of `OPTIMIZERS`; momentum is Adam's and LAMB's
+    examples on the device at once, or "auto" (`train/physical.py`). optimizer: a name of `OPTIMIZERS`; momentum is Adam's and LAMB's
     first decay, too. precision: a name of `PRECISIONS`, of a network; it stands in the plan, so that a
     run goes on in it whatever the default is where it goes on.
     """
@@ -49,8 +50,11 @@ class SGDSettings(MethodSettings):
     ema: float = flag(
         "Decay of the averaged parameters, which become the model (0: none).", fraction
     )
-    physical_batch_size: int = flag(
-        "Examples on the device at once; bounds memory, does not change the result.", whole
+    physical_batch_size: Literal["auto"] | int = flag(
+        "Examples on the device at once, or auto: as many as fit and a batch needs; bounds memory, does not change the "
+        "result. [auto]",
+        physical.check,
+        default=physical.AUTO,
     )
     optimizer: str = flag("[sgd]", choices=OPTIMIZERS, default="sgd")
     augment: str = flag(
@@ -77,17 +81,6 @@ class SGDSettings(MethodSettings):
         sampler = asked.get("sampler")
         everybody = sampler is not None and not SAMPLERS[sampler].secret
         return self.adjusted(**({"batch": n} if everybody else {}) | own)
-
-    def in_units(self, images: int, given: int | None) -> "SGDSettings":
-        if given is not None:
-            return self
-        return replace(self, physical_batch_size=max(1, self.physical_batch_size // images))
-
-    def dealt(self, devices: int, given: int | None) -> "SGDSettings":
-        if devices == 1 or given is not None:
-            return self
-        share = -(-self.batch // devices)
-        return replace(self, physical_batch_size=min(self.physical_batch_size, share))
 
     def lines(self, trains: bool) -> list[tuple[str, str]]:
         if not trains or not self.views:
@@ -204,32 +197,14 @@ def _on_features(n: int, mu: float) -> SGDSettings:
     batch, momentum = _at_most(8192, n // 6), 0.9
     steps = 292
     rate = min(8 * (1 - momentum) * n * mu / steps, 200.0)
-    return SGDSettings(
-        batch,
-        steps,
-        rate,
-        momentum,
-        0.0016,
-        views=0,
-        ema=0.0,
-        physical_batch_size=_at_most(2048, batch),
-    )
+    return SGDSettings(batch, steps, rate, momentum, 0.0016, views=0, ema=0.0)
 
 
 def _small(n: int) -> SGDSettings:
     """For the tanh network of Papernot et al. 2021: their 2,048 examples a step and about 40
     passes."""
     batch = _at_most(2048, n // 8)
-    return SGDSettings(
-        batch,
-        max(1, 40 * n // batch),
-        2.0,
-        0.0,
-        0.1,
-        views=0,
-        ema=0.999,
-        physical_batch_size=_at_most(512, batch),
-    )
+    return SGDSettings(batch, max(1, 40 * n // batch), 2.0, 0.0, 0.1, views=0, ema=0.999)
 
 
 def _wide_resnet(n: int, epsilon: float) -> SGDSettings:
@@ -242,16 +217,7 @@ def _wide_resnet(n: int, epsilon: float) -> SGDSettings:
     published = [(1, 875), (2, 1125), (3, 1593), (4, 1687), (6, 1843), (8, 2468)]
     steps = _interpolate(math.log(epsilon), [(math.log(e), t) for e, t in published])
     rate = _interpolate(math.log(epsilon), [(0.0, 2.0), (math.log(2), 4.0)])
-    return SGDSettings(
-        _at_most(4096, n // 8),
-        round(steps),
-        rate,
-        0.0,
-        1.0,
-        views=16,
-        ema=0.9999,
-        physical_batch_size=16,
-    )
+    return SGDSettings(_at_most(4096, n // 8), round(steps), rate, 0.0, 1.0, views=16, ema=0.9999)
 
 
 def _fine_tuning(n: int) -> SGDSettings:
@@ -259,9 +225,7 @@ def _fine_tuning(n: int) -> SGDSettings:
     per step (16,384 of 50,000), 250 steps, learning rate 1, 16 views; the new head starts at zero
     (Mehta et al. 2022, Sec. 4).
     """
-    return SGDSettings(
-        _at_most(16_384, n // 3), 250, 1.0, 0.0, 1.0, views=16, ema=0.9999, physical_batch_size=16
-    )
+    return SGDSettings(_at_most(16_384, n // 3), 250, 1.0, 0.0, 1.0, views=16, ema=0.9999)
 
 
 def _at_most(limit: int, value: int) -> int:
