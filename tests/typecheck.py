@@ -14,9 +14,7 @@ from typing import Any, ForwardRef
 import jaxtyping
 from beartype import BeartypeConf, beartype
 
-check = beartype(
-    conf=BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError)
-)
+check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=jaxtyping.TypeCheckError))
 SHAPED = jaxtyping.jaxtyped
 
 
