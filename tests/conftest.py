@@ -1,6 +1,8 @@
 """Every array shape and type that a signature promises is checked while the tests run (jaxtyping +
 beartype)."""
 
+import os
+
 import programs
 
 programs.arrange()  # before anything imports jax or NumPy
@@ -21,6 +23,17 @@ pytest_plugins = ("controls", "entropy", "pytester")
 
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
 settings.load_profile("no clock")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobody_waits_for_the_disk() -> Iterator[None]:
+    """Nothing in a process can tell whether its bytes are on the disk, and each flush takes
+    milliseconds. What is flushed, and when, is seen by tests that put their own `fsync` there; power
+    is cut in `make test-faults`. A handle that is none is still an error.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: os.fstat(handle) and None)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -486,7 +486,7 @@ MUTATIONS = (
         "clip.factors:make_clipper",
         "float(clip_norm) / math.sqrt(len(found))",
         "float(clip_norm)",
-        "test_clip_engine.py::test_a_clip_norm_is_shared_equally_by_groups[two_layers-book_keeping-per_layer-parent-hard]",
+        "test_clip_engine.py::test_a_clip_norm_is_shared_equally_by_groups[two_layers-book_keeping-hard-per_layer-parent]",
         "assert",
     ),
     Mutation(

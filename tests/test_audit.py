@@ -155,9 +155,9 @@ def test_canaries_refuse_what_they_cannot_audit():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [1.0, 0.25])
-@pytest.mark.parametrize("epsilon, runs", [(1.0, 80), (4.0, 20), (8.0, 20)])
+@pytest.mark.parametrize("epsilon, runs", [(1.0, 80), (4.0, 20)])
 def test_four_fifths_of_the_claim_are_seen(epsilon, runs, rate):
-    """Also under Poisson sampling, whose claim is composed by PLD."""
+    """Also under Poisson sampling, whose claim is composed by PLD. At 8: the audit of every run."""
     claim = claim_of(epsilon, 10, rate)
     family, *others = canaries.whitebox(trainer(claim), claim, stream(5), canaries=410, runs=runs)
     assert 0.8 * claim.epsilon < family.lower_bound <= claim.epsilon

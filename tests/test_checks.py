@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import chance
+import laws
 import programs
 import pytest
 
@@ -108,16 +109,59 @@ def test_a_run_of_all_tests_fails_by_chance_once_in_a_million_at_most() -> None:
     assert len(rates) > 30 and sum(rate or 0 for rate in rates.values()) <= chance.IN_ALL
 
 
+ACCURACY = re.compile(r"accuracy|score\(")
+MARGIN = re.compile(r"Margin:\s+(no noise|\d+)")
+
+
+def wants_accuracy(node: ast.AST) -> bool:
+    """Whether a model must be better than a number."""
+    return any(
+        isinstance(each, ast.Compare)
+        and isinstance(each.ops[0], ast.Gt | ast.GtE)
+        and isinstance(each.comparators[0], ast.Constant)
+        and ACCURACY.search(ast.unparse(each.left))
+        for each in ast.walk(node)
+    )
+
+
+@cache
+def accuracies() -> dict[str, str | None]:
+    """`file::test` of every test that wants an accuracy -> by how many standard deviations of fresh
+    noise the accuracy is above what is wanted, as its docstring states, or "no noise"."""
+    found = {}
+    for path in sorted(HERE.glob("test_*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef) and wants_accuracy(node):
+                stated = MARGIN.search(ast.get_docstring(node) or "")
+                found[f"{path.name}::{node.name}"] = stated[1] if stated else None
+    return found
+
+
+def test_what_noise_does_to_an_accuracy_is_six_deviations_away_at_least() -> None:
+    found = accuracies()
+    assert len(found) > 7 and not [test for test, margin in found.items() if margin is None]
+    assert not [test for test, m in found.items() if m and m.isdigit() and int(m) < 6]
+
+
 def test_the_table_of_tests_of_randomness_is_up_to_date() -> None:
-    """docs/checks.md: also the audits, which see the same on every machine."""
+    """docs/checks.md: also the audits, which see the same on every machine, and accuracies."""
     table = {f"| `{test}` | {rate:.0e} |" for test, rate in by_chance().items()}
     table |= {f"| `{test}` | audit |" for test in audits()}
+    table |= {
+        f"| `{test}` | accuracy: {margin if margin == 'no noise' else margin + ' deviations'} |"
+        for test, margin in accuracies().items()
+    }
     written = {
         line
         for line in (HERE.parent / "docs/checks.md").read_text().splitlines()
         if line.startswith("| `test_")
     }
     assert written == table
+
+
+def test_the_list_of_laws_is_up_to_date() -> None:
+    """A file or a test that is gone shows in docs/checks.md. `python tests/laws.py` writes the list."""
+    assert laws.written(laws.PAGE.read_text()) == laws.table(), "run `python tests/laws.py`"
 
 
 # -- the cache of programs

@@ -116,10 +116,11 @@ def test_exports_that_cannot_be_are_refused_and_write_nothing(
 def agrees(function, shape: tuple[int, int, int]) -> None:  # type: ignore[no-untyped-def]
     made = model(function, shape, RULES)
     session = ort.InferenceSession(made.SerializeToString())
-    for batch in (1, 4):
-        images = np.random.default_rng(batch).random((batch, *shape), np.float32)
-        (found,) = session.run(None, {"images": images})
-        np.testing.assert_allclose(found, function(images), atol=1e-4)
+    images = np.random.default_rng(0).random((2, *shape), np.float32)
+    expected = jax.jit(function)(images)
+    for batch in (1, 2):
+        (found,) = session.run(None, {"images": images[:batch]})
+        np.testing.assert_allclose(found, expected[:batch], atol=1e-4)
 
 
 def answering(module: eqx.Module):  # type: ignore[no-untyped-def]
@@ -143,7 +144,7 @@ def filled(name: str, head: str, shape: tuple[int, int, int]) -> eqx.Module:
     ("name", "head", "shape"),
     [
         ("encoder", "linear", (28, 28, 1)),
-        ("patches+scattering", "whitened", (32, 32, 3)),
+        ("cells+scattering", "whitened", (32, 32, 3)),
         ("rows", "sphere rooted", (1, 1, 16)),
     ],
 )

@@ -225,7 +225,7 @@ def test_a_name_in_a_file_of_settings_is_not_imported_unless_it_is_typed(
     folder: Path, tmp_path: Path
 ) -> None:
     asked = {"data": str(folder), "method": "dp-sgd", "model": "cnn", "sampler": SAMPLER}
-    asked |= {"batch": BATCH, "steps": STEPS, "relation": ZERO_OUT}
+    asked |= {"batch": BATCH, "steps": STEPS, "relation": ZERO_OUT, "epsilon": 8.0}
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(asked))
     train = ("train", "--config", settings, "--dry-run", "--no-estimate")

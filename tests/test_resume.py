@@ -148,14 +148,14 @@ def test_killed_four_times(tmp_path: Path, network: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path, network: Path) -> None:
-    """Dozens of runs more: `make test-faults`."""
+    """Dozens of kills more: `make test-faults`."""
     stream = np.random.default_rng(0)
     moments: list[tuple[When, float]] = [
         (
             during_checkpoint_after(int(k)) if stream.random() < 0.4 else paid(int(k)),
             stream.uniform(0, 0.03),
         )
-        for k in sorted(stream.integers(0, STEPS, 4))
+        for k in sorted(stream.integers(0, STEPS, 2))
     ]
     killed_and_resumed(tmp_path, network, NETWORK, moments)
 

@@ -83,12 +83,12 @@ class Meetings:
     convolved: bool = False
 
 
-def find_meetings(trace: Trace, leaves: Sequence[Array]) -> Meetings:
+def find_meetings(trace: Trace, leaves: Sequence[Array | None]) -> Meetings:
     """Walk the trace. Differentiable in `leaves`: `weights` is the function J of this module's
-    text."""
+    text. A leaf that is None is taken for data, for whoever wants the weights of others only."""
     found = Meetings()
     known: list[Value] = [
-        Known(leaf.astype(jnp.float32), Origin.of_leaf(index, leaf.shape))
+        None if leaf is None else Known(leaf.astype(jnp.float32), Origin.of_leaf(index, leaf.shape))
         for index, leaf in enumerate(leaves)
     ]
     jaxpr = trace.jaxpr.jaxpr

@@ -154,11 +154,10 @@ def pullback(handling: Handling, part: Part, leaves: Sequence[Array]) -> Pullbac
         return Pullback(part, {}, None)
 
     def weights(own: list[Array]) -> ByPath:
-        every = list(leaves)
-        for leaf, value in zip(part.leaves, own, strict=True):
-            every[leaf] = value
-        found = find_meetings(handling.trace, every).weights
-        return {path: found[path] for path in part.sites}
+        """Of the part's own leaves alone: what others turn into would be traced once per part."""
+        given = dict(zip(part.leaves, own, strict=True))
+        found = find_meetings(handling.trace, [given.get(leaf) for leaf in range(len(leaves))])
+        return {path: found.weights[path] for path in part.sites}
 
     return Pullback(
         part, *jax.vjp(weights, [leaves[leaf].astype(jnp.float32) for leaf in part.leaves])

@@ -151,6 +151,8 @@ def _by_itself(make: Callable[..., Any], where: str, *arguments: Any) -> Any:
 def _tuple(arguments: tuple[Any, ...], value: Any, where: str, closed: bool) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise Damaged(f"{where} must be a list")
+    if arguments in _PLAIN and {*map(type, value)} <= {arguments[0]}:
+        return tuple(value)
     kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
     if len(kinds) != len(value):
         raise Damaged(f"{where} must be a list of {len(kinds)}, not of {len(value)}")
@@ -158,6 +160,10 @@ def _tuple(arguments: tuple[Any, ...], value: Any, where: str, closed: bool) -> 
         convert(kind, each, f"{where}[{i}]", closed)
         for i, (kind, each) in enumerate(zip(kinds, value, strict=True))
     )
+
+
+_PLAIN = ((int, ...), (str, ...))
+"""Right when all types are: a confusion matrix of thousands of classes has millions of numbers."""
 
 
 def _scalar(kind: type, value: Any, where: str) -> Any:

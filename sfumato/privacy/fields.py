@@ -147,10 +147,12 @@ def by_file() -> Mapping[str, tuple[Field, ...]]:
 
 
 def places(value: Any, at: str = "") -> Iterator[str]:
-    """The place of every number, text or null inside of a JSON value, as `Field` names them."""
+    """The places of all numbers, texts and nulls inside of a JSON value, as `Field` names them."""
     if isinstance(value, Mapping):
         for name, each in value.items():
             yield from places(each, f"{at}.{name}" if at else str(name))
+    elif isinstance(value, list | tuple) and {*map(type, value)} <= {int, float, str}:
+        yield from [f"{at}[]"] * bool(value)  # millions of numbers are in one place
     elif isinstance(value, list | tuple):
         for each in value:
             yield from places(each, f"{at}[]")

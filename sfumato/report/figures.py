@@ -311,7 +311,11 @@ def confusion_plot(names: tuple[str, ...], evaluation: Evaluation, what: str) ->
 
 def _shares(evaluation: Evaluation) -> list[list[float]]:
     """Each row divided by its sum, and the small shares lifted so that rare mistakes can be seen."""
-    return [[(count / max(1, sum(row))) ** 0.6 for count in row] for row in evaluation.confusion]
+    totals = [max(1, sum(row)) for row in evaluation.confusion]
+    return [
+        [(count / total) ** 0.6 for count in row]
+        for row, total in zip(evaluation.confusion, totals, strict=True)
+    ]
 
 
 def _vector_cells(axes: "Axes", evaluation: Evaluation) -> None:
