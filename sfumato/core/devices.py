@@ -184,7 +184,7 @@ class Layout:
 
     # -- with the other processes
 
-    def agree(self, what: str, *parts: str | bytes | None) -> None:
+    def agree(self, what: str, *parts: object) -> None:
         """Wait until all processes are here, and make sure that they mean the same. what: "train on
         other images", of one that does not. Raises RunError in each of them.
         """
@@ -193,9 +193,8 @@ class Layout:
         from jax.experimental import multihost_utils
 
         own = hashlib.sha256()
-        for part in parts:
-            said_ = part if isinstance(part, bytes) else str(part).encode()
-            own.update(len(said_).to_bytes(8, "big") + said_)
+        for part in map(str, parts):
+            own.update(len(part.encode()).to_bytes(8, "big") + part.encode())
         mine = np.frombuffer(own.digest(), np.uint8)
         every = np.asarray(multihost_utils.process_allgather(mine)).reshape(self.processes, -1)
         others = [k for k in range(self.processes) if not np.array_equal(every[k], every[0])]
@@ -203,7 +202,7 @@ class Layout:
             told = ", ".join(map(str, others[:5])) + (", ..." if len(others) > 5 else "")
             raise RunError(
                 f"process {told} of {self.processes} would {what} than process 0; start all of them with the same "
-                "command, the same software and the same files"
+                "command, software and files, or give --processes 1 to run each alone"
             )
 
 
