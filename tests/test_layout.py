@@ -243,7 +243,7 @@ def struck(tmp_path, alone, process, place):
     assert codes[process] == -9, said
     assert codes[1 - process] != 0 and not (run / "result.json").exists(), "whoever is left, ends"
     paid = releases(run)
-    assert paid == [f"dp-sgd/{step}" for step in range(len(paid))] and 2 <= len(paid) <= 3
+    assert paid == [f"dp-sgd/{step}" for step in range(len(paid))] and 2 <= len(paid) <= 4
     succeeds("resume", run)
     same_run(run, alone)
 
@@ -270,7 +270,7 @@ def test_processes_and_devices_make_the_run_of_one(tmp_path, alone, processes, c
     )
     assert codes == [0] * processes, said
     same_run(run, alone)
-    assert all(not out for out, _ in said), "quiet"
+    assert said[0][0] and not any(out for out, _ in said[1:]), "one of them tells how it went"
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ SILENCE, WAITS = 60, 600
 find each other."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Layout:
     """devices: this process's. every: those of all processes, as many of each, in their order."""
 
@@ -224,7 +224,7 @@ _here: list[Layout] = []
 
 
 def here() -> Layout:
-    """All devices of this process, or what `begin` was told; always the same one."""
+    """All devices of this process, or what `begin` was told."""
     if not _here:
         _here.append(Layout(tuple(jax.local_devices())))
     return _here[0]
@@ -256,16 +256,16 @@ def begin(
     if devices is not None:
         whole("devices", devices)
     _join(coordinator, processes, process)
-    together, index = jax.process_count(), jax.process_index()
+    number, index = jax.process_count(), jax.process_index()
     per = jax.local_device_count() if devices is None else devices
     if per > jax.local_device_count():
         raise ArgumentError(
             "devices", devices, f"there are {jax.local_device_count()} here; leave it out for all"
         )
     every: list[Any] = []
-    for each in range(together):
+    for each in range(number):
         every += [one for one in jax.devices() if one.process_index == each][:per]
-    made = Layout(tuple(jax.local_devices()[:per]), index, together, tuple(every))
+    made = Layout(tuple(jax.local_devices()[:per]), index, number, tuple(every))
     made.agree("use another number of devices", str(per))
     if made.count > MOST:
         raise ArgumentError("devices", made.count, f"at most {MOST} in all are summed over")
