@@ -146,12 +146,8 @@ def holds(*names):
     assert out.split() == list(names), err[-4000:]
 
 
-def test_sums_are_the_same_to_the_last_bit_on_any_number_of_devices():
-    holds("sums")
-
-
-def test_the_release_of_four_devices_has_the_noise_of_one():
-    holds("noise")
+def test_sums_are_the_same_to_the_last_bit_on_any_number_of_devices_and_noise_is_added_once():
+    holds("sums", "noise")
 
 
 @pytest.mark.slow
