@@ -125,6 +125,7 @@ CLIPPED = (
     "clipped_grad(loss if most is None else unit_loss(loss), settings.clip_norm, normalized=True)"
 )
 ACROSS = ("train.spread:SpreadSum._over", "lax.psum(word,")
+ON_DEVICES = "test_layout.py::test_sums_are_the_same_to_the_last_bit_on_any_number_of_devices_and_noise_is_added_once"
 EXTREMES = "test_accountants_extremes.py"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
@@ -1223,14 +1224,14 @@ MUTATIONS = (
         "each device adds its own noise",
         *ACROSS,
         "lax.psum(word + jax.random.randint(jax.random.key(lax.axis_index(FSDP)), word.shape, -(2**18), 2**18),",
-        "test_layout.py::test_the_release_of_four_devices_has_the_noise_of_one",
-        "noise of another size",
+        ON_DEVICES,
+        "another sum on more devices|noise of another size",
     ),
     bug(
         "the sum is averaged over devices",
         *ACROSS,
         "lax.psum(word // self._layout.count,",
-        "test_layout.py::test_sums_are_the_same_to_the_last_bit_on_any_number_of_devices",
+        ON_DEVICES,
         "another sum on more devices",
     ),
     bug(

@@ -23,9 +23,8 @@ What is not a number counts as nothing, and what no bounded sum holds is cut at 
 
 import math
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int32, PyTree
+from jaxtyping import Array, Float, Float32, Int32
 
 LOW = 22
 """Bits of the low word, its carry apart."""
@@ -76,8 +75,3 @@ def carried(words: Words) -> Words:
     high, low = words
     carry = (low + 2 ** (LOW - 1)) >> LOW
     return high + carry, low - (carry << LOW)
-
-
-def added(values: PyTree, parts: PyTree) -> PyTree:
-    """`plus` of each leaf; leaves are `Words`."""
-    return jax.tree.map(plus, values, parts, is_leaf=lambda each: isinstance(each, tuple))

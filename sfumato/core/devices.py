@@ -46,7 +46,7 @@ SILENCE, WAITS = 60, 600
 find each other."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Layout:
     """devices: this process's. every: those of all processes, as many of each, in their order."""
 
@@ -192,7 +192,7 @@ class Layout:
 
         return int(np.asarray(multihost_utils.process_allgather(np.int64(number))).min())
 
-    def agree(self, what: str, *parts: str | bytes | None) -> None:
+    def agree(self, what: str, *parts: object) -> None:
         """Wait until all processes are here, and make sure that they mean the same. what: "train on
         other images", of one that does not. Raises RunError in each of them.
         """
@@ -201,9 +201,8 @@ class Layout:
         from jax.experimental import multihost_utils
 
         own = hashlib.sha256()
-        for part in parts:
-            said_ = part if isinstance(part, bytes) else str(part).encode()
-            own.update(len(said_).to_bytes(8, "big") + said_)
+        for part in map(str, parts):
+            own.update(len(part.encode()).to_bytes(8, "big") + part.encode())
         mine = np.frombuffer(own.digest(), np.uint8)
         every = np.asarray(multihost_utils.process_allgather(mine)).reshape(self.processes, -1)
         others = [k for k in range(self.processes) if not np.array_equal(every[k], every[0])]
@@ -211,7 +210,7 @@ class Layout:
             told = ", ".join(map(str, others[:5])) + (", ..." if len(others) > 5 else "")
             raise RunError(
                 f"process {told} of {self.processes} would {what} than process 0; start all of them with the same "
-                "command, the same software and the same files"
+                "command, software and files, or give --processes 1 to run each alone"
             )
 
 
@@ -233,7 +232,7 @@ _here: list[Layout] = []
 
 
 def here() -> Layout:
-    """All devices of this process, or what `begin` was told; always the same one."""
+    """All devices of this process, or what `begin` was told."""
     if not _here:
         _here.append(Layout(tuple(jax.local_devices())))
     return _here[0]
@@ -265,16 +264,16 @@ def begin(
     if devices is not None:
         whole("devices", devices)
     _join(coordinator, processes, process)
-    together, index = jax.process_count(), jax.process_index()
+    number, index = jax.process_count(), jax.process_index()
     per = jax.local_device_count() if devices is None else devices
     if per > jax.local_device_count():
         raise ArgumentError(
             "devices", devices, f"there are {jax.local_device_count()} here; leave it out for all"
         )
     every: list[Any] = []
-    for each in range(together):
+    for each in range(number):
         every += [one for one in jax.devices() if one.process_index == each][:per]
-    made = Layout(tuple(jax.local_devices()[:per]), index, together, tuple(every))
+    made = Layout(tuple(jax.local_devices()[:per]), index, number, tuple(every))
     made.agree("use another number of devices", str(per))
     if made.count > MOST:
         raise ArgumentError("devices", made.count, f"at most {MOST} in all are summed over")

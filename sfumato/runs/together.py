@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.devices import Layout, here
-from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.plan.plan import Plan
 from sfumato.privacy.events import Event, to_json
@@ -86,18 +86,14 @@ def agree_on_beginning(key: SecretKey, began: dict[str, Any]) -> None:
 
 
 def made(path: Path) -> RunDirectory:
-    """The directory that process 0 has made, once it is there. Raises RunError where this process does
-    not see it."""
-    here().agree("write to another directory", str(path))
-    try:
-        return RunDirectory.open(path)
-    except RunError as error:
-        raise RunError(
-            f"process {here().process} does not see the run directory ({error}); choose an --out on a file system that all "
-            "processes share"
-        ) from None
+    """The directory that process 0 has made, once it is there. Raises RunError where not all processes
+    see it."""
+    here().agree("write to another directory", path)
+    shared = "look for --out on another file system (all must share it)"
+    here().agree(shared, (path / "config.json").exists())
+    return RunDirectory.open(path)
 
 
 def parted(path: Path) -> None:
     """Wait until process 0 has written everything."""
-    here().agree("end another run", str(path))
+    here().agree("end another run", path)

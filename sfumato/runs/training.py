@@ -178,15 +178,15 @@ def _begun(
         if here().processes == 1:
             job = _rehearsed(config, plan, splits, key)
         RunDirectory.create(config.out, key, typed_json.plain(config), plan.to_json(), began)
-    directory = made(config.out)
-    if not here().first:
-        key = SecretKey.load(directory.key_file).using(config.privacy.noise_rng)
-        began = beginning(of_source(splits.train, key))
     try:
+        directory = made(config.out)
+        if not here().first:
+            key = SecretKey.load(directory.key_file).using(config.privacy.noise_rng)
+            began = beginning(of_source(splits.train, key))
         agree_on_beginning(key, began)
     except RunError:
         if here().first:
-            directory.discard()
+            RunDirectory(config.out).discard()
         raise
     return directory, key, job
 
