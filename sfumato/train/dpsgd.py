@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PyTree
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
 from sfumato.clip.arithmetic import platform
 from sfumato.clip.microbatch import SHARE, free_memory
-from sfumato.core.checks import fraction, whole
+from sfumato.core.checks import AUTO, fraction, whole, whole_or_auto
 from sfumato.core.errors import ArgumentError, said
 from sfumato.core.keys import SecretKey
 from sfumato.data import Data
@@ -76,7 +76,7 @@ class DPSGD:
     sampler: Sampler
     clip_norm: InitVar[float | Mapping[str, float] | None] = None
     noise: Mechanism | None = None
-    physical_batch_size: Asked = physical.AUTO
+    physical_batch_size: Asked = AUTO
     ema_decay: float = 0.0
     augment: InitVar[Augment | None] = None
     frozen: PyTree = None
@@ -94,7 +94,7 @@ class DPSGD:
         clip_norm: float | Mapping[str, float] | None,
         augment: Augment | None,
     ) -> None:
-        asked = physical.check("physical_batch_size", self.physical_batch_size)
+        asked = whole_or_auto("physical_batch_size", self.physical_batch_size)
         whole("most_at_once", self.most_at_once)
         fraction("ema_decay", self.ema_decay)
         if loss is not None:
@@ -116,7 +116,7 @@ class DPSGD:
 
         self._add = jax.jit(add, donate_argnums=0)
         self._update = jax.jit(self._absorb)
-        self._sizes = physical.Sizes(None if isinstance(asked, str) else asked)
+        self._sizes = physical.PhysicalSizes(None if isinstance(asked, str) else asked)
         self._rehearsed: int | None = None
         self._feed = Feed(self.fetch, self.sampler, 1)
         self._sensitivity: Sensitivity | None = None
@@ -217,7 +217,7 @@ class DPSGD:
             "noise": described.facts(self.noise),
             **(
                 {}
-                if self.physical_batch_size == physical.AUTO
+                if self.physical_batch_size == AUTO
                 else {"physical_batch_size": self.physical_batch_size}
             ),
             "ema_decay": self.ema_decay,
@@ -278,8 +278,8 @@ class DPSGD:
                 .compile()
                 .memory_analysis()
             )
-        except jax.errors.JaxRuntimeError as error:
-            if physical.EXHAUSTED not in str(error):
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            if not physical.exhausted(error):
                 raise
             return math.inf
         if found is None:
@@ -317,8 +317,8 @@ class DPSGD:
             self._feed.resize(size)
             try:
                 return self._measured(state, step, key)
-            except jax.errors.JaxRuntimeError as error:
-                if physical.EXHAUSTED not in str(error) or size == 1:
+            except (jax.errors.JaxRuntimeError, ValueError) as error:
+                if not physical.exhausted(error) or size == 1:
                     raise
             self._sizes.take(max(1, size // 2), step)
             warnings.warn(
