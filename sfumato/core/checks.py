@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral, Real
+from typing import Any, Literal
 
 from sfumato.core.errors import ArgumentError, DataError
 
@@ -40,6 +41,15 @@ def whole(name: str, value: int, at_least: int = 1) -> int:
     if not (isinstance(value, Integral) and not isinstance(value, bool) and value >= at_least):
         raise ArgumentError(name, value, f"give a whole number of at least {at_least}")
     return int(value)
+
+
+AUTO: Literal["auto"] = "auto"
+
+
+def whole_or_auto(name: str, value: Any) -> int | Literal["auto"]:
+    if isinstance(value, str) and value != AUTO:
+        raise ArgumentError(name, value, f"give a whole number of at least 1, or {AUTO}")
+    return AUTO if isinstance(value, str) else whole(name, value)
 
 
 def choice(name: str, value: str, options: tuple[str, ...]) -> str:

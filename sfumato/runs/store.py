@@ -6,7 +6,7 @@ stream.
     SPLIT.units.npy                     with --unit: to which unit each row belongs
     SPLIT.names.npy                     of a folder: the files' names, by which `sfumato fit --validation` holds out
     progress.json                       rows done, while there are more to do
-    shard-I-of-N/                       with --shard: the same of one share, until all are there (`runs/shards.py`)
+    shard-I-of-N/                       with --shard: the same of one share, until all are there (`runs/joining.py`)
 
 The matrix is as private as the images: whoever has a row can often draw the image. It is here
 because its owner asked for it; only the owner can read it (mode 0600, directory 0700), and the
@@ -36,7 +36,7 @@ from sfumato.features.feature_map import FeatureMap
 from sfumato.plan import public_weights
 from sfumato.plan.config import FeaturesConfig, MethodConfig
 from sfumato.plan.public_facts import PublicWeights
-from sfumato.runs import shards
+from sfumato.runs import joining
 from sfumato.runs.progress import Progress, make_progress
 
 PRIVATE = (
@@ -75,15 +75,15 @@ def write_store(config: FeaturesConfig) -> Store:
     planned, feature_map = _plan(config, model, sources, public)
     if shard is None or (config.out / MANIFEST).exists():
         return _write(config, config.out, planned, sources, feature_map)
-    shards.refuse_other_counts(config.out, shard)
-    own = shards.planned(planned, sources, shard)
+    joining.refuse_other_counts(config.out, shard)
+    own = joining.planned(planned, sources, shard)
     store = _write(
-        config, shard.folder(config.out), own, shards.shares(sources, shard), feature_map
+        config, shard.folder(config.out), own, joining.shares(sources, shard), feature_map
     )
     return (
         store
-        if shards.missing(config.out, shard)
-        else shards.join(config.out, planned, shard, _save)
+        if joining.missing(config.out, shard)
+        else joining.join(config.out, planned, shard, _save)
     )
 
 
@@ -91,7 +91,7 @@ def shares_left(config: FeaturesConfig) -> list[Shard]:
     """With --shard: which shares are not complete."""
     if config.shard is None or (config.out / MANIFEST).exists():
         return []
-    return shards.missing(config.out, Shard.parse(config.shard))
+    return joining.missing(config.out, Shard.parse(config.shard))
 
 
 def _write(

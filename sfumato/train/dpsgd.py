@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, PyTree
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
 from sfumato.clip.arithmetic import platform
 from sfumato.clip.microbatch import SHARE, free_memory
-from sfumato.core.checks import fraction, whole
+from sfumato.core.checks import AUTO, fraction, whole, whole_or_auto
 from sfumato.core.devices import ALONE, BATCH, Layout
 from sfumato.core.errors import ArgumentError, said
 from sfumato.core.keys import SecretKey
@@ -79,7 +79,7 @@ class DPSGD:
     sampler: Sampler
     clip_norm: InitVar[float | Mapping[str, float] | None] = None
     noise: Mechanism | None = None
-    physical_batch_size: Asked = physical.AUTO
+    physical_batch_size: Asked = AUTO
     ema_decay: float = 0.0
     augment: InitVar[Augment | None] = None
     frozen: PyTree = None
@@ -98,7 +98,7 @@ class DPSGD:
         clip_norm: float | Mapping[str, float] | None,
         augment: Augment | None,
     ) -> None:
-        asked = physical.check("physical_batch_size", self.physical_batch_size)
+        asked = whole_or_auto("physical_batch_size", self.physical_batch_size)
         whole("most_at_once", self.most_at_once)
         fraction("ema_decay", self.ema_decay)
         if loss is not None:
@@ -118,7 +118,7 @@ class DPSGD:
             self.frozen = layout.put(self.frozen, self._sum.constant_specs[0])
         self._add = self._sum.add
         self._update = jax.jit(self._absorb)
-        self._sizes = physical.Sizes(None if isinstance(asked, str) else asked)
+        self._sizes = physical.PhysicalSizes(None if isinstance(asked, str) else asked)
         self._rehearsed: int | None = None
         self._feed = Feed(self.fetch, self.sampler, 1, layout)
 
@@ -232,7 +232,7 @@ class DPSGD:
             "noise": described.facts(self.noise),
             **(
                 {}
-                if self.physical_batch_size == physical.AUTO
+                if self.physical_batch_size == AUTO
                 else {"physical_batch_size": self.physical_batch_size}
             ),
             "ema_decay": self.ema_decay,
@@ -293,8 +293,8 @@ class DPSGD:
         infinity where compiling alone takes more than there is, 0 where the device does not tell."""
         try:
             found: Any = self._add.lower(*self._shapes(params, size)).compile().memory_analysis()
-        except jax.errors.JaxRuntimeError as error:
-            if physical.EXHAUSTED not in str(error):
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            if not physical.exhausted(error):
                 raise
             return math.inf
         if found is None:
@@ -333,9 +333,9 @@ class DPSGD:
             self._feed.resize(size)
             try:
                 return self._measured(state, step, key)
-            except jax.errors.JaxRuntimeError as error:
+            except (jax.errors.JaxRuntimeError, ValueError) as error:
                 alone = self._layout.processes == 1
-                if physical.EXHAUSTED not in str(error) or size == 1 or not alone:
+                if not physical.exhausted(error) or size == 1 or not alone:
                     raise
             self._sizes.take(max(1, size // 2), step)
             warnings.warn(

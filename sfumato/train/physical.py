@@ -18,17 +18,17 @@ from typing import Literal
 
 import numpy as np
 
-from sfumato.core.checks import whole
+from sfumato.core.checks import AUTO, whole
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import read_json, write_json
 from sfumato.core.keys import SecretKey
 from sfumato.sampling import Sampler
 
-AUTO: Literal["auto"] = "auto"
 Asked = Literal["auto"] | int
 
 PART = 4.0
 """What a physical batch costs beside its examples, in examples."""
+HARDLY = 1.02
 PROBES = (8, 32)
 """Sizes whose programs tell what others need: memory is nearly a line in the number of examples."""
 DRAWN = 16
@@ -40,11 +40,10 @@ Needs = Callable[[int], float]
 """Examples at once -> bytes; infinity where not even compiling fits."""
 
 
-def check(name: str, value: Asked) -> Asked:
-    """Raise ArgumentError unless it is "auto" or a number of examples."""
-    if isinstance(value, str) and value != AUTO:
-        raise ArgumentError(name, value, "give a number of examples, or auto")
-    return value if isinstance(value, str) else whole(name, value)
+def exhausted(error: Exception) -> bool:
+    """Does the device say that there was not enough memory? XLA raises such errors under several
+    names, by where they come to light."""
+    return EXHAUSTED in str(error)
 
 
 def batches(sampler: Sampler, devices: int = 1) -> list[int]:
@@ -61,11 +60,11 @@ def parts(sizes: Sequence[int], size: int) -> float:
 
 
 def evenly(sizes: Sequence[int], most: int) -> int:
-    """The size, at most `most`, at which batches of these sizes cost least; the smallest of those
-    that cost the same."""
+    """The size, at most `most`, at which batches of these sizes cost least; the largest of those that
+    cost hardly more."""
     tried = np.arange(1, max(1, min(most, max(sizes))) + 1)
     cost = sum(-(-each // tried) * (tried + PART) for each in sizes)
-    return int(tried[np.argmin(cost)])
+    return int(tried[cost <= HARDLY * np.min(cost)][-1])
 
 
 def fitting(needs: Needs, free: float, sizes: Sequence[int], most: int | None) -> int:
@@ -74,8 +73,8 @@ def fitting(needs: Needs, free: float, sizes: Sequence[int], most: int | None) -
     size = evenly(sizes, most or max(sizes))
     if most is None and size > PROBES[-1]:
         low, high = (needs(each) for each in PROBES)
-        each = (high - low) / (PROBES[1] - PROBES[0])
-        room = PROBES[1] + (free - high) / each if 0 < each < math.inf else PROBES[0]
+        each = max((high - low) / (PROBES[1] - PROBES[0]), free / max(sizes) / PROBES[1])
+        room = PROBES[0] if high == math.inf else PROBES[1] + (free - high) / each
         size = evenly(sizes, max(1, int(min(room, max(sizes)))))
     while (needed := needs(size)) > free:
         if size == 1:
@@ -93,7 +92,7 @@ def fitting(needs: Needs, free: float, sizes: Sequence[int], most: int | None) -
     return size
 
 
-class Sizes:
+class PhysicalSizes:
     """Which size holds from which step on; in a file, where there is one."""
 
     def __init__(self, size: int | None = None):

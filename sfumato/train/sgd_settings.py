@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from sfumato import augment
-from sfumato.core.checks import fraction, positive, whole
+from sfumato.core.checks import AUTO, fraction, positive, whole, whole_or_auto
 from sfumato.core.errors import ArgumentError
 from sfumato.core.precision import HELP, PRECISIONS, usual
 from sfumato.core.settings import flag
@@ -18,7 +18,6 @@ from sfumato.privacy.terms import Budget
 from sfumato.sampling import SAMPLERS
 from sfumato.solve.method_settings import MethodSettings
 from sfumato.solve.optimizers import OPTIMIZERS
-from sfumato.train import physical
 
 if TYPE_CHECKING:
     import optax
@@ -53,8 +52,8 @@ class SGDSettings(MethodSettings):
     physical_batch_size: Literal["auto"] | int = flag(
         "Examples on the device at once, or auto: as many as fit and a batch needs; bounds memory, does not change the "
         "result. [auto]",
-        physical.check,
-        default=physical.AUTO,
+        whole_or_auto,
+        default=AUTO,
     )
     optimizer: str = flag("[sgd]", choices=OPTIMIZERS, default="sgd")
     augment: str = flag(
