@@ -26,6 +26,7 @@ from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.privacy.terms import Budget
+from sfumato.solve.covariance_settings import MANY, default_features
 
 WEAK = 15.0
 """Below this ratio of the mean class sum, n / classes, to the noise in it, 1 / mu, a fit can hardly
@@ -59,7 +60,7 @@ class LinearSettings:
 
     @classmethod
     def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
-        return "scattering"
+        return default_features(n, shape)
 
     @classmethod
     def rule(cls, n: int, d: int, classes: int, mu: float) -> "LinearSettings":
@@ -153,6 +154,12 @@ class Curved(LinearSettings):
     curvature_share: float
     ridge: float
     per_class: bool = False
+
+    @classmethod
+    def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
+        """Those for few images whatever n, since a matrix of d x d numbers is held: without patches
+        d is at most LARGEST_GRAM."""
+        return default_features(min(n, MANY - 1), shape)
 
     @property
     def gradient_share(self) -> float:
