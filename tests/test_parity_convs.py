@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 from sfumato.core.trees import leaf_names
 from sfumato.networks import catalog
 from sfumato.networks.backbone import Backbone
-from sfumato.weights import hf_resnet, timm_nfnet, timm_resnet, timm_resnetv2
+from sfumato.weights import hf_resnet, timm_efficientnet, timm_nfnet, timm_resnet, timm_resnetv2
 from sfumato.weights.layout import fill
 
 TOLERANCE = 1e-4  # of the largest score
@@ -174,6 +174,31 @@ def test_every_array_of_the_large_ones_fits(name: str) -> None:
     fits(reference.timm_shapes(name), name, timm_nfnet)
 
 
+# -- inverted residuals
+
+
+@pytest.mark.parametrize(
+    "name, side",
+    [
+        ("efficientnet_lite0", 64),
+        ("efficientnet_lite0", 75),
+        ("tf_efficientnet_lite0", 64),
+        ("tf_efficientnet_lite0", 75),
+        pytest.param("efficientnet_lite4", 64, marks=pytest.mark.slow),
+        pytest.param("tf_efficientnet_lite2", 65, marks=pytest.mark.slow),
+    ],
+)
+def test_efficientnet_lite(name: str, side: int, tmp_path) -> None:
+    agrees(reference.timm_model(name), name, timm_efficientnet, side, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", [f"{kind}efficientnet_lite{k}" for kind in ("", "tf_") for k in range(1, 5)]
+)
+def test_every_array_of_efficientnet_lite_fits(name: str) -> None:
+    fits(reference.timm_shapes(name), name, timm_efficientnet)
+
+
 # -- public weights
 
 
@@ -190,6 +215,7 @@ def test_every_array_of_the_large_ones_fits(name: str) -> None:
         "resnetv2_101",
         "resnetv2_50x1_bit",
         "nf_resnet50",
+        *(f"{kind}efficientnet_lite{k}" for kind in ("", "tf_") for k in range(3)),
         *(f"{kind}_f{f}" for kind in ("dm_nfnet", "nfnet") for f in range(7)),
     ],
 )

@@ -183,8 +183,16 @@ def test_what_torch_itself_writes(tmp_path: Path, protocol: int) -> None:
 
 def test_what_torch_wrote_before_1_6(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    torch.save({"a": torch.ones(2)}, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
-    assert "weights_only=True" in refused(tmp_path / "a.pth")
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    state = layers.state_dict() | {"turned": layers[0].weight.detach()[:, 1].permute(2, 1, 0)}
+    old = {"_use_new_zipfile_serialization": False}
+    torch.save({"epoch": 3, "model": state}, tmp_path / "a.pth", **old)
+    found = read(tmp_path / "a.pth").arrays
+    assert set(found) == set(state)
+    for key, value in state.items():
+        np.testing.assert_array_equal(found[key], value.numpy())
+    torch.save(layers, tmp_path / "b.pth", **old)
+    assert "torch.nn.modules" in refused(tmp_path / "b.pth")
 
 
 def test_a_pickled_network_of_torch_is_code(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""PyTorch files made by hand: opcodes of pickles that say what the test wants, in a zip archive."""
+"""PyTorch files made by hand: opcodes of pickles that say what the test wants, in a zip archive or, as
+before version 1.6, in a row."""
 
 import zipfile
 from pathlib import Path
@@ -49,4 +50,26 @@ def write_torch(
         archive.writestr("archive/byteorder", "little")
         for key, content in (storages or {}).items():
             archive.writestr(f"archive/data/{key}", content)
+    return path
+
+
+MAGIC, VERSION = number(0x1950A86A20F9469CFC6C), number(1001)
+LITTLE_ENDIAN = b"}" + text("little_endian") + b"\x88s"
+
+
+def write_in_a_row(
+    path: Path,
+    body: bytes,
+    storages: dict[str, tuple[int, bytes]],
+    head: tuple[bytes, ...] = (MAGIC, VERSION, LITTLE_ENDIAN),
+    keys: bytes | None = None,
+) -> Path:
+    """As PyTorch wrote before version 1.6. storages: key -> how many numbers it is said to have, and
+    its bytes. keys: the pickle of their list."""
+    listed = b"](" + b"".join(map(text, storages)) + b"e"
+    pickles = (*head, body, listed if keys is None else keys)
+    content = b"".join(b"\x80\x02" + each + b"." for each in pickles)
+    for count, numbers in storages.values():
+        content += count.to_bytes(8, "little", signed=True) + numbers
+    path.write_bytes(content)
     return path

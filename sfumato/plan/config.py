@@ -251,7 +251,8 @@ class NetworkConfig:
 
     model: str = "auto"
     """Fixed features: cells+patches+scattering, with +sides where left and right matter, and without
-    patches for few images [with dp-fc by color or gray and the number of images] | cells | sides |
+    patches for few images [by color or gray and the number of images; where a method holds a matrix
+    of d x d numbers, without patches] | cells | sides |
     patches | scattering | scatternet, and those of earlier versions, patches+scattering | encoder |
     encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W, or package.module:function of your own, (shape, classes, key) ->
     a network of one image. With --weights: the network they are for, where they do not say so
@@ -394,8 +395,8 @@ class FeaturesConfig:
     out: Path
     """Directory to create, or to continue if it was stopped."""
     model: str = "auto"
-    """Fixed features, as for `sfumato train` [patches+scattering; with --weights the network they
-    are for]."""
+    """Fixed features, as for `sfumato train` [those that it takes by default, by color or gray and the
+    number of images; with --weights the network they are for]."""
     weights: str | None = None
     """Public weights: a file or a name; the rows are what their network's head would see."""
     size: int | None = None

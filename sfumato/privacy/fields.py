@@ -48,7 +48,7 @@ config.json | public | yes | procedure.* | of a run of `sf.run`: what the method
 plan.json | public | yes | name n n_validation n_test classes[] task shape[] unit images_per_unit grouping | the public facts of the data set: names and sizes, found before an image is decoded, and n, counted
 plan.json | public | yes | epsilon delta relation mu insecure noise noise_rng mechanism accountant | the promise, and how
 plan.json | public | yes | method model parameters features trains size rooted clip_norm settings.* sampler.* releases[].* | all that will happen: a function of the settings and of the facts above
-plan.json | public | yes | public.* weights.* | public rows and public weights: names, sizes, SHA-256
+plan.json | public | yes | public.* weights.* | public rows and public weights: names, sizes, SHA-256, license
 plan.json | public | yes | left_out.* | files that are not read, by their ending: no training image is among them
 plan.json | public | yes | public_facts[] not_covered[] | sentences for the report, of the same facts
 ledger.jsonl | public | yes | kind format delta epsilon_max relation unit context | the budget; a hash of config.json and plan.json

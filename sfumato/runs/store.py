@@ -15,7 +15,7 @@ manifest says so.
 
 import hashlib
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from sfumato.features import by_name
 from sfumato.features.extraction import chunk, extract
 from sfumato.features.feature_map import FeatureMap
 from sfumato.plan import public_weights
+from sfumato.plan.choice import resolve
 from sfumato.plan.config import FeaturesConfig, MethodConfig
 from sfumato.plan.public_facts import PublicWeights
 from sfumato.runs import joining
@@ -55,9 +56,7 @@ def write_store(config: FeaturesConfig) -> Store:
     public = public_weights.find(
         MethodConfig(model=config.model, weights=config.weights, size=config.size)
     )
-    if public is None and config.model == "auto":
-        config = replace(config, model=by_name.FEATURES[0])
-    if public is None and config.model not in by_name.FEATURES:
+    if public is None and config.model not in ("auto", *by_name.FEATURES):
         raise ArgumentError(
             "model",
             config.model,
@@ -71,7 +70,8 @@ def write_store(config: FeaturesConfig) -> Store:
     sources = {"train": splits.train} | {
         split: source for split, source in others.items() if source is not None
     }
-    model = config.model if public is None else public.model
+    asked = MethodConfig(model=config.model)
+    _, model, _ = resolve(asked, splits.train.examples, splits.train.shape, public)
     planned, feature_map = _plan(config, model, sources, public)
     if shard is None or (config.out / MANIFEST).exists():
         return _write(config, config.out, planned, sources, feature_map)

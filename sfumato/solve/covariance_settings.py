@@ -19,6 +19,16 @@ MANY = 10_000
 """Training images from which on the default features are all that are shipped."""
 
 
+def default_features(n: int, shape: tuple[int, int, int]) -> str:
+    """With few images the noise in a row's many patches costs more than they tell. What tells left
+    from right is for gray images, digits and X-rays; in color most are scenes, which it costs up to a
+    point (DP-SGD's flips are for color alone, too). How many are few was chosen as the constants of
+    `rule` were.
+    """
+    patches, sides = "+patches" * (n >= MANY), "+sides" * (shape[2] == 1)
+    return f"cells{patches}+scattering{sides}"
+
+
 @dataclass(frozen=True)
 class CovarianceSettings(MethodSettings):
     """dp-fc. mean_share, moments_share: of mu^2, for the two statistics. power, floor: of the whitening.
@@ -53,13 +63,7 @@ class CovarianceSettings(MethodSettings):
 
     @classmethod
     def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
-        """With few images the noise in a row's many patches costs more than they tell. What tells
-        left from right is for gray images, digits and X-rays; in color most are scenes, which it
-        costs up to a point (DP-SGD's flips are for color alone, too). How many are few was chosen
-        as the constants of `rule` were.
-        """
-        patches, sides = "+patches" * (n >= MANY), "+sides" * (shape[2] == 1)
-        return f"cells{patches}+scattering{sides}"
+        return default_features(n, shape)
 
     @classmethod
     def ruled(cls, budget: Budget) -> "CovarianceSettings":

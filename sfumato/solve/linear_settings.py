@@ -27,6 +27,7 @@ from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.privacy.terms import Budget
+from sfumato.solve.covariance_settings import MANY, default_features
 from sfumato.solve.method_settings import MethodSettings
 
 WEAK = 15.0
@@ -61,7 +62,7 @@ class LinearSettings(MethodSettings):
 
     @classmethod
     def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
-        return "scattering"
+        return default_features(n, shape)
 
     @classmethod
     def rule(cls, n: int, d: int, classes: int, mu: float, task: Task = SINGLE) -> "LinearSettings":
@@ -164,6 +165,12 @@ class Curved(LinearSettings):
     curvature_share: float
     ridge: float
     per_class: bool = False
+
+    @classmethod
+    def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
+        """Those for few images whatever n, since a matrix of d x d numbers is held: without patches
+        d is at most LARGEST_GRAM."""
+        return default_features(min(n, MANY - 1), shape)
 
     @property
     def gradient_share(self) -> float:

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def _zipped(archive: Archive) -> Contents:
     return interpret(archive.read(pickles[0]), {}), content
 
 
-def _in_a_row(file: IO[bytes]) -> Contents:
+def _in_a_row(file: io.BufferedReader) -> Contents:
     """The layout before version 1.6. What is read of a storage is what the file is known to have."""
     file.seek(0)
     head = io.BytesIO(file.read(_LARGEST_PICKLE))
@@ -130,7 +130,9 @@ def _in_a_row(file: IO[bytes]) -> Contents:
     return value, content
 
 
-def _starts(file: IO[bytes], at: int, keys: Any, storages: dict[str, Storage]) -> dict[str, int]:
+def _starts(
+    file: io.BufferedReader, at: int, keys: Any, storages: dict[str, Storage]
+) -> dict[str, int]:
     """Key -> where its numbers begin, for storages that stand one behind the other from `at` on."""
     end, starts = file.seek(0, os.SEEK_END), {}
     if not isinstance(keys, list) or sorted(keys) != sorted(storages):

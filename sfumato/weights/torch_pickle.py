@@ -10,7 +10,8 @@ beside it is never read.
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any
+from io import BytesIO
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -164,7 +165,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
 
 
-def interpret(code: bytes | IO[bytes], storages: dict[str, Storage]) -> Any:
+def interpret(code: bytes | BytesIO, storages: dict[str, Storage]) -> Any:
     """What a pickle describes; of a stream, the pickle where it stands, behind which it stands then.
     storages: by key, those that the pickle names are added.
 

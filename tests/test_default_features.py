@@ -1,0 +1,48 @@
+"""What is learned on where no model is named: one rule for all methods and commands, from public
+facts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_helpers import succeeds
+
+from sfumato.features import by_name
+from sfumato.plan.choice import resolve
+from sfumato.plan.config import MethodConfig
+from sfumato.solve.linear_settings import HEADS, LARGEST_GRAM, Curved
+
+FACTS = [(n, (28, 28, colors)) for n in (50, 9_999, 10_000, 10**6) for colors in (1, 3)]
+
+
+@pytest.mark.parametrize("method", HEADS)
+def test_heads_take_the_default_features(method: str) -> None:
+    """But for the patches, whose rows are too long for a matrix of d x d numbers."""
+    holds = issubclass(HEADS[method], Curved)
+    for n, shape in FACTS:
+        _, default, _ = resolve(MethodConfig(), n, shape)
+        _, model, _ = resolve(MethodConfig(method), n, shape)
+        assert model == (default.replace("+patches", "") if holds else default)
+
+
+def test_a_matrix_is_held_of_no_more_features_than_it_is_for() -> None:
+    for shape in ((8, 8, 1), (8, 8, 3)):
+        _, model, _ = resolve(MethodConfig("fc"), 10**6, shape)
+        assert by_name.feature_size(model, shape) <= LARGEST_GRAM
+
+
+def test_a_store_has_the_features_that_training_takes(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    shape = (12, 8, 8, 1)
+    np.savez(
+        tmp_path / "few.npz",
+        x_train=draws.integers(256, size=shape, dtype=np.uint8),
+        y_train=np.arange(12) % 3,
+    )
+    succeeds(
+        "features", "--data", tmp_path / "few.npz", "--out", tmp_path / "store", "--log", "quiet"
+    )
+    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
+    _, default, _ = resolve(MethodConfig(), 12, shape[1:])
+    assert manifest["model"] == default
