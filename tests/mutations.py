@@ -1250,6 +1250,39 @@ MUTATIONS = (
         "test_layout.py::test_over_processes_and_parts_every_index_is_fed_once[61-4-2]",
         "array_equal",
     ),
+    # -- findings
+    bug(
+        "of several findings the sensitivity is that of one column",
+        "solve.quadratic:_clipped",
+        "(error * error).sum(1)",
+        "(error * error).max(1)",
+        "test_findings.py::test_the_worst_findings_reach_the_bound_and_do_not_pass_it[gradient]",
+        "assert",
+    ),
+    bug(
+        "the clip of DP-SGD on features sees one finding of several",
+        "solve.statistics:softmax_gradient",
+        "length * jnp.sum(error * error, axis=1)",
+        "length * jnp.max(error * error, axis=1)",
+        "test_findings.py::test_one_row_with_all_its_findings_moves_every_release_by_at_most_its_sensitivity[dp-fc]",
+        "a row moves more than the noise is for",
+    ),
+    bug(
+        "a finding that is not known counts as one that is not there",
+        "core.tasks:_Findings.error",
+        "jnp.where(labels >= 0, chances - labels, 0.0)",
+        "chances - jnp.maximum(labels, 0)",
+        "test_findings.py::test_one_row_with_all_its_findings_moves_every_release_by_at_most_its_sensitivity[fc]",
+        "what is not known is counted",
+    ),
+    bug(
+        "a network learns from findings that are not known",
+        "core.tasks:_Findings.loss",
+        "jnp.where(labels >= 0, each, 0.0)",
+        "each",
+        "test_findings.py::test_dp_sgd_clips_all_findings_as_one_and_leaves_out_the_unknown[network]",
+        "what is not known is counted",
+    ),
 )
 BY_NAME = {each.name: each for each in MUTATIONS}
 

@@ -79,8 +79,7 @@ class LinearSettings(MethodSettings):
         return ruled.scaled(factor, task.flat_norm(classes) / task.flat_norm(as_classes))
 
     def scaled(self, rate: float, clip: float) -> "LinearSettings":
-        """With a learning rate and a clip norm that many times as large. A clipped gradient that is
-        `clip` times as long keeps the noise of Newton's and Adam's steps beside it."""
+        """With a learning rate and a clip norm that many times as large."""
         return replace(
             self, learning_rate=self.learning_rate * rate, clip_norm=self.clip_norm * clip
         )

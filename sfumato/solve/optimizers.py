@@ -8,29 +8,29 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Optimizer:
-    """make: (learning rate, momentum) -> an optax transformation. copies: arrays as large as the
+    """make: (learning rate or step -> it, momentum) -> an optax transformation. copies: arrays as large as the
     parameters that its state holds. rate: a customary learning rate, where steps do not depend on
     the scale of the gradient; None where they are in proportion to it.
     """
 
-    make: Callable[[float, float], Any]
+    make: Callable[[Any, float], Any]
     copies: int
     rate: float | None = None
 
 
-def _sgd(rate: float, momentum: float) -> Any:
+def _sgd(rate: Any, momentum: float) -> Any:
     import optax
 
     return optax.sgd(rate, momentum or None)
 
 
-def _adam(rate: float, momentum: float) -> Any:
+def _adam(rate: Any, momentum: float) -> Any:
     import optax
 
     return optax.adam(rate, b1=momentum)
 
 
-def _lamb(rate: float, momentum: float) -> Any:
+def _lamb(rate: Any, momentum: float) -> Any:
     import optax
 
     return optax.lamb(rate, b1=momentum)

@@ -18,6 +18,7 @@ from sfumato.privacy.terms import Budget
 from sfumato.sampling import SAMPLERS
 from sfumato.solve.method_settings import MethodSettings
 from sfumato.solve.optimizers import OPTIMIZERS
+from sfumato.train.schedules import SHAPES, decayed, rate_of
 
 if TYPE_CHECKING:
     import optax
@@ -29,7 +30,8 @@ class SGDSettings(MethodSettings):
     as it is. augment: what a view is, by the names of `augment.AUGMENTATIONS`. ema: largest decay of the averaged parameters, 0 for none. physical_batch_size:
     examples on the device at once, or "auto" (`train/physical.py`). optimizer: a name of `OPTIMIZERS`; momentum is Adam's and LAMB's
     first decay, too. precision: a name of `PRECISIONS`, of a network; it stands in the plan, so that a
-    run goes on in it whatever the default is where it goes on.
+    run goes on in it whatever the default is where it goes on. schedule, warmup, weight_decay: see
+    `train/schedules.py`.
     """
 
     method: ClassVar[str] = "dp-sgd"
@@ -39,7 +41,7 @@ class SGDSettings(MethodSettings):
 
     batch: int = flag("Expected batch size [heads on features: all examples].", whole)
     steps: int = flag("Number of steps.", whole)
-    learning_rate: float = flag("Of a step; constant.", positive)
+    learning_rate: float = flag("Of a step; see --schedule.", positive)
     momentum: float = flag("0 is none; the first decay of Adam and LAMB, too.", fraction)
     clip_norm: float = flag("Largest L2 norm of one example's gradient.", positive)
     views: int = flag(
@@ -63,6 +65,20 @@ class SGDSettings(MethodSettings):
     )
     precision: str = flag(
         f"{HELP} [bf16 on accelerators, float32 on CPUs].", choices=PRECISIONS, default="float32"
+    )
+    schedule: str = flag(
+        "The learning rate over the steps; costs no privacy. [constant]",
+        choices=SHAPES,
+        default="constant",
+    )
+    warmup: float = flag(
+        "Share of the steps in which the learning rate rises [0].", fraction, default=0.0
+    )
+    weight_decay: float = flag(
+        "Of kernels and matrices: in each step this share of them, times the learning rate, is taken "
+        "away [0].",
+        fraction,
+        default=0.0,
     )
 
     @classmethod
@@ -118,9 +134,10 @@ class SGDSettings(MethodSettings):
         return self.momentum if OPTIMIZERS[self.optimizer].rate is None else 0.0
 
     def transformation(self) -> "optax.GradientTransformation":
-        """The optimizer, at a constant learning rate. What it does to a released sum is
-        post-processing."""
-        return OPTIMIZERS[self.optimizer].make(self.learning_rate, self.momentum)
+        """The optimizer. What it does to a released sum is post-processing."""
+        rate = rate_of(self.schedule, self.learning_rate, self.warmup, self.steps)
+        made = OPTIMIZERS[self.optimizer].make(rate, self.momentum)
+        return decayed(made, rate, self.weight_decay)
 
     def adjusted(self, **given: Any) -> "SGDSettings":
         """With what the user gave; a learning rate that was left open follows the optimizer.

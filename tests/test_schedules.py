@@ -1,0 +1,76 @@
+"""Schedules and weight decay of DP-SGD: the rates are those of the text, each step has one, and what is
+not asked for changes nothing."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from run_helpers import FULL_BATCH, sfumato, succeeds
+
+from sfumato.solve.optimizers import OPTIMIZERS
+from sfumato.train.schedules import SHAPES, rate_of
+from sfumato.train.sgd_settings import SGDSettings
+
+STEPS, RATE = 12, 0.7
+PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+
+
+def settings(**given: object) -> SGDSettings:
+    own = SGDSettings(8, STEPS, RATE, 0.0, 1.0, 0, 0.0, 8)
+    return replace(own, **given)
+
+
+def rates(made: SGDSettings) -> np.ndarray:
+    """Of each step: what plain gradient descent does to a gradient of ones."""
+    optimizer = made.transformation()
+    state, found = optimizer.init(PARAMS), []
+    for _ in range(STEPS):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, PARAMS), state, PARAMS)
+        found.append(-float(updates["b"][0]))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_rates_are_those_of_the_text_and_none_is_zero(name: str) -> None:
+    for warmup, warm in ((0.0, 0), (0.25, 3)):
+        found = rates(settings(schedule=name, warmup=warmup))
+        x = np.maximum(np.arange(STEPS) - warm, 0) / (STEPS - warm)
+        shape = {"constant": 1 + 0 * x, "linear": 1 - x, "cosine": (1 + np.cos(np.pi * x)) / 2}
+        rising = np.minimum(1, (np.arange(STEPS) + 1) / max(warm, 1))
+        assert np.allclose(found, RATE * rising * shape[name], atol=1e-6)
+        assert (found > 0).all() and found.max() <= RATE * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_is_not_asked_for_changes_nothing_and_decay_takes_its_share(optimizer: str) -> None:
+    plain = settings(optimizer=optimizer, momentum=0.9)
+    gradient = jax.tree.map(lambda leaf: 0.3 * leaf, PARAMS)
+    published = OPTIMIZERS[optimizer].make(RATE, 0.9)
+    own, _ = published.update(gradient, published.init(PARAMS), PARAMS)
+    same = plain.transformation()
+    mine, _ = same.update(gradient, same.init(PARAMS), PARAMS)
+    assert all(map(np.array_equal, jax.tree.leaves(own), jax.tree.leaves(mine)))
+    heavy = replace(plain, weight_decay=0.1).transformation()
+    less, _ = heavy.update(gradient, heavy.init(PARAMS), PARAMS)
+    assert np.allclose(less["w"], own["w"] - RATE * 0.1 * PARAMS["w"])
+    assert np.array_equal(less["b"], own["b"])
+
+
+def test_a_constant_rate_is_the_number_itself() -> None:
+    assert rate_of("constant", RATE, 0.0, STEPS) == RATE
+    assert isinstance(settings().transformation(), optax.GradientTransformation)
+
+
+def test_the_command_line_plans_them_at_no_price(tmp_path: object) -> None:
+    asked = ("--data", "digits", *FULL_BATCH, "--dry-run")
+    plain = succeeds("train", *asked)
+    more = succeeds(
+        "train", *asked, "--schedule", "cosine", "--warmup", "0.1", "--weight-decay", "0.01"
+    )
+    price = [line for line in plain.splitlines() if line.startswith(("privacy", "release"))]
+    assert price and all(line in more for line in price) and "warmup 0.1" in more
+    refused = sfumato("train", *asked, "--schedule", "sine")
+    assert refused.code and "sine" in refused.err
