@@ -49,6 +49,10 @@ async function ask(file) {
   }
 }
 
+at("shown").addEventListener("error", () => { // no image, or one that browsers do not draw: TIFF, DICOM
+  at("shown").hidden = true;
+  at("invite").hidden = false;
+});
 at("file").addEventListener("change", (event) => event.target.files[0] && ask(event.target.files[0]));
 for (const kind of ["dragover", "dragleave", "drop"]) {
   at("drop").addEventListener(kind, (event) => {
