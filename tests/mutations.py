@@ -1283,6 +1283,22 @@ MUTATIONS = (
         "test_findings.py::test_dp_sgd_clips_all_findings_as_one_and_leaves_out_the_unknown[network]",
         "what is not known is counted",
     ),
+    bug(
+        "on macOS payments stay in the drive's own cache",
+        "core.machine:flush",
+        "if full is not None:",
+        "if False:",
+        "test_machine.py::test_macos_flushes_through_the_drives_own_cache[full]",
+        "assert",
+    ),
+    bug(
+        "a tracking tool is told more than the run's files hold",
+        "runs.tracking:_Follower.written",
+        "tracker = self._tracker",
+        'tracker = self._tracker; found["batch"] = 1.0',
+        "test_tracking.py::test_what_is_tracked_is_what_stands_in_files_that_others_may_read",
+        "assert",
+    ),
 )
 BY_NAME = {each.name: each for each in MUTATIONS}
 

@@ -1,15 +1,27 @@
 "use strict";
 const at = (id) => document.getElementById(id);
 
+function percent(share) {
+  if (share > 0.9995 && share < 1) return "> 99.9 %";
+  if (share > 0 && share < 0.0005) return "< 0.1 %";
+  return (100 * share).toFixed(1) + " %";
+}
+
+function power(value) { // 1e-5 as 10⁻⁵, 2e-6 as 2·10⁻⁶
+  const [digits, exponent] = value.toExponential().split("e");
+  const raised = [...exponent.replace("+", "")].map((c) => c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]).join("");
+  return (digits === "1" ? "10" : digits + "·10") + raised;
+}
+
 function show(answer) {
-  at("best").textContent = answer.class ?? (answer.findings.join(", ") || "no finding");
+  at("best").textContent = "Called " + (answer.class ?? (answer.findings.join(", ") || "no finding"));
   at("best").hidden = false;
   const rows = Object.entries(answer.probabilities).sort((a, b) => b[1] - a[1]).slice(0, 20);
   at("bars").replaceChildren(...rows.map(([name, share]) => {
     const row = document.createElement("li"), bar = document.createElement("progress");
     const label = document.createElement("bdi"), value = document.createElement("span");
     label.textContent = name;
-    value.textContent = (100 * share).toFixed(1) + " %";
+    value.textContent = percent(share);
     bar.value = share;
     row.append(label, value, bar);
     return row;
@@ -37,6 +49,10 @@ async function ask(file) {
   }
 }
 
+at("shown").addEventListener("error", () => { // no image, or one that browsers do not draw: TIFF, DICOM
+  at("shown").hidden = true;
+  at("invite").hidden = false;
+});
 at("file").addEventListener("change", (event) => event.target.files[0] && ask(event.target.files[0]));
 for (const kind of ["dragover", "dragleave", "drop"]) {
   at("drop").addEventListener(kind, (event) => {
@@ -49,5 +65,5 @@ fetch("/privacy").then((response) => response.json()).then((told) => {
   at("privacy").textContent = told.insecure
     ? "NOT PRIVATE: this model was trained with a fixed noise seed, for tests."
     : `This model (${told.model}) was trained with differential privacy: ε = ${Number(told.spent).toPrecision(3)}, ` +
-      `δ = ${told.delta}, for one ${told.unit || "image"} (${told.relation}). What it answers tells little of any one of them.`;
+      `δ = ${power(told.delta)}, for one ${told.unit || "image"} (${told.relation}). How little its answers tell of any one of them is what ε says.`;
 });
