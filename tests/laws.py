@@ -30,8 +30,8 @@ def written(page: str) -> str:
 
 
 def main() -> None:
-    page = PAGE.read_text()
-    PAGE.write_text(page.replace(written(page), table()))
+    before, rest = PAGE.read_text().split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":
