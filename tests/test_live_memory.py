@@ -115,8 +115,8 @@ def test_a_dry_run_counts_what_is_kept_and_the_norms() -> None:
     ordinary = 2 * 3 * 0.3926e9 * 16 * 4096 * 2468
     assert 0.95 < one["operations"] / ordinary < 1.3
     assert one["room"] == many["room"] and (one["sums"], many["sums"]) == (0, 1)
-    # Activations and cotangents of 16 views in float32 are some 40 MB; kept gradients are 11 MB more.
-    assert 40 < one["each"] < 160
+    # Kept gradients alone are 11 MB; activations and cotangents of 16 views are several times that.
+    assert 40 < one["each"] < 250
 
 
 def test_devices_are_at_least_one(tmp_path: Path) -> None:
