@@ -29,7 +29,7 @@ from sfumato.core import plugins
 from sfumato.plan import recipes
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
-SHELL = [block for block in BLOCKS if block.kind == ""]
+SHELL = [block for block in BLOCKS if block.kind in ("", "bash")]
 PYTHON = [block for block in BLOCKS if block.kind == "python"]
 SITE = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
 
@@ -42,9 +42,11 @@ def test_a_block_is_commands_or_python_or_says_that_it_is_text() -> None:
     other = [
         f"{block.where}: {block.kind}"
         for block in BLOCKS
-        if block.kind not in ("", "python", "text")
+        if block.kind not in ("", "bash", "python", "yaml", "text")
     ]
-    assert not other, f"begin it by ``` (commands), ```python or ```text: {other}"
+    assert not other, (
+        f"begin it by ``` or ```bash (commands), ```python, ```yaml or ```text: {other}"
+    )
     assert len(SHELL) > 20 and len(PYTHON) > 10
 
 
@@ -97,7 +99,9 @@ PROGRAMS = {
 
 
 def commands(block: Block) -> list[list[str]]:
-    lines = block.text.replace("\\\n", " ").splitlines()
+    """Without what starts them on several machines; a variable of the shell is a number."""
+    text = re.sub(r"\$[A-Z]+", "0", block.text.replace("\\\n", " "))
+    lines = [line.partition("||")[0].removeprefix("srun ") for line in text.splitlines()]
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
@@ -124,6 +128,11 @@ def test_control_a_wrong_command_is_noticed(wrong: str, capsys: pytest.CaptureFi
     with pytest.raises((SystemExit, AssertionError)):
         words = shlex.split(wrong)
         PROGRAMS[words[0]](words)
+
+
+@pytest.mark.parametrize("block", [each for each in BLOCKS if each.kind == "yaml"], ids=where)
+def test_every_block_of_yaml_can_be_read(block: Block) -> None:
+    assert isinstance(yaml.safe_load(block.text), dict)
 
 
 # -- Python

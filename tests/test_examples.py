@@ -3,8 +3,10 @@
 import ast
 import importlib.util
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,12 +21,15 @@ SAYS = {
     "transfer.py": r"(?s)runs.transfer.*accuracy",
     "audit.py": r"epsilon is at least \d\.\d+ of 4\.00 claimed",
     "sweep.py": r"\| ls \|(?s:.*)sweep\.html",
+    "eight_devices.py": r"8 devices and one: the same bits in \d+ arrays",
     "resume.py": r"the same bits; 40 releases",
     "pipeline.py": r"(?s)cross-validation.*refused: .*budget",
 }
 """What each must say, among other things."""
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 NEEDS = {"own_flax_network.py": "flax"}
+APART = "eight_devices.py"
+"""Needs another number of devices than this process has."""
 
 
 def test_every_example_is_run_here_and_shown() -> None:
@@ -38,7 +43,7 @@ def test_every_example_is_run_here_and_shown() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [each for each in SAYS if each != "twelve_lines.py"])
+@pytest.mark.parametrize("name", [each for each in SAYS if each not in ("twelve_lines.py", APART)])
 def test_an_example_does_what_it_says(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +53,17 @@ def test_an_example_does_what_it_says(
     monkeypatch.setattr(sys, "argv", [name])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert re.search(SAYS[name], capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_eight_devices_are_one(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / APART)]
+    root = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    ran = subprocess.run(
+        command, cwd=tmp_path, env=root, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert re.search(SAYS[APART], ran.stdout)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -15,7 +15,7 @@ from sfumato.core import files, machine
 PACKAGE = Path(machine.__file__).parents[1]
 OF_A_SYSTEM = re.compile(
     r"^\s*(?:import|from) (?:fcntl|resource)\b|/proc/|sched_|sysconf|ru_maxrss|sys\.platform"
-    r"|platform\.processor|os\.fsync",
+    r"|platform\.processor|os\.fsync|fallocate",
     re.M,
 )
 
@@ -78,3 +78,21 @@ def test_macos_flushes_through_the_drives_own_cache(
     monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), fsync(handle)))
     files.write_atomic(tmp_path / "file", "text")
     assert asked == [51, 51] and len(synced) == (0 if known else 2)  # the file and its directory
+
+
+def test_room_is_taken_or_at_least_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows"
+    with open(path, "wb") as file:
+        file.truncate(2**20)
+    files.reserve(path)
+    assert 512 * path.stat().st_blocks >= 2**20
+    monkeypatch.delattr(os, "posix_fallocate")
+    with open(path, "wb") as file:
+        file.truncate(2**20)
+    files.reserve(path)
+    disk = SimpleNamespace(f_bavail=1, f_frsize=4096)
+    monkeypatch.setattr(os, "fstatvfs", lambda handle: disk)
+    with pytest.raises(OSError, match="No space left"):
+        files.reserve(path)

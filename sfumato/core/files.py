@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sfumato.core.machine import flush
+from sfumato.core.machine import flush, take_room
 
 
 def sync_directory(path: Path) -> None:
@@ -137,7 +137,7 @@ def reserve(path: Path) -> None:
     """Take the whole file's room on the disk now: a disk that is full under a memory map kills the
     process. Raises OSError."""
     with open(path, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        take_room(file.fileno())
 
 
 def private(path: Path) -> None:
@@ -149,7 +149,7 @@ def show(aside: Path, path: Path) -> None:
     """Flush a file that was written beside `path`, and rename it over that."""
     handle = os.open(aside, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
     os.replace(aside, path)

@@ -5,6 +5,7 @@ a run appears by the rename of a directory, and both are flushed by `fsync`; Win
 three in this form, and WSL has all of them.
 """
 
+import errno
 import os
 import platform
 import sys
@@ -51,6 +52,18 @@ def flush(handle: int) -> None:
     os.fsync(handle)
 
 
+def take_room(handle: int) -> None:
+    """A file's whole length, holes included, on the disk. Where the system cannot do so (macOS), there is at
+    least room for it now. Raises OSError."""
+    found = os.fstat(handle)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, found.st_size)
+        return
+    disk = os.fstatvfs(handle)
+    if disk.f_bavail * disk.f_frsize < found.st_size - 512 * found.st_blocks:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def processors() -> int:
     """Those that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -64,6 +77,13 @@ def processor() -> str:
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     parts = (platform.machine(), next(named, None) or platform.processor())
     return ", ".join(each for each in parts if each)
+
+
+def instructions() -> str:
+    """What tells one kind of processor from another, for compiled programs: the instructions that it has."""
+    told = ("model name", "flags", "Features", "CPU part")
+    traits = sorted({line for line in _lines("/proc/cpuinfo") if line.startswith(told)})
+    return "\n".join([platform.machine(), platform.processor(), *traits])
 
 
 def free_memory() -> int | None:

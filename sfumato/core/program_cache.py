@@ -12,10 +12,11 @@ it is deleted. This module imports neither JAX nor NumPy, as JAX reads the envir
 
 import hashlib
 import os
-import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
+
+from sfumato.core.machine import instructions
 
 DIRECTORY_VARIABLE, OFF_VARIABLE = "JAX_COMPILATION_CACHE_DIR", "SFUMATO_NO_CACHE"
 MOST_BYTES = 2**31
@@ -28,19 +29,9 @@ def user_cache(name: str) -> Path:
     return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "sfumato" / name
 
 
-def processor() -> str:
-    """What tells one kind of processor from another: the instructions that it has."""
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    traits = sorted(
-        {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
-    )
-    return "\n".join([platform.machine(), platform.processor(), *traits])
-
-
 def directory(root: Path) -> Path:
     """For programs of this kind of processor and version of the compiler."""
-    facts = "\n".join([version("jax"), version("jaxlib"), processor()])
+    facts = "\n".join([version("jax"), version("jaxlib"), instructions()])
     return root / hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
