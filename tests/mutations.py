@@ -106,10 +106,7 @@ def bug(name: str, where: str, old: str, new: str, caught_by: str, says: str) ->
     return Mutation(name, (Edit(where, old, new),), caught_by, says)
 
 
-GAUSSIAN, DRAW = (
-    "noise.gaussian:unit_noise",
-    'key.stream("noise", name).standard_normal(leaf.shape)',
-)
+GAUSSIAN, DRAW = ("noise.on_host:parts", "stream.standard_normal(out=room[:count])")
 POISSON = "sampling.poisson:Poisson.indices"
 FORK = "test_noise_fork.py::test_two_copies_that_round_differently_have_independent_noise"
 NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_event_claims"
@@ -128,7 +125,7 @@ SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_se
 
 MUTATIONS = (
     # -- noise
-    bug("no noise", GAUSSIAN, DRAW, "np.zeros(leaf.shape)", NOISE_LAW, "wrong scale"),
+    bug("no noise", GAUSSIAN, DRAW, "np.zeros(count)", NOISE_LAW, "wrong scale"),
     bug(
         "noise for the mean added to the sum (scaled by the batch size)",
         "train.dpsgd:DPSGD.mechanism",
@@ -141,7 +138,7 @@ MUTATIONS = (
         "noise before averaging: every device adds its own, then the mean is taken",
         GAUSSIAN,
         DRAW,
-        'key.stream("noise", name).standard_normal((4, *leaf.shape)).mean(0)',
+        "stream.standard_normal((4, count)).mean(0)",
         NOISE_LAW,
         "wrong scale",
     ),
@@ -165,7 +162,7 @@ MUTATIONS = (
         "the same noise for every class",
         GAUSSIAN,
         DRAW,
-        'np.broadcast_to(key.stream("noise", name).standard_normal((*leaf.shape[:-1], 1)), leaf.shape)',
+        "np.repeat(stream.standard_normal(count // 40), 40)",
         NOISE_LAW,
         "not normal|share noise",
     ),
@@ -173,7 +170,7 @@ MUTATIONS = (
         "the same noise on each of two devices",
         GAUSSIAN,
         DRAW,
-        'np.resize(key.stream("noise", name).standard_normal(max(1, leaf.size // 2)), leaf.shape)',
+        "np.resize(stream.standard_normal(max(1, count // 2)), count)",
         "test_noise.py::test_no_two_numbers_of_a_release_share_noise",
         "share noise",
     ),
