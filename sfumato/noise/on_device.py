@@ -107,7 +107,7 @@ def lattice(
 # -- a leaf on its devices
 
 
-def _run(program: Program, leaf: jax.Array, *numbers: Any) -> Any:
+def _run(program: Program, leaf: Any, *numbers: Any) -> Any:
     """What the program makes of a leaf, on the devices that hold it."""
     if math.prod(leaf.shape) >= MOST:
         raise ArgumentError("params", leaf.shape, "a leaf may have 2^32 - 1 numbers; divide it")
@@ -118,12 +118,13 @@ def _run(program: Program, leaf: jax.Array, *numbers: Any) -> Any:
     sharding = leaf.sharding
     if not isinstance(sharding, NamedSharding):
         raise ArgumentError("sharding", sharding, "lay leaves out by a mesh (NamedSharding)")
-    return _divided(program, sharding.mesh, sharding.spec, leaf.shape)(leaf, *numbers)
+    divided = _divided(program, sharding.mesh, sharding.spec, leaf.shape, len(numbers))
+    return divided(leaf, *numbers)
 
 
 @lru_cache
 def _divided(
-    program: Program, mesh: Mesh, spec: PartitionSpec, shape: tuple[int, ...]
+    program: Program, mesh: Mesh, spec: PartitionSpec, shape: tuple[int, ...], numbers: int
 ) -> Callable[..., Any]:
     """The program, run by each device on its part of a leaf."""
     axes = [*spec, *[None] * (len(shape) - len(spec))]
@@ -132,26 +133,26 @@ def _divided(
     )
     most = largest(mesh.devices.flat[0])
 
-    def own(part: jax.Array, *numbers: jax.Array) -> Any:
+    def own(part: jax.Array, *given: jax.Array) -> Any:
         starts = [
             jax.lax.axis_index(axis) * size if axis else 0
             for axis, size in zip(axes, part.shape, strict=True)
         ]
         where = placed(shape, part.shape, starts)
         rows = jnp.stack([jnp.stack([jnp.asarray(n, jnp.uint32) for n in row]) for row in where])
-        made = program(part, rows, most, *numbers)
+        made = program(part, rows, most, *given)
         return jax.lax.psum(made, divided) if program is _hashed and divided else made
 
     result = PartitionSpec() if program is _hashed else spec
-    specs = (spec, *[PartitionSpec()] * (1 if program is _hashed else 3))
+    specs = (spec, *[PartitionSpec()] * numbers)
     # Equal parts on several devices are made of equal words; JAX cannot see that in a loop.
     return jax.jit(jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=result, check_vma=False))
 
 
 def largest(device: jax.Device) -> int:
-    """The numbers whose words are held at once, 64 bytes each: on a CPU in its cache, elsewhere by few
-    launches. It changes no bit."""
-    return 2**12 if device.platform == "cpu" else 2**20
+    """The numbers whose words are held at once, 64 bytes each, in the cache that all cores share. It
+    changes no bit."""
+    return 2**12 if device.platform == "cpu" else 2**17
 
 
 def placed(

@@ -52,7 +52,7 @@ MOST = math.isqrt(int((WIDE / NARROWEST) ** 2) - 1)
 """The largest m."""
 
 
-class Table(NamedTuple):
+class AliasTable(NamedTuple):
     """below: of column k, 96 bits in three words, the highest first; a draw below it is column k, another
     one `other[k]`."""
 
@@ -81,7 +81,7 @@ def weights() -> list[int]:
 
 
 @lru_cache(maxsize=1)
-def table() -> Table:
+def table() -> AliasTable:
     """Walker's, in exact integers: each column holds 2^96 of the weights, its own first, then one other's."""
     left, one = weights(), 1 << _BITS
     below, other = [one] * COLUMNS, list(range(COLUMNS))
@@ -95,7 +95,7 @@ def table() -> Table:
             poor.append(rich.pop())
     # A full column draws itself either way, so what does not fit into 96 bits need not.
     words = [[min(each, one - 1) >> shift & int(_MASK) for each in below] for shift in (64, 32, 0)]
-    return Table(np.array(words, np.uint32), np.array(other, np.int32))
+    return AliasTable(np.array(words, np.uint32), np.array(other, np.int32))
 
 
 def multiple(deviation: float) -> int:
@@ -107,16 +107,19 @@ def deviation_of(m: int) -> float:
     return WIDE * math.sqrt(1 + m**2)
 
 
-def narrow(words: list[jax.Array], known: Table) -> Int32[Array, "..."]:
+def narrow(words: list[jax.Array], known: AliasTable) -> Int32[Array, "..."]:
     """A draw of D_400 from four words."""
     column = (words[0] >> np.uint32(19)).astype(jnp.int32)
-    first, second, third = (jnp.asarray(each)[column] for each in known.below)
+    first, second, third, other = (
+        jnp.asarray(each).at[column].get(mode="promise_in_bounds")
+        for each in (*known.below, known.other)
+    )
     tie = (words[2] < second) | ((words[2] == second) & (words[3] < third))
     own = (words[1] < first) | ((words[1] == first) & tie)
-    return jnp.where(own, column, jnp.asarray(known.other)[column]) - COLUMNS // 2
+    return jnp.where(own, column, other) - COLUMNS // 2
 
 
-def wide(words: list[jax.Array], m: jax.Array, known: Table) -> Whole:
+def wide(words: list[jax.Array], m: jax.Array, known: AliasTable) -> Whole:
     """A draw of D_s, s = `deviation_of(m)`, from sixteen words."""
     one, two, three, four = (narrow(words[4 * k : 4 * k + 4], known) for k in range(4))
     y_1, y_2 = one + FIRST * two, three + FIRST * four  # below 2^21
