@@ -107,10 +107,7 @@ def bug(name: str, where: str, old: str, new: str, caught_by: str, says: str) ->
     return Mutation(name, (Edit(where, old, new),), caught_by, says)
 
 
-GAUSSIAN, DRAW = (
-    "noise.gaussian:unit_noise",
-    'key.stream("noise", name).standard_normal(leaf.shape)',
-)
+GAUSSIAN, DRAW = ("noise.on_host:parts", "stream.standard_normal(out=room[:count])")
 POISSON = "sampling.poisson:Poisson.indices"
 FORK = "test_noise_fork.py::test_two_copies_that_round_differently_have_independent_noise"
 NOISE_LAW = "test_sampling_noise.py::test_gaussian_noise_follows_the_law_its_event_claims"
@@ -131,7 +128,7 @@ SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_se
 
 MUTATIONS = (
     # -- noise
-    bug("no noise", GAUSSIAN, DRAW, "np.zeros(leaf.shape)", NOISE_LAW, "wrong scale"),
+    bug("no noise", GAUSSIAN, DRAW, "np.zeros(count)", NOISE_LAW, "wrong scale"),
     bug(
         "noise for the mean added to the sum (scaled by the batch size)",
         "train.dpsgd:DPSGD.mechanism",
@@ -144,7 +141,7 @@ MUTATIONS = (
         "noise before averaging: every device adds its own, then the mean is taken",
         GAUSSIAN,
         DRAW,
-        'key.stream("noise", name).standard_normal((4, *leaf.shape)).mean(0)',
+        "stream.standard_normal((4, count)).mean(0)",
         NOISE_LAW,
         "wrong scale",
     ),
@@ -168,7 +165,7 @@ MUTATIONS = (
         "the same noise for every class",
         GAUSSIAN,
         DRAW,
-        'np.broadcast_to(key.stream("noise", name).standard_normal((*leaf.shape[:-1], 1)), leaf.shape)',
+        "np.repeat(stream.standard_normal(count // 40), 40)",
         NOISE_LAW,
         "not normal|share noise",
     ),
@@ -176,7 +173,7 @@ MUTATIONS = (
         "the same noise on each of two devices",
         GAUSSIAN,
         DRAW,
-        'np.resize(key.stream("noise", name).standard_normal(max(1, leaf.size // 2)), leaf.shape)',
+        "np.resize(stream.standard_normal(max(1, count // 2)), count)",
         "test_noise.py::test_no_two_numbers_of_a_release_share_noise",
         "share noise",
     ),
@@ -235,6 +232,46 @@ MUTATIONS = (
         "False",
         "test_noise_fork.py::test_without_its_replay_guard_a_run_is_not_repeated",
         "DID NOT RAISE",
+    ),
+    bug(
+        "on the device all leaves draw the same words",
+        "noise.on_device:lattice",
+        'key.cipher_key("noise", name)',
+        'key.cipher_key("noise")',
+        "test_noise_device.py::test_leaves_releases_and_uses_have_keys_of_their_own",
+        "leaves share noise",
+    ),
+    bug(
+        "each device draws as if its part were the whole leaf",
+        "noise.on_device:placed",
+        "begins * count, apart",
+        "0, apart",
+        "test_noise_device.py::test_every_number_of_a_leaf_has_a_place_of_its_own_however_it_is_divided",
+        "assert",
+    ),
+    bug(
+        "the counter of the device's noise begins anew in every block",
+        "noise.on_device:places",
+        "block * np.uint32(size) + jnp.arange",
+        "0 * block + jnp.arange",
+        "test_noise_device.py::test_every_number_of_a_leaf_has_a_place_of_its_own_however_it_is_divided",
+        "assert",
+    ),
+    bug(
+        "the digest made on the device sees the upper halves of numbers only",
+        "noise.on_device:_hashed",
+        "low * words[2 * j] + high",
+        "high",
+        "test_noise_device.py::test_a_seal_made_on_the_device_is_of_names_shapes_types_and_numbers",
+        "assert",
+    ),
+    bug(
+        "a checkpoint is written from arrays that the next steps write into",
+        "train.saver:Saver.save",
+        "jax.tree.map(np.array, state)",
+        "state",
+        "test_saver.py::test_the_state_is_that_of_its_step_whatever_the_next_steps_write_into_it",
+        "assert",
     ),
     bug(
         "lattice rounding is paid for in one leaf only",

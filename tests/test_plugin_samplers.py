@@ -255,7 +255,7 @@ OWN: dict[str, tuple[set[str], tuple[str, ...]]] = {
         ("__init__.py", "sampling/", "privacy/events.py"),
     ),
     "mechanisms": ({"LatticeGaussian", "'lattice'"}, ("__init__.py", "noise/")),
-    "generators": ({"'philox'", "'chacha'", "ChaCha"}, ("core/generators.py",)),
+    "generators": ({"'philox'", "'chacha'", "'chacha-device'", "ChaCha"}, ("core/generators.py",)),
 }
 
 

@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generator:
-    """key_bytes: how many it takes. make: (key, place of its counter) -> the generator; raises
-    ArgumentError if it is not installed. limits: for the report's list of what is not covered. help: for `--help`."""
+    """key_bytes: how many it takes. make: (key, place of its counter) -> the generator of streams on the host; raises
+    ArgumentError if it is not installed. limits: for the report's list of what is not covered. help: for `--help`.
+    drawing: the module that draws noise (`noise/drawing.py`)."""
 
     name: str
     key_bytes: int
     make: Callable[[int, int], "BitGenerator"]
     limits: tuple[str, ...]
     help: str
+    drawing: str = "sfumato.noise.on_host"
 
 
 def _philox(key: int, counter: int) -> Any:
@@ -61,6 +63,18 @@ GENERATORS = {
             "which much of today’s encryption rests.",
         ),
         "a cryptographic one (needs the extra sfumato[chacha])",
+    ),
+    "chacha-device": Generator(
+        "ChaCha20",
+        16,
+        _philox,
+        (
+            "The generator of the noise, ChaCha20 with secret keys. That nobody can predict it without them is an assumption, on "
+            "which much of today’s encryption rests.",
+            "The generator of all other secret draws (who takes part, views), Philox4x64-10 with secret keys, which is not a cipher.",
+        ),
+        "ChaCha20 for the noise, drawn where the sum lies: for large networks on accelerators",
+        "sfumato.noise.on_device",
     ),
 }
 """By the names of `--noise-rng`."""

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Int64, UInt32, UInt64
 
 from sfumato.core import generators
 from sfumato.core.errors import RunError
@@ -118,6 +118,12 @@ class SecretKey:
     def stream(self, *name: Name) -> np.random.Generator:
         """The generator of this name; the same one, from its beginning, on every call."""
         return _generator(self._master, self._prefix + name, self.rng)
+
+    def cipher_key(self, *name: Name) -> UInt32[np.ndarray, "8"]:
+        """256 bits of this name, as eight words."""
+        return np.frombuffer(_derive(self._master, self._prefix + name, 32), "<u4").astype(
+            np.uint32
+        )
 
     def words(
         self, name: tuple[Name, ...], places: Int64[np.ndarray, " b"], count: int

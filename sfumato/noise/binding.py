@@ -11,17 +11,16 @@ its scale. Then
     the same sum     repeats the same release, to the bit, and tells nothing new;
     another sum      gets noise that is independent of the first, as it does from a fresh key.
 
-The seal is a keyed BLAKE2b: whoever lacks the key learns nothing from it, so it may be kept beside
-the run.
+The seal is a keyed BLAKE2b of the sum, or of a keyed hash of it (`on_device.py`): whoever lacks the
+key learns nothing from it, so it may be kept beside the run.
 """
 
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sfumato.core.keys import SecretKey
+from sfumato.noise.drawing import drawing_of
 
 if TYPE_CHECKING:
     from sfumato.clip import BoundedSum
@@ -57,12 +56,12 @@ def bind(total: BoundedSum, release: SecretKey, how: str, *numbers: float | str)
 
     from sfumato.core.trees import leaf_names
 
-    leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(total.value)]
-    shapes = [
-        [name, str(leaf.dtype), leaf.shape]
-        for name, leaf in zip(leaf_names(total.value), leaves, strict=True)
-    ]
+    leaves, names = jax.tree.leaves(total.value), leaf_names(total.value)
+    shapes = [[name, str(leaf.dtype), leaf.shape] for name, leaf in zip(names, leaves, strict=True)]
+    drawing = drawing_of(release)
     # It tells how long each leaf is, so no two lists of parts are the same bytes.
-    header = json.dumps([how, *numbers, total.sensitivity.add_or_remove, shapes]).encode()
-    parts = [leaf.reshape(-1).view(np.uint8).data for leaf in leaves]
+    header = json.dumps(
+        [how, *numbers, *drawing.MARK, total.sensitivity.add_or_remove, shapes]
+    ).encode()
+    parts = drawing.sealed(leaves, names, release)
     return Bound(total, release, release.mac(len(header).to_bytes(8, "big"), header, *parts))

@@ -1,8 +1,8 @@
 """The Gaussian mechanism.
 
-Noise is drawn on the host from the secret key's streams, in float64, one stream per leaf: the same
-noise on every device and for any number of devices, and never a 32- or 64-bit seed. It waits for
-the sum, to which it is bound (`binding.py`).
+Noise is drawn from secret keys of 128 bits or more, never from a 32- or 64-bit seed, as the key's
+generator says (`--noise-rng`): on the host in float64 (`on_host.py`), or where the sum lies
+(`on_device.py`). It waits for the sum, to which it is bound (`binding.py`).
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,7 @@ from sfumato.core.checks import positive
 from sfumato.core.keys import SecretKey
 from sfumato.noise.base import ROUNDING, Mechanism
 from sfumato.noise.binding import Bound, bind
+from sfumato.noise.drawing import drawing_of
 from sfumato.privacy.events import Event
 
 if TYPE_CHECKING:
@@ -56,9 +57,17 @@ class Gaussian(Mechanism):
 
     def release(self, bound: Bound) -> PyTree:
         """The released value, float32."""
+        import jax
+
+        from sfumato.core.trees import leaf_names
+
         total = bound.total
         scale = self.multiplier * total.sensitivity.add_or_remove
-        return add(total.value, unit_noise(total.value, bound.key), scale)
+        leaves, structure = jax.tree.flatten(total.value)
+        drawing = drawing_of(bound.key)
+        return jax.tree.unflatten(
+            structure, drawing.gaussian(leaves, leaf_names(total.value), bound.key, scale)
+        )
 
 
 def unit_noise(value: PyTree, key: SecretKey) -> list[np.ndarray]:
@@ -67,10 +76,8 @@ def unit_noise(value: PyTree, key: SecretKey) -> list[np.ndarray]:
 
     from sfumato.core.trees import leaf_names
 
-    return [
-        key.stream("noise", name).standard_normal(leaf.shape)
-        for name, leaf in zip(leaf_names(value), jax.tree.leaves(value), strict=True)
-    ]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(value)]
+    return drawing_of(key).normals(shapes, leaf_names(value), key)
 
 
 def add(value: PyTree, noise: list[np.ndarray], scale: float) -> PyTree:

@@ -348,8 +348,8 @@ class RunConfig:
     """Run directory to create [runs/NAME]."""
     seed: int = 0
     """Public: initial weights and splits. Noise, sampling and augmentation never depend on it."""
-    checkpoint_seconds: float = 30.0
-    """Time between checkpoints."""
+    checkpoint_seconds: float | None = None
+    """Time between checkpoints [so that they take 2 % of the time; 10 at least]."""
     show_images: bool = False
     """Show misclassified evaluation images in the report; they may be private too."""
     log: Log = "bar"
@@ -438,7 +438,8 @@ class TrainConfig:
                 "correlated noise is not drawn in this way; leave out --noise or --noise-bands",
             )
         whole("seed", self.run.seed, at_least=0)
-        positive("checkpoint_seconds", self.run.checkpoint_seconds)
+        if self.run.checkpoint_seconds is not None:
+            positive("checkpoint_seconds", self.run.checkpoint_seconds)
 
     @property
     def options(self) -> "ReadOptions":

@@ -55,7 +55,8 @@ class Options:
     guarantee: for a method that was not calibrated. evaluate: told what would be published at ten
     points of the run; its numbers stand in metrics.jsonl and in the report. log: "bar", "json" or
     "quiet". log_to: "tensorboard", "mlflow" or "wandb", which is told what the run publishes.
-    checkpoint_seconds: between two checkpoints. noise: what keeps the method's promise, a
+    checkpoint_seconds: between two checkpoints; None: so that they take 2 % of the time. noise: what
+    keeps the method's promise, a
     name of `NOISES` or package.module:Class; None: the method's own mechanism.
     insecure_seed: fixes noise and sampling too, for tests; it voids the guarantee.
     """
@@ -64,7 +65,7 @@ class Options:
     evaluate: Evaluate | None = None
     log: str = "bar"
     log_to: str | None = None
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: float | None = None
     noise: str | None = None
     insecure_seed: int | None = None
 
@@ -74,7 +75,8 @@ class Options:
         plugins.allow(self.noise)
         if self.noise is not None:
             _ = NOISES[self.noise]
-        positive("checkpoint_seconds", self.checkpoint_seconds)
+        if self.checkpoint_seconds is not None:
+            positive("checkpoint_seconds", self.checkpoint_seconds)
 
 
 @overload
@@ -86,7 +88,7 @@ def run(
     evaluate: Evaluate | None = None,
     log: str = "bar",
     log_to: str | None = None,
-    checkpoint_seconds: float = 60.0,
+    checkpoint_seconds: float | None = None,
     noise: str | None = None,
     insecure_seed: int | None = None,
 ) -> State: ...

@@ -16,6 +16,7 @@ from sfumato.runs.progress import EpsilonMeter, Progress
 from sfumato.runs.together import JointGuard
 from sfumato.train import checkpoint
 from sfumato.train.loop import Procedure, Remembering, State, run
+from sfumato.train.saver import Saver
 
 CURVE_POINTS = 10
 """How often the learning curve looks at what is held out during a run."""
@@ -24,12 +25,13 @@ CURVE_POINTS = 10
 @dataclass(frozen=True)
 class Recording:
     """measured: a state -> more fields for a point of the curve. learns_from: the first step that
-    changes them. per_step: examples expected in a step, for the rate on the screen."""
+    changes them. per_step: examples expected in a step, for the rate on the screen. checkpoint_seconds: of
+    `Saver`."""
 
     measured: Callable[[State], dict[str, Any]]
     learns_from: int = 0
     per_step: float = 0.0
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: float | None = None
 
 
 def carry_out(
@@ -47,16 +49,17 @@ def carry_out(
     recorder = Recorder(directory, procedure, ledger, recording, progress)
     state, first = recorder.restore()
     progress.begin(procedure.name, procedure.steps, "steps", done=first)
-    return run(
-        procedure,
-        ledger,
-        key,
-        state=state,
-        first=first,
-        replay_guard=JointGuard(directory.work / "sums.jsonl"),
-        after_step=recorder.after_step if here().first else lambda done, state: None,
-        noise=noise,
-    )
+    with recorder.saver:
+        return run(
+            procedure,
+            ledger,
+            key,
+            state=state,
+            first=first,
+            replay_guard=JointGuard(directory.work / "sums.jsonl"),
+            after_step=recorder.after_step if here().first else lambda done, state: None,
+            noise=noise,
+        )
 
 
 class Recorder:
@@ -80,7 +83,8 @@ class Recorder:
             first + max(1, round((steps - first) * k / CURVE_POINTS))
             for k in range(1, CURVE_POINTS + 1)
         }
-        self._began = self._saved = time.monotonic()
+        self.saver = Saver(directory.checkpoint, recording.checkpoint_seconds)
+        self._began = time.monotonic()
         self._first = 0
 
     def restore(self) -> tuple[State | None, int]:
@@ -115,7 +119,7 @@ class Recorder:
         if done in self._curve:
             metric = {"step": done, "seconds": now - self._began, "epsilon": epsilon}
             self._directory.append_metric(metric | self._recording.measured(state))
-        if done == steps or now - self._saved > self._recording.checkpoint_seconds:
+        if done == steps or self.saver.due:
             head = self._ledger.head
             facts = {
                 "step": done,
@@ -123,7 +127,6 @@ class Recorder:
                 "ledger_lines": head.lines,
                 "ledger_hash": head.hash,
             }
-            checkpoint.save(self._directory.checkpoint, state, facts)
-            self._saved = time.monotonic()
+            self.saver.save(state, facts)
         images = int((done - self._first) * self._recording.per_step)
         self._progress.advance(done, images=images, epsilon=epsilon)
