@@ -158,7 +158,7 @@ def _facts(root: bytes, paths: Iterable[bytes]) -> Iterator[bytes]:
 def read_file(path: Path | str) -> bytes:
     """All bytes of a regular file: a pipe would block for ever, a device never end. Raises OSError,
     DataError."""
-    with io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)) as file:
+    with io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise OSError(f"{path} is not a regular file")
