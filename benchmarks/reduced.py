@@ -12,7 +12,11 @@ from sfumato.core.devices import Layout
 from sfumato.features import by_name
 from sfumato.train.spread import bytes_reduced
 
-NETWORKS = {"wrn-16-4": (32, 32, 3), "wrn-28-10": (32, 32, 3), "vit-b-16": (224, 224, 3)}
+NETWORKS = {
+    "wrn-16-4": (32, 32, 3),
+    "wrn-28-10": (32, 32, 3),
+    "vit_base_patch16_224": (224, 224, 3),
+}
 
 
 def main() -> None:
@@ -29,7 +33,7 @@ def main() -> None:
         params = eqx.filter(made, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         sent = bytes_reduced(params, layout, asked.parts)
-        print(f"{name:10} {size / 1e6:7.1f} M parameters  {sent['a step'] / 1e6:9.1f} MB a step")
+        print(f"{name:20} {size / 1e6:7.1f} M parameters  {sent['a step'] / 1e6:9.1f} MB a step")
 
 
 if __name__ == "__main__":

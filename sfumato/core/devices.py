@@ -13,12 +13,9 @@ again at each payment: there they wait for process 0, which alone writes.
 """
 
 import hashlib
-import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -27,7 +24,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from sfumato.core.checks import whole
-from sfumato.core.errors import ArgumentError, RunError, said
+from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.joining import join
 
 DATA, FSDP = "data", "fsdp"
 BATCH = PartitionSpec((DATA, FSDP))
@@ -40,10 +38,6 @@ fit otherwise."""
 
 MOST = 1000
 """Devices at most; the words of a sum have room for their carries (`clip/fixed_point.py`)."""
-
-SILENCE, WAITS = 60, 600
-"""Seconds without a sign of life after which a process counts as dead, and that processes may take to
-find each other."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +257,7 @@ def begin(
     """
     if devices is not None:
         whole("devices", devices)
-    _join(coordinator, processes, process)
+    join(coordinator, processes, process)
     number, index = jax.process_count(), jax.process_index()
     per = jax.local_device_count() if devices is None else devices
     if per > jax.local_device_count():
@@ -279,82 +273,6 @@ def begin(
         raise ArgumentError("devices", made.count, f"at most {MOST} in all are summed over")
     _here[:] = [made]
     return made
-
-
-_LAUNCHERS = {
-    "SLURM": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_STEP_TASKS_PER_NODE"),
-    "Open MPI": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
-}
-"""Who starts processes -> the variables in which it tells how many there are, which this one is, and
-how many there are on this machine ("2(x4)" of SLURM)."""
-
-
-def _join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Meet the other processes, if there are any."""
-    given = {"coordinator": coordinator, "processes": processes, "process": process}
-    if coordinator is None and process is None and processes in (None, 1):
-        launched = None if processes == 1 else _launched()
-        if launched is None:
-            return
-        asked: dict[str, Any] = launched
-    else:
-        for name, value in given.items():
-            if value is None:
-                raise ArgumentError(
-                    name,
-                    None,
-                    "give --coordinator HOST:PORT, --processes N and --process I, all three",
-                )
-        _check_place(str(coordinator), processes or 0, process or 0)
-        if processes == 1:
-            return
-        asked = {
-            "coordinator_address": coordinator,
-            "num_processes": processes,
-            "process_id": process,
-        }
-    try:
-        jax.distributed.initialize(
-            **asked,
-            initialization_timeout=WAITS,
-            heartbeat_timeout_seconds=SILENCE,
-            shutdown_timeout_seconds=SILENCE,
-        )
-    except (RuntimeError, ValueError) as error:
-        where = coordinator or "the coordinator that the launcher names"
-        raise RunError(
-            f"coordinator={where!r}: the processes did not find each other ({said(error)}); start all of them, with "
-            "one address that each can reach, or give --processes 1 to leave the others alone"
-        ) from None
-
-
-def _check_place(coordinator: str, processes: int, process: int) -> None:
-    host, colon, port = coordinator.rpartition(":")
-    if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
-        raise ArgumentError("coordinator", coordinator, "give HOST:PORT, a free port of process 0")
-    whole("processes", processes)
-    whole("process", process, at_least=0)
-    if process >= processes:
-        raise ArgumentError(
-            "process", process, f"of {processes} processes the last is {processes - 1}"
-        )
-
-
-def _launched() -> dict[str, Any] | None:
-    """What JAX need be told where something that it knows has started several processes that belong
-    together; None where nothing has."""
-    for count, index, beside in _LAUNCHERS.values():
-        if _number(count) > 1 and index in os.environ:
-            # Alone on its machine, a process has all its devices; else JAX gives one to each.
-            return {"local_device_ids": []} if _number(beside) == 1 else {}
-    pod = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1
-    indexed = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys()
-    return {} if pod or (indexed and find_spec("kubernetes") is not None) else None
-
-
-def _number(variable: str) -> int:
-    found = re.match(r"\d+", os.environ.get(variable, ""))
-    return int(found[0]) if found else 0
 
 
 def shapes_of(tree: PyTree) -> Sequence[tuple[int, ...]]:
