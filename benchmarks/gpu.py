@@ -35,7 +35,9 @@ from cases import BIG, CLIP_NORM, SMALL, Case, problem
 from models import vit, wide_resnet
 
 from sfumato.clip import clipped_grad
+from sfumato.core.keys import SecretKey
 from sfumato.networks import catalog
+from sfumato.noise import on_device
 
 
 def nf_resnet50() -> tuple[PyTree, Callable]:
@@ -320,9 +322,19 @@ def noise(small: bool) -> dict[str, float]:
     stream.standard_normal(count)
     host = (time.perf_counter() - clock) / count * 1e9
     draw = jax.jit(lambda key: jax.random.normal(key, (count,)))
+    leaves, names = [jnp.zeros(count)], ["w"]
+    key = SecretKey.from_insecure_seed(1)
+
+    def each(work: Callable) -> float:
+        return round(seconds_of(work) / count * 1e9, 4)
+
     return {
         "host, one thread, Philox, float64": round(host, 2),
-        "device, threefry, float32": round(seconds_of(draw, jax.random.key(0)) / count * 1e9, 4),
+        "device, ChaCha20, whole numbers, with the sum": each(
+            lambda: on_device.gaussian(leaves, names, key, 1.3)
+        ),
+        "device, seal of the sum": each(lambda: on_device.sealed(leaves, names, key)),
+        "device, threefry, float32": each(lambda: draw(jax.random.key(0))),
     }
 
 
