@@ -91,7 +91,7 @@ def test_what_does_not_even_compile_is_too_large_and_one_example_that_does_not_f
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("value", ["all", 0, -3, 1.5, True])
+@pytest.mark.parametrize("value", ["all", "", 0, -3, True])
 def test_other_values_are_refused(value: Any) -> None:
     with pytest.raises(ArgumentError, match="physical_batch_size"):
         whole_or_auto("physical_batch_size", value)
