@@ -196,8 +196,9 @@ def _others(classifier: Classifier, asked: EvaluateConfig) -> tuple[Source, str,
     """As `_own`. Nothing is held out: all of them are used, or the test part of a set that has one."""
     name, most = str(asked.data), asked.max_pixels or MAX_PIXELS
     options = replace(classifier.reading, test_fraction=0.0, max_pixels=most)
-    if not classifier.spec.task.exclusive:
-        options = replace(options, findings=",".join(classifier.spec.classes))
+    asked = ",".join(classifier.spec.classes)
+    if not classifier.spec.task.exclusive and asked.count(",") == len(classifier.spec.classes) - 1:
+        options = replace(options, findings=asked)
     splits = (
         data.open_rows(Path(name), 0.0, replace(options, resize=None, gray=False))
         if classifier.on_rows
@@ -232,7 +233,9 @@ def _relabeled(source: Source, classifier: Classifier) -> Source:
         raise DataError(
             f"data={source.name!r}: its labels are {source.task.many}, the model's {classifier.spec.task.many}"
         )
-    if not source.task.exclusive:  # the findings were asked for by the model's names, in its order
+    if not source.task.exclusive:
+        if named != classes:  # only where a name has a comma, so that none could be asked for
+            raise DataError(f"data={source.name!r}: its findings are others than the model's")
         return source
     numbers = np.array([classes.index(each) for each in named], np.int32)
     return replace(source, labels=numbers[source.labels], class_names=classes)
