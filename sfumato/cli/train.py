@@ -46,8 +46,6 @@ class Train:
     """For a recipe's --dry-run: GB."""
     device_flops: float = 1e14
     """For a recipe's --dry-run: floating-point operations per second, sustained."""
-    devices: int = 1
-    """For a recipe's --dry-run: how many such devices."""
     no_estimate: bool = False
     """For --dry-run: print the plan at once, without timing a small copy of it."""
     trust: Trust = ()
@@ -72,7 +70,7 @@ class Train:
 
         recipe, point = recipes.find(name)
         config = recipes.configured(recipe, point, config)
-        device = Device(self.device_memory, self.device_flops, self.devices)
+        device = Device(self.device_memory, self.device_flops, self.layout.devices or 1)
         print(rehearse(config, recipe, point, device))
 
 

@@ -367,7 +367,7 @@ class LayoutConfig:
     """On what it computes. No result hangs on it, so it stands in no file: a run may go on elsewhere."""
 
     devices: int | None = None
-    """Devices of this process that are used [all]."""
+    """Devices of this process that are used [all]; with a recipe's --dry-run, how many such devices [1]."""
     coordinator: str | None = None
     """Several processes train one network: HOST:PORT of process 0. Not needed where SLURM, Open MPI,
     Kubernetes or a TPU pod start them (docs/scaling.md)."""

@@ -223,8 +223,10 @@ def _others(classifier: Classifier, asked: EvaluateConfig) -> tuple[Source, str,
         skip_unreadable=asked.skip_unreadable,
         **vars(asked.columns),
     )
-    if not classifier.spec.task.exclusive:
-        options = replace(options, findings=",".join(classifier.spec.classes))
+    findings = classifier.spec.classes
+    joined = ",".join(findings)
+    if not classifier.spec.task.exclusive and joined.count(",") == len(findings) - 1:
+        options = replace(options, findings=joined)
     splits = (
         data.open_rows(Path(name), 0.0, replace(options, resize=None, gray=False))
         if classifier.on_rows
@@ -270,7 +272,9 @@ def _relabeled(source: Source, classifier: Classifier) -> Source:
         raise DataError(
             f"data={source.name!r}: its labels are {source.task.many}, the model's {classifier.spec.task.many}"
         )
-    if not source.task.exclusive:  # the findings were asked for by the model's names, in its order
+    if not source.task.exclusive:
+        if named != classes:  # only where a name has a comma, so that none could be asked for
+            raise DataError(f"data={source.name!r}: its findings are others than the model's")
         return source
     numbers = np.array([classes.index(each) for each in named], np.int32)
     return replace(source, labels=numbers[source.labels], class_names=classes)
