@@ -1236,13 +1236,13 @@ MUTATIONS = (
         (
             Edit(
                 "train.dpsgd:DPSGD._measured",
-                'value = jax.tree.map(jnp.zeros_like, state["params"])',
-                'value = self.__dict__.pop("kept", None) or jax.tree.map(jnp.zeros_like, state["params"])',
+                "self._sum.start()",
+                'self.__dict__.pop("kept", None) or self._sum.start()',
             ),
             Edit(
                 "train.dpsgd:DPSGD._measured",
-                "value, sensitivity = part.value, part.sensitivity",
-                "value, sensitivity = part.value, part.sensitivity; self.kept = jax.tree.map(jnp.copy, value)",
+                "total = self._add(total, params, examples, mask, *constants)",
+                "total = self._add(total, params, examples, mask, *constants); self.kept = jax.tree.map(jnp.copy, total)",
             ),
         ),
         "test_physical.py::test_nothing_of_the_first_attempt_is_in_the_sum",

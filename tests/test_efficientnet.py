@@ -59,7 +59,7 @@ def arrays() -> dict[str, np.ndarray]:
             ("weight", 0.5, 1.5),
             ("bias", -0.3, 0.6),
             ("running_mean", -0.3, 0.3),
-            ("running_var", 0.01, 1.5),
+            ("running_var", 0.5, 1.5),
         ):
             found[f"{norm}.{part}"] = draws.uniform(low, high, outputs).astype(np.float32)
         found[f"{norm}.num_batches_tracked"] = np.array(7)

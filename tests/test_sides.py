@@ -104,5 +104,4 @@ def test_the_default_goes_by_color_and_how_many_images_there_are(n: int, colors:
     assert (method, trains) == ("dp-fc", None)
     assert model == CovarianceSettings.default_model(n, shape) and model in by_name.SHARES
     assert ("patches" in model) == (n >= MANY) and ("sides" in model) == (colors == 1)
-    assert resolve(MethodConfig("fc"), n, shape)[1] == "scattering"
     assert resolve(MethodConfig("dp-sgd"), n, shape)[1] == "cnn"

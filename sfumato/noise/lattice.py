@@ -110,7 +110,7 @@ def lattice(multiplier: float, sensitivity: float, d: int) -> tuple[float, float
 
 def whole_steps(value: Float64[np.ndarray, "..."], g: float) -> Int64[np.ndarray, "..."]:
     """Rounded to steps. Cutting off, like rounding, brings no two sums further apart."""
-    return np.rint(value / g).clip(-_LARGEST, _LARGEST).astype(np.int64)
+    return np.asarray(np.rint(value / g).clip(-_LARGEST, _LARGEST).astype(np.int64))
 
 
 def discrete_gaussian(
