@@ -15,7 +15,7 @@ import pytest
 from run_helpers import refused, sfumato, succeeds
 
 from sfumato.clip.fixed_point import LOW, Lattice, carried, plus, zeros
-from sfumato.core import joining
+from sfumato.core import processes
 from sfumato.core.devices import Layout
 from sfumato.core.keys import SecretKey
 from sfumato.sampling import Poisson
@@ -311,7 +311,7 @@ def test_whoever_starts_several_processes_is_recognized(monkeypatch, told, found
             monkeypatch.delenv(name)
     for name, value in told.items():
         monkeypatch.setenv(name, value)
-    assert joining.launched() == found
+    assert processes.launched() == found
 
 
 def test_wrong_places_are_refused_in_one_line(tmp_path):

@@ -15,18 +15,6 @@ from jaxtyping import PRNGKeyArray
 from sfumato.networks.architecture import Architecture
 from sfumato.networks.input import Input
 from sfumato.networks.layers.convolutions import Padding
-<<<<<<< HEAD
-from sfumato.networks.mobilenet import IMAGENET, BlockRow, InvertedResiduals
-
-_STAGES = (
-    BlockRow(1, 16, 1, 1, 3),
-    BlockRow(6, 24, 2, 2, 3),
-    BlockRow(6, 40, 2, 2, 5),
-    BlockRow(6, 80, 3, 2, 3),
-    BlockRow(6, 112, 3, 1, 5),
-    BlockRow(6, 192, 4, 2, 5),
-    BlockRow(6, 320, 1, 1, 3),
-=======
 from sfumato.networks.mobilenet import IMAGENET, BlockStage, InvertedResiduals
 
 _STAGES = (
@@ -37,7 +25,6 @@ _STAGES = (
     BlockStage(6, 112, 3, 1, 5),
     BlockStage(6, 192, 4, 2, 5),
     BlockStage(6, 320, 1, 1, 3),
->>>>>>> weights
 )
 _SCALES = ((1.0, 1.0, 224), (1.0, 1.1, 240), (1.1, 1.2, 260), (1.2, 1.4, 280), (1.4, 1.8, 300))
 """Width, depth and side of the image, by number."""
@@ -46,11 +33,7 @@ _PACKED = (0, 1, 2)
 _DIVISOR = 8
 
 
-<<<<<<< HEAD
-def _stages(number: int) -> tuple[BlockRow, ...]:
-=======
 def _stages(number: int) -> tuple[BlockStage, ...]:
->>>>>>> weights
     width, depth, _ = _SCALES[number]
     inner = range(1, len(_STAGES) - 1)
     return tuple(

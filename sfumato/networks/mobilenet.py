@@ -19,11 +19,7 @@ from sfumato.networks.layers.basic import Dense, Linear, fan_in_normal, like
 from sfumato.networks.layers.convolutions import Depthwise, Padding, convolve_padded
 
 
-<<<<<<< HEAD
-class BlockRow(NamedTuple):
-=======
 class BlockStage(NamedTuple):
->>>>>>> weights
     """expansion: of the channels inside of a block. stride: of the first block. size: of the depthwise
     kernels."""
 
@@ -35,15 +31,6 @@ class BlockStage(NamedTuple):
 
 
 _STAGES = (
-<<<<<<< HEAD
-    BlockRow(1, 16, 1, 1),
-    BlockRow(6, 24, 2, 2),
-    BlockRow(6, 32, 3, 2),
-    BlockRow(6, 64, 4, 2),
-    BlockRow(6, 96, 3, 1),
-    BlockRow(6, 160, 3, 2),
-    BlockRow(6, 320, 1, 1),
-=======
     BlockStage(1, 16, 1, 1),
     BlockStage(6, 24, 2, 2),
     BlockStage(6, 32, 3, 2),
@@ -51,7 +38,6 @@ _STAGES = (
     BlockStage(6, 96, 3, 1),
     BlockStage(6, 160, 3, 2),
     BlockStage(6, 320, 1, 1),
->>>>>>> weights
 )
 _STEM, _SIZE = 32, 1280
 
@@ -109,11 +95,7 @@ class InvertedResiduals(Backbone):
 
     def __init__(
         self,
-<<<<<<< HEAD
-        stages: tuple[BlockRow, ...],
-=======
         stages: tuple[BlockStage, ...],
->>>>>>> weights
         shape: tuple[int, int, int],
         classes: int,
         key: PRNGKeyArray,
