@@ -198,7 +198,7 @@ class FeatureCovariance:
         return self._transformed
 
     def _gradient_sum(
-        self, rows: Float[np.ndarray, "n d"], weight: Float[Array, "d c"]
+        self, rows: Float[np.ndarray, "n d"], weight: Float[Array, "d1 c"]
     ) -> BoundedSum:
         total = np.zeros(weight.shape)
         for where, part, mask in chunks(rows):

@@ -118,7 +118,7 @@ def softmax_gradient(
     sensitivity = Sensitivity.of_contribution(1.0 if normalized else clip_norm)
 
     def clipped(
-        params: dict[str, Float[Array, "d c"]],
+        params: dict[str, Float[Array, "d1 c"]],
         batch: tuple[Float[Array, "b d"], Int[Array, "b ..."]],
         mask: Bool[Array, " b"],
     ) -> BoundedSum:
