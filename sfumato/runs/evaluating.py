@@ -196,9 +196,12 @@ def _others(classifier: Classifier, asked: EvaluateConfig) -> tuple[Source, str,
     """As `_own`. Nothing is held out: all of them are used, or the test part of a set that has one."""
     name, most = str(asked.data), asked.max_pixels or MAX_PIXELS
     options = replace(classifier.reading, test_fraction=0.0, max_pixels=most)
-    asked = ",".join(classifier.spec.classes)
-    if not classifier.spec.task.exclusive and asked.count(",") == len(classifier.spec.classes) - 1:
-        options = replace(options, findings=asked)
+    findings = ",".join(classifier.spec.classes)
+    if (
+        not classifier.spec.task.exclusive
+        and findings.count(",") == len(classifier.spec.classes) - 1
+    ):
+        options = replace(options, findings=findings)
     splits = (
         data.open_rows(Path(name), 0.0, replace(options, resize=None, gray=False))
         if classifier.on_rows
