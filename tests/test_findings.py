@@ -64,9 +64,10 @@ def flat(tree: object) -> np.ndarray:
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)).astype(
-        np.float32
-    )
+    with np.errstate(invalid="ignore"):
+        return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)).astype(
+            np.float32
+        )
 
 
 def method(name: str, rows: np.ndarray, labels: np.ndarray) -> Any:
@@ -182,7 +183,13 @@ NETWORK = MethodConfig("dp-sgd", "cnn", steps=2, batch=N, physical_batch_size=16
 ON_ROWS = MethodConfig("dp-sgd", "scattering", steps=2, batch=N)
 
 
-@pytest.mark.parametrize("config", [NETWORK, ON_ROWS], ids=["network", "features"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(NETWORK, marks=pytest.mark.slow, id="network"),
+        pytest.param(ON_ROWS, id="features"),
+    ],
+)
 def test_dp_sgd_clips_all_findings_as_one_and_leaves_out_the_unknown(config: MethodConfig) -> None:
     """With an image whose findings are all there, with one of which nothing is known, and without it."""
     labels = {

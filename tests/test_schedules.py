@@ -2,14 +2,20 @@
 not asked for changes nothing."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from run_helpers import FULL_BATCH, sfumato, succeeds
 
+from sfumato.core import typed_json
+from sfumato.core.errors import ArgumentError
+from sfumato.data.source import DataInfo
+from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig
+from sfumato.plan.making import make_plan
+from sfumato.plan.plan import Plan
 from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.train.schedules import SHAPES, rate_of
 from sfumato.train.sgd_settings import SGDSettings
@@ -64,13 +70,15 @@ def test_a_constant_rate_is_the_number_itself() -> None:
     assert isinstance(settings().transformation(), optax.GradientTransformation)
 
 
-def test_the_command_line_plans_them_at_no_price(tmp_path: object) -> None:
-    asked = ("--data", "digits", *FULL_BATCH, "--dry-run")
-    plain = succeeds("train", *asked)
-    more = succeeds(
-        "train", *asked, "--schedule", "cosine", "--warmup", "0.1", "--weight-decay", "0.01"
-    )
-    price = [line for line in plain.splitlines() if line.startswith(("privacy", "release"))]
-    assert price and all(line in more for line in price) and "warmup 0.1" in more
-    refused = sfumato("train", *asked, "--schedule", "sine")
-    assert refused.code and "sine" in refused.err
+def test_they_are_planned_at_no_price_and_another_name_is_refused() -> None:
+    info = DataInfo("digits", "", ("a", "b"), (8, 8, 1), {"train": 600, "test": 100})
+
+    def plan_of(**given: Any) -> Plan:
+        method = MethodConfig("dp-sgd", "cnn", steps=4, batch=600, **given)
+        return make_plan(TrainConfig(DataConfig("digits"), PrivacyConfig(), method), info)
+
+    more = plan_of(schedule="cosine", warmup=0.1, weight_decay=0.01)
+    assert more.releases == plan_of().releases
+    assert typed_json.plain(more.settings)["warmup"] == 0.1
+    with pytest.raises(ArgumentError, match="schedule='sine'"):
+        plan_of(schedule="sine")

@@ -80,7 +80,13 @@ def test_a_flag_of_another_method_is_refused_with_the_names_of_those_that_have_i
 ) -> None:
     values: dict[str, Any] = {"optimizer": "adam", "sampler": "full", "public": Path("x")}
     values |= {"rooted": True, "per_class": True, "momentum": 0.0, "views": 0, "ema": 0.5}
-    values |= {"augment": "none", "precision": "bf16", "schedule": "cosine", "weight_decay": 0.1, "warmup": 0.1}
+    values |= {
+        "augment": "none",
+        "precision": "bf16",
+        "schedule": "cosine",
+        "weight_decay": 0.1,
+        "warmup": 0.1,
+    }
     for flag in set(all_flags()) - set(flags_of(METHODS[name])):
         config = MethodConfig(method=name, **{flag: values.get(flag, 2)})
         with pytest.raises(ArgumentError, match=f"^{flag}=") as refusal:

@@ -75,7 +75,7 @@ def lattice(
         stream = key.stream("noise", names[which])
         noise = on_lattice.discrete_gaussian(stream, deviation, value.size)
         whole = on_lattice.whole_steps(value, g) + noise.reshape(value.shape)
-        return _where_it_was((whole * g).astype(np.float32), leaves[which])
+        return _where_it_was(np.asarray(whole * g, np.float32), leaves[which])
 
     return _on_all_threads(leaf, [each.size for each in leaves])
 

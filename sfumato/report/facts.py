@@ -72,9 +72,9 @@ class Evaluation:
 
     split: str
     n: int
+    confusion: tuple[tuple[int, ...], ...]
     accuracy: float
     source: str
-    confusion: tuple[tuple[int, ...], ...] = ()
     metrics: Metrics | None = None
     findings: tuple[FindingMeasure, ...] = ()
 

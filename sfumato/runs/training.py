@@ -374,7 +374,7 @@ def of_findings(probabilities: Any, labels: Any) -> dict[str, Any]:
     """The same, of the probabilities of findings."""
     counts = MULTI.count(labels, MULTI.decided(probabilities), labels.shape[1])
     found = measure_findings(probabilities, labels)
-    return {"accuracy": accuracy(counts), "findings": typed_json.plain(found)}
+    return {"confusion": [], "accuracy": accuracy(counts), "findings": typed_json.plain(found)}
 
 
 def write_evaluation(
