@@ -206,7 +206,7 @@ def test_arrays_of_every_spelling_are_read(
         ({"val_labels": None}, "has no val_labels"),
         ({"x_val": np.zeros((20, 6, 5))}, "would not be read"),
         ({"val_labels": np.full(20, 9)}, "val_labels=9: not one of the classes of train_labels"),
-        ({"train_labels": np.zeros((20, 3))}, "train_labels='shape (20, 3)'"),
+        ({"train_labels": np.zeros((20, 3, 2))}, "train_labels='shape (20, 3, 2)'"),
     ],
 )
 def test_bad_arrays_are_called_by_their_own_names(tmp_path: Path, change: dict, says: str) -> None:

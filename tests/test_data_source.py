@@ -65,7 +65,6 @@ def test_a_subset_of_a_subset_keeps_images_with_their_labels() -> None:
         (np.zeros((4, 2, 2)), [0, -1, 0, 1], ["a", "b"], "labels=-1"),
         (np.zeros((4, 2, 2)), [0, 9, 0, 1], ["a", "b"], "labels=9"),
         (np.zeros((4, 2, 2)), [0.0, 0.5, 0, 1], None, "labels=0.5: Unknown label type"),
-        (np.zeros((4, 2, 2)), np.eye(2)[[0, 1, 0, 1]], None, "argmax"),
         (np.zeros((2, 2, 2)), ["a", "c"], ["a", "b"], "'c'"),
         (np.zeros((2, 2, 2)), [0, 1], ["a", "a"], "once"),
         (np.zeros((2, 2, 2)), [0, 0], None, "only one class"),

@@ -39,7 +39,7 @@ from sfumato.solve.labeled_rows import Rows
 from sfumato.solve.linear_settings import HEADS, linear_rule
 from sfumato.solve.quadratic import Balance, gradient, least_clip, quadratic
 from sfumato.solve.statistics import softmax_gradient
-from sfumato.train.findings import auc_interval, measure_findings
+from sfumato.train.finding_metrics import auc_interval, measure_findings
 
 N, D, L = 30, 5, 3
 KEY = SecretKey.from_insecure_seed(9)

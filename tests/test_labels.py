@@ -127,8 +127,23 @@ def test_every_door_finds_the_same_classes(door: Callable, kind: str, tmp_path: 
     np.testing.assert_array_equal(codes, PLACES == 1 if kind == "truth values" else PLACES)
 
 
-@pytest.mark.parametrize("kind", BAD)
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", [by_arrays, by_npz, by_rows])
+def test_a_matrix_of_zeros_and_ones_is_findings(door: Callable, tmp_path: Path) -> None:
+    matrix, _ = BAD["indicators"]
+    names, found = door(matrix, tmp_path)
+    assert names == ("0", "1", "2")
+    np.testing.assert_array_equal(found, matrix)
+
+
+@pytest.mark.parametrize(
+    ("door", "kind"),
+    [
+        (door, kind)
+        for door in DOORS
+        for kind in BAD
+        if kind != "indicators" or door in (by_images, by_linear)
+    ],
+)
 def test_every_door_refuses_what_is_no_label(door: Callable, kind: str, tmp_path: Path) -> None:
     labels, says = BAD[kind]
     if door in (by_npz, by_rows) and kind not in IN_FILES:

@@ -117,7 +117,7 @@ def test_no_step_is_wider_than_derived():
 
 
 def slow_noise(key, place, m):
-    """As the docstrings of `whole_gaussian.py` say, in Python's whole numbers."""
+    """As the docstrings of `noise/whole_gaussian.py` say, in Python's whole numbers."""
     words, weights = slow_block(key, [place, 0, 0, 0]), whole_gaussian.table()
 
     def narrow(four):

@@ -25,7 +25,7 @@ from jaxtyping import PyTree
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, RunError
-from sfumato.core.joining import join
+from sfumato.core.processes import join
 
 DATA, FSDP = "data", "fsdp"
 BATCH = PartitionSpec((DATA, FSDP))

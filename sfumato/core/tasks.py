@@ -25,12 +25,20 @@ are twice those for two classes.
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
-
-import numpy as np
-from jaxtyping import Float, Int
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sfumato.core.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from jaxtyping import Float, Int
+
+    Labels = Int[np.ndarray, "n ..."]
+    Answers = Int[np.ndarray, "..."]
+    Rows = Float[np.ndarray, "n c"]
+    Generator = np.random.Generator
+else:  # NumPy is imported where there are labels, so that words and rules can be had without it
+    Labels = Answers = Rows = Generator = Any
 
 UNKNOWN = -1
 """In a matrix of findings: not known, so it counts as nothing."""
@@ -120,36 +128,36 @@ class Task:
 
     # -- labels and answers
 
-    def fits(self, labels: np.ndarray, count: int) -> bool:
+    def fits(self, labels: Labels, count: int) -> bool:
         """Whether these are labels of `count` classes or findings."""
         raise NotImplementedError
 
-    def of_group(self, labels: np.ndarray) -> Any:
+    def of_group(self, labels: Labels) -> Any:
         """The label of several examples that count as one."""
         raise NotImplementedError
 
-    def random(self, stream: np.random.Generator, n: int, count: int) -> np.ndarray:
+    def random(self, stream: Generator, n: int, count: int) -> Answers:
         """Labels of nobody."""
         raise NotImplementedError
 
-    def scores(self, probabilities: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
+    def scores(self, probabilities: Rows) -> Rows:
         """Scores that have these probabilities."""
         raise NotImplementedError
 
-    def called(self, scores: Float[np.ndarray, "n c"]) -> Int[np.ndarray, "n ..."]:
+    def called(self, scores: Rows) -> Answers:
         """What rows of scores are called: the class of the largest, or each finding that is likelier
         than not."""
         raise NotImplementedError
 
-    def decided(self, probabilities: Float[np.ndarray, "n c"]) -> Int[np.ndarray, "n ..."]:
+    def decided(self, probabilities: Rows) -> Answers:
         """The same, of probabilities."""
         raise NotImplementedError
 
-    def count(self, labels: np.ndarray, called: np.ndarray, count: int) -> Int[np.ndarray, "..."]:
+    def count(self, labels: Labels, called: Answers, count: int) -> Answers:
         """Confusion: counts of (true, called), of the classes, or for each finding by itself."""
         raise NotImplementedError
 
-    def answers(self, names: Sequence[str], called: np.ndarray) -> np.ndarray:
+    def answers(self, names: Sequence[str], called: Answers) -> Answers:
         """What `predict` returns."""
         raise NotImplementedError
 
@@ -161,8 +169,10 @@ class Task:
         """One answer for people."""
         raise NotImplementedError
 
-    def sure(self, probabilities: np.ndarray, called: Any) -> str:
+    def sure(self, probabilities: Rows, called: Any) -> str:
         """The probabilities of what was answered, or, where that is nothing, the largest."""
+        import numpy as np
+
         there = (
             probabilities[np.flatnonzero(called)] if np.ndim(called) else probabilities[[called]]
         )
@@ -214,32 +224,44 @@ class _Classes(Task):
     def crowd(self, count: int) -> float:
         return count
 
-    def fits(self, labels: np.ndarray, count: int) -> bool:
+    def fits(self, labels: Labels, count: int) -> bool:
         return not len(labels) or bool(0 <= labels.min() <= labels.max() < count)
 
-    def of_group(self, labels: np.ndarray) -> Any:
+    def of_group(self, labels: Labels) -> Any:
         """The most frequent class, the first of equals."""
+        import numpy as np
+
         return np.bincount(labels).argmax()
 
-    def random(self, stream: np.random.Generator, n: int, count: int) -> np.ndarray:
+    def random(self, stream: Generator, n: int, count: int) -> Answers:
+        import numpy as np
+
         return stream.integers(count, size=n).astype(np.int32)
 
-    def scores(self, probabilities: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
+    def scores(self, probabilities: Rows) -> Rows:
+        import numpy as np
+
         found = np.maximum(probabilities, np.finfo(np.float32).tiny)
         return np.asarray(np.log(found, out=found))
 
-    def called(self, scores: Float[np.ndarray, "n c"]) -> Int[np.ndarray, "n ..."]:
+    def called(self, scores: Rows) -> Answers:
+        import numpy as np
+
         return np.asarray(scores.argmax(1))
 
-    def decided(self, probabilities: Float[np.ndarray, "n c"]) -> Int[np.ndarray, "n ..."]:
+    def decided(self, probabilities: Rows) -> Answers:
         return self.called(probabilities)
 
-    def count(self, labels: np.ndarray, called: np.ndarray, count: int) -> Int[np.ndarray, "..."]:
+    def count(self, labels: Labels, called: Answers, count: int) -> Answers:
+        import numpy as np
+
         counts = np.zeros((count, count), np.int64)
         np.add.at(counts, (labels, called), 1)
         return counts
 
-    def answers(self, names: Sequence[str], called: np.ndarray) -> np.ndarray:
+    def answers(self, names: Sequence[str], called: Answers) -> Answers:
+        import numpy as np
+
         return np.array(names)[called]
 
     def as_json(self, names: Sequence[str], called: Any) -> dict[str, Any]:
@@ -300,34 +322,48 @@ class _Findings(Task):
         """|e| at 0 is sqrt(L) times that of one finding, which is one of two classes."""
         return 2 * math.sqrt(count)
 
-    def fits(self, labels: np.ndarray, count: int) -> bool:
+    def fits(self, labels: Labels, count: int) -> bool:
         return labels.shape[1] == count and bool(((labels >= UNKNOWN) & (labels <= 1)).all())
 
-    def of_group(self, labels: np.ndarray) -> Any:
+    def of_group(self, labels: Labels) -> Any:
         """A finding is there if half of those that know say so."""
+        import numpy as np
+
         known = labels != UNKNOWN
         there = 2 * (labels == 1).sum(0) >= known.sum(0)
         return np.where(known.any(0), there, UNKNOWN)
 
-    def random(self, stream: np.random.Generator, n: int, count: int) -> np.ndarray:
+    def random(self, stream: Generator, n: int, count: int) -> Answers:
+        import numpy as np
+
         return stream.integers(2, size=(n, count)).astype(np.int32)
 
-    def scores(self, probabilities: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
+    def scores(self, probabilities: Rows) -> Rows:
+        import numpy as np
+
         p = np.asarray(probabilities, np.float64).clip(1e-12, 1 - 1e-12)
         return np.log(p) - np.log1p(-p)
 
-    def called(self, scores: Float[np.ndarray, "n c"]) -> Int[np.ndarray, "n ..."]:
+    def called(self, scores: Rows) -> Answers:
+        import numpy as np
+
         return (np.asarray(scores) >= 0).astype(np.int64)
 
-    def decided(self, probabilities: Float[np.ndarray, "n c"]) -> Int[np.ndarray, "n ..."]:
+    def decided(self, probabilities: Rows) -> Answers:
+        import numpy as np
+
         return (np.asarray(probabilities) >= 0.5).astype(np.int64)
 
-    def count(self, labels: np.ndarray, called: np.ndarray, count: int) -> Int[np.ndarray, "..."]:
+    def count(self, labels: Labels, called: Answers, count: int) -> Answers:
         """L x 2 x 2: of what is known."""
+        import numpy as np
+
         both = [[(labels == true) & (called == said) for said in (0, 1)] for true in (0, 1)]
         return np.array(both).sum(2).transpose(2, 0, 1).astype(np.int64)
 
-    def answers(self, names: Sequence[str], called: np.ndarray) -> np.ndarray:
+    def answers(self, names: Sequence[str], called: Answers) -> Answers:
+        import numpy as np
+
         return called.astype(np.int8)
 
     def as_json(self, names: Sequence[str], called: Any) -> dict[str, Any]:
@@ -344,6 +380,6 @@ SINGLE: Task = _Classes()
 MULTI: Task = _Findings()
 
 
-def task_of(labels: np.ndarray) -> Task:
+def task_of(labels: Labels) -> Task:
     """Of class numbers, a vector, or of a matrix of findings."""
     return MULTI if labels.ndim == 2 else SINGLE

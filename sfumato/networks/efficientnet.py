@@ -15,16 +15,16 @@ from jaxtyping import PRNGKeyArray
 from sfumato.networks.architecture import Architecture
 from sfumato.networks.input import Input
 from sfumato.networks.layers.convolutions import Padding
-from sfumato.networks.mobilenet import IMAGENET, InvertedResiduals, Stage
+from sfumato.networks.mobilenet import IMAGENET, BlockRow, InvertedResiduals
 
 _STAGES = (
-    Stage(1, 16, 1, 1, 3),
-    Stage(6, 24, 2, 2, 3),
-    Stage(6, 40, 2, 2, 5),
-    Stage(6, 80, 3, 2, 3),
-    Stage(6, 112, 3, 1, 5),
-    Stage(6, 192, 4, 2, 5),
-    Stage(6, 320, 1, 1, 3),
+    BlockRow(1, 16, 1, 1, 3),
+    BlockRow(6, 24, 2, 2, 3),
+    BlockRow(6, 40, 2, 2, 5),
+    BlockRow(6, 80, 3, 2, 3),
+    BlockRow(6, 112, 3, 1, 5),
+    BlockRow(6, 192, 4, 2, 5),
+    BlockRow(6, 320, 1, 1, 3),
 )
 _SCALES = ((1.0, 1.0, 224), (1.0, 1.1, 240), (1.1, 1.2, 260), (1.2, 1.4, 280), (1.4, 1.8, 300))
 """Width, depth and side of the image, by number."""
@@ -33,7 +33,7 @@ _PACKED = (0, 1, 2)
 _DIVISOR = 8
 
 
-def _stages(number: int) -> tuple[Stage, ...]:
+def _stages(number: int) -> tuple[BlockRow, ...]:
     width, depth, _ = _SCALES[number]
     inner = range(1, len(_STAGES) - 1)
     return tuple(

@@ -19,7 +19,7 @@ from sfumato.networks.layers.basic import Dense, Linear, fan_in_normal, like
 from sfumato.networks.layers.convolutions import Depthwise, Padding, convolve_padded
 
 
-class Stage(NamedTuple):
+class BlockRow(NamedTuple):
     """expansion: of the channels inside of a block. stride: of the first block. size: of the depthwise
     kernels."""
 
@@ -31,13 +31,13 @@ class Stage(NamedTuple):
 
 
 _STAGES = (
-    Stage(1, 16, 1, 1),
-    Stage(6, 24, 2, 2),
-    Stage(6, 32, 3, 2),
-    Stage(6, 64, 4, 2),
-    Stage(6, 96, 3, 1),
-    Stage(6, 160, 3, 2),
-    Stage(6, 320, 1, 1),
+    BlockRow(1, 16, 1, 1),
+    BlockRow(6, 24, 2, 2),
+    BlockRow(6, 32, 3, 2),
+    BlockRow(6, 64, 4, 2),
+    BlockRow(6, 96, 3, 1),
+    BlockRow(6, 160, 3, 2),
+    BlockRow(6, 320, 1, 1),
 )
 _STEM, _SIZE = 32, 1280
 
@@ -95,7 +95,7 @@ class InvertedResiduals(Backbone):
 
     def __init__(
         self,
-        stages: tuple[Stage, ...],
+        stages: tuple[BlockRow, ...],
         shape: tuple[int, int, int],
         classes: int,
         key: PRNGKeyArray,

@@ -4,7 +4,7 @@ generator of secret randomness (`core/generators.py`).
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import jax
 
 
+@runtime_checkable
 class Drawing(Protocol):
     """What such a module does, for the leaves of a sum with their names. key: of the noise of this release
     and sum; of `sealed`, of the release."""

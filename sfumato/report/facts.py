@@ -17,7 +17,7 @@ from sfumato.plan.method_plan import MethodPlan
 from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.risks import Risks, risks
-from sfumato.train.findings import FindingMeasure
+from sfumato.train.finding_metrics import FindingMeasure
 from sfumato.train.metrics import BINS, ROC_GRID, Metrics
 
 BIDI_CONTROLS = frozenset(

@@ -6,7 +6,7 @@ at each payment until it is on the disk. Noise is drawn from the key and the dig
 process for itself: the sum is the same in all, so the noise is, and nothing secret crosses the network
 but sums. In a run of one process nobody waits and nothing here changes anything.
 
-Whoever fails, ends; whoever waits for it is ended by JAX, within `core.joining.SILENCE` seconds. What is
+Whoever fails, ends; whoever waits for it is ended by JAX, within `core.processes.SILENCE` seconds. What is
 on the disk then is what one process that was killed there leaves, so `sfumato resume` goes on from it.
 """
 

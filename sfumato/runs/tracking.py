@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sfumato.core import extras
 from sfumato.core.checks import choice
@@ -36,6 +36,7 @@ class Tracked:
     resumed: bool
 
 
+@runtime_checkable
 class Tracker(Protocol):
     def numbers(self, found: Numbers, step: int) -> None:
         """What is known after so many steps."""

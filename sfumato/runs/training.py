@@ -60,7 +60,7 @@ from sfumato.runs.together import (
     refuse_apart,
 )
 from sfumato.train.evaluation import accuracy, count
-from sfumato.train.findings import measure_findings
+from sfumato.train.finding_metrics import measure_findings
 from sfumato.train.loop import State, rehearse
 from sfumato.train.metrics import Metrics, of_scores
 
