@@ -23,7 +23,7 @@ SAYS = {
     "sweep.py": r"\| ls \|(?s:.*)sweep\.html",
     "eight_devices.py": r"8 devices and one: the same bits in \d+ arrays",
     "resume.py": r"the same bits; 40 releases",
-    "pipeline.py": r"(?s)cross-validation.*refused: .*budget",
+    "pipeline.py": r"(?s)cross-validation.*refused: .*epsilon_max=8",
 }
 """What each must say, among other things."""
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
