@@ -151,7 +151,7 @@ def test_a_data_set_is_listed_once_by_the_same_flags(
     for module in (training, sweeping, tuning):
         monkeypatch.setattr(module, "make_progress", stop)
     own = {
-        "train": (*NETWORK, "--steps", "1", "--batch", "24"),
+        "train": (*NETWORK, "--steps", "1", "--batch", "8"),
         "sweep": ("--model", "sides", "--method", "ls", "--epsilon", "9"),
         "tune": ("--model", "sides", "--method", "ls", "--validation", "0.3"),
     }[command]

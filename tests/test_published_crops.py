@@ -15,7 +15,7 @@ from sfumato import weights
 from sfumato.cli.printing import print_plan
 from sfumato.core import typed_json
 from sfumato.core.errors import WeightsError
-from sfumato.networks.input import Input, Prepared, pixels
+from sfumato.networks.input import Input, Prepared
 from sfumato.plan import public_weights
 from sfumato.plan.config import DataConfig, MethodConfig, TrainConfig
 from sfumato.runs.jobs import spec_of
@@ -97,7 +97,7 @@ def test_features_and_model_see_the_center_and_the_plan_says_so(
         own = spec_of(plan, "linear").input
         assert own is not None and own.crop_larger == 0.8
         features = public_weights.feature_map(plan.model, plan.shape, plan.weights)
-        rows.append(np.asarray(features(pixels(jnp.asarray(images[0])))))
+        rows.append(np.asarray(features(jnp.asarray(images[0], jnp.float32) / 255)))
     np.testing.assert_array_equal(*rows)
 
 
