@@ -18,7 +18,7 @@ from sfumato.report import finding_measures, measures, write_report
 from sfumato.report.facts import Evaluation
 from sfumato.report.intervals import Score
 from sfumato.report.verdict import problems_of
-from sfumato.runs import subgroups, temperature
+from sfumato.runs import held_out, subgroups, temperature
 from sfumato.runs import training as runs
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory
@@ -87,13 +87,13 @@ def evaluate(config: EvaluateConfig) -> None:
     found = (
         _examined(classifier, source, which, place, positive, config)
         if classifier.spec.task.exclusive
-        else runs.of_findings(answers(classifier.probabilities, source), source.labels)
+        else held_out.of_findings(answers(classifier.probabilities, source), source.labels)
     )
     classes = classifier.spec.classes
     stated = {"split": source.split, "n": len(source), "source": which, **found}
     evaluation = typed_json.convert(Evaluation, stated)
     if directory is not None:
-        runs.write_evaluation(directory, source, found)
+        held_out.write_evaluation(directory, source, found)
         write_report(config.run)
     _print(evaluation, classes, which)
     if config.calibrate:
@@ -135,7 +135,7 @@ def _examined(
         metrics = replace(metrics, group_by=config.group, groups=told_apart(parts))
     if own is not None:
         metrics = replace(metrics, temperature=own.temperature)
-    return runs.of_classes(_counted(source.labels, called, len(classes)), metrics)
+    return held_out.of_classes(_counted(source.labels, called, len(classes)), metrics)
 
 
 def _counted(labels: Any, called: Any, classes: int) -> np.ndarray:

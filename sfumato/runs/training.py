@@ -1,26 +1,22 @@
 """`sfumato train` and `sfumato resume`: from a configuration to a finished run directory."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sfumato import data
 from sfumato.core import files, plugins, typed_json
 from sfumato.core.devices import here
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.keys import SecretKey
-from sfumato.core.tasks import MULTI, task_of
 from sfumato.data import finite
 from sfumato.data.copies import copies_in
 from sfumato.data.formats.arrow_files import is_hub
 from sfumato.data.lazy import LazyDataset
 from sfumato.data.listing import left_out_words
-from sfumato.data.source import DataInfo, Source, Splits
+from sfumato.data.source import DataInfo, Splits
 from sfumato.features import by_name
 from sfumato.noise import NOISES
 from sfumato.plan import public_weights, unit_batches
@@ -35,9 +31,10 @@ from sfumato.plan.config import (
 from sfumato.plan.making import make_plan
 from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy.ledger import Ledger
-from sfumato.runs import misclassified, tracking
+from sfumato.runs import tracking
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory, refuse_existing
+from sfumato.runs.held_out import Measuring, evaluate, tell
 from sfumato.runs.jobs import Job, build
 from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.recorder import Recording, carry_out
@@ -59,10 +56,7 @@ from sfumato.runs.together import (
     parted,
     refuse_apart,
 )
-from sfumato.train.evaluation import accuracy, count
-from sfumato.train.finding_metrics import measure_findings
 from sfumato.train.loop import State, rehearse
-from sfumato.train.metrics import Metrics, of_scores
 
 
 def find(config: TrainConfig) -> LazyDataset:
@@ -119,13 +113,6 @@ def tell_left_out(left_out: dict[str, int], progress: Progress) -> None:
     """Files that are not read are not passed over without a word."""
     if left_out:
         progress.say(f"data      {left_out_words(left_out)}", left_out=left_out)
-
-
-def tell(problems: Iterable[str], progress: Progress) -> None:
-    """To the owner of the data, before anything is paid for; no file has it."""
-    for problem in problems:
-        if problem:
-            progress.say(f"warning   {problem}", warning=problem)
 
 
 def train(config: TrainConfig, layout: LayoutConfig = EVERYTHING) -> RunDirectory:
@@ -294,7 +281,7 @@ def _fit(
         if not here().first:
             return
         with measuring.if_readable():
-            _evaluate(directory, config, job, state, held_out)
+            evaluate(directory, config.run.show_images, job, state, held_out)
         save_model(directory, job.classifier(state), plan, ledger)
         ended = time.monotonic()
         seconds = {
@@ -304,26 +291,6 @@ def _fit(
             "total": ended - began,
         }
         write_result(directory, ledger, resources(seconds))
-
-
-@dataclass
-class Measuring:
-    """What is measured on held-out images while a run has begun to pay. It learns nothing from them, so
-    one that cannot be read ends nothing: a point of the curve, or the evaluation, is missing, which is
-    told once, and `sfumato evaluate` measures what it can later."""
-
-    progress: Progress
-    told: bool = False
-
-    @contextmanager
-    def if_readable(self) -> Iterator[None]:
-        try:
-            yield
-        except DataError as error:
-            if not self.told:
-                told = f"{error}; it is held out, so the run goes on, and is measured later by `sfumato evaluate`"
-                tell([told], self.progress)
-            self.told = True
 
 
 def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledger: Ledger) -> None:
@@ -340,51 +307,6 @@ def say_skipped(splits: Splits, progress: Progress) -> None:
             f"skipped   {count:,} unreadable image{'s' if count > 1 else ''}, left out as listed",
             skipped=count,
         )
-
-
-def _evaluate(
-    directory: RunDirectory, config: TrainConfig, job: Job, state: State, held_out: Source | None
-) -> None:
-    if job.scores is None or held_out is None:
-        return
-    write_evaluation(directory, held_out, examined(job.scores(state), held_out.labels))
-    if config.run.show_images:
-        shown = misclassified.misclassified(job.classifier(state), held_out)
-        directory.write("images.json", shown, mode=0o600)
-
-
-def examined(scores: Any, labels: Any) -> dict[str, Any]:
-    """What evaluation.json says of scores."""
-    task = task_of(labels)
-    if task.exclusive:
-        return of_classes(count(labels, scores), of_scores(scores, labels))
-    return of_findings(1 / (1 + np.exp(-np.asarray(scores, np.float64).clip(-700, 700))), labels)
-
-
-def of_classes(counts: Any, metrics: Metrics) -> dict[str, Any]:
-    """The same, of a confusion matrix and what was measured besides."""
-    return {
-        "confusion": counts.tolist(),
-        "accuracy": accuracy(counts),
-        "metrics": typed_json.plain(metrics),
-    }
-
-
-def of_findings(probabilities: Any, labels: Any) -> dict[str, Any]:
-    """The same, of the probabilities of findings."""
-    counts = MULTI.count(labels, MULTI.decided(probabilities), labels.shape[1])
-    found = measure_findings(probabilities, labels)
-    return {"confusion": [], "accuracy": accuracy(counts), "findings": typed_json.plain(found)}
-
-
-def write_evaluation(
-    directory: RunDirectory, source: Source, found: dict[str, Any]
-) -> dict[str, Any]:
-    """evaluation.json, and what is in it. found: by `examined`."""
-    words = f"the {source.split} {'images' if source.rows is None else 'examples'} of {source.name}"
-    evaluation = {"split": source.split, "n": len(source), "source": words, **found}
-    directory.write("evaluation.json", evaluation)
-    return evaluation
 
 
 def open_splits(config: TrainConfig) -> Splits:

@@ -34,6 +34,7 @@ from sfumato.privacy.releases import Release
 from sfumato.report import write_report
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory, refuse_existing
+from sfumato.runs.held_out import examined, write_evaluation
 from sfumato.runs.jobs import HeadRows, head_rows, spec_of
 from sfumato.runs.progress import Progress, Quiet, make_progress
 from sfumato.runs.session import write_result
@@ -41,14 +42,12 @@ from sfumato.runs.sweeping import fit_once
 from sfumato.runs.training import (
     counted,
     described,
-    examined,
     find,
     opened,
     save_model,
     say_skipped,
     secret_key,
     tell,
-    write_evaluation,
 )
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear_settings import METHODS, LinearSettings, linear_rule
