@@ -108,7 +108,7 @@ def lattice(multiplier: float, sensitivity: float, d: int) -> tuple[float, float
     return g, multiplier * (sensitivity / g + math.sqrt(d)) * (1 + SLACK)
 
 
-def whole_steps(value: Float64[np.ndarray, "..."], g: float) -> Int64[np.ndarray, "..."]:
+def whole_steps(value: Float64[np.ndarray, " n"], g: float) -> Int64[np.ndarray, " n"]:
     """Rounded to steps. Cutting off, like rounding, brings no two sums further apart."""
     return np.asarray(np.rint(value / g).clip(-_LARGEST, _LARGEST).astype(np.int64))
 

@@ -72,10 +72,10 @@ def lattice(
 
     def leaf(which: int) -> jax.Array:
         value = np.asarray(leaves[which], np.float64)
-        stream = key.stream("noise", names[which])
-        noise = on_lattice.discrete_gaussian(stream, deviation, value.size)
-        whole = on_lattice.whole_steps(value, g) + noise.reshape(value.shape)
-        return _where_it_was(np.asarray(whole * g, np.float32), leaves[which])
+        stream, flat = key.stream("noise", names[which]), value.reshape(-1)
+        noise = on_lattice.discrete_gaussian(stream, deviation, flat.size)
+        released = ((on_lattice.whole_steps(flat, g) + noise) * g).astype(np.float32)
+        return _where_it_was(released.reshape(value.shape), leaves[which])
 
     return _on_all_threads(leaf, [each.size for each in leaves])
 
