@@ -1231,20 +1231,12 @@ MUTATIONS = (
         "test_meaning.py::test_the_mechanism_that_is_as_bad_as_allowed_reaches_the_bounds_and_no_more[3.0]",
         "posterior",
     ),
-    Mutation(
+    bug(
         "what was summed when the memory ran out counts twice",
-        (
-            Edit(
-                "train.dpsgd:DPSGD._measured",
-                "self._sum.start()",
-                'self.__dict__.pop("kept", None) or self._sum.start()',
-            ),
-            Edit(
-                "train.dpsgd:DPSGD._measured",
-                "total = self._add(total, params, examples, mask, *constants)",
-                "total = self._add(total, params, examples, mask, *constants); self.kept = jax.tree.map(jnp.copy, total)",
-            ),
-        ),
+        "train.dpsgd:DPSGD._measured",
+        "total = self._add(total, params, examples, mask, *constants)",
+        "total = self.kept = jax.block_until_ready(self._add("
+        'jax.tree.map(jnp.copy, self.__dict__.get("kept", total)), params, examples, mask, *constants))',
         "test_physical.py::test_nothing_of_the_first_attempt_is_in_the_sum",
         "Not equal to tolerance",
     ),

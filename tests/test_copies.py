@@ -80,7 +80,7 @@ def test_the_owner_is_told_before_anything_is_spent_and_no_file_is(tmp_path: Pat
     lines = [json.loads(line) for line in outcome.out.splitlines()]
     told = [line["warning"] for line in lines if "warning" in line]
     assert [words.split(";")[0].split(":")[0] for words in told[1:]] == [
-        "4 training images have a copy in another class",
+        "4 training images have a copy of another label",
         "3 training images are copies of others",
         "1 evaluation images are training images too, so the accuracy flatters",
     ]
@@ -89,7 +89,7 @@ def test_the_owner_is_told_before_anything_is_spent_and_no_file_is(tmp_path: Pat
     assert all("warning" not in line for line in lines[first:])
     for file in run.iterdir():
         assert (
-            b"copies" not in file.read_bytes() and b"copy in another class" not in file.read_bytes()
+            b"copies" not in file.read_bytes() and b"copy of another label" not in file.read_bytes()
         )
 
 

@@ -113,11 +113,18 @@ def test_exports_that_cannot_be_are_refused_and_write_nothing(
 # -- every network and feature map
 
 
-def agrees(function, shape: tuple[int, int, int]) -> None:  # type: ignore[no-untyped-def]
-    made = model(function, shape, RULES)
+@eqx.filter_jit
+def asked(module: eqx.Module, images):  # type: ignore[no-untyped-def]
+    """As the package asks: a network's arrays are arguments. As constants in the program they may be
+    folded: XLA of jaxlib 0.10.2 makes zeros of this ResNet-18's scores on a CPU (docs/export.md)."""
+    return answering(module)(images)
+
+
+def agrees(module: eqx.Module, shape: tuple[int, int, int]) -> None:
+    made = model(answering(module), shape, RULES)
     session = ort.InferenceSession(made.SerializeToString())
     images = np.random.default_rng(0).random((2, *shape), np.float32)
-    expected = jax.jit(function)(images)
+    expected = asked(module, images)
     for batch in (1, 2):
         (found,) = session.run(None, {"images": images[:batch]})
         np.testing.assert_allclose(found, expected[:batch], atol=1e-4)
@@ -149,13 +156,13 @@ def filled(name: str, head: str, shape: tuple[int, int, int]) -> eqx.Module:
     ],
 )
 def test_feature_maps_and_heads_in_onnx(name: str, head: str, shape: tuple[int, int, int]) -> None:
-    agrees(answering(filled(name, head, shape)), shape)
+    agrees(filled(name, head, shape), shape)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_feature_map_in_onnx(name: str) -> None:
-    agrees(answering(filled(name, "linear", (32, 40, 3))), (32, 40, 3))
+    agrees(filled(name, "linear", (32, 40, 3)), (32, 40, 3))
 
 
 ONE_OF_EACH_FAMILY = (
@@ -166,6 +173,7 @@ ONE_OF_EACH_FAMILY = (
     "resnetv2_18",
     "nfnet_f0",
     "mobilenetv2_100",
+    "efficientnet_lite0",
     "vit_tiny_patch16_224",
     "vit_small_patch14_dinov2",
     "convnext_tiny",
@@ -176,7 +184,7 @@ ONE_OF_EACH_FAMILY = (
 @pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
 def test_every_family_of_networks_in_onnx(name: str) -> None:
     shape = (28, 28, 1) if name == "cnn" else (32, 32, 3)
-    agrees(answering(by_name.network(name, shape, 3, jax.random.key(0))), shape)
+    agrees(by_name.network(name, shape, 3, jax.random.key(0)), shape)
 
 
 def test_the_list_above_has_every_family() -> None:

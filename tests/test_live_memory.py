@@ -60,10 +60,8 @@ def test_what_nobody_reads_is_not_counted_and_loops_hold_an_iteration() -> None:
 
 
 STEPS = {
-    "cnn": (Step("cnn", 28, 10, 1, 1), 16),
     "wrn-10-1": (Step("wrn-10-1", 16, 10, 1, 2), 8),
     "WRN-16-4": (Step("wrn-16-4", 32, 10, 1, 2), 4),
-    "NF-ResNet-50": (Step("nf_resnet50", 128, 100, 1, 1), 4),
     "ViT-S": (Step("vit_small_patch16_224", 224, 100, 1, 1), 4),
 }
 QUICK = ("wrn-10-1",)

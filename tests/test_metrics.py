@@ -128,7 +128,7 @@ def test_words_name_the_smallest_class_and_both_kinds_of_error() -> None:
         np.array([[0.9, 0.1], [0.2, 0.8], [0.9, 0.1], [0.2, 0.8]]), (90, 10, 4, 6), axis=0
     )
     labels = np.repeat([0, 0, 1, 1], (90, 10, 4, 6))
-    evaluation = Evaluation("test", 110, 96 / 110, "x", confusion, measure(p, labels))
+    evaluation = Evaluation("test", 110, confusion, 96 / 110, "x", measure(p, labels))
     told = "\n".join(measures.lines(evaluation, ("well", "ill")))
     for says in (
         "balanced accuracy  75.0 %",
@@ -138,5 +138,5 @@ def test_words_name_the_smallest_class_and_both_kinds_of_error() -> None:
         "precision 37.5 %",
     ):
         assert says in told, told
-    old = Evaluation("test", 110, 96 / 110, "x", confusion)
+    old = Evaluation("test", 110, confusion, 96 / 110, "x")
     assert "balanced accuracy" in "\n".join(measures.lines(old, CLASSES[:2]))

@@ -80,9 +80,15 @@ def test_dry_run(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [name for name in recipes.names() if not any(name in quick for quick in QUICK)]
+    "name",
+    [
+        name
+        for name in recipes.names()
+        if not any(name in quick for quick in QUICK) and not name.endswith("nfnet-f3")
+    ],
 )
 def test_dry_run_of_the_others(name: str) -> None:
+    """But for the largest, whose step takes two minutes to trace; its family is there by NF-ResNet-50."""
     rehearsed(name)
 
 

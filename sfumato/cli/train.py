@@ -70,7 +70,8 @@ class Train:
 
         recipe, point = recipes.find(name)
         config = recipes.configured(recipe, point, config)
-        device = Device(self.device_memory, self.device_flops, self.layout.devices or 1)
+        devices = self.layout.devices
+        device = Device(self.device_memory, self.device_flops, 1 if devices is None else devices)
         print(rehearse(config, recipe, point, device))
 
 
