@@ -117,8 +117,12 @@ def _walk(
             outputs = _walk(found, *J.called(eqn), inputs, here, loops)
             if eqn.primitive is J.REMAT:
                 _mark_rematerialized(found, here)
-            if (epsilon := recognized(eqn)) is not None and all(
-                _is_leaf(each) for each in inputs[: 1 + (epsilon == 0)]
+            # In this order: to recognize a program takes long, to look at its inputs nothing.
+            if (
+                inputs
+                and _is_leaf(inputs[0])
+                and (epsilon := recognized(eqn)) is not None
+                and all(_is_leaf(each) for each in inputs[: 1 + (epsilon == 0)])
             ):
                 outputs = [_standardized(outputs[0], inputs, epsilon)]
         elif all(each is not None for each in inputs):
