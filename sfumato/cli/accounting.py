@@ -7,6 +7,7 @@ from sfumato.core.checks import (
     default_delta,
     fraction,
     large_delta,
+    noisy,
     positive,
     privacy_target,
     whole,
@@ -16,6 +17,7 @@ from sfumato.privacy import accountants, calibration, relations
 from sfumato.privacy.events import GaussianEvent, Tally
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.neighbors import RELATIONS, Relation
+from sfumato.privacy.not_private import MARK
 from sfumato.privacy.risks import risks
 from sfumato.sampling import Poisson
 
@@ -42,7 +44,7 @@ def of_numbers(
         raise ArgumentError(
             missing[0], None, "give a ledger, or all of --noise-multiplier, --n, --batch, --steps"
         )
-    positive("noise_multiplier", sigma)
+    noisy("noise_multiplier", sigma)
     delta = _delta(delta, n)
     tally = _tally(_sampler(n, batch, steps), sigma)
     return (
@@ -71,14 +73,17 @@ def of_ledger(path: Path, delta: float | None) -> str:
     and for other relations."""
     ledger = Ledger.read(path)
     delta = ledger.delta if delta is None else positive("delta", delta)
+    if not ledger.private:
+        lines = [
+            f"{MARK}: epsilon inf at delta {delta:g}   (the run promises nothing; unit: {ledger.unit})"
+        ]
+        return "\n".join([*lines, *_events(ledger)])
     spent = accountants.epsilon(ledger.tally, delta, relation=ledger.relation)
     lines = [
         f"epsilon {spent:.6g} at delta {delta:g}   (budget {ledger.epsilon_max:g} at delta {ledger.delta:g}; "
         f"{ledger.relation}, unit: {ledger.unit}; {accountants.describe(ledger.tally, delta, ledger.relation)})"
     ]
-    lines += [
-        f"  {count:>6} x {event.words}" for event, count in sorted(ledger.tally.items(), key=str)
-    ]
+    lines += _events(ledger)
     check = _attempt(relations.renyi_epsilon, ledger.tally, delta, ledger.relation)
     lines += [f"  cross-check by Rényi divergences alone: {check}"]
     lines += _risks(ledger.tally, ledger.relation)
@@ -88,6 +93,12 @@ def of_ledger(path: Path, delta: float | None) -> str:
         if other != ledger.relation
     ]
     return "\n".join(lines)
+
+
+def _events(ledger: Ledger) -> list[str]:
+    return [
+        f"  {count:>6} x {event.words}" for event, count in sorted(ledger.tally.items(), key=str)
+    ]
 
 
 def _risks(tally: Tally, relation: Relation) -> list[str]:

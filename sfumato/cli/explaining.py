@@ -6,6 +6,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.privacy import accountants, relations
 from sfumato.privacy.ledger import Ledger
 from sfumato.privacy.meaning import PRIORS, RATES, Meaning, meaning
+from sfumato.privacy.not_private import MARK
 
 
 def of_number(epsilon: float, delta: float) -> str:
@@ -18,6 +19,8 @@ def of_run(path: Path, delta: float | None) -> str:
     if not path.exists():
         raise ArgumentError("epsilon", str(path), "give a number, such as 3, or a run's directory")
     ledger = Ledger.read(path)
+    if not ledger.private:
+        return f"{MARK} (epsilon inf): the run promises nothing, so an attacker can become as sure as can be"
     delta = ledger.delta if delta is None else delta
     epsilon = accountants.epsilon(ledger.tally, delta, relation=ledger.relation)
     if epsilon <= 0:

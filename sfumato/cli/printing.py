@@ -8,10 +8,12 @@ from sfumato.data.listing import left_out_words
 from sfumato.noise.banded import worth
 from sfumato.plan.config import Log
 from sfumato.plan.plan import Plan, read_plan
+from sfumato.privacy.not_private import file_name
 from sfumato.report import finding_measures, measures, words
 from sfumato.report.facts import Evaluation, Result
 from sfumato.report.intervals import Score
 from sfumato.report.verdict import problems_of
+from sfumato.runs.classifier import MODEL
 from sfumato.runs.cost import Estimate
 from sfumato.runs.directory import RunDirectory
 
@@ -24,7 +26,7 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
             json.dumps(
                 plan.to_json()
                 | {
-                    "spends": plan.spends,
+                    "spends": typed_json.plain(plan.spends),
                     "estimated_seconds": seconds,
                     "estimated_memory_bytes": memory,
                     "warnings": plan.warnings(),
@@ -66,7 +68,9 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
         ),
         (
             "privacy",
-            f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, {neighbor}",
+            f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, {neighbor}"
+            if plan.not_private is None
+            else plan.not_private.words,
         ),
         ("sampler", plan.sampler.words),
         *(
@@ -81,7 +85,7 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
                     ),
                 )
             ]
-            if plan.settings.momentum_of_sums is not None
+            if plan.settings.momentum_of_sums is not None and plan.not_private is None
             else []
         ),
         *(
@@ -111,7 +115,7 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
     ]
     for name, text in lines:
         print(f"{name:<9} {text}".replace(words.NBSP, " "))
-    for problem in plan.warnings():
+    for problem in plan.warnings() if plan.not_private is None else []:
         print(f"warning   {problem}")
 
 
@@ -130,7 +134,8 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
             "warnings": problems,
             **measures.as_json(evaluation),
         }
-        told = {"event": "result", "run": str(directory.path), **asdict(spent)}
+        told = {"event": "result", "run": str(directory.path), **typed_json.plain(asdict(spent))}
+        told |= {} if plan.not_private is None else {"not_private": plan.not_private.words}
         told |= {"evaluation": found, "seconds": result.seconds}
         print(json.dumps(told | {"peak_memory_bytes": result.peak_memory_bytes}))
         return
@@ -141,15 +146,17 @@ def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> Non
             print(f"warning   {problem}")
     else:
         print(f"accuracy  not measured: {_why_not_measured(plan, directory)}")
-    for problem in [] if warned else plan.warnings():
+    for problem in [] if warned or plan.not_private is not None else plan.warnings():
         print(f"warning   {problem}")
     _, _, neighbor = words.neighbors(plan.relation, plan.whole_unit)
     print(
         f"privacy   epsilon {spent.epsilon:.6g}, delta {spent.delta:g}  ({spent.releases} releases; {neighbor} of "
         "the training set)"
+        if plan.not_private is None
+        else f"privacy   {plan.not_private.words}"
     )
     print(f"report    {directory.file('report.html')}")
-    print(f"model     {directory.file('model.safetensors')}")
+    print(f"model     {directory.file(file_name(MODEL, {'epsilon': plan.epsilon}))}")
 
 
 def _why_not_measured(plan: Plan, directory: RunDirectory) -> str:

@@ -109,6 +109,8 @@ def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
                 f"{each.count:,} x {each.name}, noise multiplier {each.noise_multiplier:.6g}",
             )
         )
+    if plan.not_private is not None:
+        return [*lines, ("privacy", plan.not_private.words)]
     spends = f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}"
     if problem := large_delta(delta, plan.n):
         lines.append(("warning", problem))

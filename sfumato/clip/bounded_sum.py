@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from sfumato.core.checks import positive
+from sfumato.core.checks import positive_or_infinite
 from sfumato.core.errors import ArgumentError
 
 
@@ -25,8 +25,9 @@ class Sensitivity:
 
     @classmethod
     def of_contribution(cls, bound: float) -> "Sensitivity":
-        """Of a sum in which every example contributes a vector of norm at most `bound`."""
-        positive("bound", bound)
+        """Of a sum in which every example contributes a vector of norm at most `bound`; infinite where
+        nothing bounds it, and then no noise hides it (`noise/binding.py`)."""
+        positive_or_infinite("bound", bound)
         return cls(add_or_remove=bound, zero_out=bound, replace_one=2 * bound)
 
 

@@ -1,7 +1,8 @@
 """`clipped_grad`: from a loss of ONE example to the clipped gradient sum of a batch."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from sfumato.clip.factors import (
     check_clip_norm,
     check_clipping,
     make_clipper,
+    normalizer,
     total_norm,
 )
 from sfumato.clip.handling import handle
@@ -51,7 +53,14 @@ class ClippedGrad:
 
     @property
     def sensitivity(self) -> Sensitivity:
-        return Sensitivity.of_contribution(1.0 if self.normalized else total_norm(self.clip_norm))
+        total = total_norm(self.clip_norm)
+        return Sensitivity.of_contribution(total / normalizer(self.clip_norm, self.normalized))
+
+    def unclipped(self) -> "ClippedGrad":
+        """The sum of the gradients as they are, whose sensitivity is infinite."""
+        own = self.clip_norm
+        norm = dict.fromkeys(own, math.inf) if isinstance(own, Mapping) else math.inf
+        return replace(self, clip_norm=norm)
 
     def __call__(
         self,
@@ -82,7 +91,8 @@ class ClippedGrad:
             lambda *args: in_microbatches(clipped_sum, size, *args), params, batch, mask, *frozen
         )
         if self.normalized:
-            value = jax.tree.map(lambda leaf: leaf / total_norm(self.clip_norm), value)
+            by = normalizer(self.clip_norm, self.normalized)
+            value = jax.tree.map(lambda leaf: leaf / by, value)
         return BoundedSum(value, self.sensitivity)
 
     def loss_with(self, *frozen: PyTree) -> Loss:
@@ -118,7 +128,8 @@ def clipped_grad(
         An example may hold several augmented views; a loss that averages over them is then clipped
         once per example (augmentation multiplicity), not once per view. Called with frozen
         arguments, it is `loss(params, example, *frozen)`.
-    clip_norm: C > 0, in the unit of the gradient; or one for each group.
+    clip_norm: C > 0, in the unit of the gradient; or one for each group. math.inf clips nothing: no
+        noise can hide such a sum, and nothing is divided by C.
     method: "book_keeping" takes one forward and one backward pass and holds per-example gradients
         of single layers only; "two_pass" takes a second pass in place of the memory for cotangents;
         "materialize" holds every example's gradient. "auto" is two_pass for a loss that
@@ -134,7 +145,7 @@ def clipped_grad(
         rounding. "auto" finds the largest that fits the device from the compiled program's own
         memory analysis.
 
-    Raises ArgumentError for C outside [1e-10, 1e10], an unknown method, grouping or clipping, a bad
+    Raises ArgumentError for a finite C outside [1e-10, 1e10], an unknown method, grouping or clipping, a bad
     microbatch; when called, for parameters that are not real floating-point numbers, a loss that is
     not scalar, clip norms that do not match the groups, or a batch and mask that differ in length.
     """

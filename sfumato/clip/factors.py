@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from sfumato.core.checks import choice, positive
+from sfumato.core.checks import choice, positive_or_infinite
 from sfumato.core.errors import ArgumentError
 
 SLACK = 1e-5
@@ -46,7 +46,9 @@ def clip_factors(
     clip_norm: float,
     clipping: str = "hard",
 ) -> Float[Array, " b"]:
-    """c_i for squared gradient norms; 0 where masked or not finite."""
+    """c_i for squared gradient norms; 0 where masked or not finite. An infinite clip_norm clips nothing."""
+    if clip_norm == math.inf:
+        return (mask & jnp.isfinite(squared_norms)).astype(jnp.float32)
     norms = jnp.sqrt(squared_norms) * (1 + SLACK)
     bounds = norms + STABILITY if clipping == "automatic" else jnp.maximum(norms, clip_norm)
     return jnp.where(mask & jnp.isfinite(squared_norms), clip_norm / bounds, 0.0)
@@ -125,6 +127,12 @@ def total_norm(clip_norm: float | Mapping[str, float]) -> float:
     return math.hypot(*clip_norm.values()) if isinstance(clip_norm, Mapping) else float(clip_norm)
 
 
+def normalizer(clip_norm: float | Mapping[str, float], normalized: bool) -> float:
+    """What a sum is divided by: C where it is normalized and clipped at all."""
+    total = total_norm(clip_norm)
+    return total if normalized and total < math.inf else 1.0
+
+
 def check_clipping(clip_norm: float | Mapping[str, float], groups: Grouping, clipping: str) -> None:
     """Raise ArgumentError for what no parameters could make right."""
     choice("clipping", clipping, CLIPPINGS)
@@ -137,9 +145,9 @@ def check_clipping(clip_norm: float | Mapping[str, float], groups: Grouping, cli
 
 
 def check_clip_norm(clip_norm: float) -> None:
-    """Raise ArgumentError unless norms can be compared with it in float32."""
-    positive("clip_norm", clip_norm)
-    if not CLIP_NORMS[0] <= clip_norm <= CLIP_NORMS[1]:
+    """Raise ArgumentError unless norms can be compared with it in float32, or nothing is clipped."""
+    positive_or_infinite("clip_norm", clip_norm)
+    if clip_norm < math.inf and not CLIP_NORMS[0] <= clip_norm <= CLIP_NORMS[1]:
         raise ArgumentError(
             "clip_norm", clip_norm, f"give a number from {CLIP_NORMS[0]:g} to {CLIP_NORMS[1]:g}"
         )

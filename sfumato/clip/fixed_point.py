@@ -29,16 +29,19 @@ from jaxtyping import Array, Float, Float32, Int32
 LOW = 22
 """Bits of the low word, its carry apart."""
 _MOST = 2.0**30
+UNBOUNDED = 2.0**10
+"""The scale where nothing is clipped (`--epsilon inf`): a number of a sum may reach 2^28, and is rounded to
+2^-24 or finer, for up to 2^18 examples."""
 
 Words = tuple[Int32[Array, "..."], Int32[Array, "..."]]
 """high and low."""
 
 
 class Lattice:
-    """Of sums of at most n contributions of at most `bound` each."""
+    """Of sums of at most n contributions of at most `bound` each; an infinite one stands for UNBOUNDED."""
 
     def __init__(self, bound: float, n: int):
-        fraction, exponent = math.frexp(bound)
+        fraction, exponent = math.frexp(UNBOUNDED if bound == math.inf else bound)
         self.scale = math.ldexp(1.0, exponent - (fraction == 0.5))
         self.bits = min(12, 30 - n.bit_length())
         if self.bits < -20:

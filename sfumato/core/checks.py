@@ -25,6 +25,22 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def positive_or_infinite(name: str, value: float) -> float:
+    return math.inf if value == math.inf else positive(name, value)
+
+
+def noisy(name: str, value: float) -> float:
+    """A noise multiplier; who asks for none is told how to get that."""
+    if value == 0:
+        raise ArgumentError(
+            name,
+            value,
+            "is no noise; a run without noise and privacy is asked for by --epsilon inf, in Python sf.calibrate(method, "
+            "math.inf)",
+        )
+    return positive(name, value)
+
+
 def probability(name: str, value: float) -> float:
     if not (isinstance(value, Real) and 0 < value <= 1):
         raise ArgumentError(name, value, "give a probability greater than 0 and at most 1")
@@ -82,9 +98,12 @@ def large_delta(delta: float, n: int) -> str:
     )
 
 
-def privacy_target(epsilon: float, delta: float | None, n: int) -> tuple[float, float]:
-    """Check (epsilon, delta) against a data set of n examples; delta=None takes `default_delta(n)`."""
-    positive("epsilon", epsilon)
+def privacy_target(
+    epsilon: float, delta: float | None, n: int, infinite: bool = False
+) -> tuple[float, float]:
+    """Check (epsilon, delta) against a data set of n examples; delta=None takes `default_delta(n)`.
+    infinite: an epsilon that promises nothing is allowed."""
+    (positive_or_infinite if infinite else positive)("epsilon", epsilon)
     if delta is None:
         delta = default_delta(n)
     if not (isinstance(delta, Real) and 0 < delta < 1 / n):

@@ -36,6 +36,9 @@ OLD_NAMES = {
 
 RESTORE = "restore it or train again"
 
+INFINITY = "inf"
+"""The word for an infinite number, which JSON lacks. It is read where a field is `OrInfinity` alone."""
+
 
 class Damaged(Exception):
     """The value at some place in a file is not what it must be."""
@@ -52,6 +55,18 @@ class Read:
 
     function: Callable[[Any, Mapping[str, Any]], Any]
 
+
+def or_infinite(value: Any) -> float:
+    """A number, or the word for an infinite one. Raises ValueError."""
+    if value == INFINITY:
+        return math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"give a finite number, or the word {INFINITY}")
+    return float(value)
+
+
+OR_INFINITY = Read(lambda value, parent: or_infinite(value))
+OrInfinity = typing.Annotated[float, OR_INFINITY]
 
 SECTION = {"section": True}
 """Metadata of a field whose own fields stand in the JSON object of its parent."""
@@ -260,4 +275,6 @@ def plain(value: Any) -> Any:
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [plain(each) for each in value]
+    if isinstance(value, float) and value == math.inf:
+        return INFINITY
     return str(value) if isinstance(value, Path) else value

@@ -18,6 +18,7 @@ from sfumato.core.errors import ArgumentError, LedgerError
 from sfumato.data.finite import Spoiled
 from sfumato.data.labels import declared, encode
 from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.not_private import told
 from sfumato.runs.progress import Bars, Progress, Quiet
 from sfumato.runs.saved import Saveable
 from sfumato.solve.linear_settings import weakness
@@ -106,8 +107,11 @@ def check_finite(X: Spoiled) -> None:
 
 
 def warn_of_promise(epsilon: float, delta: float, n: int, classes: int, mu: float) -> None:
-    """Warns, before anything is paid for, where delta promises little and where mu (of epsilon and
-    delta) buys nothing."""
+    """Warns, before anything is paid for, where nothing is promised, where delta promises little and where
+    mu (of epsilon and delta) buys nothing."""
+    if (not_private := told(epsilon)) is not None:
+        warnings.warn(not_private.words, stacklevel=5)
+        return
     for problem in (weakness(epsilon, n, classes, mu), large_delta(delta, n)):
         if problem:
             warnings.warn(problem, stacklevel=5)

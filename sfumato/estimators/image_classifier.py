@@ -37,7 +37,8 @@ class DPImageClassifier(PrivateClassifier):
     """A differentially private image classifier, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the images and labels given to `fit`; delta=None is the
-        largest power of ten that is at most 1/(10 n) and 1e-5. n, the image size and the set of
+        largest power of ten that is at most 1/(10 n) and 1e-5. epsilon=math.inf: without noise and clip,
+        NOT PRIVATE, for baselines and debugging. n, the image size and the set of
         labels are treated as public.
     method, model: as in `sfumato train`; a network of one's own is a function
         (shape, classes, key) -> network of ONE image, or its name, package.module:function.
@@ -134,7 +135,7 @@ class DPImageClassifier(PrivateClassifier):
             model = self.model
         config = TrainConfig(
             DataConfig("arrays"),
-            PrivacyConfig(self.epsilon, self.delta, relation_of(self.ledger)),
+            PrivacyConfig.asked(self.epsilon, self.delta, relation_of(self.ledger)),
             MethodConfig(self.method, model),
             units=whose,
         )

@@ -16,7 +16,7 @@ from sfumato.core import typed_json
 from sfumato.core.checks import choice, privacy_target
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.core.typed_json import Read
+from sfumato.core.typed_json import OrInfinity, Read
 from sfumato.data.finite import of_rows
 from sfumato.data.source import warn_if_not_finite
 from sfumato.estimators.fitting import (
@@ -40,6 +40,7 @@ from sfumato.privacy import accountants, calibration
 from sfumato.privacy.events import GaussianEvent
 from sfumato.privacy.ledger import Ledger, relation_of
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
+from sfumato.privacy.not_private import RULED_BY
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.runs.progress import Progress
 from sfumato.solve.labeled_rows import Rows, scores_of
@@ -66,7 +67,7 @@ class LinearPlan:
     d: int
     recipe: Annotated[LinearSettings, Read(_settings)]
     releases: tuple[Release, ...]
-    epsilon: float
+    epsilon: OrInfinity
     delta: float
     mu: float
     relation: Relation = ADD_OR_REMOVE
@@ -85,7 +86,8 @@ class DPLinearClassifier(PrivateClassifier):
     """A differentially private linear classifier of feature rows, with scikit-learn's conventions.
 
     epsilon, delta: the guarantee for the rows and labels given to `fit`; delta=None is the largest
-        power of ten that is at most 1/(10 n) and 1e-5.
+        power of ten that is at most 1/(10 n) and 1e-5. epsilon=math.inf: without noise and clip, NOT
+        PRIVATE, for baselines and debugging.
     method: "ls", "newton", "fc", "sgd", "adam", "lamb", "means", or "auto", which chooses from n, d
         and epsilon alone.
     classes: all classes; None takes those that occur in y, whose set (like n) is then treated as
@@ -184,15 +186,17 @@ class DPLinearClassifier(PrivateClassifier):
 
     def _plan(self, n: int, classes: int, balanced: bool) -> tuple[LinearPlan, Sphere]:
         """balanced: whether the counts of the classes are released first."""
-        epsilon, delta = privacy_target(self.epsilon, self.delta, n)
-        relation = relation_of(self.ledger)
-        mu = calibration.gaussian_mu_for(epsilon, delta, relation)
+        epsilon, delta = privacy_target(self.epsilon, self.delta, n, infinite=True)
+        relation, ruled_by = relation_of(self.ledger), RULED_BY if epsilon == math.inf else epsilon
+        mu = calibration.gaussian_mu_for(ruled_by, delta, relation)
         enough = GaussianEvent(1 / (mu * math.sqrt(COUNT_SHARE)) * (1 + 1e-12))
         counts = Release("class counts", 1, enough, "how many examples each class has")
         left = mu * math.sqrt(1 - COUNT_SHARE) if balanced else mu
         sphere = self._sphere(n, left)
         recipe = head_of(self.method, sphere.size - 1).rule(n, sphere.size, classes, left)
-        releases = (counts,) * balanced + releases_for(recipe, epsilon, delta, left, relation)
+        releases = (counts,) * balanced + releases_for(recipe, ruled_by, delta, left, relation)
+        if epsilon == math.inf:
+            recipe, releases = recipe.unclipped(), tuple(each.unprotected() for each in releases)
         return LinearPlan(
             n, self.n_features_in_, recipe, releases, epsilon, delta, mu, relation
         ), sphere

@@ -40,12 +40,13 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
 
 from sfumato.clip import BoundedSum, Sensitivity
-from sfumato.core.checks import positive, whole
+from sfumato.core.checks import noisy, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise.base import Mechanism
 from sfumato.noise.binding import SEAL_BYTES, Bound, bind, under
 from sfumato.noise.gaussian import Gaussian, add, unit_noise
+from sfumato.noise.unprotected import Unprotected
 from sfumato.privacy import calibration
 from sfumato.privacy.events import BandedGaussianEvent, Event, GaussianEvent, Inner
 from sfumato.privacy.neighbors import Relation
@@ -113,7 +114,7 @@ class BandedGaussian(Mechanism):
     """Whose past that is: the key and the last seal, which covers those before it."""
 
     def __post_init__(self) -> None:
-        positive("multiplier", self.multiplier)
+        noisy("multiplier", self.multiplier)
         norm = float(np.linalg.norm(self.coefficients))
         if not (abs(norm - 1) < 1e-9 and self.coefficients[0] > 0):
             raise ArgumentError(
@@ -233,8 +234,10 @@ def step_event(bands: int | None) -> Callable[[float], Inner]:
 
 
 def noise_of_run(event: Event, momentum: float) -> Mechanism:
-    """What keeps the promise of the steps of a run, the first of which is `event`. momentum: of the
-    optimizer's own sums, see `square_root_bands`."""
+    """What keeps the promise of the steps of a run, the first of which is `event`, or does what is done
+    where nothing is promised. momentum: of the optimizer's own sums, see `square_root_bands`."""
+    if not event.private:
+        return Unprotected(event.noise_multiplier, noise_of_run(event.promised, momentum))
     if event.bands == 1:
         return Gaussian(event.noise_multiplier)
     return BandedGaussian(event.noise_multiplier, square_root_bands(event.bands, momentum))

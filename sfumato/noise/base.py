@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from jaxtyping import PyTree
 
     from sfumato.clip import BoundedSum, Sensitivity
+    from sfumato.sampling.base import Sampler
 else:  # JAX is imported where noise is drawn, so that words can be had without it
-    BoundedSum = Sensitivity = PyTree = Any
+    BoundedSum = Sampler = Sensitivity = PyTree = Any
 
 ROUNDING = (
     "Rounding before the noise. What one {unit} may add is bounded with an allowance for rounding that is tested, not "
@@ -52,6 +53,10 @@ class Mechanism:
     def event(self) -> Inner:
         """What may be claimed for a release."""
         return GaussianEvent(self.multiplier)
+
+    def claim(self, sampler: Sampler, step: int) -> Event:
+        """What a step with this noise costs, of examples that the sampler chose."""
+        return sampler.event(self.event, step)
 
     def bind(self, total: BoundedSum, key: SecretKey) -> Bound:
         """key: this release's own, as `key.at("dp-sgd/17")`."""
@@ -103,8 +108,9 @@ class Mechanism:
 
     @classmethod
     def keeping(cls, promised: "Mechanism") -> "Mechanism":
-        """What keeps the promise of another mechanism. Raises ArgumentError for correlated noise."""
-        if promised.drawn_as is cls:
+        """What keeps the promise of another mechanism; itself where that promises nothing. Raises
+        ArgumentError for correlated noise."""
+        if promised.drawn_as is cls or not promised.event.private:
             return promised
         if promised.event.bands > 1:
             raise ArgumentError(

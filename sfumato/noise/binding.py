@@ -16,9 +16,11 @@ key learns nothing from it, so it may be kept beside the run.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise.drawing import drawing_of
 
@@ -50,12 +52,21 @@ def under(release: SecretKey, seal: str) -> SecretKey:
     return release.at("sum", seal)
 
 
-def bind(total: BoundedSum, release: SecretKey, how: str, *numbers: float | str) -> Bound:
-    """how, numbers: the mechanism, and all that its noise depends on beside the sum."""
+def bind(
+    total: BoundedSum, release: SecretKey, how: str, *numbers: float | str, bounded: bool = True
+) -> Bound:
+    """how, numbers: the mechanism, and all that its noise depends on beside the sum. bounded: it hides
+    a contribution. Raises ArgumentError for a sum of which nothing bounds one: no noise is enough."""
     import jax
 
     from sfumato.core.trees import leaf_names
 
+    if bounded and not math.isfinite(total.sensitivity.add_or_remove):
+        raise ArgumentError(
+            "sensitivity",
+            total.sensitivity.add_or_remove,
+            "no noise hides what is not clipped; give a clip norm, or ask for --epsilon inf",
+        )
     leaves, names = jax.tree.leaves(total.value), leaf_names(total.value)
     shapes = [[name, str(leaf.dtype), leaf.shape] for name, leaf in zip(names, leaves, strict=True)]
     drawing = drawing_of(release)

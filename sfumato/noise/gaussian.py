@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sfumato.core.checks import positive
+from sfumato.core.checks import noisy
 from sfumato.core.keys import SecretKey
 from sfumato.noise.base import ROUNDING, Mechanism
 from sfumato.noise.binding import Bound, bind
@@ -45,7 +45,7 @@ class Gaussian(Mechanism):
     multiplier: float
 
     def __post_init__(self) -> None:
-        positive("multiplier", self.multiplier)
+        noisy("multiplier", self.multiplier)
 
     @classmethod
     def words(cls, events: Iterable[Event]) -> str:

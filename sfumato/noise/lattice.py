@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from sfumato.core.checks import positive
+from sfumato.core.checks import noisy
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise.base import ROUNDING, Mechanism
@@ -74,7 +74,7 @@ class LatticeGaussian(Mechanism):
     multiplier: float
 
     def __post_init__(self) -> None:
-        positive("multiplier", self.multiplier)
+        noisy("multiplier", self.multiplier)
         if np.finfo(np.longdouble).nmant < _BITS:
             raise ArgumentError(
                 "noise",

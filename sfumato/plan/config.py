@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from sfumato.core import generators, typed_json
+from sfumato.core import typed_json
 from sfumato.core.checks import MAX_PIXELS, choice, fraction, positive, probability, whole
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.settings import Flag, declared
 from sfumato.core.typed_json import SECTION, Damaged, Read
-from sfumato.noise import DEFAULT, NOISES
+from sfumato.noise import NOISES
 from sfumato.plan.methods import METHODS, MethodName, refuse_foreign
+from sfumato.plan.promise import BudgetConfig as BudgetConfig
+from sfumato.plan.promise import PrivacyConfig as PrivacyConfig
+from sfumato.plan.promise import PromiseConfig as PromiseConfig
 from sfumato.privacy import fields
-from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, Relation
 from sfumato.sampling import SAMPLERS
 
 if TYPE_CHECKING:
@@ -192,43 +194,6 @@ class UnitConfig:
 
 
 _NOUN = re.compile(r"[^\W\d_][\w-]*( [\w-]+)*")
-
-
-@dataclass(frozen=True)
-class BudgetConfig:
-    """How much."""
-
-    epsilon: float | None = None
-    """The privacy budget of the whole run [3, or the recipe's]."""
-    delta: float | None = None
-    """[the largest power of ten that is at most 1/(10 n) and 1e-5]"""
-
-
-@dataclass(frozen=True)
-class PromiseConfig:
-    """To whom, and by what noise."""
-
-    relation: Relation = ADD_OR_REMOVE
-    """Which training sets are neighbors: add or remove one example | zero one out | replace one. The
-    number of examples is public in the last two. replace-one asks for twice
-    the noise of full batches."""
-    noise: Annotated[str, tyro.conf.arg(help=f"How noise is drawn: {NOISES.help}.")] = DEFAULT
-    noise_rng: Annotated[
-        str, tyro.conf.arg(help=f"Generator of all secret randomness: {generators.HELP}.")
-    ] = generators.DEFAULT
-
-
-@dataclass(frozen=True)
-class PrivacyConfig(PromiseConfig, BudgetConfig):
-    """What is promised."""
-
-    insecure_seed: int | None = None
-    """FOR TESTS: fixes the secret noise and sampling too, which voids the guarantee."""
-
-    @property
-    def budget(self) -> float:
-        """epsilon, as it was given or not."""
-        return 3.0 if self.epsilon is None else self.epsilon
 
 
 def _first_method(value: Any, config: Any) -> str:
@@ -424,12 +389,10 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise ArgumentError for values that no data set could make right."""
-        positive("epsilon", self.privacy.budget)
+        self.privacy.check()
         self.data.check()
-        choice("relation", self.privacy.relation, RELATIONS)
         self.units.check()
         self.method.check()
-        generators.find(self.privacy.noise_rng)
         mechanism = NOISES[self.privacy.noise]
         if self.method.noise_bands is not None and not mechanism.keeps_bands:
             raise ArgumentError(
@@ -448,12 +411,11 @@ class TrainConfig:
 
     @property
     def out(self) -> Path:
-        """The run directory: as given, or runs/ and the data set's name."""
-        return (
-            self.run.out
-            if self.run.out is not None
-            else Path("runs") / Path(self.data.data.rpartition(":")[2]).stem
-        )
+        """The run directory: as given, or runs/ and the data set's name, marked where nothing is promised."""
+        if self.run.out is not None:
+            return self.run.out
+        mark = "" if self.privacy.private else "-not-private"
+        return Path("runs") / f"{Path(self.data.data.rpartition(':')[2]).stem}{mark}"
 
 
 def asked_in(path: Path) -> TrainConfig:

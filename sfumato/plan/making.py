@@ -1,5 +1,7 @@
 """config + public facts of the data -> the plan, before any image is read."""
 
+import math
+
 import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
@@ -19,7 +21,9 @@ from sfumato.plan.not_covered import not_covered
 from sfumato.plan.plan import Plan
 from sfumato.plan.public_facts import PublicWeights
 from sfumato.plan.spending import spend
+from sfumato.plan.unprotected_plan import unprotected
 from sfumato.privacy import calibration
+from sfumato.privacy.not_private import RULED_BY
 from sfumato.privacy.terms import Budget
 from sfumato.solve.linear_settings import automatic
 
@@ -37,14 +41,15 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         raise DataError(
             f"data={config.data.data!r}: no readable training images; give at least one per class"
         )
-    epsilon, delta = privacy_target(config.privacy.budget, config.privacy.delta, n)
+    epsilon, delta = privacy_target(config.privacy.budget, config.privacy.delta, n, infinite=True)
+    ruled_by = RULED_BY if epsilon == math.inf else epsilon
     method, model, trains = resolve(config.method, n, shape, weights)
     if min(shape[:2]) < 8 and model != by_name.GIVEN:
         raise DataError(
             f"data={config.data.data!r}: images of {shape[0]}x{shape[1]} pixels; give --resize 8 or more"
         )
     relation = config.privacy.relation
-    mu = calibration.gaussian_mu_for(epsilon, delta, relation)
+    mu = calibration.gaussian_mu_for(ruled_by, delta, relation)
     fixed = trains is None and (by_name.is_features(model) or weights is not None)
     crop = None if fixed else augment.kept(config.method.augment or augment.DEFAULT)
     given = public_weights.input_of(model, config.method.size, weights, crop)
@@ -67,9 +72,10 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         else "network"
     )
     budget = Budget(
-        kind, n, d or parameters, len(info.classes), epsilon, delta, mu, relation, info.task
+        kind, n, d or parameters, len(info.classes), ruled_by, delta, mu, relation, info.task
     )
-    settings, releases, chosen = spend(config.method, method, budget)
+    made, not_private = unprotected(config, budget, spend(config.method, method, budget))
+    settings, releases, chosen = made
     settings = settings.computed(config.method.precision, not fixed, jax.default_backend())
     releases = unit_batches.reworded(releases, info)
     return Plan(
@@ -82,7 +88,7 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         unit=info.unit,
         method=method,
         model=model,
-        epsilon=epsilon,
+        epsilon=epsilon if not_private is None else math.inf,
         delta=delta,
         mu=mu,
         settings=settings,
@@ -104,6 +110,7 @@ def make_plan(config: TrainConfig, info: DataInfo, weights: PublicWeights | None
         noise_rng=config.privacy.noise_rng,
         left_out=info.left_out,
         task=info.task,
+        not_private=not_private,
     )
 
 

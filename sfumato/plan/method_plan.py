@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from sfumato import sampling
-from sfumato.core import generators
+from sfumato.core import generators, typed_json
 from sfumato.core.tasks import SINGLE, Task
-from sfumato.core.typed_json import Read
+from sfumato.core.typed_json import OrInfinity, Read
 from sfumato.plan.plan import Stated
+from sfumato.privacy import not_private
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.neighbors import Relation
+from sfumato.privacy.not_private import NotPrivate
 from sfumato.privacy.releases import Release
 from sfumato.sampling import Sampler
 
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 def _sampler(value: Any, plan: Mapping[str, Any]) -> Sampler | None:
     steps = sum(each["count"] for each in plan["releases"])
     return None if value is None else sampling.from_json(value, plan["n"], steps)
+
+
+def _clip_norm(value: Any, plan: Mapping[str, Any]) -> float | None:
+    found: float | None = None if value is None else typed_json.or_infinite(value)
+    return found
 
 
 @dataclass(frozen=True)
@@ -41,18 +48,19 @@ class MethodPlan(Stated):
     unit: str
     method: str
     model: str
-    epsilon: float
+    epsilon: OrInfinity
     delta: float
     relation: Relation
     releases: tuple[Release, ...]
     sampler: Annotated[Sampler | None, Read(_sampler)]
-    clip_norm: float | None
+    clip_norm: Annotated[float | None, Read(_clip_norm)]
     parameters: int
     insecure: bool
     noise: str
     noise_rng: str
     public_facts: tuple[str, ...]
     not_covered: tuple[str, ...]
+    not_private: NotPrivate | None = None
 
     @classmethod
     def of(
@@ -81,6 +89,7 @@ class MethodPlan(Stated):
             insecure=insecure,
             noise=noise,
             noise_rng=generators.DEFAULT,
+            not_private=not_private.told(guarantee.epsilon),
             public_facts=tuple(
                 f"the shape of {name} ({shape})" for name, shape in shapes(example).items()
             ),

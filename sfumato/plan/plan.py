@@ -11,7 +11,7 @@ from sfumato.core import generators, typed_json
 from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError
 from sfumato.core.tasks import SINGLE, Task
-from sfumato.core.typed_json import Read
+from sfumato.core.typed_json import OrInfinity, Read
 from sfumato.noise import DEFAULT, NOISES
 from sfumato.plan.methods import METHODS, MethodSettings
 from sfumato.plan.public_facts import PublicRows, PublicWeights
@@ -19,6 +19,7 @@ from sfumato.privacy import accountants
 from sfumato.privacy.events import Tally
 from sfumato.privacy.guarantee import whole_unit
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
+from sfumato.privacy.not_private import NotPrivate
 from sfumato.privacy.releases import Release, tally_of
 from sfumato.sampling import Sampler
 from sfumato.solve.linear_settings import weakness
@@ -59,6 +60,7 @@ class Stated:
     noise_rng: str
     unit: str
     images_per_unit: int | None
+    not_private: NotPrivate | None
 
     @property
     def tally(self) -> Tally:
@@ -72,6 +74,10 @@ class Stated:
     @property
     def mechanism(self) -> str:
         """What is added to every sum, in words before "noise"."""
+        if self.not_private is not None and not any(
+            each.noise_multiplier for each in self.releases
+        ):
+            return "no"
         words: str = NOISES[self.noise].words(each.event for each in self.releases)
         return words
 
@@ -101,7 +107,8 @@ class Plan(Stated):
     `PrivacyConfig`. images_per_unit, grouping: of units of several images, how many are used at
     most and how they are told apart. n_validation, n_test: images, whatever the unit. left_out:
     files of the data set that are not read, by their ending. task: whether `classes` are names of
-    findings.
+    findings. not_private: why nothing is promised, where nothing is; epsilon is then infinite, and mu that
+    by which settings were ruled.
     """
 
     name: str
@@ -113,7 +120,7 @@ class Plan(Stated):
     unit: str
     method: str
     model: str
-    epsilon: float
+    epsilon: OrInfinity
     delta: float
     mu: float
     settings: Annotated[MethodSettings, Read(_settings)]
@@ -135,6 +142,7 @@ class Plan(Stated):
     grouping: str | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     task: Task = SINGLE
+    not_private: NotPrivate | None = None
 
     @property
     def input(self) -> Input | None:
@@ -166,6 +174,8 @@ class Plan(Stated):
 
     def warnings(self) -> list[str]:
         """What the public facts say against the plan."""
+        if self.not_private is not None:
+            return [self.not_private.words]
         weak = weakness(self.epsilon, self.n, len(self.classes), self.mu, self.task)
         return [problem for problem in (weak, large_delta(self.delta, self.n)) if problem]
 

@@ -16,7 +16,7 @@ from typing import Any
 from sfumato.core import typed_json
 from sfumato.core.checks import probability
 from sfumato.core.errors import ArgumentError
-from sfumato.core.typed_json import SECTION, Damaged
+from sfumato.core.typed_json import INFINITY, SECTION, Damaged
 from sfumato.plan.config import MethodConfig, TrainConfig
 
 SMALLEST_STEPS = 10
@@ -169,16 +169,17 @@ def listing() -> str:
 
 def configured(recipe: Recipe, point: Point, given: TrainConfig) -> TrainConfig:
     """The recipe as a configuration; what the user gave goes before it. Raises ArgumentError for an
-    epsilon or delta."""
+    epsilon (but inf) or delta."""
     for name in ("epsilon", "delta"):
-        if (value := getattr(given.privacy, name)) is not None:
+        if (value := getattr(given.privacy, name)) not in (None, INFINITY):
             raise ArgumentError(
                 name,
                 value,
                 f"a recipe brings its own; choose among them by --recipe {recipe.name}:EPSILON",
             )
     data = given.data if given.data.data else replace(given.data, data=recipe.data.name)
-    privacy = replace(given.privacy, epsilon=point.epsilon, delta=recipe.delta)
+    epsilon = given.privacy.epsilon or point.epsilon
+    privacy = replace(given.privacy, epsilon=epsilon, delta=recipe.delta)
     return replace(given, data=data, privacy=privacy, method=over(recipe.at(point), given.method))
 
 

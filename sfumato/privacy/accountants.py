@@ -41,6 +41,8 @@ def describe(
     Raises as it does."""
     library = f"dp-accounting {importlib.metadata.version('dp-accounting')}"
     found, (_, parts) = relations.price(tally, delta, relation), relations.simplified(tally)
+    if found.accountant == "none":
+        return "no accountant, as nothing is promised"
     if bounds := sorted({event.renyi_only for event, _ in parts} - {""}):
         return f"Rényi differential privacy with the bound of {' and '.join(bounds)}, by {library}"
     if found.accountant == "PLD":

@@ -23,7 +23,7 @@ class Event:
     exact: a Gaussian release of all examples, which composes in closed form. renyi_only: whose
     Rényi bound is all that is known, for the report; empty where `privacy_loss` is known, too.
     alone: it has a price by itself, not only inside of another event. in_papers: the accountant of
-    the papers of 2022 (`renyi.py`) knows it.
+    the papers of 2022 (`renyi.py`) knows it. private: it promises anything at all (`not_private.py`).
     """
 
     kind: ClassVar[str]
@@ -31,6 +31,7 @@ class Event:
     renyi_only: ClassVar[str] = ""
     alone: ClassVar[bool] = True
     in_papers: ClassVar[bool] = False
+    private: ClassVar[bool] = True
 
     if TYPE_CHECKING:  # fields of some events, properties of others
 
@@ -57,6 +58,11 @@ class Event:
     def selected(self) -> float | None:
         """If it is the best of several that stay secret, how many these are on average."""
         return None
+
+    @property
+    def promised(self) -> "Event":
+        """What an honest run would claim in its place: itself, unless it promises nothing."""
+        return self
 
     # -- the events of a run
 

@@ -9,7 +9,7 @@ accountants compose it. An event is a fact about a mechanism, not about a relati
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from sfumato.core.checks import positive, probability, whole
+from sfumato.core.checks import noisy, positive, probability, whole
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy import mixtures
 from sfumato.privacy.event_base import Event, Sampled, Tally, from_json, register, tally, to_json
@@ -49,7 +49,7 @@ class GaussianEvent(Event):
     noise_multiplier: float
 
     def __post_init__(self) -> None:
-        positive("noise_multiplier", self.noise_multiplier)
+        noisy("noise_multiplier", self.noise_multiplier)
 
     @property
     def noise_words(self) -> str:
@@ -83,7 +83,7 @@ class BandedGaussianEvent(Event):
     bands: int
 
     def __post_init__(self) -> None:
-        positive("noise_multiplier", self.noise_multiplier)
+        noisy("noise_multiplier", self.noise_multiplier)
         whole("bands", self.bands)
 
     @property

@@ -41,12 +41,12 @@ class Field:
 
 _TABLE = """
 config.json | public | yes | data data_dir validation test_fraction share resize gray skip_unreadable max_pixels label findings path split unit images_per_unit unit_name | which images, as asked; paths may name people, so a report shows their last part only
-config.json | public | yes | epsilon delta relation insecure_seed noise noise_rng | the promise that was asked for
+config.json | public | yes | epsilon delta relation insecure_seed noise noise_rng rehearse | the promise that was asked for
 config.json | public | yes | method model weights train size public rooted sampler noise_bands | the method that was asked for
 config.json | public | yes | out seed checkpoint_seconds show_images log log_to dry_run | how the run was to be run
 config.json | public | yes | procedure.* | of a run of `sf.run`: what the method says of itself, shapes and settings
 plan.json | public | yes | name n n_validation n_test classes[] task shape[] unit images_per_unit grouping | the public facts of the data set: names and sizes, found before an image is decoded, and n, counted
-plan.json | public | yes | epsilon delta relation mu insecure noise noise_rng mechanism accountant | the promise, and how
+plan.json | public | yes | epsilon delta relation mu insecure noise noise_rng mechanism accountant not_private.* | the promise, and how; or why there is none
 plan.json | public | yes | method model parameters features trains size rooted clip_norm settings.* sampler.* releases[].* | all that will happen: a function of the settings and of the facts above
 plan.json | public | yes | public.* weights.* | public rows and public weights: names, sizes, SHA-256, license
 plan.json | public | yes | left_out.* | files that are not read, by their ending: no training image is among them
@@ -61,8 +61,9 @@ metrics.jsonl | unpaid | no | measured.* | what a function given to `sf.run` fou
 metrics.jsonl | unpaid | no | seconds | how long it took
 state.safetensors | paid | yes | * | the last state of a method of `sf.run`
 model.safetensors | paid | yes | * | the model, and public numbers such as fixed filters
+model-not-private.safetensors | unpaid | no | * | in its place, of a run that promises nothing: `--epsilon inf`, `--rehearse`
 model.json | public | yes | format model head shape[] classes[] input.* task | how to build the model
-model.json | public | yes | privacy.epsilon privacy.delta privacy.relation privacy.insecure privacy.unit privacy.spent | the promise in numbers
+model.json | public | yes | privacy.epsilon privacy.delta privacy.relation privacy.insecure privacy.unit privacy.spent privacy.not_private | the promise in numbers, or that there is none
 model.json | paid | yes | probe[] | the model's answer to an image of public noise
 evaluation.json | public | yes | split n source | which images, and how many
 evaluation.json | unpaid | yes | accuracy confusion[][] metrics.* findings[].* | exact, on held-out images: these are not covered, the training images are

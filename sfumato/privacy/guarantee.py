@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sfumato.core.checks import choice, positive
+from sfumato.core.checks import choice, positive, positive_or_infinite
 from sfumato.core.errors import ArgumentError
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, Relation
 
@@ -10,7 +10,8 @@ from sfumato.privacy.neighbors import ADD_OR_REMOVE, RELATIONS, Relation
 @dataclass(frozen=True)
 class Guarantee:
     """(epsilon, delta)-differential privacy under a relation of neighborhood. unit: a noun for what
-    is added or removed, for the report. Raises ArgumentError."""
+    is added or removed, for the report. An infinite epsilon promises nothing (`not_private.py`). Raises
+    ArgumentError."""
 
     epsilon: float
     delta: float
@@ -18,7 +19,7 @@ class Guarantee:
     unit: str = "example"
 
     def __post_init__(self) -> None:
-        positive("epsilon", self.epsilon)
+        positive_or_infinite("epsilon", self.epsilon)
         if positive("delta", self.delta) >= 1:
             raise ArgumentError("delta", self.delta, "give a number below 1")
         choice("relation", self.relation, RELATIONS)

@@ -13,6 +13,7 @@ is written. That is how a run resumes.
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 import time
@@ -23,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sfumato.core import machine
-from sfumato.core.checks import choice, positive
+from sfumato.core import machine, typed_json
+from sfumato.core.checks import choice, positive, positive_or_infinite
 from sfumato.core.errors import ArgumentError, BudgetError, LedgerError, RunError
 from sfumato.core.files import (
     append,
@@ -67,7 +68,7 @@ class Ledger:
         self._place, self._size = path.absolute(), 0 if handle is None else os.fstat(handle).st_size
         opening = records[0]
         self.delta: float = opening["delta"]
-        self.epsilon_max: float = opening["epsilon_max"]
+        self.epsilon_max = float(opening["epsilon_max"])  # the word inf, too
         self.unit: str = opening["unit"]
         self.relation: Relation = opening.get("relation", ADD_OR_REMOVE)
         self.context: str = opening["context"]
@@ -96,9 +97,10 @@ class Ledger:
         there is one already.
 
         relation: what neighboring data sets are; every epsilon of this ledger is meant for it.
+        epsilon_max: infinite for a run that promises nothing: it pays for no private release.
         """
         choice("relation", relation, RELATIONS)
-        positive("epsilon_max", epsilon_max)
+        positive_or_infinite("epsilon_max", epsilon_max)
         positive("delta", delta)
         path = Path(directory) / FILE_NAME
         make_directory(path.parent)
@@ -108,7 +110,7 @@ class Ledger:
             "kind": "open",
             "format": _FORMAT,
             "delta": delta,
-            "epsilon_max": epsilon_max,
+            "epsilon_max": typed_json.plain(epsilon_max),
             "relation": relation,
             "unit": unit,
             "context": context,
@@ -210,8 +212,16 @@ class Ledger:
         """How many releases were paid for."""
         return len(self._hashes) - 1
 
+    @property
+    def private(self) -> bool:
+        """Whether anything is promised."""
+        return self.epsilon_max < math.inf
+
     def epsilon(self) -> float:
-        """The epsilon spent so far, at the ledger's delta."""
+        """The epsilon spent so far, at the ledger's delta; infinite from the beginning where nothing is
+        promised."""
+        if not self.private:
+            return math.inf
         return accountants.epsilon(self.tally, self.delta, relation=self.relation)
 
     def paid(self, release: str, key: str) -> bool:
@@ -319,6 +329,15 @@ class Ledger:
             )
 
     def _require(self, total: Tally) -> None:
+        if not self.private and any(event.private for event, count in total.items() if count):
+            raise BudgetError(
+                f"{self.path}: this ledger is of runs that are not private, and can give no epsilon; pay from another one"
+            )
+        if self.private and not all(event.private for event, count in total.items() if count):
+            raise BudgetError(
+                f"{self.path}: what is not private cannot be paid from a budget, here epsilon_max={self.epsilon_max:g}; "
+                "leave out the ledger, or ask for a finite epsilon"
+            )
         needed = accountants.epsilon(total, self.delta, relation=self.relation)
         if not needed <= self.epsilon_max:  # written so that a NaN refuses
             raise BudgetError(

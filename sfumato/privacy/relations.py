@@ -48,8 +48,8 @@ def epsilon(tally: Tally, delta: float, relation: Relation, interval: float) -> 
 
 @dataclass(frozen=True)
 class Price:
-    """epsilon, and the accountant that found it: "exact", "PLD" or "Rényi". spacing: of the PLD's
-    grid."""
+    """epsilon, and the accountant that found it: "exact", "PLD" or "Rényi", or "none" of what promises
+    nothing. spacing: of the PLD's grid."""
 
     epsilon: float
     accountant: str
@@ -60,6 +60,8 @@ def price(tally: Tally, delta: float, relation: Relation, interval: float = PLD_
     """The smaller one of all the bounds that are known here. Raises ArgumentError as `epsilon`
     does."""
     mu, parts = simplified(tally)
+    if mu == math.inf:
+        return Price(math.inf, "none")
     if not parts:
         return Price(_gaussian_epsilon(mu * distance(relation), delta) if mu > 0 else 0.0, "exact")
     if any(event.renyi_only for event, _ in parts):
@@ -123,6 +125,8 @@ def delta(
 
 def _deltas(tally: Tally, epsilons: Sequence[float], relation: Relation, interval: float) -> Any:
     mu, parts = simplified(tally)
+    if mu == math.inf:
+        return [1.0] * len(epsilons)
     if any(event.renyi_only for event, _ in parts):
         raise ArgumentError(
             "event", parts[-1][0], "is known by Rényi divergences only; ask for epsilon"
@@ -147,6 +151,8 @@ def true_positive_rate(
     from scipy.stats import norm
 
     mu, parts = simplified(tally)
+    if mu == math.inf:
+        return 1.0
     if not parts:
         return float(norm.cdf(norm.ppf(false_positive_rate) + mu * distance(relation)))
     grid = np.linspace(0.0, -math.log(false_positive_rate), 200)
@@ -168,6 +174,8 @@ def renyi_epsilon(tally: Tally, delta: float, relation: Relation = ADD_OR_REMOVE
 def _renyi_epsilon(mu: float, parts: Parts, delta: float, relation: Relation) -> float:
     from dp_accounting import rdp
 
+    if mu == math.inf:
+        return math.inf
     for event, _ in parts:
         relation = event.renyi_relation(relation)
     parts += ((GaussianEvent(1 / mu), 1),) if mu > 0 else ()
@@ -247,7 +255,7 @@ def without_warnings() -> Iterator[None]:
 
 def simplified(tally: Tally) -> tuple[float, Parts]:
     """mu of the plain Gaussians (at distance C), and all other events, sorted, as they are to an
-    example of the busiest group."""
+    example of the busiest group. Where any promises nothing, mu is infinite."""
     squares: list[float] = []
     rest: Counter[Event] = Counter()
     series: dict[Event, Counter[int]] = {}
@@ -259,7 +267,9 @@ def simplified(tally: Tally) -> tuple[float, Parts]:
         series.setdefault(event.at(-event.turn), Counter())[event.turn] += count
     for first, turns in series.items():
         plain, busiest = first.plain, max(turns.values())
-        if plain.exact:
+        if not plain.private:
+            squares.append(math.inf)
+        elif plain.exact:
             squares.append(busiest / plain.noise_multiplier**2)
         else:
             rest[plain] += busiest

@@ -8,6 +8,7 @@ from typing import Any
 
 from sfumato.privacy import events
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent, SelectedEvent, Tally
+from sfumato.privacy.not_private import NotPrivateEvent
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ class Release:
     def selected(self) -> float | None:
         """If it is the best of several that stay secret, how many these are on average."""
         return self.event.selected
+
+    def unprotected(self, noise_multiplier: float = 0.0) -> "Release":
+        """In its place one that promises nothing, with this noise or none."""
+        return replace(self, event=NotPrivateEvent(self.event, noise_multiplier))
 
     def with_noise(self, noise_multiplier: float) -> "Release":
         return replace(self, event=self.event.with_noise(noise_multiplier))

@@ -3,6 +3,7 @@
 import html
 import re
 
+from sfumato.privacy.not_private import MARK
 from sfumato.report import finding_measures, words
 from sfumato.report.accuracy import accuracy_sentence
 from sfumato.report.facts import RunFacts, printable
@@ -19,7 +20,12 @@ def model_card(facts: RunFacts) -> str:
     """What the model is, what it promises, how well it does, what it is not for."""
     plan = facts.plan
     what = "image classifier" if plan.classes else "model"
-    lines = [f"# {markdown(plan.name)}: a differentially private {what}", ""]
+    kind = (
+        f"{MARK}, a baseline of a private {what}"
+        if facts.not_private
+        else f"a differentially private {what}"
+    )
+    lines = [f"# {markdown(plan.name)}: {kind}", ""]
     for warning in warnings(facts):
         lines += [f"> **{markdown(warning)}**", ""]
     names = ", ".join(markdown(name) for name in facts.classes[:50]) + (
@@ -32,7 +38,9 @@ def model_card(facts: RunFacts) -> str:
             if plan.classes
             else []
         ),
-        f"* Privacy: ε = {words.epsilon(facts.spent.epsilon)}, δ = {words.power(facts.spent.delta)}, "
+        f"* Privacy: {MARK}, ε = ∞"
+        if facts.not_private
+        else f"* Privacy: ε = {words.epsilon(facts.spent.epsilon)}, δ = {words.power(facts.spent.delta)}, "
         f"unit: one {markdown(plan.whole_unit)}",
         f"* Accuracy: {markdown(accuracy_sentence(facts))}",
         *(f"    * {markdown(line)}" for line in _findings(facts)),

@@ -3,10 +3,12 @@ page of its own), and the course of one run."""
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sfumato.core.errors import RunError
+from sfumato.privacy.not_private import MARK
 from sfumato.report.facts import RunFacts, printable
 from sfumato.report.pages import page
 
@@ -55,11 +57,17 @@ def course(facts: RunFacts) -> bytes:
             f"{facts.run_dir}: has no learning curve (one release, or none of it was looked at)"
         )
     scored = [(each.step, 100 * each.score) for each in metrics if each.score is not None]
-    figure, *panels = _drawing(2 if scored else 1)
+    priced = facts.plan.epsilon < math.inf
+    if not (scored or priced):
+        raise RunError(f"{facts.run_dir}: has no learning curve, and promises no epsilon")
+    figure, *panels = _drawing(2 if scored and priced else 1)
     if scored:
         panels[0].plot(*zip(*scored, strict=True), marker="o", markersize=4, linewidth=1.4)
         panels[0].set(ylabel="accuracy, %", title=printable(facts.plan.name))
         panels[0].grid(color="0.9")
+    if not priced:
+        panels[0].set(xlabel="step", title=f"{printable(facts.plan.name)}: {MARK}")
+        return _png(figure)
     spent = [(each.step, each.epsilon) for each in metrics]
     panels[-1].plot(*zip(*spent, strict=True), linewidth=1.4)
     panels[-1].axhline(facts.plan.epsilon, color="0.45", linewidth=1, linestyle=(0, (4, 3)))

@@ -3,6 +3,7 @@ against each other."""
 
 import base64
 import binascii
+import math
 import unicodedata
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from sfumato.audit.result import FILE_NAME as AUDIT_FILE
 from sfumato.audit.result import AuditRecord
 from sfumato.core import generators, typed_json
 from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.typed_json import OrInfinity
 from sfumato.noise import NOISES
 from sfumato.plan.method_plan import MethodPlan
 from sfumato.plan.plan import Plan
@@ -44,10 +46,10 @@ _ROUGHLY = 1e-3
 class Spent:
     """The ledger's own account: an upper bound on what was released."""
 
-    epsilon: float
+    epsilon: OrInfinity
     delta: float
     releases: int
-    epsilon_max: float
+    epsilon_max: OrInfinity
     complete: bool
 
 
@@ -84,7 +86,7 @@ class Metric:
     """One line of metrics.jsonl. images: that `accuracy` is of, None for all held-out ones."""
 
     step: int
-    epsilon: float
+    epsilon: OrInfinity
     accuracy: float | None = None
     measured: dict[str, float] = field(default_factory=dict)
     images: int | None = None
@@ -179,6 +181,11 @@ class RunFacts:
         return tuple(printable(name) for name in self.plan.classes)
 
     @property
+    def not_private(self) -> str:
+        """Why nothing is promised, in words; empty where something is."""
+        return "" if self.plan.not_private is None else self.plan.not_private.words
+
+    @property
     def insecure(self) -> bool:
         return self.plan.insecure or self.config.get("insecure_seed") is not None
 
@@ -241,10 +248,13 @@ def _ledger_faults(facts: RunFacts) -> list[tuple[str, str]]:
         return [
             ("plan.json", f"says {facts.plan.relation}, the ledger was kept for {ledger.relation}")
         ]
+    if ledger.private != (facts.plan.not_private is None and facts.plan.epsilon < math.inf):
+        what = "a promise" if ledger.private else "no promise"
+        return [("plan.json", f"contradicts the ledger, which was kept for {what}")]
     found = ledger.epsilon()
     if (
         ledger.releases != spent.releases
-        or abs(found - spent.epsilon) > 1e-6 * max(found, 1)
+        or not math.isclose(found, spent.epsilon, rel_tol=1e-6, abs_tol=1e-6)
         or ledger.delta != spent.delta
     ):
         return [

@@ -6,6 +6,7 @@ Nothing here touches pyplot's state.
 """
 
 import io
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,9 +142,12 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
 
     metrics = tuple(sorted(metrics, key=lambda metric: metric.step))
     scored = [(metric.step, metric.score) for metric in metrics if metric.score is not None]
+    priced = promised < math.inf
+    if not (scored or priced):
+        return None
 
     def paint(figure: Any) -> None:
-        heights = [3, 2] if scored else [1]
+        heights = [3] * bool(scored) + [2] * priced
         panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
         lower = panels[-1, 0]
         if scored:
@@ -153,6 +157,10 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
             )
             upper.set_ylabel("accuracy")
             percent_axis(upper.yaxis)
+        lower.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        lower.set(xlabel="step")
+        if not priced:
+            return
         lower.plot(
             [m.step for m in metrics], [m.epsilon for m in metrics], color=ACCENT, linewidth=1.6
         )
@@ -167,21 +175,19 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
             color=MUTED,
             fontsize=7.5,
         )
-        lower.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        lower.set(
-            xlabel="step",
-            ylabel="ε spent",
-            ylim=(0, 1.12 * max(promised, *(m.epsilon for m in metrics))),
-        )
+        lower.set(ylabel="ε spent", ylim=(0, 1.12 * max(promised, *(m.epsilon for m in metrics))))
 
     steps, last = f"{metrics[-1].step:,} steps", metrics[-1].epsilon
-    alt = f"Line plot. Over {steps}, ε spent rises to {last:.3g}, where {promised:g} is promised."
-    caption = "ε spent so far, an upper bound; it comes from the ledger’s events and tells nothing of the data."
+    alt, caption = "Line plot.", ""
+    if priced:
+        alt += f" Over {steps}, ε spent rises to {last:.3g}, where {promised:g} is promised."
+        caption = "ε spent so far, an upper bound; it comes from the ledger’s events and tells nothing of the data."
     if scored:
         alt += f" Accuracy goes from {100 * scored[0][1]:.1f} % to {100 * scored[-1][1]:.1f} %."
         some = metrics[-1].images
         which = f"{some:,} of the {what}, the same at every point," if some else f"the {what}"
-        caption = f"Above: accuracy on {which} as training went on. Below: {caption}"
+        shown = f"ccuracy on {which} as training went on."
+        caption = f"Above: a{shown} Below: {caption}" if priced else f"A{shown}"
     return Plot(draw("curve", 3.5 if scored else 1.9, paint), alt, caption)
 
 

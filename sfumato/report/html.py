@@ -69,9 +69,11 @@ def _page(facts: RunFacts) -> dict[str, Any]:
         "noise": noise_limits.name(facts.plan),
         "sampling": facts.plan.sampler.kind if facts.plan.sampler else "",
         "privacy_curve": None
-        if facts.risks is None or facts.insecure
+        if facts.risks is None or facts.insecure or facts.not_private
         else figures.privacy_curve(facts.risks, facts.spent.epsilon, facts.spent.delta),
-        "meaning": None if facts.insecure or facts.spent.epsilon <= 0 else _meaning(facts),
+        "meaning": None
+        if facts.insecure or facts.not_private or facts.spent.epsilon <= 0
+        else _meaning(facts),
         "recheck": f"sfumato account {shlex.quote(facts.run_dir.resolve().name + '/ledger.jsonl')}",
     }
 

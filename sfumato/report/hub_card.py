@@ -2,6 +2,7 @@
 
 import json
 
+from sfumato.core import typed_json
 from sfumato.report.accuracy import total
 from sfumato.report.card import model_card
 from sfumato.report.facts import RunFacts
@@ -12,18 +13,19 @@ from sfumato.report.measures import balanced_accuracy
 def hub_card(facts: RunFacts) -> str:
     """README.md: JSON is YAML, so names from outside cannot break out of their place."""
     plan, spent = facts.plan, facts.spent
+    kind = "not-private" if facts.not_private else "differential-privacy"
     front: dict[str, object] = {
         "library_name": "sfumato",
         "pipeline_tag": "image-classification",
-        "tags": ["differential-privacy", "image-classification", "jax"],
+        "tags": [kind, "image-classification", "jax"],
         "differential_privacy": {
-            "epsilon": spent.epsilon,
+            "epsilon": typed_json.plain(spent.epsilon),
             "delta": spent.delta,
-            "promised_epsilon": plan.epsilon,
+            "promised_epsilon": typed_json.plain(plan.epsilon),
             "relation": plan.relation,
             "unit": plan.whole_unit,
             "training_units": plan.n,
-            "void": facts.insecure,
+            "void": facts.insecure or bool(facts.not_private),
             "not_covered": "evaluation images; see the text",
         },
     }

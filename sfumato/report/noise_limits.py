@@ -7,6 +7,8 @@ from sfumato.plan.plan import Stated
 
 
 def name(plan: Stated) -> str:
+    if plan.mechanism == "no":
+        return "none"
     return f"{plan.mechanism}{NOISES[plan.noise].where}, by {generators.find(plan.noise_rng).name}"
 
 

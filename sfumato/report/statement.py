@@ -65,6 +65,8 @@ def group_guarantee(epsilon: float, delta: float, k: int) -> tuple[float, float]
 def warnings(facts: RunFacts) -> list[str]:
     """What a reader must know before anything else."""
     found = []
+    if facts.not_private:
+        found.append(f"{facts.not_private[0].upper()}{facts.not_private[1:]}.")
     if facts.insecure:
         found.append(
             "NOT PRIVATE: fixed noise seed. Anyone can compute the noise of this run and subtract it. "
@@ -118,6 +120,31 @@ def _promise(facts: RunFacts) -> Paragraph:
         "What would be promised if the noise were secret" if facts.insecure else "What is promised"
     )
     return Paragraph(title, text)
+
+
+def _nothing_promised(facts: RunFacts) -> Paragraph:
+    plan = facts.plan
+    return Paragraph(
+        "What is promised",
+        f"Nothing. This model was trained on {words.plural(plan.n, plan.unit)} ({printable(plan.name)}) as if they were "
+        f"public: ε is infinite at every δ. Whoever has the model may find out whether a given {plan.unit} was used and what it "
+        "shows. Use it for comparison and for finding mistakes, on data that may be seen by all.",
+    )
+
+
+def _unprotected(facts: RunFacts) -> Paragraph:
+    plan = facts.plan
+    summed = "What each {0} adds to a sum was taken as it is, without a clip, and no noise was added to the sums."
+    if plan.mechanism != "no":
+        summed = (
+            "What each {0} adds to a sum was bounded, and noise was added to the sums, but less of it than a promise asks "
+            "for at so small a batch."
+        )
+    return Paragraph(
+        "How it was computed",
+        f"{_sampling(facts)} {summed.format(plan.unit)}",
+        tuple(describe_release(release) for release in plan.releases),
+    )
 
 
 def _attacks(names: tuple[str, ...]) -> str:
@@ -305,6 +332,8 @@ def _public(facts: RunFacts) -> Paragraph:
 def privacy_statement(facts: RunFacts) -> list[Paragraph]:
     """The statement. Where something is wrong with the run, it says so first."""
     alarm = [Paragraph("Read this first", " ".join(warnings(facts)))] if warnings(facts) else []
+    if facts.not_private:
+        return [*alarm, _nothing_promised(facts), _unprotected(facts), _public(facts)]
     return [
         *alarm,
         _promise(facts),

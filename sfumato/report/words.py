@@ -1,6 +1,7 @@
 """Numbers as a reader should see them. What bounds a risk is rounded up, never down (past a slack
 of 10⁻⁹)."""
 
+import math
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal
 
 NBSP = "\u00a0"
@@ -48,6 +49,8 @@ def _rounded(value: float, digits: int, up: bool) -> Decimal:
 def number(value: float, digits: int = 4, up: bool = False) -> str:
     """2.9996 -> '3', 0.00123 -> '0.00123', 1234567.0 -> '1,235,000'; very small or large as a power
     of ten."""
+    if value == math.inf:
+        return "∞"
     shown = _rounded(value, digits, up)
     if shown != 0 and not -4 <= shown.adjusted() < 7:
         return power(value, up=up)

@@ -24,6 +24,7 @@ from sfumato.features import by_name
 from sfumato.plan.config import Log, read_config
 from sfumato.plan.plan import Plan, read_plan
 from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.not_private import MARK
 from sfumato.report import write_report
 from sfumato.runs.attacks import (
     REPLAYS,
@@ -62,6 +63,7 @@ def audit(
     size = whole("size", size if size is not None else SIZES[attack], at_least=8)
     config = read_config(directory.file("config.json"))
     plan = read_plan(directory.file("plan.json"))
+    _refuse_without_promise(directory)
     plan.task.need_classes("attack", attack)
     if plan.choices and attack not in ("one-run", "lira"):
         raise ArgumentError(
@@ -138,7 +140,7 @@ def attack(
     if not directory.complete:
         raise RunError(f"{path}: the run is not complete; the line that began it finishes it")
     refuse_another_procedure(directory, method)
-    ledger, stream = Ledger.read(directory.path), np.random.default_rng(seed)
+    ledger, stream = _refuse_without_promise(directory), np.random.default_rng(seed)
     claim = Claim(tally(method), ledger.delta, ledger.relation)
     size, progress = whole("size", size, at_least=8), Quiet()
     if takes_canaries(method):
@@ -154,6 +156,16 @@ def attack(
             "having", None, "give the same method on one example more; only DPSGD takes canaries"
         )
     return _recorded(directory.path, results)
+
+
+def _refuse_without_promise(directory: RunDirectory) -> Ledger:
+    """The run's ledger. Raises RunError where it promises nothing that an attack could refute."""
+    ledger = Ledger.read(directory.path)
+    if not ledger.private:
+        raise RunError(
+            f"{directory.path}: the run is {MARK}, so it claims no epsilon that an attack could refute; audit one that does"
+        )
+    return ledger
 
 
 def _refuse(plan: Plan, attack: str) -> None:

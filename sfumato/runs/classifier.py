@@ -1,10 +1,12 @@
 """The released classifier: two files that are enough to predict on another machine.
 
 model.safetensors holds every array (also the fixed filters), model.json the name of the structure,
-the classes, how to read an image, and the privacy statement in numbers.
+the classes, how to read an image, and the privacy statement in numbers. Where nothing is promised
+(`privacy/not_private.py`) the first is model-not-private.safetensors, and both say so.
 """
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,11 +33,13 @@ from sfumato.features import by_name
 from sfumato.features.by_name import GIVEN
 from sfumato.networks.input import Input
 from sfumato.privacy import fields
+from sfumato.privacy.not_private import file_name
 from sfumato.runs.given_images import arrays
 from sfumato.runs.temperature import Calibration
 from sfumato.train.metrics import decided
 from sfumato.train.public_training import class_probabilities
 
+MODEL = "model.safetensors"
 _FORMAT = 1
 _BLOCKS = (1, 16, 128)
 """Images that a program classifies at once; the last is also what bounds memory."""
@@ -240,7 +244,9 @@ class Classifier:
     def save(self, directory: Path, privacy: dict[str, Any]) -> None:
         from safetensors.numpy import save
 
-        write_atomic(directory / "model.safetensors", save(self.arrays()))
+        privacy = typed_json.plain(privacy)
+        marked = {"sfumato": privacy["not_private"]} if "not_private" in privacy else None
+        write_atomic(directory / file_name(MODEL, privacy), save(self.arrays(), marked))
         facts = {"format": _FORMAT, **self.facts(), "privacy": privacy}
         fields.check("model.json", facts)
         write_json(directory / "model.json", facts)
@@ -260,9 +266,10 @@ class Classifier:
         directory = Path(directory)
         try:
             facts = read_json(directory / "model.json")
-            found = cls.of_parts(
-                facts, load((directory / "model.safetensors").read_bytes()), directory
-            )
+            arrays = (directory / file_name(MODEL, facts.get("privacy", {}))).read_bytes()
+            found = cls.of_parts(facts, load(arrays), directory)
+            if mark := facts.get("privacy", {}).get("not_private"):
+                warnings.warn(str(mark), stacklevel=2)
             found.calibration = Calibration.load(directory, found.spec.classes)
             return found
         except FileNotFoundError as error:

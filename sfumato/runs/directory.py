@@ -4,7 +4,7 @@
     ledger.jsonl                every release, paid before it happened
     secret.key   work/          key and temporary files; gone when the run is complete
     metrics.jsonl               progress
-    model.safetensors model.json   the released classifier
+    model.safetensors model.json   the released classifier (model-not-private.safetensors, where nothing is promised)
     evaluation.json result.json report.html model_card.md
 
 What may stand in them is the table of `privacy/fields.py`; `write` and `append_metric` refuse all
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfumato.core import keys
+from sfumato.core import keys, typed_json
 from sfumato.core.errors import RunError
 from sfumato.core.files import (
     append_json,
@@ -106,7 +106,7 @@ class RunDirectory:
             Ledger.create(
                 aside.path,
                 delta=plan["delta"],
-                epsilon_max=plan["epsilon"],
+                epsilon_max=typed_json.or_infinite(plan["epsilon"]),
                 relation=plan["relation"],
                 context=aside.context(),
                 unit=whole_unit(plan["unit"], plan.get("images_per_unit")),
@@ -176,6 +176,7 @@ class RunDirectory:
 
     def write(self, name: str, value: Any, mode: int = 0o644) -> None:
         """Write a JSON file. Raises RunError for a field that nobody declared."""
+        value = typed_json.plain(value)
         fields.check(name, value, self._selected())
         write_json(self.file(name), value, mode)
         if mode & 0o004:
@@ -183,6 +184,7 @@ class RunDirectory:
 
     def append_metric(self, record: dict[str, Any]) -> None:
         """As `write`, a line of metrics.jsonl."""
+        record = typed_json.plain(record)
         fields.check(self.metrics.name, record, self._selected())
         append_json(self.metrics, record)
         self.written(self.metrics.name, record)

@@ -15,7 +15,7 @@ from typing import Any, overload
 import numpy as np
 from jaxtyping import PyTree
 
-from sfumato.core import files, generators, plugins
+from sfumato.core import files, generators, plugins, typed_json
 from sfumato.core.checks import choice, positive
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import write_atomic
@@ -24,7 +24,9 @@ from sfumato.noise import NOISES, Mechanism
 from sfumato.plan.method_plan import MethodPlan
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.ledger import Ledger
+from sfumato.privacy.not_private import file_name
 from sfumato.runs import tracking
+from sfumato.runs.classifier import MODEL
 from sfumato.runs.directory import RunDirectory
 from sfumato.runs.progress import make_progress
 from sfumato.runs.recorder import Recording, carry_out
@@ -45,7 +47,7 @@ from sfumato.train.replay_guard import ReplayGuard
 
 Evaluate = Callable[[PyTree], float | Mapping[str, float]]
 """What is published -> an accuracy, or numbers by name. Exact, of data that no guarantee covers."""
-MODEL, STATE = "model.safetensors", "state.safetensors"
+STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,9 @@ def _continue(directory: RunDirectory, method: Procedure, ledger: Ledger, option
         keeping = NOISES[files.read_json(directory.file("config.json"))["noise"]].keeping
         state = carry_out(directory, method, ledger, key, recording, progress, keeping)
         trained = time.monotonic()
-        write_atomic(directory.file(MODEL), checkpoint.encode(released(method, state)))
+        plan = files.read_json(directory.file("plan.json"))
+        model = file_name(MODEL, plan)
+        write_atomic(directory.file(model), checkpoint.encode(released(method, state)))
         write_atomic(directory.file(STATE), checkpoint.encode(state))
         told = measured(state)
         seconds = {"training": trained - began, "total": time.monotonic() - began}
@@ -219,16 +223,19 @@ def _measured(evaluate: Evaluate | None, model: PyTree) -> dict[str, Any]:
 
 def _asked(method: Procedure, guarantee: Guarantee, options: Options) -> dict[str, Any]:
     """config.json: all that must be the same when the run goes on."""
-    return {
-        "procedure": description(method),
-        "epsilon": guarantee.epsilon,
-        "delta": guarantee.delta,
-        "relation": guarantee.relation,
-        "unit_name": guarantee.unit,
-        "noise": options.noise or NOISES.name_of(method.mechanism(0).drawn_as),
-        "noise_rng": generators.DEFAULT,
-        "insecure_seed": options.insecure_seed,
-    }
+    asked: dict[str, Any] = typed_json.plain(
+        {
+            "procedure": description(method),
+            "epsilon": guarantee.epsilon,
+            "delta": guarantee.delta,
+            "relation": guarantee.relation,
+            "unit_name": guarantee.unit,
+            "noise": options.noise or NOISES.name_of(method.mechanism(0).drawn_as),
+            "noise_rng": generators.DEFAULT,
+            "insecure_seed": options.insecure_seed,
+        }
+    )
+    return asked
 
 
 def _refuse_unaffordable(method: Procedure, guarantee: Guarantee) -> None:
@@ -252,7 +259,7 @@ def _refuse_another(directory: RunDirectory, asked: dict[str, Any]) -> None:
 def refuse_another_procedure(directory: RunDirectory, method: Procedure) -> None:
     """As `run` does where it goes on, but for the promise. Raises RunError."""
     asked = files.read_json(directory.file("config.json"))
-    _refuse_another(directory, asked | {"procedure": description(method)})
+    _refuse_another(directory, asked | {"procedure": typed_json.plain(description(method))})
 
 
 def _flat(value: Any, at: str = "") -> dict[str, Any]:

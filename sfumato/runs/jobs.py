@@ -123,6 +123,7 @@ def _covariance(
         plan.mu,
         cast(CovarianceSettings, plan.settings),
         overwrite=True,
+        bare=plan.not_private is not None,
     )
     spec = spec_of(plan, "whitened")
     white: list[np.ndarray] = []

@@ -1,13 +1,16 @@
 """What a run says while it works: bars for people, JSON lines for programs, or nothing."""
 
 import json
+import math
 import sys
 import time
 from typing import Any, Protocol, runtime_checkable
 
+from sfumato.core import typed_json
 from sfumato.privacy import accountants
 from sfumato.privacy.events import Event, Tally
 from sfumato.privacy.neighbors import Relation
+from sfumato.privacy.not_private import MARK
 
 
 @runtime_checkable
@@ -71,7 +74,7 @@ class JsonLines:
     def close(self) -> None: ...
 
     def _write(self, record: dict[str, Any]) -> None:
-        print(json.dumps(record), flush=True)
+        print(json.dumps(typed_json.plain(record)), flush=True)
 
 
 class Bars:
@@ -103,7 +106,8 @@ class Bars:
         rate = images / max(time.monotonic() - self._began, 1e-3)
         notes = [f"{rate:,.0f} images/s"] if images else []
         if "epsilon" in facts:
-            notes.append(f"ε ≤ {facts['epsilon']:.3f}")
+            spent = facts["epsilon"]
+            notes.append(MARK if spent == math.inf else f"ε ≤ {spent:.3f}")
         self._bars.update(self._task, completed=done, note=" · ".join(notes))
 
     def say(self, text: str, **facts: Any) -> None:

@@ -8,6 +8,7 @@ the ledger to pay from.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,10 +17,12 @@ import numpy as np
 from jaxtyping import Shaped
 from sklearn.utils.validation import check_is_fitted
 
+from sfumato.core import typed_json
 from sfumato.core.digests import digest_of
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import parse_json, write_atomic
 from sfumato.privacy import fields
+from sfumato.privacy.not_private import MARK, file_name
 
 _FORMAT = 1
 _FILE = "estimator.safetensors"
@@ -58,12 +61,20 @@ class Saveable:
             params["class_weight"] = [
                 [name, weight] for name, weight in params["class_weight"].items()
             ]
+        spent: float = self.epsilon_  # type: ignore[attr-defined]
+        if spent == math.inf and "not-private" not in path.name:
+            raise ArgumentError(
+                "path",
+                str(path),
+                f"this model is {MARK}, and its file must say so: give a name with not-private in it, such as "
+                f"{file_name(path.name, {'epsilon': spent})}",
+            )
         own = {
             "format": _FORMAT,
             "kind": self._saved_as,
-            "params": params,
+            "params": params | {"epsilon": typed_json.plain(params["epsilon"])},
             "classes": _listed(self.classes_),  # type: ignore[attr-defined]
-            "epsilon": self.epsilon_,  # type: ignore[attr-defined]
+            "epsilon": typed_json.plain(spent),
             **facts,
         }
         _write(path, own, arrays)
@@ -83,6 +94,7 @@ class Saveable:
                 params["public"] = arrays["public"]
             if isinstance(params.get("class_weight"), list):
                 params["class_weight"] = dict(map(tuple, params["class_weight"]))
+            params["epsilon"] = typed_json.or_infinite(params["epsilon"])
             made = cls(**params)
             made.classes_, made.epsilon_ = _array(facts["classes"]), float(facts["epsilon"])  # type: ignore[attr-defined]
             made._relearn(facts, arrays, path)

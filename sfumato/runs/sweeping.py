@@ -6,6 +6,7 @@ publishes the curve has spent their composition, which is stated. The line witho
 its name says.
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,12 @@ class SweepConfig:
 
     def check(self) -> None:
         for epsilon in self.epsilons:
+            if epsilon == math.inf:
+                raise ArgumentError(
+                    "epsilon",
+                    epsilon,
+                    "give finite ones; a fit without privacy is always shown beside them",
+                )
             positive("epsilon", epsilon)
         for method in self.methods:
             choice("method", method, METHODS)

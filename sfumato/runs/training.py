@@ -296,6 +296,8 @@ def _fit(
 def save_model(directory: RunDirectory, classifier: Classifier, plan: Plan, ledger: Ledger) -> None:
     """The classifier, with the privacy statement in numbers."""
     promised = {name: getattr(plan, name) for name in ("epsilon", "delta", "relation", "insecure")}
+    if plan.not_private is not None:
+        promised["not_private"] = plan.not_private.words
     classifier.save(directory.path, promised | {"unit": ledger.unit, "spent": ledger.epsilon()})
 
 

@@ -66,6 +66,12 @@ class TuneConfig:
     log: Log = "bar"
 
     def check(self) -> None:
+        if not self.base.privacy.budget < math.inf:
+            raise ArgumentError(
+                "epsilon",
+                self.base.privacy.budget,
+                "a choice among fits is made with privacy; `sfumato fit --epsilon inf` fits one without",
+            )
         for method in self.methods:
             choice("method", method, METHODS)
         if not 1 < positive("fits", self.fits) <= 1000:

@@ -21,9 +21,10 @@ from sfumato.core.errors import ArgumentError, RunError, said
 from sfumato.core.files import make_directory, read_json, write_atomic
 from sfumato.core.keys import public_stream
 from sfumato.privacy import fields
+from sfumato.privacy.not_private import file_name
 from sfumato.report.facts import RunFacts
 from sfumato.report.hub_card import hub_card
-from sfumato.runs.classifier import Classifier
+from sfumato.runs.classifier import MODEL, Classifier
 from sfumato.runs.temperature import FILE as CALIBRATION
 from sfumato.serving.loading import finished
 
@@ -49,7 +50,7 @@ def export(run: Path, to: str, out: Path | None, push: str | None = None) -> Exp
         raise ArgumentError("push", push, "is for --to card")
     if push is not None:
         extras.need("hub", "push", push)
-    out = run / f"export-{to}" if out is None else out.expanduser()
+    out = out.expanduser() if out is not None else run / file_name(f"export-{to}", _privacy(run))
     if out.exists():
         raise ArgumentError("out", str(out), "exists already; choose another --out, or remove it")
     classifier = finished(run)
@@ -61,6 +62,12 @@ def export(run: Path, to: str, out: Path | None, push: str | None = None) -> Exp
     if push is not None:
         checked = f"pushed to {_pushed(out, push)}"
     return Exported(out, checked)
+
+
+def _privacy(run: Path) -> dict[str, Any]:
+    """The statement of model.json, in numbers."""
+    found: dict[str, Any] = read_json(run / "model.json").get("privacy", {})
+    return found
 
 
 def program(classifier: Classifier) -> Any:
@@ -100,7 +107,7 @@ def config(run: Path, classifier: Classifier) -> dict[str, Any]:
             if classifier.on_rows
             else "upright and opaque; shorter side resized to the model's (Pillow, bicubic); center square; divided by 255",
         },
-        "privacy": read_json(run / "model.json").get("privacy", {}),
+        "privacy": _privacy(run),
     }
     if not classifier.spec.task.exclusive:
         found["problem_type"] = "multi_label_classification"
@@ -134,12 +141,13 @@ def to_jax(run: Path, classifier: Classifier) -> tuple[Files, str]:
         ) from None
     again = jax_export.deserialize(bytearray(content))
     worst = _worst(classifier, lambda x: np.asarray(again.call(jnp.asarray(x))))
+    name = file_name("model.stablehlo", _privacy(run))
     told = (
         "import jax, jax.numpy as jnp\n"
-        'model = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))\n'
+        f'model = jax.export.deserialize(bytearray(open("{name}", "rb").read()))\n'
         "probabilities = model.call(jnp.asarray(images, jnp.float32))  # images: see config.json\n"
     )
-    return {"model.stablehlo": content, "call.py": told}, _checked("jax.export", worst)
+    return {name: content, "call.py": told}, _checked("jax.export", worst)
 
 
 def to_onnx(run: Path, classifier: Classifier) -> tuple[Files, str]:
@@ -152,7 +160,7 @@ def to_onnx(run: Path, classifier: Classifier) -> tuple[Files, str]:
 
     about = {
         "classes": _json(list(classifier.spec.classes)).strip(),
-        "privacy": _json(read_json(run / "model.json").get("privacy", {})).strip(),
+        "privacy": _json(_privacy(run)).strip(),
         "input": "images: batch x height x width x channels, float32 from 0 to 1; see config.json",
     }
     made = model(program(classifier), classifier.spec.shape, RULES, **about)
@@ -161,7 +169,7 @@ def to_onnx(run: Path, classifier: Classifier) -> tuple[Files, str]:
     content = made.SerializeToString()
     session = InferenceSession(content, providers=["CPUExecutionProvider"])
     worst = _worst(classifier, lambda x: session.run(None, {"images": x})[0])
-    return {"model.onnx": content}, _checked("onnxruntime", worst)
+    return {file_name("model.onnx", _privacy(run)): content}, _checked("onnxruntime", worst)
 
 
 def _worst(classifier: Classifier, answer: Any) -> float:
@@ -186,7 +194,7 @@ def to_card(run: Path, classifier: Classifier) -> tuple[Files, str]:
     if not (run / "plan.json").is_file():
         raise RunError(f"{run}: a card needs the run's directory; export where it was trained")
     files: Files = {"README.md": hub_card(RunFacts.load(run))}
-    for name in ("model.json", "model.safetensors", CALIBRATION):
+    for name in ("model.json", file_name(MODEL, _privacy(run)), CALIBRATION):
         if (run / name).is_file():
             files[name] = (run / name).read_bytes()
     return files, "sf.load(directory) reads it"

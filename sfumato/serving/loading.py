@@ -4,9 +4,11 @@ from pathlib import Path
 
 from sfumato.core.errors import RunError, said
 from sfumato.core.files import parse_json
+from sfumato.core.typed_json import INFINITY
 from sfumato.estimators.image_classifier import DPImageClassifier
 from sfumato.estimators.linear_classifier import DPLinearClassifier
-from sfumato.runs.classifier import Classifier
+from sfumato.privacy.not_private import file_name
+from sfumato.runs.classifier import MODEL, Classifier
 
 ESTIMATORS = {each.__name__: each for each in (DPImageClassifier, DPLinearClassifier)}
 
@@ -26,7 +28,8 @@ def load(
         return finished(path, trust)
     if not path.is_file():
         raise RunError(f"{path}: no such run or file; `sfumato train --out {path}` makes a run")
-    if path.name == "model.safetensors" and (path.parent / "model.json").is_file():
+    own = path.name in (MODEL, file_name(MODEL, {"epsilon": INFINITY}))
+    if own and (path.parent / "model.json").is_file():
         return finished(path.parent, trust)
     kind = ESTIMATORS.get(_kind(path))
     if kind is None:

@@ -64,6 +64,8 @@ for (const kind of ["dragover", "dragleave", "drop"]) {
 fetch("/privacy").then((response) => response.json()).then((told) => {
   at("privacy").textContent = told.insecure
     ? "NOT PRIVATE: this model was trained with a fixed noise seed, for tests."
+    : told.not_private
+    ? told.not_private
     : `This model (${told.model}) was trained with differential privacy: ε = ${Number(told.spent).toPrecision(3)}, ` +
       `δ = ${power(told.delta)}, for one ${told.unit || "image"} (${told.relation}). How little its answers tell of any one of them is what ε says.`;
 });

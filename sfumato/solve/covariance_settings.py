@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sfumato.core.typed_json import OrInfinity
 from sfumato.privacy.events import Event, GaussianEvent
 from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
@@ -45,7 +46,7 @@ class CovarianceSettings(MethodSettings):
     floor: float
     steps: int
     momentum: float
-    clip_norm: float
+    clip_norm: OrInfinity
     learning_rate: float
 
     def mean_noise(self, mu: float) -> float:

@@ -41,7 +41,8 @@ from sfumato.core.keys import SecretKey
 from sfumato.core.tasks import task_of
 from sfumato.features.feature_map import Group
 from sfumato.features.heads import Centering, WhitenedLinear, Whitening
-from sfumato.noise import Gaussian
+from sfumato.noise import Mechanism
+from sfumato.noise.banded import noise_of_run
 from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
@@ -64,6 +65,7 @@ class FeatureCovariance:
     """The procedure. rows: norm <= 1, float32. groups: of columns; None for one of all. mu: total
     budget, set by `sf.calibrate`. settings: None for those of the rule. See the module's text.
 
+    bare: add no noise, which promises nothing; settings are those for `mu`, without a clip.
     overwrite: transform `rows` in place, which halves the memory; they are then of no other use.
     State: dict of `mean`, `matrices` (one f x k x k array per group), `weight`, `velocity`.
     """
@@ -77,6 +79,7 @@ class FeatureCovariance:
     overwrite: bool = False
     name: str = "dp-fc"
     guarantee: Guarantee | None = None
+    bare: bool = False
 
     def __post_init__(self) -> None:
         self._transformed = self.rows
@@ -84,6 +87,8 @@ class FeatureCovariance:
         self._groups = tuple(self.groups or (Group(1, self.rows.shape[1], 1.0),))
         n, d = self.rows.shape
         self._settings = self.settings or rule(n, d, self.mu or 1.0)
+        if self.bare:
+            self._settings = self._settings.unclipped()
         self._task = task_of(self.labels)
         self._gradient = jax.jit(softmax_gradient(self._settings.clip_norm, task=self._task))
         self._descend = jax.jit(self._descent)
@@ -98,9 +103,14 @@ class FeatureCovariance:
         """The same, all its releases together as private as one with this noise multiplier."""
         return replace(self, mu=1 / noise_multiplier, guarantee=guarantee)
 
+    def unprotected(self, guarantee: Guarantee | None = None) -> "FeatureCovariance":
+        """The same without noise and clip, for `sf.calibrate`."""
+        return replace(self, bare=True, guarantee=guarantee)
+
     def describe(self) -> dict[str, Any]:
         """Public facts, for `sf.run(out=)`."""
-        return {"mu": self.mu, "settings": asdict(self._settings)}
+        found = {"mu": self.mu, "settings": asdict(self._settings)}
+        return found | ({"bare": True} if self.bare else {})
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())
@@ -115,13 +125,14 @@ class FeatureCovariance:
     def releases(self) -> tuple[Release, ...]:
         if self.mu is None:
             raise ArgumentError("mu", None, "calibrate the method (sf.calibrate), or give it")
-        return self._settings.releases(self.mu)
+        found = self._settings.releases(self.mu)
+        return tuple(each.unprotected() for each in found) if self.bare else found
 
-    def mechanism(self, step: int) -> Gaussian:
-        return Gaussian(self.releases[min(step, FIRST_GRADIENT)].noise_multiplier)
+    def mechanism(self, step: int) -> Mechanism:
+        return noise_of_run(self.event(step), 0.0)
 
     def event(self, step: int) -> Event:
-        return self.mechanism(step).event
+        return self.releases[min(step, FIRST_GRADIENT)].event
 
     def start(self) -> dict[str, Any]:
         head = WhitenedLinear.zeros(self._groups, self.classes)
@@ -155,7 +166,8 @@ class FeatureCovariance:
             return {
                 **state,
                 "matrices": [
-                    whitening_matrices(moments, noise, self._settings) for moments in unpacked
+                    whitening_matrices(moments, noise, self._settings, self.n)
+                    for moments in unpacked
                 ],
             }
         return {**state, **self._descend(state["weight"], state["velocity"], released)}
@@ -222,15 +234,18 @@ class FeatureCovariance:
 
 
 def whitening_matrices(
-    noisy: Float[Array, "f k k"], noise: float, settings: CovarianceSettings
+    noisy: Float[Array, "f k k"], noise: float, settings: CovarianceSettings, n: int = 1
 ) -> Float[Array, "f k k"]:
     """V max(l, floor)^(-p) V^T for every frequency; the scale does not matter, rows are normalized
-    afterwards.
+    afterwards. Where there is no noise, the floor is what one of n examples adds to an eigenvalue on
+    average.
 
     By LAPACK on the host: it runs once, and is faster there than compiled.
     """
-    floor = settings.floor * noise * math.sqrt(2 * noisy.shape[-1])
     values, vectors = np.linalg.eigh(np.asarray(noisy))
+    floor: Any = settings.floor * noise * math.sqrt(2 * noisy.shape[-1])
+    if noise == 0:
+        floor = np.maximum(values.mean(-1, keepdims=True) / n, np.finfo(np.float32).tiny)
     powers = np.maximum(values, floor) ** -settings.power
     return jnp.asarray(
         np.einsum("fij,fj,fkj->fik", vectors, powers, vectors, optimize=True), jnp.float32

@@ -82,6 +82,9 @@ def solver(
         stages,
         problem.classifier,
         lambda noise: solver(rows, sphere, settings, settings.releases(1 / noise)),
+        lambda: solver(
+            rows, sphere, settings.unclipped(), tuple(each.unprotected() for each in releases)
+        ),
         {"settings": asdict(settings), "sphere": sphere.kind},
     )
 
@@ -332,5 +335,6 @@ def class_counts(rows: Rows, release: Release) -> Stages:
         (stage,),
         lambda state: nothing,
         lambda noise: class_counts(rows, release.with_noise(noise)),
+        lambda: class_counts(rows, release.unprotected()),
         published=("counts",),
     )

@@ -17,11 +17,12 @@ nothing but a multiple of mu is then calibrated (`sf.calibrate`).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from sfumato.core.checks import choice
 from sfumato.core.settings import flag
 from sfumato.core.tasks import SINGLE, Task
+from sfumato.core.typed_json import OR_INFINITY
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event, GaussianEvent, PoissonSampledEvent
 from sfumato.privacy.neighbors import ADD_OR_REMOVE, Relation
@@ -57,7 +58,7 @@ class LinearSettings(MethodSettings):
     mean_share: float
     steps: int
     learning_rate: float
-    clip_norm: float
+    clip_norm: Annotated[float, OR_INFINITY]
     sampling: float = 1.0
 
     @classmethod
@@ -231,7 +232,7 @@ class FeatureCovarianceHead(Moments):
     flattened: ClassVar[bool] = True
     steps: int = flag()
     learning_rate: float = flag()
-    clip_norm: float = flag()
+    clip_norm: Annotated[float, OR_INFINITY] = flag()
 
     @classmethod
     def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
@@ -255,7 +256,7 @@ class Newton(Curved):
     what: ClassVar[str] = "Newton's method"
     steps: int = flag()
     learning_rate: float = flag()
-    clip_norm: float = flag()
+    clip_norm: Annotated[float, OR_INFINITY] = flag()
     per_class: bool = flag(default=False)
 
     @classmethod
@@ -287,7 +288,7 @@ class FirstOrder(LinearSettings):
     also: ClassVar[tuple[str, ...]] = ("batch", *LinearSettings.also)
     steps: int = flag()
     learning_rate: float = flag()
-    clip_norm: float = flag()
+    clip_norm: Annotated[float, OR_INFINITY] = flag()
     momentum: float = flag(default=0.9)
 
     @classmethod

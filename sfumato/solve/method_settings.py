@@ -1,8 +1,10 @@
 """What the settings of every method are asked, and what most of them answer."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 from sfumato.core.tasks import Task
 from sfumato.privacy.events import Event
@@ -59,6 +61,10 @@ class MethodSettings(ABC):
         """In the precision that was asked for, or else the platform's usual one. trains: is a network
         trained? Raises ArgumentError."""
         return self
+
+    def unclipped(self) -> Self:
+        """For a run that promises nothing."""
+        return replace(self, clip_norm=math.inf)  # type: ignore[type-var]
 
     @property
     def momentum_of_sums(self) -> float | None:

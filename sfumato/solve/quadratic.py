@@ -71,7 +71,14 @@ class Balance:
 
     @property
     def beta(self) -> float:
-        return math.sqrt(1 - self.curvature_share) / self.clip_norm
+        """Without a clip no noise is added, so that any scale will do."""
+        clipped = self.clip_norm if self.clip_norm < math.inf else 1.0
+        return math.sqrt(1 - self.curvature_share) / clipped
+
+    @property
+    def bound(self) -> float:
+        """Of what one row adds to curvature and gradient together."""
+        return 1.0 if self.clip_norm < math.inf else math.inf
 
 
 def least_clip(classes: int, task: Task = SINGLE) -> float:
@@ -115,7 +122,7 @@ def quadratic(
             matrix += _gram(each)
         slope += np.asarray(part_slope)
     value = {"curvature": balance.alpha * pack_host(curvature), "gradient": balance.beta * slope}
-    return BoundedSum(value, Sensitivity.of_contribution(1.0))
+    return BoundedSum(value, Sensitivity.of_contribution(balance.bound))
 
 
 Labels, Weights = Int[Array, "b ..."], Float[Array, " b"]

@@ -13,7 +13,8 @@ from sfumato.core.digests import digest_of
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.features.heads import SphereLinear
-from sfumato.noise import Gaussian
+from sfumato.noise import Mechanism
+from sfumato.noise.banded import noise_of_run
 from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
@@ -40,7 +41,7 @@ class Stage:
 class Stages:
     """The procedure: stage after stage. rows: the private ones. initial: the state at the start.
     classifier: state -> classifier of rows. again: noise multiplier -> itself, all its releases
-    together as private as one with this noise. facts: public ones, that must be the same when a run
+    together as private as one with this noise. bare: itself without noise and clip. facts: public ones, that must be the same when a run
     goes on. published: parts of the state. noisy: whether the noise was chosen.
     """
 
@@ -50,6 +51,7 @@ class Stages:
     stages: Sequence[Stage]
     classifier: Callable[[State], SphereLinear]
     again: Callable[[float], "Stages"]
+    bare: Callable[[], "Stages"]
     facts: dict[str, Any] = field(default_factory=dict)
     published: tuple[str, ...] = ("mean", "weight")
     guarantee: Guarantee | None = None
@@ -73,6 +75,10 @@ class Stages:
         """As `again`. guarantee: for which the noise was chosen."""
         return replace(self.again(noise_multiplier), guarantee=guarantee)
 
+    def unprotected(self, guarantee: Guarantee | None = None) -> "Stages":
+        """The same without noise and clip, for `sf.calibrate`."""
+        return replace(self.bare(), guarantee=guarantee)
+
     def describe(self) -> dict[str, Any]:
         """Public facts, for `sf.run(out=)`."""
         return self.facts | {"releases": [each.to_json() for each in self.releases]}
@@ -92,8 +98,8 @@ class Stages:
         stage, k = self._at(step)
         return stage.release.event_at(k)
 
-    def mechanism(self, step: int) -> Gaussian:
-        return Gaussian(self.event(step).noise_multiplier)
+    def mechanism(self, step: int) -> Mechanism:
+        return noise_of_run(self.event(step), 0.0)
 
     def measure(self, state: State, step: int, key: SecretKey) -> BoundedSum:
         stage, _ = self._at(step)

@@ -36,6 +36,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.clip.engine import check_clip_norm
+from sfumato.clip.factors import normalizer
 from sfumato.clip.materialize import EXACT, clip_factors
 from sfumato.core.tasks import SINGLE, Task
 from sfumato.features.extraction import bounded
@@ -115,7 +116,8 @@ def softmax_gradient(
     as for `clipped_grad`.
     """
     check_clip_norm(clip_norm)
-    sensitivity = Sensitivity.of_contribution(1.0 if normalized else clip_norm)
+    by = normalizer(clip_norm, normalized)
+    sensitivity = Sensitivity.of_contribution(clip_norm / by)
 
     def clipped(
         params: dict[str, Float[Array, "p c"]],
@@ -131,7 +133,7 @@ def softmax_gradient(
         rows = jnp.where(finite[:, None], rows, 0.0)
         error = task.error(task.chances(rows @ params["weight"]), labels)
         factors = clip_factors(length * jnp.sum(error * error, axis=1), mask & finite, clip_norm)
-        scale = factors / clip_norm if normalized else factors
+        scale = factors / by if normalized else factors
         weighted = jnp.where(
             factors[:, None] > 0, error * scale[:, None], 0.0
         )  # scores that overflow make NaN errors

@@ -19,6 +19,7 @@ and it may have
     decoder               what makes pixels of their bytes; None where nothing is decoded
     released(state)       the tree that is published at the end; without it, the whole state
     with_noise(noise_multiplier, guarantee)    itself with other noise, for `sf.calibrate`
+    unprotected(guarantee)    itself without noise and clip, for `sf.calibrate(method, math.inf)`
 """
 
 import dataclasses

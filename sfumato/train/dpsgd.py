@@ -33,6 +33,7 @@ from sfumato.core.errors import ArgumentError, said
 from sfumato.core.keys import SecretKey
 from sfumato.data import Data
 from sfumato.noise import Gaussian, Mechanism
+from sfumato.noise.unprotected import Unprotected
 from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
@@ -110,6 +111,12 @@ class DPSGD:
         for name, found in (("loss", self.clipped), ("data", self.fetch)):
             if found is None:
                 raise ArgumentError(name, None, "write DPSGD(loss, params, data, ...)")
+        if self.contribution == math.inf and self.noise is not None and self.noise.event.private:
+            raise ArgumentError(
+                "clip_norm",
+                math.inf,
+                "no noise hides what is not clipped; give a clip norm, or sf.calibrate(method, math.inf)",
+            )
         layout = self._layout = self.layout or ALONE
         self._sum = SpreadSum(
             self.clipped, layout, self.params, self.constants, lambda: self.sampler.examples
@@ -159,6 +166,18 @@ class DPSGD:
         noise: Any = self.noise or Gaussian(1.0)
         noise = replace(noise, multiplier=noise_multiplier)
         return replace(self, noise=noise, guarantee=guarantee)
+
+    def unprotected(self, guarantee: Guarantee | None = None) -> "DPSGD":
+        """The same without noise and clip, for `sf.calibrate`. Raises ArgumentError for a sum of the user's
+        own."""
+        if not isinstance(self.clipped, ClippedGrad):
+            raise ArgumentError(
+                "clipped",
+                "a sum of your own",
+                "its clip cannot be taken away; give the loss instead",
+            )
+        noise = Unprotected(0.0, self.noise or Gaussian(1.0))
+        return replace(self, clipped=self.clipped.unclipped(), noise=noise, guarantee=guarantee)
 
     def released(self, state: dict[str, Any]) -> PyTree:
         """The parameters to publish: averaged, if they are."""
@@ -307,7 +326,7 @@ class DPSGD:
         self._sizes.remember(file, self._layout.first)
 
     def event(self, step: int) -> Event:
-        return self.sampler.event(self._noise.event, step)
+        return self._noise.claim(self.sampler, step)
 
     def mechanism(self, step: int) -> Mechanism:
         return self._noise.at(step, lambda each: release_name(self, each))

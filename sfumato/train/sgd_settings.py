@@ -4,13 +4,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from sfumato import augment
 from sfumato.core.checks import AUTO, fraction, positive, whole, whole_or_auto
 from sfumato.core.errors import ArgumentError
 from sfumato.core.precision import HELP, PRECISIONS, usual
 from sfumato.core.settings import flag
+from sfumato.core.typed_json import OR_INFINITY
 from sfumato.privacy import calibration
 from sfumato.privacy.events import Event
 from sfumato.privacy.releases import Release
@@ -43,7 +44,9 @@ class SGDSettings(MethodSettings):
     steps: int = flag("Number of steps.", whole)
     learning_rate: float = flag("Of a step; see --schedule.", positive)
     momentum: float = flag("0 is none; the first decay of Adam and LAMB, too.", fraction)
-    clip_norm: float = flag("Largest L2 norm of one example's gradient.", positive)
+    clip_norm: Annotated[float, OR_INFINITY] = flag(
+        "Largest L2 norm of one example's gradient.", positive
+    )
     views: int = flag(
         "Augmented views of an example per step (0: the image as it is).",
         lambda name, value: whole(name, value, at_least=0),
