@@ -192,8 +192,10 @@ def test_noise_of_the_device_is_wider_by_what_rounding_the_sum_may_add():
 # -- files, directories, visitors
 
 
-def test_a_pickle_that_names_a_function_by_a_nest_of_tuples_is_refused_at_once():
-    """Its hash, and its text, would be computed of 2^64 entries."""
+def test_a_pickle_of_a_nest_of_tuples_is_refused_at_once(tmp_path):
+    """Its hash, and its text, would be those of 2^64 entries."""
+    from sfumato.core.errors import WeightsError
+    from sfumato.weights.torch_files import read_torch
     from sfumato.weights.torch_pickle import Refused, interpret
 
     nest = b"".join(b"\x94h" + bytes([k]) + b"\x86" for k in range(64))
@@ -203,6 +205,10 @@ def test_a_pickle_that_names_a_function_by_a_nest_of_tuples_is_refused_at_once()
     ):
         with pytest.raises(Refused, match="not text"):
             interpret(code, {})
+    magic = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little") + b"."
+    (tmp_path / "w.pt").write_bytes(magic + b"\x80\x04)" + nest + b".")
+    with pytest.raises(WeightsError, match="version tuple"):
+        read_torch(tmp_path / "w.pt")
 
 
 def test_a_link_to_nowhere_is_no_place_for_a_run(tmp_path):
