@@ -1328,6 +1328,56 @@ MUTATIONS = (
         "test_tracking.py::test_what_is_tracked_is_what_stands_in_files_that_others_may_read",
         "assert",
     ),
+    # -- reaching out
+    bug(
+        "a rule for vmap may read the batch",
+        "clip.trace:check_alone",
+        'raise ArgumentError("loss", found, ALONE)',
+        "pass",
+        "test_reaching_out.py::test_a_loss_that_vmap_would_show_other_examples_is_refused_in_one_line[custom_vmap]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "gradients of one's own may read the batch",
+        "clip.trace:trace_loss",
+        "if any(map(J.has_own_backward, J.equations(traced.jaxpr))):",
+        "if False:",
+        "test_reaching_out.py::test_a_loss_that_vmap_would_show_other_examples_is_refused_in_one_line"
+        "[custom_vmap behind custom_vjp]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a sampler may draw an example twice",
+        "train.feed:members",
+        "found[1:] > found[:-1]",
+        "found[1:] >= found[:-1]",
+        "test_reaching_out.py::test_a_sampler_that_draws_an_example_twice_or_none_that_there_is_is_refused[drawn0]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "processes deal examples by sizes of their own",
+        "train.dpsgd:DPSGD.rehearse",
+        'self._layout.agree("put examples together in other physical batches", self._sizes.entries)',
+        "pass",
+        "test_reaching_out.py::test_processes_agree_on_the_sizes_by_which_they_deal",
+        "not compared",
+    ),
+    bug(
+        "of very many examples rounding to words is not paid for",
+        "train.spread:SpreadSum._stated",
+        "own.wider(share - SHARE) if share > SHARE else own",
+        "own",
+        "test_reaching_out.py::test_of_very_many_examples_rounding_to_words_is_part_of_the_sensitivity",
+        "further than is paid for",
+    ),
+    bug(
+        "the device's noise is for a sum that was not rounded",
+        "noise.on_device:gaussian",
+        "sum(leaf.size for leaf in leaves)",
+        "0",
+        "test_reaching_out.py::test_noise_of_the_device_is_wider_by_what_rounding_the_sum_may_add",
+        "not as wide",
+    ),
 )
 BY_NAME = {each.name: each for each in MUTATIONS}
 

@@ -69,6 +69,26 @@ def named_axes(eqn: JaxprEqn) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def has_own_backward(eqn: JaxprEqn) -> bool:
+    """Is its gradient a function of Python (`jax.custom_vjp`), of which the program shows nothing?"""
+    return eqn.primitive.name.startswith("custom_vjp_call")
+
+
+def sees_batch(eqn: JaxprEqn) -> str | None:
+    """What the equation is, in words, where `vmap` shows it several examples at once: rules of one's own
+    and calls to Python or to other libraries, but for those that are asked one example at a time."""
+    name = eqn.primitive.name
+    if name == "custom_vmap_call":
+        # JAX's own rule is that of `sequential_vmap`.
+        theirs = str(getattr(eqn.params["rule"], "__module__", "")).startswith("jax.")
+        return None if theirs else "custom_vmap"
+    if name in ("pure_callback", "ffi_call"):
+        method = eqn.params["vmap_method"]
+        one_by_one = method in ("sequential", "sequential_unrolled")
+        return None if one_by_one else f"{name} with vmap_method={method!r}"
+    return None
+
+
 def precision(eqn: JaxprEqn) -> lax.Precision | None:
     """The lowest that a product or convolution asks for; HIGHEST for an algorithm that is named; None
     of an equation that is neither."""

@@ -1,6 +1,6 @@
 """A sum over examples together with a proof-carrying number: how far one example can move it."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import equinox as eqx
 import jax
@@ -29,6 +29,10 @@ class Sensitivity:
         nothing bounds it, and then no noise hides it (`noise/binding.py`)."""
         positive_or_infinite("bound", bound)
         return cls(add_or_remove=bound, zero_out=bound, replace_one=2 * bound)
+
+    def wider(self, share: float) -> "Sensitivity":
+        """By this share of itself."""
+        return Sensitivity(*(each * (1 + share) for each in astuple(self)))
 
 
 class BoundedSum(eqx.Module):

@@ -14,7 +14,9 @@ most. v is then rounded to whole multiples of a spacing and added as integers, i
   of the last rounding, half a spacing, 2^-(A+23) s a number. An example moves one block, so the rounded
   sum moves by what the exact one does and at most a spacing more in each of d numbers: sqrt(d) 2^-(A+22) s
   together, which is 2e-7 s for 10^7 parameters and 2e-6 s for 10^9, of up to 2^18 examples. Clip
-  factors leave 1e-5 of the bound (`clip/factors.py`) for this and for the rounding of norms.
+  factors leave 1e-5 of the bound (`clip/factors.py`), half of it for this and half for the rounding of
+  norms. Of more examples words are coarser (2e-3 s for 10^9 parameters and 2^28 examples): what passes that
+  half is part of the sensitivity that the sum states (`train/spread.py`), and so noise is added for it.
 
 (float32, which this replaces, loses up to 2^-24 of the *whole* sum at each addition.)
 
@@ -28,6 +30,8 @@ from jaxtyping import Array, Float, Float32, Int32
 
 LOW = 22
 """Bits of the low word, its carry apart."""
+SHARE = 5e-6
+"""Of the sensitivity: what clip factors leave for rounding to words."""
 _MOST = 2.0**30
 UNBOUNDED = 2.0**10
 """The scale where nothing is clipped (`--epsilon inf`): a number of a sum may reach 2^28, and is rounded to
@@ -50,6 +54,10 @@ class Lattice:
     @property
     def spacing(self) -> float:
         return self.scale * 2.0 ** -(self.bits + LOW)
+
+    def moved(self, d: int) -> float:
+        """How much further than the exact sum, at most, one example moves the rounded one, of d numbers."""
+        return math.sqrt(d) * self.spacing
 
     def words(self, value: Float[Array, "..."]) -> Words:
         """The nearest multiple of the spacing."""

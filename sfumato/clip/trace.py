@@ -12,6 +12,7 @@ from sfumato.clip._jax import ClosedJaxpr
 from sfumato.core.errors import ArgumentError
 from sfumato.core.trees import leaf_names
 
+ALONE = "vmap would show it other examples; take jax.custom_batching.sequential_vmap or vmap_method='sequential', or leave it out"
 COLLECTIVE = "it would mix examples or devices; let the loss see one example only, without psum, pmean, axis_index and the like"
 
 Loss = Callable[[PyTree, PyTree], Float[Array, ""]]
@@ -37,7 +38,9 @@ def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
 
     Raises ArgumentError for parameters that are not real floating-point numbers, for no parameters
     at all, for a loss that is not a real scalar, for a collective over a named axis
-    (`check_collectives`) and for a convolution that reads other examples (`check_convolutions`).
+    (`check_collectives`), for what `vmap` shows several examples (`check_alone`) and for a convolution
+    that reads other examples (`check_convolutions`). Where rules of one's own stand for the gradient
+    (`jax.custom_vjp`), what they compute is looked at too.
     """
     names = tuple(check_params(params))
     leaves, treedef = jax.tree.flatten(params)
@@ -49,13 +52,18 @@ def trace_loss(loss: Loss, params: PyTree, example: PyTree) -> Trace:
 
     try:
         traced = jax.make_jaxpr(flat)(leaves, example)
+        programs = [traced.jaxpr]
+        if any(map(J.has_own_backward, J.equations(traced.jaxpr))):
+            programs.append(jax.make_jaxpr(jax.grad(flat))(leaves, example).jaxpr)
     except NameError as error:  # JAX's word for a collective over an axis that nobody has named
         if "axis name" not in str(error):
             raise
         raise ArgumentError("loss", str(error).splitlines()[0], COLLECTIVE) from None
     trace = Trace(traced, names, tuple(leaf.shape for leaf in leaves))
-    check_collectives(trace.jaxpr.jaxpr)
-    check_convolutions(trace.jaxpr.jaxpr)
+    for program in programs:
+        check_collectives(program)
+        check_alone(program)
+        check_convolutions(program)
     return trace
 
 
@@ -107,6 +115,15 @@ def check_collectives(jaxpr: J.Jaxpr) -> None:
             raise ArgumentError(
                 "loss", f"{eqn.primitive.name} over axis {', '.join(names)}", COLLECTIVE
             )
+
+
+def check_alone(jaxpr: J.Jaxpr) -> None:
+    """Raise ArgumentError for an equation that is told by `vmap` of all examples at once and may do with
+    them what it likes, such as a batch norm written as `custom_vmap`. No clip bounds what one example
+    does to the others there."""
+    for eqn in J.equations(jaxpr):
+        if found := J.sees_batch(eqn):
+            raise ArgumentError("loss", found, ALONE)
 
 
 def check_convolutions(jaxpr: J.Jaxpr) -> None:

@@ -79,11 +79,14 @@ def of_columns(columns: Mapping[str, Sequence[Any]], names: Sequence[str], where
         entries = []
         for k, value in enumerate(columns[name]):
             try:
-                entries.append(int(matrix([[_number(value, name)]], name)[0, 0]))
+                number = _number(value, name)
             except ArgumentError:
+                number = np.inf
+            if not (np.isnan(number) or number in (UNKNOWN, 0, 1)):
                 raise DataError(
                     f"{where(k, name)} is {value!r}; a finding is 1 or 0; nothing, NaN or -1 where it is unknown"
-                ) from None
+                )
+            entries.append(UNKNOWN if np.isnan(number) else int(number))
         found.append(entries)
     return np.array(found, np.int32).T
 

@@ -34,9 +34,15 @@ class Drawing(Protocol):
         """Independent N(0, 1) numbers, float64, on the host."""
 
     def gaussian(
-        self, leaves: Sequence[Any], names: Sequence[str], key: SecretKey, scale: float
+        self,
+        leaves: Sequence[Any],
+        names: Sequence[str],
+        key: SecretKey,
+        multiplier: float,
+        sensitivity: float,
     ) -> "list[jax.Array]":
-        """The leaves with noise of this deviation, float32."""
+        """The leaves with noise of a deviation of multiplier * sensitivity, float32. Where the sum is rounded
+        first, the noise is as much wider as that may move neighbors apart."""
 
     def lattice(
         self,

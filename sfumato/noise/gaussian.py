@@ -62,12 +62,10 @@ class Gaussian(Mechanism):
         from sfumato.core.trees import leaf_names
 
         total = bound.total
-        scale = self.multiplier * total.sensitivity.add_or_remove
         leaves, structure = jax.tree.flatten(total.value)
-        drawing = drawing_of(bound.key)
-        return jax.tree.unflatten(
-            structure, drawing.gaussian(leaves, leaf_names(total.value), bound.key, scale)
-        )
+        names, scale = leaf_names(total.value), (self.multiplier, total.sensitivity.add_or_remove)
+        drawn = drawing_of(bound.key).gaussian(leaves, names, bound.key, *scale)
+        return jax.tree.unflatten(structure, drawn)
 
 
 def unit_noise(value: PyTree, key: SecretKey) -> list[np.ndarray]:

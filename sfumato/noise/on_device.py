@@ -34,13 +34,12 @@ from jaxtyping import Array, Float32, Float64, UInt32
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import chacha20, whole_gaussian
+from sfumato.noise import lattice as on_lattice
 from sfumato.noise.whole_gaussian import Whole
 
-MARK: tuple[str, ...] = ("multilinear",)
-"""Tells seals of this kind from others."""
-
-FINENESS = 30
-"""As `lattice.FINENESS`: noise has a deviation of 2^30 steps or more."""
+MARK: tuple[str, ...] = ("multilinear", "rounding is paid for")
+"""Tells seals of this kind from others, and noise of other widths from this: the same words must not be
+released in two widths."""
 
 MOST = 2**32
 """A leaf has fewer numbers, as one word counts them."""
@@ -78,12 +77,17 @@ def normals(
 
 
 def gaussian(
-    leaves: Sequence[Any], names: Sequence[str], key: SecretKey, scale: float
+    leaves: Sequence[Any],
+    names: Sequence[str],
+    key: SecretKey,
+    multiplier: float,
+    sensitivity: float,
 ) -> list[jax.Array]:
-    """Each leaf, float32, with noise of a deviation of `scale` (up to 10^-4 more). All is rounded to multiples of
-    2^-30 of it."""
-    g = 2.0 ** (math.floor(math.log2(scale)) - FINENESS)
-    return lattice(leaves, names, key, g, scale / g)
+    """Each leaf, float32, with noise of a deviation of multiplier * sensitivity (up to 10^-4 more). All is rounded to
+    multiples of 2^-30 of it, by which neighboring sums may come to lie further apart: so, as in `lattice.py`,
+    the noise is wider by what that may be."""
+    g, deviation = on_lattice.lattice(multiplier, sensitivity, sum(leaf.size for leaf in leaves))
+    return lattice(leaves, names, key, g, deviation)
 
 
 def lattice(

@@ -48,9 +48,14 @@ def normals(
 
 
 def gaussian(
-    leaves: Sequence[Any], names: Sequence[str], key: SecretKey, scale: float
+    leaves: Sequence[Any],
+    names: Sequence[str],
+    key: SecretKey,
+    multiplier: float,
+    sensitivity: float,
 ) -> list[jax.Array]:
-    """Each leaf with noise of this deviation, summed in float64 and rounded to float32."""
+    """Each leaf with noise of a deviation of multiplier * sensitivity, summed in float64 and rounded to float32."""
+    scale = multiplier * sensitivity
 
     def leaf(which: int) -> jax.Array:
         value = np.asarray(leaves[which])

@@ -222,7 +222,7 @@ def _rename_new(aside: Path, path: Path) -> None:
 
 
 def refuse_existing(path: Path) -> None:
-    if path.exists():
+    if os.path.lexists(path):  # also a link to nowhere, which nothing can be renamed over
         raise _taken(path)
 
 

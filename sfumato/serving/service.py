@@ -31,6 +31,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 MOST_BYTES = 20 * 2**20
 """Of an upload."""
 MOST_PIXELS = 50_000_000
+MOST_AT_ONCE = 64
+"""Connections; of each an upload may be held. More are told to come again (503)."""
 _POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; frame-ancestors 'none'"
 _HEADERS = {
     "Content-Security-Policy": _POLICY,
@@ -61,7 +63,9 @@ def serve(run: Path, host: str, port: int, max_bytes: int, max_pixels: int) -> N
             f"warning   {host} can be reached from other computers, without password or encryption"
         )
     print(f"serving   http://{host}:{listening.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-    server = uvicorn.Server(uvicorn.Config(made, log_level="warning", access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(made, log_level="warning", access_log=False, limit_concurrency=MOST_AT_ONCE)
+    )
     server.run(sockets=[listening])
 
 
@@ -156,21 +160,22 @@ async def _body(request: Any, most: int) -> bytes:
 def _answer(
     classifier: Classifier, content: bytes, max_pixels: int, lock: threading.Lock
 ) -> dict[str, Any]:
-    """Raises DataError for bytes that are no image."""
+    """Raises DataError for bytes that are no image. Under the lock from the first byte on: a small file may be a
+    large image, and many at once would fill the memory."""
     from dataclasses import replace
 
     from sfumato.core.errors import DataError
 
-    try:
-        pixels = decode(content, replace(classifier.reading, max_pixels=max_pixels))
-    except SfumatoError:
-        raise
-    except Exception as error:  # on hostile bytes a decoder may raise almost anything
-        raise DataError(f"not a readable image ({why_not(error)})") from None
-    if pixels.shape != classifier.spec.shape:
-        (height, width, _), (h, w, _) = classifier.spec.shape, pixels.shape
-        raise DataError(f"{w}x{h} pixels; this model needs {width}x{height}")
     with lock:
+        try:
+            pixels = decode(content, replace(classifier.reading, max_pixels=max_pixels))
+        except SfumatoError:
+            raise
+        except Exception as error:  # on hostile bytes a decoder may raise almost anything
+            raise DataError(f"not a readable image ({why_not(error)})") from None
+        if pixels.shape != classifier.spec.shape:
+            (height, width, _), (h, w, _) = classifier.spec.shape, pixels.shape
+            raise DataError(f"{w}x{h} pixels; this model needs {width}x{height}")
         found = classifier.probabilities(classifier.pixels(pixels[None]))
     called, row = classifier.decide(found)[0], found[0]
     names, task = classifier.spec.classes, classifier.spec.task

@@ -273,6 +273,8 @@ class DPSGD:
         memory. Nothing is computed; the program is compiled, as it would be in the first step.
         """
         params = state["params"]
+        # Physical batches are dealt by their size: of two sizes an example would be summed twice.
+        self._layout.agree("put examples together in other physical batches", self._sizes.entries)
         try:
             after = jax.eval_shape(self._absorb, state, np.float32(0), params)["params"]
             shapes = [jax.tree.map(jnp.shape, tree) for tree in (params, after)]

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, PyTree
 
 from sfumato.core.devices import ALONE, Layout
+from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.core.trees import leaf_names
 from sfumato.data import Data
@@ -100,6 +101,23 @@ def _parts(
         examples = fetch(own, step)
         where = np.minimum(np.arange(len(places) * size), len(own) - 1)
         yield jax.tree.map(lambda leaf, where=where: np.asarray(leaf)[where], examples), mask
+
+
+def members(sampler: Sampler, key: SecretKey, step: int) -> Int64[np.ndarray, " n"]:
+    """Who takes part in a step. Raises ArgumentError for a sampler that draws an example twice, which
+    would add up to twice its sensitivity, or one that there is none of (-1 is the last one again)."""
+    found = np.asarray(sampler.indices(key, step))
+    whole = found.ndim == 1 and found.dtype.kind in "iu"
+    if not whole or (
+        len(found)
+        and not (found[0] >= 0 and found[-1] < sampler.examples and np.all(found[1:] > found[:-1]))
+    ):
+        raise ArgumentError(
+            "sampler",
+            type(sampler).__name__,
+            f"drew no ascending whole numbers from 0 to {sampler.examples - 1}, each once, for step {step}; mend its `indices`",
+        )
+    return found.astype(np.int64, copy=False)
 
 
 class Feed:
@@ -183,7 +201,7 @@ class Feed:
     def _steps(self, key: SecretKey, first: int) -> Iterator[Part | None]:
         """What each step has, then None."""
         for step in range(first, max(self._sampler.steps, first + 1)):
-            indices = self._sampler.indices(key, step)
+            indices = members(self._sampler, key, step)
             for part in _parts(self._fetch, indices, step, self._size, self._layout):
                 yield self._layout.put_batch(part)
             yield None

@@ -121,12 +121,13 @@ class PhysicalSizes:
         elif self._from:
             self._write()
 
+    @property
+    def entries(self) -> list[dict[str, int]]:
+        return [{"step": each, "physical_batch_size": own} for each, own in self._from.items()]
+
     def _write(self) -> None:
         if self._file is not None:
-            entries = [
-                {"step": each, "physical_batch_size": own} for each, own in self._from.items()
-            ]
-            write_json(self._file, {"sizes": entries})
+            write_json(self._file, {"sizes": self.entries})
 
 
 def _read(file: Path) -> dict[int, int]:

@@ -20,7 +20,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, PyTree
 
 from sfumato.clip import BoundedSum, Sensitivity
-from sfumato.clip.fixed_point import Lattice, Words, plus, zeros
+from sfumato.clip.fixed_point import SHARE, Lattice, Words, plus, zeros
 from sfumato.core.devices import BATCH, DATA, EVERYWHERE, FSDP, Layout
 from sfumato.core.errors import ArgumentError
 
@@ -76,7 +76,14 @@ class SpreadSum:
         total = jax.tree.map(layout.shared, total, self._totals)
         leaves = self._reduce(total)
         own = [layout.own(*each) for each in zip(leaves, self._leaf_specs, strict=True)]
-        return BoundedSum(jax.tree.unflatten(self._structure, own), self._sensitivity)
+        return BoundedSum(jax.tree.unflatten(self._structure, own), self._stated(self._sensitivity))
+
+    def _stated(self, own: Sensitivity) -> Sensitivity:
+        """With what rounding to words adds beyond its share of the slack, which is nothing but for very
+        many examples and parameters."""
+        numbers = sum(int(np.prod(shape)) for shape in self._shapes)
+        share = self._lattice.moved(numbers) / own.add_or_remove
+        return own.wider(share - SHARE) if share > SHARE else own
 
     def total(self) -> PyTree:
         """Shapes and types of a total."""

@@ -117,7 +117,9 @@ def _in_a_row(file: io.BufferedReader) -> Contents:
             "torch.save(model.state_dict(), file), or convert it to safetensors"
         )
     if (version := following()) != _VERSION:
-        raise Refused(f"a layout of version {version!r:.20}; convert it to safetensors")
+        # Of nested tuples the text would be endless; to compare them, too.
+        told = version if isinstance(version, int) else type(version).__name__
+        raise Refused(f"a layout of version {told}; convert it to safetensors")
     if following().get("little_endian") is not True:
         raise Refused(_BIG_ENDIAN)
     value, keys = following(), following()
@@ -135,7 +137,8 @@ def _starts(
 ) -> dict[str, int]:
     """Key -> where its numbers begin, for storages that stand one behind the other from `at` on."""
     end, starts = file.seek(0, os.SEEK_END), {}
-    if not isinstance(keys, list) or sorted(keys) != sorted(storages):
+    named = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not named or sorted(keys) != sorted(storages):
         raise Refused("the storages that it lists are not those of its tensors")
     for key in keys:
         file.seek(at)

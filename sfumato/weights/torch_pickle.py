@@ -136,6 +136,8 @@ _FUNCTIONS = {
 
 
 def _named(module: Any, name: Any) -> Any:
+    if not (isinstance(module, str) and isinstance(name, str)):  # see `_set`
+        raise Refused("its pickle names a function by something that is not text")
     if (module, name) in _FUNCTIONS:
         return _FUNCTIONS[module, name]
     if module == "torch" and name in _DTYPES:
