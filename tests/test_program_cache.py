@@ -37,7 +37,9 @@ else:
 def run(home: Path, *arguments: str) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMP")}
     env |= {"XDG_CACHE_HOME": str(home), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    subprocess.run([sys.executable, "-c", RUN, *arguments], env=env, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], env=env, check=True, capture_output=True
+    )
 
 
 def programs(home: Path) -> list[Path]:

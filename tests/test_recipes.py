@@ -21,7 +21,11 @@ PUBLISHED = [
     for point in recipe.point
     if point.noise_multiplier is not None
 ]
-TRACED = ("de2022-cifar10-finetune", "de2022-imagenet-nf-resnet-50", "kurakin2022-imagenet-resnet-18")
+TRACED = (
+    "de2022-cifar10-finetune",
+    "de2022-imagenet-nf-resnet-50",
+    "kurakin2022-imagenet-resnet-18",
+)
 QUICK = ("de2022-cifar10-wrn-16-4:1", "mehta2022-imagenet-vit-b16", "mehta2023-imagenet-ls:0.1")
 
 
@@ -86,12 +90,7 @@ def test_dry_run(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    [
-        name
-        for name in recipes.names()
-        if not any(name in quick for quick in QUICK)
-    ],
+    "name", [name for name in recipes.names() if not any(name in quick for quick in QUICK)]
 )
 def test_dry_run_of_the_others(name: str) -> None:
     """The step of one network of each family is traced."""

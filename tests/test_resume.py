@@ -19,7 +19,18 @@ from sfumato.privacy import accountants
 from sfumato.privacy.ledger import Ledger
 
 STEPS = 30
-NETWORK = ("--method", "dp-sgd", "--model", "cnn", "--steps", str(STEPS), "--batch", "6", "--epsilon", "0.5")
+NETWORK = (
+    "--method",
+    "dp-sgd",
+    "--model",
+    "cnn",
+    "--steps",
+    str(STEPS),
+    "--batch",
+    "6",
+    "--epsilon",
+    "0.5",
+)
 FEATURES = ("--model", "scattering", "--gray")
 When = Callable[[Path], bool]
 
@@ -69,7 +80,10 @@ def releases(run: Path) -> list[str]:
 
 
 def killed_and_resumed(
-    tmp_path: Path, reference: Path, arguments: tuple[str | Path, ...], moments: list[tuple[When, float]]
+    tmp_path: Path,
+    reference: Path,
+    arguments: tuple[str | Path, ...],
+    moments: list[tuple[When, float]],
 ) -> Path:
     """Kill a run at each of the moments, resume it after each, and compare it with the
     uninterrupted one."""

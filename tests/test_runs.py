@@ -11,16 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_helpers import (
-    CLASSES,
-    FILES,
-    FULL_BATCH,
-    N,
-    sfumato,
-    succeeds,
-    train_arguments,
-    tree,
-)
+from run_helpers import CLASSES, FILES, FULL_BATCH, N, sfumato, succeeds, train_arguments, tree
 from safetensors.numpy import load_file
 
 from sfumato import data
