@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from chance import are_normal, share_nothing
+from programs import QUICK
 from test_noise import check_no_lag, drawn
 from test_sampling_noise import MULTIPLIER, check_noise_law
 
@@ -258,7 +259,7 @@ for spec in (P("data"), P("fsdp", "data")):
 
 def test_the_same_words_and_the_same_seal_however_a_leaf_is_laid_out():
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"{QUICK} --xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
     }
     ran = subprocess.run(

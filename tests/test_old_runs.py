@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pace import paced
 from run_helpers import refused, succeeds
 
 from sfumato.core.keys import SecretKey
@@ -46,7 +47,7 @@ def test_a_plan_says_what_it_said(name: str) -> None:
     assert plan.tally == ledger.tally and plan.spends == pytest.approx(ledger.epsilon())
 
 
-@pytest.mark.parametrize("run", ["ls", "net"], indirect=True)
+@pytest.mark.parametrize("run", paced(["ls", "net"], "ls"), indirect=True)
 def test_report_account_and_resume_read_them(run: Path) -> None:
     assert "private images" in succeeds("report", run) and (run / "report.html").exists()
     spent = json.loads((run / "result.json").read_text())["spent"]["epsilon"]

@@ -22,7 +22,7 @@ from sfumato.sampling import SAMPLERS
 
 SAMPLER = "plugins.thinned:Thinned"
 HOUSE = Path(package.__file__).parent
-SETTINGS = ("--steps", 4, "--batch", 6, "--epsilon", 8, "--log", "quiet", "--insecure-seed", 1)
+SETTINGS = ("--steps", 4, "--batch", 6, "--epsilon", 1, "--log", "quiet", "--insecure-seed", 1)
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +88,7 @@ for wrong in (["--method", "ls", "--damping", "4"], ["--method", "damped", "--da
         assert end.code == 2
 main([*fit, "--method", "damped", "--damping", "4"])
 main(["resume", str(run), "--log", "quiet"])
+main(["account", str(run)])
 assert read_plan(run / "plan.json").settings.damping == read_config(run / "config.json").method.damping == 4.0
 assert read_plan(run / "plan.json").settings.learning_rate == 3 / 4
 main(["fit", "--help"])
@@ -104,6 +105,8 @@ def test_a_flag_of_a_method_touches_its_settings_alone(tmp_path: Path) -> None:
         [sys.executable, "-c", DAMPED, *arguments], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert "epsilon 8 at delta" in done.stdout
+    assert "Method: damped" in (tmp_path / "run" / "model_card.md").read_text()
     assert "--damping FLOAT" in done.stdout and "How much shorter." in done.stdout
     assert "method ls has no such setting" in done.stderr and "damping=0.0" in done.stderr
 
@@ -198,6 +201,6 @@ def test_a_sampler_with_a_new_event_is_a_file_and_a_line(folder: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     _, account, usage, _ = done.stdout.split("-- next\n")
     assert '"kind":"aware"' in (run / "ledger.jsonl").read_text().replace(" ", "")
-    assert "epsilon 8" in account or "epsilon 7.99" in account
+    assert "epsilon 1 " in account or "epsilon 0.99" in account
     assert "aware" in usage
     assert "aware" not in SAMPLERS

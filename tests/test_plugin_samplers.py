@@ -29,7 +29,7 @@ from sfumato.sampling import CyclicPoisson, FullBatch, Poisson, TruncatedPoisson
 SAMPLER, NOISE = "plugins.stratified:Stratified", "plugins.halves:Halves"
 STEPS, BATCH = 4, 6
 SAMPLED = (*NETWORK, "--sampler", SAMPLER, "--batch", BATCH, "--relation", ZERO_OUT)
-SETTINGS = ("--steps", STEPS, "--epsilon", 8, "--log", "quiet", "--insecure-seed", 1)
+SETTINGS = ("--steps", STEPS, "--epsilon", 1, "--log", "quiet", "--insecure-seed", 1)
 QUICKLY = ("--checkpoint-seconds", 1e-6)
 G = GaussianEvent(2.0)
 
@@ -225,7 +225,7 @@ def test_a_name_in_a_file_of_settings_is_not_imported_unless_it_is_typed(
     folder: Path, tmp_path: Path
 ) -> None:
     asked = {"data": str(folder), "method": "dp-sgd", "model": "cnn", "sampler": SAMPLER}
-    asked |= {"batch": BATCH, "steps": STEPS, "relation": ZERO_OUT, "epsilon": 8.0}
+    asked |= {"batch": BATCH, "steps": STEPS, "relation": ZERO_OUT, "epsilon": 1.0}
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(asked))
     train = ("train", "--config", settings, "--dry-run", "--no-estimate")

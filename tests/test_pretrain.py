@@ -45,7 +45,7 @@ def test_goes_on_where_it_was_stopped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, out = tmp_path / "whole.safetensors", tmp_path / "w.safetensors"
-    command = ("pretrain", "--data", folder, *SETTINGS, "--epochs", "3")
+    command = ("pretrain", "--data", folder, "--share", "0.8", *SETTINGS, "--epochs", "3")
     succeeds(*command, "--out", whole)
     save = checkpoint.save
 
@@ -59,7 +59,8 @@ def test_goes_on_where_it_was_stopped(
     assert not out.exists()
     other = sfumato(*command, "--seed", "1", "--out", out)
     assert other.code == 2 and "other settings" in other.err
-    succeeds(*command, "--out", out)
+    told = json.loads(succeeds(*command, "--log", "json", "--out", out).splitlines()[-1])
+    assert told["private"] is False and 0 <= told["accuracy"] <= 1
     before, after = load_file(whole), load_file(out)
     assert all((before[name] == after[name]).all() for name in before) and set(before) == set(after)
 
@@ -92,41 +93,3 @@ def test_a_file_that_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -
         tmp_path / "w.safetensors",
         says=("exists already",),
     )
-
-
-@pytest.mark.slow
-def test_digits_end_to_end(tmp_path: Path) -> None:
-    """Features learned from half of the digits: 30 private runs on them scored 0.896 at epsilon 1,
-    with a deviation of 0.018. Margin: 8 standard deviations."""
-    out = tmp_path / "w.safetensors"
-    told = succeeds(
-        "pretrain",
-        "--data",
-        "digits",
-        "--share",
-        "0.5",
-        "--model",
-        "wrn-10-1",
-        "--epochs",
-        "8",
-        "--log",
-        "json",
-        "--out",
-        out,
-    )
-    result = json.loads(told.splitlines()[-1])
-    assert result["private"] is False and result["accuracy"] > 0.9
-    succeeds(
-        "train",
-        "--data",
-        "digits",
-        "--weights",
-        out,
-        "--epsilon",
-        "1",
-        "--log",
-        "quiet",
-        "--out",
-        tmp_path / "run",
-    )
-    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["accuracy"] > 0.75

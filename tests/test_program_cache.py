@@ -1,6 +1,7 @@
 """The user's cache of compiled programs: where it is, how it is switched off, and that nothing private
 is in it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pace import paced
 
 from sfumato.core import program_cache
 
@@ -18,7 +20,7 @@ ROW = MARK.normal(size=32).astype(np.float32)
 IMAGE = MARK.integers(1, 255, size=(12, 12, 1)).astype(np.uint8)
 
 RUN = """
-import sys
+import json, sys
 from sfumato.cli import main
 if sys.argv[1] == "control":  # a program that closes over what it is given
     from sfumato.core import program_cache
@@ -27,15 +29,16 @@ if sys.argv[1] == "control":  # a program that closes over what it is given
     data = np.load(sys.argv[2])["x_train"]
     jax.jit(lambda x: x + data)(np.float32(1)).block_until_ready()
 else:
-    main(sys.argv[1:])
+    for command in json.loads(sys.argv[1]):
+        main(command)
 """
 
 
-def run(home: Path, *arguments: object, **more: str) -> None:
+def run(home: Path, *arguments: str) -> None:
     env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMP")}
-    env |= {"XDG_CACHE_HOME": str(home), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **more}
+    env |= {"XDG_CACHE_HOME": str(home), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     subprocess.run(
-        [sys.executable, "-c", RUN, *map(str, arguments)], env=env, check=True, capture_output=True
+        [sys.executable, "-c", RUN, *arguments], env=env, check=True, capture_output=True
     )
 
 
@@ -93,31 +96,41 @@ CNN = (
     "--views",
     2,
 )
-COMMANDS = {
-    "control": ("control", "rows"),
+COMMANDS: dict[str, tuple[object, ...]] = {
     "sgd": (*fit("sgd"), "--batch", 48),
     "network": (*CNN, "--batch", 48),
     **{name: fit(name) for name in ("ls", "fc", "newton")},
     "dp-fc": ("train", "--data", "images", "--method", "dp-fc", "--model", "scattering"),
 }
-SLOW = [
-    pytest.param(name, marks=pytest.mark.slow)
-    for name in COMMANDS
-    if name not in ("control", "sgd", "network")
-]
+TOGETHER = [("sgd", "network"), ("ls", "fc", "newton", "dp-fc")]
+"""Each in one process, since each begins with no program at all."""
 
 
-@pytest.mark.parametrize("name", ["control", "sgd", "network", *SLOW])
+def check_modes(home: Path) -> None:
+    assert programs(home)
+    assert all(each.parent.stat().st_mode & 0o077 == 0 for each in programs(home))
+
+
+@pytest.mark.parametrize("names", paced([(each,) for each in TOGETHER], (TOGETHER[0],)))
 def test_no_number_of_a_private_example_is_in_a_program(
-    name: str, data: dict[str, Path], tmp_path: Path
+    names: tuple[str, ...], data: dict[str, Path], tmp_path: Path
 ) -> None:
-    command = [data.get(str(each), each) for each in COMMANDS[name]]
-    if name != "control":
-        command += ["--out", tmp_path / "run", "--epsilon", 8, "--log", "quiet"]
-    run(tmp_path / "home", *command)
-    assert all(each.parent.stat().st_mode & 0o077 == 0 for each in programs(tmp_path / "home"))
-    assert programs(tmp_path / "home")
-    assert (len(holding(tmp_path / "home")) > 0) == (name == "control")
+    rest = ("--epsilon", 8, "--log", "quiet", "--out")
+    commands = [
+        [str(data.get(str(word), word)) for word in (*COMMANDS[name], *rest, tmp_path / name)]
+        for name in names
+    ]
+    run(tmp_path / "home", json.dumps(commands))
+    check_modes(tmp_path / "home")
+    assert not holding(tmp_path / "home")
+
+
+def test_control_a_number_that_a_program_closes_over_is_found(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    run(tmp_path / "home", "control", str(data["rows"]))
+    check_modes(tmp_path / "home")
+    assert holding(tmp_path / "home")
 
 
 def arranged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **variables: str) -> str | None:

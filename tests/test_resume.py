@@ -20,8 +20,6 @@ from sfumato.privacy.ledger import Ledger
 
 STEPS = 30
 NETWORK = (
-    "--data",
-    "digits",
     "--method",
     "dp-sgd",
     "--model",
@@ -29,11 +27,11 @@ NETWORK = (
     "--steps",
     str(STEPS),
     "--batch",
-    "64",
+    "6",
     "--epsilon",
     "0.5",
 )
-FEATURES = ("--data", "digits", "--model", "scattering")
+FEATURES = ("--model", "scattering", "--gray")
 When = Callable[[Path], bool]
 
 
@@ -82,7 +80,10 @@ def releases(run: Path) -> list[str]:
 
 
 def killed_and_resumed(
-    tmp_path: Path, reference: Path, arguments: tuple[str, ...], moments: list[tuple[When, float]]
+    tmp_path: Path,
+    reference: Path,
+    arguments: tuple[str | Path, ...],
+    moments: list[tuple[When, float]],
 ) -> Path:
     """Kill a run at each of the moments, resume it after each, and compare it with the
     uninterrupted one."""
@@ -119,19 +120,20 @@ SETTINGS = ("--insecure-seed", "1", "--checkpoint-seconds", "0.001", "--log", "q
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def network(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run that nobody interrupted."""
     run = tmp_path_factory.mktemp("network") / "run"
-    succeeds("train", *NETWORK, *SETTINGS, "--out", run)
+    succeeds("train", "--data", folder, *NETWORK, *SETTINGS, "--out", run)
     return run
 
 
-def test_killed_once(tmp_path: Path, network: Path) -> None:
-    killed_and_resumed(tmp_path, network, NETWORK, [(paid(7), 0.01)])
+def test_killed_once(folder: Path, tmp_path: Path, network: Path) -> None:
+    killed_and_resumed(tmp_path, network, ("--data", folder, *NETWORK), [(paid(7), 0.01)])
 
 
 @pytest.mark.slow
-def test_killed_four_times(tmp_path: Path, network: Path) -> None:
+def test_killed_four_times(folder: Path, tmp_path: Path, network: Path) -> None:
+    """Dozens of kills more: `make test-faults`."""
     stream = np.random.default_rng(4)
     moments: list[tuple[When, float]] = [
         (paid(0), 0.0),
@@ -139,7 +141,7 @@ def test_killed_four_times(tmp_path: Path, network: Path) -> None:
         (during_checkpoint_after(15), 0.0),
         (exists("model.safetensors"), 0.0),
     ]
-    run = killed_and_resumed(tmp_path, network, NETWORK, moments)
+    run = killed_and_resumed(tmp_path, network, ("--data", folder, *NETWORK), moments)
     assert "report" in (run / "report.html").read_text()
     again = shutil.copytree(run, tmp_path / "again")
     succeeds("resume", again)
@@ -147,28 +149,14 @@ def test_killed_four_times(tmp_path: Path, network: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path: Path, network: Path) -> None:
-    """Dozens of kills more: `make test-faults`."""
-    stream = np.random.default_rng(0)
-    moments: list[tuple[When, float]] = [
-        (
-            during_checkpoint_after(int(k)) if stream.random() < 0.4 else paid(int(k)),
-            stream.uniform(0, 0.03),
-        )
-        for k in sorted(stream.integers(0, STEPS, 2))
-    ]
-    killed_and_resumed(tmp_path, network, NETWORK, moments)
-
-
-@pytest.mark.slow
-def test_killed_on_features(tmp_path: Path) -> None:
+def test_killed_on_features(folder: Path, tmp_path: Path) -> None:
     """DP-FC recomputes its features and its whitening comes back from the checkpoint."""
     reference = tmp_path / "reference"
-    succeeds("train", *FEATURES, *SETTINGS, "--out", reference)
+    features = ("--data", folder, *FEATURES)
+    succeeds("train", *features, *SETTINGS, "--out", reference)
     last = len(releases(reference))
     moments: list[tuple[When, float]] = [
-        (exists("config.json"), 0.1),
         (paid(1), 0.001),
         (during_checkpoint_after(last // 2), 0.0),
     ]
-    killed_and_resumed(tmp_path, reference, FEATURES, moments)
+    killed_and_resumed(tmp_path, reference, features, moments)

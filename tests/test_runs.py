@@ -11,17 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from run_helpers import (
-    CLASSES,
-    FILES,
-    FULL_BATCH,
-    NETWORK,
-    N,
-    sfumato,
-    succeeds,
-    train_arguments,
-    tree,
-)
+from run_helpers import CLASSES, FILES, FULL_BATCH, N, sfumato, succeeds, train_arguments, tree
 from safetensors.numpy import load_file
 
 from sfumato import data
@@ -184,31 +174,6 @@ def test_quiet_training_and_example_images_on_request(
     assert outcome.code == 0 and outcome.err == ""
     assert len([line for line in outcome.out.splitlines() if not line.startswith("warning")]) == 5
     assert (tmp_path / "run" / "images.json").exists()
-
-
-@pytest.mark.slow
-def test_digits_end_to_end_with_dp_sgd(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    succeeds(
-        "train",
-        "--data",
-        "digits",
-        *NETWORK,
-        "--steps",
-        20,
-        "--batch",
-        64,
-        "--log",
-        "quiet",
-        "--out",
-        run,
-    )
-    assert {path.name for path in run.iterdir()} == FILES
-    result = read(run / "result.json")["spent"]
-    assert 2.99 < result["epsilon"] <= 3 and f"epsilon {result['epsilon']:.6g} " in succeeds(
-        "account", run
-    )
-    assert f"{100 * read(run / 'evaluation.json')['accuracy']:.2f} %" in succeeds("evaluate", run)
 
 
 @pytest.mark.parametrize("change", ["epsilon", "releases", "cut", "missing"])

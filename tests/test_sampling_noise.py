@@ -67,7 +67,7 @@ def test_poisson_batches_follow_the_poisson_law(n, rate, steps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "n, rate, steps", [(40, 0.2, 60_000), (300, 0.1, 20_000), (12_000, 0.5, 400)]
+    "n, rate, steps", [(40, 0.2, 20_000), (300, 0.1, 10_000), (12_000, 0.5, 400)]
 )
 def test_poisson_batches_follow_the_poisson_law_at_length(n, rate, steps):
     """False alarms: 3e-8."""
@@ -260,7 +260,7 @@ def test_gaussian_noise_follows_the_law_its_event_claims():
 @pytest.mark.slow
 def test_gaussian_noise_follows_the_law_its_event_claims_at_length():
     """False alarms: 1e-8."""
-    check_noise_law(Gaussian(MULTIPLIER), steps=4000)
+    check_noise_law(Gaussian(MULTIPLIER), steps=1000)
 
 
 def planted(name):

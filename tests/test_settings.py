@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,44 +101,6 @@ def toy_rows(path: Path) -> Path:
     rows = 9 * np.eye(6)[labels] + stream.normal(size=(N, 6))
     np.savez(path, X=rows.astype(np.float32), y=labels)
     return path
-
-
-HALVED = """
-import sys
-from dataclasses import replace
-from sfumato.solve.linear_settings import HEADS, LeastSquares
-
-class Halved(LeastSquares):
-    method, what = "halved", "half of the step of least squares"
-
-    @classmethod
-    def after_mean(cls, mean_share, strength, classes):
-        found = super().after_mean(mean_share, strength, classes)
-        return replace(found, learning_rate=found.learning_rate / 2)
-
-HEADS["halved"] = Halved
-from sfumato.cli import main
-from sfumato.plan.plan import read_plan
-from pathlib import Path
-
-main(["fit", "--features", sys.argv[1], "--method", "halved", "--epsilon", "8", "--out", sys.argv[2], "--log", "quiet"])
-main(["resume", sys.argv[2], "--log", "quiet"])
-main(["account", sys.argv[2]])
-plan = read_plan(Path(sys.argv[2]) / "plan.json")
-assert type(plan.settings) is Halved and plan.settings.learning_rate == 1.5, plan
-"""
-
-
-def test_a_linear_method_from_outside_goes_through_fit_resume_account_and_report(
-    tmp_path: Path,
-) -> None:
-    arguments = [toy_rows(tmp_path / "toy.npz"), tmp_path / "run"]
-    done = subprocess.run(
-        [sys.executable, "-c", HALVED, *map(str, arguments)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "epsilon 8 at delta" in done.stdout
-    assert "Method: halved" in (tmp_path / "run" / "model_card.md").read_text()
 
 
 # -- the command line

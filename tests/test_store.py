@@ -17,7 +17,7 @@ from sfumato.core.errors import DataError
 from sfumato.data.split import ReadOptions
 from sfumato.privacy.ledger import Ledger
 
-CHEAP = ("--model", "scattering", "--log", "quiet")
+CHEAP = ("--model", "scattering", "--gray", "--log", "quiet")
 
 
 @pytest.fixture(scope="module")
@@ -495,10 +495,11 @@ def test_one_go_from_images_with_poisson_batches(folder: Path, tmp_path: Path) -
         "scattering",
         "--batch",
         12,
+        "--gray",
         "--steps",
         1,
         "--epsilon",
-        8,
+        1,
         "--log",
         "quiet",
         "--out",

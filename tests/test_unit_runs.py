@@ -313,7 +313,7 @@ def test_resuming_gives_the_same_bits_and_refuses_another_unit(
         *NETWORK,
         *UNIT,
         "--batch",
-        10,
+        trained(photos),
         "--epsilon",
         20,
         "--insecure-seed",
