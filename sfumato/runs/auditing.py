@@ -62,7 +62,6 @@ def audit(
     size = whole("size", size if size is not None else SIZES[attack], at_least=8)
     config = read_config(directory.file("config.json"))
     plan = read_plan(directory.file("plan.json"))
-    plan.task.need_classes("attack", attack)
     if plan.choices and attack not in ("one-run", "lira"):
         raise ArgumentError(
             "attack",
