@@ -1,9 +1,9 @@
 """Is the default the best that is shipped? The features that dp-fc may be given, on many kinds of
 images, for few and many of them, into RESULTS.md.
 
-    python benchmarks/suite.py [--data-dir DIR] [--only SET ...] [--most 20000] [--shown 5000] [--fits 1]
+    python benchmarks/suite.py [--data-dir DIR] [--only SET ...] [--most 20000] [--shown 5000] [--fits 1] [--keep DIR]
 
-Rows of each map are computed once for a set; a joined map's are theirs side by side. Sets are those
+Rows of each map are computed once for a set, and once for all with --keep; a joined map's are theirs side by side. Sets are those
 that `sfumato train` knows by name, two classes of one, and letters and signs drawn here by fonts,
 where left and right matter. No photograph's test image is used: the images shown to a model are the
 last of the training images.
@@ -68,17 +68,27 @@ SETS: dict[str, Callable[[Path], Source]] = {
     "cifar10": named("cifar10"),
     "cifar10, 2 classes": named("cifar10", 2),
     "cifar100": named("cifar100"),
-    "letters": lambda _: drawn(*letters(6_000)),
-    "signs": lambda _: drawn(*signs(6_000)),
+    "letters": lambda _: drawn(*letters(7_000)),
+    "signs": lambda _: drawn(*signs(7_000)),
 }
+
+
+def rows_of(part: str, title: str, source: Source, keep: Path | None) -> np.ndarray:
+    """In half precision; a file that holds those of more images begins with these."""
+    kept = None if keep is None else keep / f"{title}.{part}.npy"
+    if kept is not None and kept.exists():
+        return np.load(kept, mmap_mode="r")[: len(source)]
+    rows = extract(by_name.features(part, source.shape), source).astype(np.float16)
+    if kept is not None:
+        np.save(kept, rows)
+    return rows
 
 
 def joined(name: str, parts: Rows) -> np.ndarray:
     names = name.split("+")
     shares = by_name.SHARES.get(name, (1.0,))
-    return np.concatenate(
-        [parts[part] * share**0.5 for part, share in zip(names, shares, strict=True)], axis=1
-    )
+    each = zip(names, shares, strict=True)
+    return np.concatenate([np.float32(share**0.5) * parts[part] for part, share in each], axis=1)
 
 
 def fit(name: str, source: Source, n: int, epsilon: float, train: Rows, shown: Rows) -> float:
@@ -100,16 +110,17 @@ def compared(title: str, source: Source, options: argparse.Namespace) -> Iterato
     stream = np.random.default_rng(0)
     order = stream.permutation(len(source))[: options.most + options.shown]
     source = source.subset(order, "train")
-    shown = min(options.shown, len(source) // 5)
+    enough = len(source) == options.most + options.shown
+    shown = options.shown if enough else len(source) // 5
     count = len(source) - shown
-    rows = {part: extract(by_name.features(part, source.shape), source) for part in PARTS}
+    rows = {part: rows_of(part, title, source, options.keep) for part in PARTS}
     train, rest = (
         {part: each[at] for part, each in rows.items()}
         for at in (slice(0, count), slice(count, None))
     )
     for n in sorted({*(each for each in COUNTS if each < count), count}):
         default = CovarianceSettings.default_model(n, source.shape)
-        for epsilon in EPSILONS:
+        for epsilon in options.epsilons:
             found = {
                 name: float(
                     np.mean(
@@ -135,6 +146,10 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=20_000, help="training images of a set")
     parser.add_argument("--shown", type=int, default=5_000)
     parser.add_argument("--fits", type=int, default=1)
+    parser.add_argument("--epsilons", type=float, nargs="+", default=EPSILONS)
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for rows, from which they are read again"
+    )
     options = parser.parse_args()
     head = f"| set | n | ε | {' | '.join(FEATURES)} | behind the best by |"
     table = [head, "|---" * (len(FEATURES) + 4) + "|"]

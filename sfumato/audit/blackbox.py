@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, Int, PyTree
 
 from sfumato.audit.many import train_many
 from sfumato.audit.result import AuditResult, Claim
@@ -30,6 +30,7 @@ from sfumato.clip import ClippedGrad
 from sfumato.clip.trace import Loss
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.core.tasks import SINGLE, Task
 from sfumato.train.dpsgd import DPSGD
 
 ATTACK = "blackbox"
@@ -114,9 +115,11 @@ def _losses(trainer: DPSGD, params: PyTree, target: PyTree) -> Float[np.ndarray,
     return np.asarray(jax.jit(jax.vmap(loss, (0, None)))(params, target), np.float64)
 
 
-def hardest_label(loss: Loss, params: PyTree, image: PyTree, classes: int) -> int:
+def hardest_label(
+    loss: Loss, params: PyTree, image: PyTree, classes: int, task: Task = SINGLE
+) -> Int[np.ndarray, "..."]:
     """The label with the largest loss for this image."""
     image = jax.tree.map(jnp.asarray, image)
-    return int(
-        np.argmax([float(loss(params, (image, jnp.int32(label)))) for label in range(classes)])
+    return np.asarray(
+        task.hardest(lambda label: float(loss(params, (image, jnp.asarray(label)))), classes)
     )

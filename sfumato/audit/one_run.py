@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from sfumato.audit.result import AuditResult, Claim
 from sfumato.audit.verdicts import by_one_run
+from sfumato.core.tasks import task_of
 
 ATTACK = "one-run"
 Losses = Callable[[Bool[np.ndarray, " m"]], Float[np.ndarray, " m"]]
@@ -34,5 +35,5 @@ def one_run_audit(
 
 
 def wrong_labels(labels: np.ndarray, classes: int, stream: np.random.Generator) -> np.ndarray:
-    """Any label but the right one."""
-    return ((labels + stream.integers(1, classes, len(labels))) % classes).astype(np.int32)
+    """Any label but the right one; of findings, all that are known the other way round."""
+    return np.asarray(task_of(labels).wrong(labels, classes, stream))

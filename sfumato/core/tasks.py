@@ -140,8 +140,24 @@ class Task:
         """Labels of nobody."""
         raise NotImplementedError
 
+    def wrong(self, labels: Labels, count: int, stream: Generator) -> Answers:
+        """Other labels for the same examples."""
+        raise NotImplementedError
+
+    def log_odds(self, probabilities: Rows, labels: Labels) -> Any:
+        """How sure rows of probabilities are of the labels: log(p / (1 - p))."""
+        raise NotImplementedError
+
+    def hardest(self, loss: Any, count: int) -> Any:
+        """The label of the largest loss. loss: label -> a number."""
+        raise NotImplementedError
+
     def scores(self, probabilities: Rows) -> Rows:
         """Scores that have these probabilities."""
+        raise NotImplementedError
+
+    def probabilities(self, scores: Rows) -> Rows:
+        """`chances` in double precision, on the host."""
         raise NotImplementedError
 
     def called(self, scores: Rows) -> Answers:
@@ -157,8 +173,8 @@ class Task:
         """Confusion: counts of (true, called), of the classes, or for each finding by itself."""
         raise NotImplementedError
 
-    def answers(self, names: Sequence[str], called: Answers) -> Answers:
-        """What `predict` returns."""
+    def answers(self, names: Any, called: Answers) -> Answers:
+        """What `predict` returns. names: of the classes or findings, in order."""
         raise NotImplementedError
 
     def as_json(self, names: Sequence[str], called: Any) -> dict[str, Any]:
@@ -238,11 +254,34 @@ class _Classes(Task):
 
         return stream.integers(count, size=n).astype(np.int32)
 
+    def wrong(self, labels: Labels, count: int, stream: Generator) -> Answers:
+        """Any class but the right one."""
+        import numpy as np
+
+        return ((labels + stream.integers(1, count, len(labels))) % count).astype(np.int32)
+
+    def log_odds(self, probabilities: Rows, labels: Labels) -> Any:
+        import numpy as np
+
+        return _log_odds(probabilities[np.arange(len(labels)), labels])
+
+    def hardest(self, loss: Any, count: int) -> Any:
+        import numpy as np
+
+        return np.int32(np.argmax([loss(np.int32(label)) for label in range(count)]))
+
     def scores(self, probabilities: Rows) -> Rows:
         import numpy as np
 
         found = np.maximum(probabilities, np.finfo(np.float32).tiny)
         return np.asarray(np.log(found, out=found))
+
+    def probabilities(self, scores: Rows) -> Rows:
+        import numpy as np
+
+        found = np.asarray(scores, np.float64)
+        grown = np.exp(found - found.max(1, keepdims=True))
+        return np.asarray(grown / grown.sum(1, keepdims=True))
 
     def called(self, scores: Rows) -> Answers:
         import numpy as np
@@ -259,10 +298,10 @@ class _Classes(Task):
         np.add.at(counts, (labels, called), 1)
         return counts
 
-    def answers(self, names: Sequence[str], called: Answers) -> Answers:
+    def answers(self, names: Any, called: Answers) -> Answers:
         import numpy as np
 
-        return np.array(names)[called]
+        return np.asarray(names)[called]
 
     def as_json(self, names: Sequence[str], called: Any) -> dict[str, Any]:
         return {"class": names[int(called)]}
@@ -338,11 +377,37 @@ class _Findings(Task):
 
         return stream.integers(2, size=(n, count)).astype(np.int32)
 
+    def wrong(self, labels: Labels, count: int, stream: Generator) -> Answers:
+        """All that is known the other way round."""
+        import numpy as np
+
+        return np.where(labels == UNKNOWN, UNKNOWN, 1 - labels).astype(np.int32)
+
+    def log_odds(self, probabilities: Rows, labels: Labels) -> Any:
+        """The sum over the findings that are known."""
+        import numpy as np
+
+        own = _log_odds(np.where(labels == 1, probabilities, 1 - probabilities))
+        return np.where(labels == UNKNOWN, 0.0, own).sum(1)
+
+    def hardest(self, loss: Any, count: int) -> Any:
+        """Each finding by itself, as the loss is a sum over them."""
+        import numpy as np
+
+        alone = np.where(np.eye(count, dtype=bool), 1, UNKNOWN).astype(np.int32)
+        there = [loss(row) > loss(np.where(row == 1, 0, row).astype(np.int32)) for row in alone]
+        return np.array(there, np.int32)
+
     def scores(self, probabilities: Rows) -> Rows:
         import numpy as np
 
         p = np.asarray(probabilities, np.float64).clip(1e-12, 1 - 1e-12)
         return np.log(p) - np.log1p(-p)
+
+    def probabilities(self, scores: Rows) -> Rows:
+        import numpy as np
+
+        return np.asarray(1 / (1 + np.exp(-np.asarray(scores, np.float64).clip(-700, 700))))
 
     def called(self, scores: Rows) -> Answers:
         import numpy as np
@@ -361,10 +426,8 @@ class _Findings(Task):
         both = [[(labels == true) & (called == said) for said in (0, 1)] for true in (0, 1)]
         return np.array(both).sum(2).transpose(2, 0, 1).astype(np.int64)
 
-    def answers(self, names: Sequence[str], called: Answers) -> Answers:
-        import numpy as np
-
-        return called.astype(np.int8)
+    def answers(self, names: Any, called: Answers) -> Answers:
+        return called
 
     def as_json(self, names: Sequence[str], called: Any) -> dict[str, Any]:
         return {"findings": self._there(names, called)}
@@ -374,6 +437,13 @@ class _Findings(Task):
 
     def _there(self, names: Sequence[str], called: Any) -> list[str]:
         return [name for name, there in zip(names, called, strict=True) if there]
+
+
+def _log_odds(probabilities: Rows) -> Any:
+    import numpy as np
+
+    own = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-7)
+    return np.log(own / (1 - own))
 
 
 SINGLE: Task = _Classes()

@@ -108,7 +108,6 @@ def vector(labels: Any, argument: str) -> Shaped[np.ndarray, " n"]:
         given = given[:, 0]
     if given.ndim != 1:
         more = "; of rows with one 1 each take labels.argmax(1)" if given.ndim == 2 else ""
-        more += "; several findings an image are for `sfumato train`" if given.ndim == 2 else ""
         raise ArgumentError(
             argument, f"shape {given.shape}", f"give one label per example, shape (n,){more}"
         )
@@ -162,11 +161,12 @@ def _missing(given: np.ndarray) -> np.ndarray:
     if given.dtype.kind == "f":
         return masked | np.isnan(np.ma.getdata(given))
     if given.dtype.kind == "O":
-        return masked | np.array([_is_missing(label) for label in np.ma.getdata(given)], bool)
+        return masked | np.array([is_missing(label) for label in np.ma.getdata(given)], bool)
     return masked
 
 
-def _is_missing(label: Any) -> bool:
+def is_missing(label: Any) -> bool:
+    """None, NaN, or pandas' NA."""
     if label is None or type(label).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(label, Real) and label != label

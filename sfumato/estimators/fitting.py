@@ -11,10 +11,13 @@ import numpy as np
 from jaxtyping import Int32, Shaped, UInt64
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import DataConversionWarning
+from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags
 
 from sfumato.core.checks import large_delta
 from sfumato.core.errors import ArgumentError, LedgerError
+from sfumato.core.tasks import UNKNOWN, Task
+from sfumato.data.findings import is_matrix, matrix, untaught
 from sfumato.data.finite import Spoiled
 from sfumato.data.labels import declared, encode
 from sfumato.privacy.ledger import Ledger
@@ -34,6 +37,25 @@ class PrivateClassifier(Saveable, ClassifierMixin, BaseEstimator):
 
     ledger: Ledger | None
     verbose: int
+
+    @property
+    def _task(self) -> Task:
+        """Of the labels that it was fitted to."""
+        raise NotImplementedError
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of X that is called right. Of several findings: of all entries of y that are known
+        (scikit-learn counts rows of which every finding is right, and knows no unknown ones).
+        sample_weight: a number for each row. Raises ArgumentError, NotFittedError."""
+        called = self.predict(X)
+        if self._task.exclusive:
+            return float(accuracy_score(y, called, sample_weight=sample_weight))
+        labels = matrix(y, "y")
+        if labels.shape != called.shape:
+            raise ArgumentError("y", f"shape {labels.shape}", f"give {called.shape} findings")
+        each = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight)
+        known = (labels != UNKNOWN) * each[:, None]
+        return float((known * (labels == called)).sum() / known.sum())
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -62,6 +84,7 @@ class PrivateClassifier(Saveable, ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.non_deterministic = True
+        tags.classifier_tags.multi_label = True
         tags.classifier_tags.poor_score = True  # on a handful of examples privacy leaves no signal
         return tags
 
@@ -75,11 +98,15 @@ class PrivateClassifier(Saveable, ClassifierMixin, BaseEstimator):
         return super().__getstate__()
 
 
-def told_classes(y: Any, classes: Any) -> tuple[Shaped[np.ndarray, " c"], Int32[np.ndarray, " n"]]:
-    """(the classes, the class number of each label). classes: as the constructor's argument. Raises
-    ArgumentError."""
+def told_classes(
+    y: Any, classes: Any
+) -> tuple[Shaped[np.ndarray, " c"], Int32[np.ndarray, "n ..."]]:
+    """(the classes, the class number of each label). classes: as the constructor's argument. Of several
+    findings: (their names, 1, 0 and -1 for unknown). Raises ArgumentError."""
     if y is None:
         raise ArgumentError("y", None, "requires y to be passed, but the target y is None")
+    if _is_table(y):
+        return _told_findings(y, classes)
     known = None if classes is None else declared(classes)
     found, codes = encode(y, "y", known)
     if np.asarray(y).ndim == 2:
@@ -97,6 +124,28 @@ def told_classes(y: Any, classes: Any) -> tuple[Shaped[np.ndarray, " c"], Int32[
     return found, codes
 
 
+def _is_table(y: Any) -> bool:
+    try:
+        return is_matrix(y if isinstance(y, np.ndarray) else np.asarray(y))
+    except ValueError:  # rows of several lengths
+        return False
+
+
+def _told_findings(y: Any, classes: Any) -> tuple[np.ndarray, np.ndarray]:
+    found = matrix(y, "y")
+    columns = getattr(y, "columns", range(found.shape[1])) if classes is None else classes
+    names = np.array(list(columns))
+    if names.shape != (found.shape[1],) or len(set(names.tolist())) < len(names):
+        raise ArgumentError(
+            "classes",
+            names.tolist(),
+            f"name the {found.shape[1]} findings of y, in order, each once",
+        )
+    for lost in untaught(found, names.tolist()):
+        warnings.warn(lost, stacklevel=5)
+    return names, found
+
+
 def check_finite(X: Spoiled) -> None:
     """Warns of examples that hold NaN or infinity. Raises ArgumentError, before anything is paid
     for, where most do."""
@@ -106,13 +155,15 @@ def check_finite(X: Spoiled) -> None:
         warnings.warn(X.warning, stacklevel=5)
 
 
-def warn_of_promise(epsilon: float, delta: float, n: int, classes: int, mu: float) -> None:
+def warn_of_promise(
+    epsilon: float, delta: float, n: int, classes: int, mu: float, task: Task
+) -> None:
     """Warns, before anything is paid for, where nothing is promised, where delta promises little and where
     mu (of epsilon and delta) buys nothing."""
     if (not_private := told(epsilon)) is not None:
         warnings.warn(not_private.words, stacklevel=5)
         return
-    for problem in (weakness(epsilon, n, classes, mu), large_delta(delta, n)):
+    for problem in (weakness(epsilon, n, classes, mu, task), large_delta(delta, n)):
         if problem:
             warnings.warn(problem, stacklevel=5)
 

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sfumato.core import plugins, typed_json
 from sfumato.core.keys import SecretKey
+from sfumato.core.tasks import Task
 from sfumato.data.finite import of_source
 from sfumato.data.labels import names_of
 from sfumato.data.source import DataInfo, Source, from_arrays
@@ -49,7 +50,8 @@ class DPImageClassifier(PrivateClassifier):
     images_per_group: where `fit` is given groups, how many images of each are used at most; a
         public number.
     classes: all classes; None takes those that occur in y, whose set (like n) is then treated as
-        public.
+        public. Of several findings: their names, in the order of y's columns; None takes the names of
+        its columns, or 0, 1, ...
     verbose: 1 shows bars of the images and steps that are done.
 
     An image that holds NaN or infinity counts as nothing; `fit` warns of such images, and refuses
@@ -89,7 +91,7 @@ class DPImageClassifier(PrivateClassifier):
         self, X: Shaped[np.ndarray, "n ..."], y: Any, groups: Any = None
     ) -> "DPImageClassifier":
         """X: n x h x w or n x h x w x c images (c = 1 or 3), uint8 or floats in [0, 1]; y: n whole
-        numbers or strings.
+        numbers or strings, or n x L findings, L >= 2, each 1, 0, or -1 or NaN where it is unknown.
 
         groups: n numbers or strings, whose images these are. The guarantee is then for a whole
         group, added or removed. Raises ArgumentError, DataError; BudgetError if the ledger does not
@@ -109,7 +111,7 @@ class DPImageClassifier(PrivateClassifier):
             source = unit_batches.used(replace(source, owners=np.array(owners)), whose)
         check_finite(of_source(source))
         plan = self._plan(source, whose)
-        warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu)
+        warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu, plan.task)
         key = SecretKey.from_entropy()
         with self._paying(plan.epsilon, plan.delta) as (ledger, progress):
             job = build(plan, source, None, self.seed, key, progress)
@@ -146,18 +148,25 @@ class DPImageClassifier(PrivateClassifier):
             source.shape,
             {"train": len(source)},
             units=None if source.owners is None else source.examples,
+            task=source.task,
         )
         return make_plan(config, unit_batches.named(info, whose))
 
     def predict_proba(self, X: Shaped[np.ndarray, "n ..."]) -> Float32[np.ndarray, "n classes"]:
-        """X: images as to `fit`. Warns of those that hold NaN or infinity. Raises ArgumentError."""
+        """X: images as to `fit`. Rows have sum 1; of findings they hold the probability of each. Warns of
+        images that hold NaN or infinity. Raises ArgumentError."""
         check_is_fitted(self, "classifier_")
         return self.classifier_.predict_proba(X)
 
-    def predict(self, X: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, " n"]:
-        """The most probable class of each image, as `classes_` has it."""
-        best = self.predict_proba(X).argmax(1)
-        return self.classes_[best]
+    def predict(self, X: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "n ..."]:
+        """The most probable class of each image, as `classes_` has it; or 1 for each finding that is
+        likelier than not and 0 for the others."""
+        probabilities = self.predict_proba(X)
+        return self._task.answers(self.classes_, self._task.decided(probabilities))
+
+    @property
+    def _task(self) -> Task:
+        return self.classifier_.spec.task
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -16,6 +15,7 @@ from sfumato.core import typed_json
 from sfumato.core.checks import choice, privacy_target
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.core.tasks import SINGLE, Task, task_of
 from sfumato.core.typed_json import OrInfinity, Read
 from sfumato.data.finite import of_rows
 from sfumato.data.source import warn_if_not_finite
@@ -71,6 +71,7 @@ class LinearPlan:
     delta: float
     mu: float
     relation: Relation = ADD_OR_REMOVE
+    task: Task = SINGLE
 
     @property
     def spends(self) -> float:
@@ -91,7 +92,8 @@ class DPLinearClassifier(PrivateClassifier):
     method: "ls", "newton", "fc", "sgd", "adam", "lamb", "means", or "auto", which chooses from n, d
         and epsilon alone.
     classes: all classes; None takes those that occur in y, whose set (like n) is then treated as
-        public.
+        public. Of several findings: their names, in the order of y's columns; None takes the names of
+        its columns, or 0, 1, ...
     class_weight: None; "balanced", from class counts that are released with noise for 2 % of the
         budget; or a dict {class: weight} of public numbers (divided by the largest, so that no row
         counts more than one; 1 where none is given).
@@ -148,7 +150,8 @@ class DPLinearClassifier(PrivateClassifier):
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
     ) -> "DPLinearClassifier":
-        """X: n x d, float16, float32 or float64, also memory-mapped (it is streamed); y: n labels.
+        """X: n x d, float16, float32 or float64, also memory-mapped (it is streamed); y: n labels,
+        or n x L findings, L >= 2, each 1, 0, or -1 or NaN where it is unknown.
 
         sample_weight: n numbers in [0, 1], each from its own row alone; a row's influence is that
             much of what the guarantee grants to one row.
@@ -164,7 +167,9 @@ class DPLinearClassifier(PrivateClassifier):
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> "DPLinearClassifier":
         if y is not None:
             classes, labels = told_classes(y, self.classes)
-        X = validated(self, X, y=y if y is None else labels)
+        X = validated(self, X, y=y if y is None else labels, multi_output=True)
+        if self.class_weight is not None:
+            task_of(labels).need_classes("class_weight", self.class_weight)
         of_class = class_weights(self.class_weight, classes)
         given, weights = X, row_weights(sample_weight, len(X))
         if groups is not None:
@@ -175,8 +180,8 @@ class DPLinearClassifier(PrivateClassifier):
             )
         )
         rows = Rows(X, labels, len(classes), weights)
-        plan, sphere = self._plan(len(X), len(classes), balanced=of_class is None)
-        warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu)
+        plan, sphere = self._plan(rows, balanced=of_class is None)
+        warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu, plan.task)
         with self._paying(plan.epsilon, plan.delta) as (ledger, progress):
             head = _run(plan, rows, of_class, sphere, ledger, progress)
         self.classes_, self.plan_, self.head_, self.epsilon_ = classes, plan, head, plan.spends
@@ -184,8 +189,9 @@ class DPLinearClassifier(PrivateClassifier):
             USED.add(given, plan.spends)
         return self
 
-    def _plan(self, n: int, classes: int, balanced: bool) -> tuple[LinearPlan, Sphere]:
-        """balanced: whether the counts of the classes are released first."""
+    def _plan(self, rows: Rows, balanced: bool) -> tuple[LinearPlan, Sphere]:
+        """Of public facts of the rows. balanced: whether the counts of the classes are released first."""
+        n, classes, task = len(rows), rows.classes, rows.task
         epsilon, delta = privacy_target(self.epsilon, self.delta, n, infinite=True)
         relation, ruled_by = relation_of(self.ledger), RULED_BY if epsilon == math.inf else epsilon
         mu = calibration.gaussian_mu_for(ruled_by, delta, relation)
@@ -193,25 +199,32 @@ class DPLinearClassifier(PrivateClassifier):
         counts = Release("class counts", 1, enough, "how many examples each class has")
         left = mu * math.sqrt(1 - COUNT_SHARE) if balanced else mu
         sphere = self._sphere(n, left)
-        recipe = head_of(self.method, sphere.size - 1).rule(n, sphere.size, classes, left)
+        recipe = head_of(self.method, sphere.size - 1).rule(n, sphere.size, classes, left, task)
         releases = (counts,) * balanced + releases_for(recipe, ruled_by, delta, left, relation)
         if epsilon == math.inf:
             recipe, releases = recipe.unclipped(), tuple(each.unprotected() for each in releases)
         return LinearPlan(
-            n, self.n_features_in_, recipe, releases, epsilon, delta, mu, relation
+            n, self.n_features_in_, recipe, releases, epsilon, delta, mu, relation, task
         ), sphere
 
     def decision_function(self, X: Any) -> Float[np.ndarray, " n *classes"]:
-        """Class scores; for two classes, how much the second leads."""
-        scores = self._scores(X)
-        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+        """Scores of classes or findings; for two classes, how much the second leads."""
+        scores, two = self._scores(X), self._task.exclusive and len(self.classes_) == 2
+        return scores[:, 1] - scores[:, 0] if two else scores
 
     def predict_proba(self, X: Any) -> Float[np.ndarray, "n classes"]:
-        return np.asarray(jax.nn.softmax(jnp.asarray(self._scores(X))))
+        """Rows of sum 1; of findings, the probability of each."""
+        scores = jnp.asarray(self._scores(X))
+        return np.asarray(self._task.chances(scores))
 
-    def predict(self, X: Any) -> Shaped[np.ndarray, " n"]:
-        best = self._scores(X).argmax(1)
-        return self.classes_[best]
+    def predict(self, X: Any) -> Shaped[np.ndarray, "n ..."]:
+        """The class of each row; or 1 for each finding that is likelier than not and 0 for the others."""
+        scores = self._scores(X)
+        return self._task.answers(self.classes_, self._task.called(scores))
+
+    @property
+    def _task(self) -> Task:
+        return self.plan_.task
 
     def _learned(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         sphere, linear = self.head_.sphere, self.head_.linear

@@ -129,5 +129,8 @@ def balancing(counts: np.ndarray) -> np.ndarray:
 
 
 def weighted(rows: Rows, of_class: np.ndarray) -> Rows:
+    """By class; findings have no weights of their own."""
+    if not rows.task.exclusive:
+        return rows
     own = of_class[rows.labels]
     return replace(rows, weights=own if rows.weights is None else own * rows.weights)

@@ -56,7 +56,7 @@ ledger.jsonl | public | yes | release event.* | what was paid for: planned befor
 ledger.jsonl | public | yes | key hash | a fingerprint of the secret key, which is random; a hash of the lines so far
 ledger.jsonl | unpaid | yes | time | when it was paid (of a choice: before its first fit)
 metrics.jsonl | public | yes | step epsilon images | progress, and its price; of how many held-out images
-metrics.jsonl | unpaid | yes | accuracy | exact, on held-out images: these are not covered, the training images are
+metrics.jsonl | unpaid | yes | accuracy roc_auc roc_aucs[] roc_aucs[][] | exact, on held-out images: these are not covered, the training images are
 metrics.jsonl | unpaid | no | measured.* | what a function given to `sf.run` found, on data of its own that are not covered
 metrics.jsonl | unpaid | no | seconds | how long it took
 state.safetensors | paid | yes | * | the last state of a method of `sf.run`

@@ -83,16 +83,26 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Metric:
-    """One line of metrics.jsonl. images: that `accuracy` is of, None for all held-out ones."""
+    """One line of metrics.jsonl. images: that `accuracy` is of, None for all held-out ones. roc_auc: the
+    mean over findings; roc_aucs: of each, with the ends of its interval; None where it is unknown."""
 
     step: int
     epsilon: OrInfinity
     accuracy: float | None = None
     measured: dict[str, float] = field(default_factory=dict)
     images: int | None = None
+    roc_auc: float | None = None
+    roc_aucs: tuple[tuple[float, float, float] | None, ...] = ()
+
+    @property
+    def scored(self) -> str:
+        """What `score` is."""
+        return "mean ROC AUC" if self.roc_aucs else "accuracy"
 
     @property
     def score(self) -> float | None:
+        if self.roc_aucs:
+            return self.roc_auc
         return self.measured.get("accuracy", self.accuracy)
 
 

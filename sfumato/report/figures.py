@@ -17,6 +17,7 @@ from sfumato.privacy.risks import Risks
 from sfumato.report import words
 from sfumato.report.facts import Evaluation, Metric
 from sfumato.report.intervals import Score
+from sfumato.train.finding_metrics import FindingMeasure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -135,14 +136,15 @@ def privacy_curve(risks: Risks, epsilon: float, delta: float) -> Plot:
 
 
 def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> Plot | None:
-    """Accuracy over steps, and below it the ε spent by then. None when there is no course to show."""
+    """Accuracy (of findings the areas under their ROC curves) over steps, and below it the ε spent by then.
+    None when there is no course to show."""
     if len({metric.step for metric in metrics}) < 2:
         return None
     from matplotlib.ticker import MaxNLocator
 
     metrics = tuple(sorted(metrics, key=lambda metric: metric.step))
     scored = [(metric.step, metric.score) for metric in metrics if metric.score is not None]
-    priced = promised < math.inf
+    scored_by, priced = metrics[-1].scored, promised < math.inf
     if not (scored or priced):
         return None
 
@@ -152,11 +154,14 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
         lower = panels[-1, 0]
         if scored:
             upper = panels[0, 0]
+            for course in courses_of_findings(metrics):
+                upper.plot(*zip(*course, strict=True), color=MUTED, linewidth=0.8, alpha=0.5)
             upper.plot(
                 *zip(*scored, strict=True), color=ACCENT, linewidth=1.6, marker="o", markersize=2.6
             )
-            upper.set_ylabel("accuracy")
-            percent_axis(upper.yaxis)
+            upper.set_ylabel(scored_by)
+            if scored_by == "accuracy":
+                percent_axis(upper.yaxis)
         lower.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         lower.set(xlabel="step")
         if not priced:
@@ -183,12 +188,31 @@ def learning_curve(metrics: tuple[Metric, ...], promised: float, what: str) -> P
         alt += f" Over {steps}, ε spent rises to {last:.3g}, where {promised:g} is promised."
         caption = "ε spent so far, an upper bound; it comes from the ledger’s events and tells nothing of the data."
     if scored:
-        alt += f" Accuracy goes from {100 * scored[0][1]:.1f} % to {100 * scored[-1][1]:.1f} %."
+        first, end = (
+            f"{100 * value:.1f} %" if scored_by == "accuracy" else f"{value:.3f}"
+            for value in (scored[0][1], scored[-1][1])
+        )
+        alt += f" {scored_by[0].upper()}{scored_by[1:]} goes from {first} to {end}."
+        thin = "" if scored_by == "accuracy" else " (thin lines: of each finding)"
         some = metrics[-1].images
         which = f"{some:,} of the {what}, the same at every point," if some else f"the {what}"
-        shown = f"ccuracy on {which} as training went on."
-        caption = f"Above: a{shown} Below: {caption}" if priced else f"A{shown}"
+        shown = f"{scored_by}{thin} on {which} as training went on."
+        caption = f"Above: {shown} Below: {caption}" if priced else f"{shown[0].upper()}{shown[1:]}"
     return Plot(draw("curve", 3.5 if scored else 1.9, paint), alt, caption)
+
+
+def courses_of_findings(metrics: tuple[Metric, ...]) -> list[list[tuple[int, float]]]:
+    """(step, ROC AUC) of each finding, where it is known at two steps or more."""
+    widest = max((len(metric.roc_aucs) for metric in metrics), default=0)
+    courses = [
+        [
+            (metric.step, found[0])
+            for metric in metrics
+            if (found := dict(enumerate(metric.roc_aucs)).get(k)) is not None
+        ]
+        for k in range(widest)
+    ]
+    return [course for course in courses if len(course) > 1]
 
 
 def audit_plot(results: tuple[AuditResult, ...]) -> Plot:
@@ -226,32 +250,12 @@ def class_plot(names: tuple[str, ...], scores: list[Score], what: str) -> Plot:
     cut = len(order) > MOST_ROWS
     best_ones, worst_ones = sorted(order[: MOST_ROWS // 2]), sorted(order[-(MOST_ROWS // 2) :])
     shown = best_ones + worst_ones if cut else sorted(order)
+    dots = [(scores[i].right / scores[i].n, scores[i].interval) for i in shown]
 
     def paint(figure: Any) -> None:
-        axes = figure.subplots()
-        for row, i in enumerate(shown):
-            axes.plot(
-                scores[i].interval,
-                (row, row),
-                color=ACCENT,
-                linewidth=1.6,
-                alpha=0.45,
-                solid_capstyle="round",
-            )
-            axes.plot(
-                [scores[i].right / scores[i].n],
-                [row],
-                "o",
-                color=ACCENT,
-                markersize=4.6,
-                clip_on=False,
-            )
+        axes = paint_dots(figure, [names[i] for i in shown], dots)
         if cut:
             axes.axhline(MOST_ROWS // 2 - 0.5, color=MUTED, linewidth=1, linestyle=(0, (1, 3)))
-        _name_ticks(axes.yaxis, [names[i] for i in shown])
-        axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(max(0.0, axes.get_xlim()[0]), 1.0))
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
         percent_axis(axes.xaxis)
 
     best, worst = order[0], order[-1]
@@ -268,6 +272,51 @@ def class_plot(names: tuple[str, ...], scores: list[Score], what: str) -> Plot:
         f"{some} of each class’s {what} that the model names correctly, with its 95 % interval."
     )
     return Plot(draw("classes", 0.45 + 0.185 * len(shown), paint), alt, caption)
+
+
+def paint_dots(figure: Any, names: list[str], dots: list[tuple[float, tuple[float, float]]]) -> Any:
+    """A dot and its interval for each name, from above; returns the axes, which end at 1."""
+    axes = figure.subplots()
+    for row, (value, interval) in enumerate(dots):
+        axes.plot(
+            interval, (row, row), color=ACCENT, linewidth=1.6, alpha=0.45, solid_capstyle="round"
+        )
+        axes.plot([value], [row], "o", color=ACCENT, markersize=4.6, clip_on=False)
+    _name_ticks(axes.yaxis, names)
+    axes.set(ylim=(len(names) - 0.4, -0.6), xlim=(max(0.0, axes.get_xlim()[0]), 1.0))
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    return axes
+
+
+def finding_plot(
+    names: tuple[str, ...], measures: tuple[FindingMeasure, ...], what: str
+) -> Plot | None:
+    """The area under the ROC curve of each finding, with its interval; None where none is known. Of many
+    the first."""
+    known = [
+        (name, each.roc_auc, (each.roc_auc_low, each.roc_auc_high))
+        for name, each in zip(names, measures, strict=True)
+        if each.roc_auc is not None
+        and each.roc_auc_low is not None
+        and each.roc_auc_high is not None
+    ]
+    shown = known[:MOST_ROWS]
+    if not shown:
+        return None
+
+    def paint(figure: Any) -> None:
+        axes = paint_dots(figure, [name for name, _, _ in shown], [each[1:] for each in shown])
+        axes.set_xlim(left=min(axes.get_xlim()[0], 0.49))
+        axes.axvline(0.5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+
+    told = "; ".join(f"{name} {area:.3f}" for name, area, _ in shown)
+    some = f" The first {MOST_ROWS} of {len(known)}." if len(known) > MOST_ROWS else ""
+    return Plot(
+        draw("findings", 0.45 + 0.185 * len(shown), paint),
+        f"Dot plot of the ROC AUC of each finding: {told}.",
+        f"ROC AUC of each finding on the {what}, with its 95 % interval; dashed: chance.{some}",
+    )
 
 
 def _name_ticks(axis: Any, names: list[str], rotation: int = 0, size: float = 8.5) -> None:

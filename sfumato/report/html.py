@@ -114,7 +114,11 @@ def _measured(facts: RunFacts) -> dict[str, Any]:
         "source": accuracy.source_sentence(facts, evaluation),
     }
     if evaluation.findings:
-        return found | {"mean_area": finding_measures.mean_areas(evaluation)[0]}
+        names = facts.classes[: len(evaluation.findings)]
+        return found | {
+            "mean_area": finding_measures.mean_areas(evaluation)[0],
+            "finding_plot": figures.finding_plot(names, evaluation.findings, shown),
+        }
     rows = accuracy.class_rows(facts, evaluation)
     return found | {
         "score": accuracy.total(evaluation),

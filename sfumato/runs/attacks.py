@@ -144,12 +144,12 @@ def by_canaries(
 
 
 def _with_noise_image(source: Source) -> Source:
-    """One image of public noise more, of the first class."""
+    """One image of public noise more, of the first class, or with no finding."""
     image = public_stream(0, "audit").integers(0, 256, (1, *source.shape), np.uint8)
     return joined(
         source,
         source.raw(np.zeros(1, int)) if source.rows is not None else image,
-        np.zeros(1, np.int32),
+        np.zeros_like(source.labels[:1]),
     )
 
 
@@ -206,15 +206,9 @@ def by_one_run(subject: Subject, size: int) -> list[AuditResult]:
         )
         done.append(1)
         subject.progress.advance(len(done))
-        return -_log_odds(model.probabilities(pixels), labels)
+        return np.asarray(-subject.plan.task.log_odds(model.probabilities(pixels), labels))
 
     return one_run_audit(losses, len(chosen), subject.claim, subject.stream)
-
-
-def _log_odds(probabilities: np.ndarray, labels: np.ndarray) -> Float[np.ndarray, " n"]:
-    """log(p / (1 - p)) of the probability of the label."""
-    own = np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-12, 1 - 1e-7)
-    return np.log(own / (1 - own))
 
 
 def by_final_loss(subject: Subject, size: int) -> list[AuditResult]:
@@ -237,11 +231,11 @@ def by_final_loss(subject: Subject, size: int) -> list[AuditResult]:
     image = jax.tree.map(
         lambda leaf: np.zeros_like(np.asarray(leaf)[0]), trainer.fetch(np.zeros(1, int), 0)[0]
     )
-    label = hardest_label(loss, params, image, len(subject.plan.classes))
+    label = hardest_label(loss, params, image, len(subject.plan.classes), subject.plan.task)
     subject.progress.begin("black box", size, "models")
     return blackbox(
         trainer,
-        (image, np.int32(label)),
+        (image, label),
         subject.claim,
         subject.stream,
         models=size,
@@ -251,17 +245,16 @@ def by_final_loss(subject: Subject, size: int) -> list[AuditResult]:
 
 def by_shadows(subject: Subject, size: int) -> list[AuditResult]:
     """The run's own final model: its training images against the test images."""
-    train, test = subject.train, _test(subject)
+    train, test, log_odds = subject.train, _test(subject), subject.plan.task.log_odds
     pool = joined(train, test.raw(np.arange(len(test))), test.labels)
     members = np.arange(len(pool)) < len(train)
     pixels = pool.images(np.arange(len(pool)))
 
     def shadow(inside: Bool[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        return _log_odds(
-            subject.retrain(pool.subset(inside, "train")).probabilities(pixels), pool.labels
-        )
+        model = subject.retrain(pool.subset(inside, "train"))
+        return np.asarray(log_odds(model.probabilities(pixels), pool.labels))
 
-    audited = _log_odds(Classifier.load(subject.path).probabilities(pixels), pool.labels)
+    audited = log_odds(Classifier.load(subject.path).probabilities(pixels), pool.labels)
     subject.progress.begin("shadows", size, "models")
     return lira(
         shadow,

@@ -64,7 +64,6 @@ def audit(
     config = read_config(directory.file("config.json"))
     plan = read_plan(directory.file("plan.json"))
     _refuse_without_promise(directory)
-    plan.task.need_classes("attack", attack)
     if plan.choices and attack not in ("one-run", "lira"):
         raise ArgumentError(
             "attack",

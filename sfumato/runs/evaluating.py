@@ -11,6 +11,7 @@ from sfumato import data
 from sfumato.core import typed_json
 from sfumato.core.checks import MAX_PIXELS, choice, whole
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.data.findings import as_asked
 from sfumato.data.source import Source
 from sfumato.data.unreadable import names_to_skip
 from sfumato.plan.config import ColumnsConfig, read_config
@@ -223,10 +224,8 @@ def _others(classifier: Classifier, asked: EvaluateConfig) -> tuple[Source, str,
         skip_unreadable=asked.skip_unreadable,
         **vars(asked.columns),
     )
-    findings = classifier.spec.classes
-    joined = ",".join(findings)
-    if not classifier.spec.task.exclusive and joined.count(",") == len(findings) - 1:
-        options = replace(options, findings=joined)
+    if not classifier.spec.task.exclusive:
+        options = replace(options, findings=as_asked(classifier.spec.classes))
     splits = (
         data.open_rows(Path(name), 0.0, replace(options, resize=None, gray=False))
         if classifier.on_rows
@@ -273,7 +272,7 @@ def _relabeled(source: Source, classifier: Classifier) -> Source:
             f"data={source.name!r}: its labels are {source.task.many}, the model's {classifier.spec.task.many}"
         )
     if not source.task.exclusive:
-        if named != classes:  # only where a name has a comma, so that none could be asked for
+        if named != classes:
             raise DataError(f"data={source.name!r}: its findings are others than the model's")
         return source
     numbers = np.array([classes.index(each) for each in named], np.int32)

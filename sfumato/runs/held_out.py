@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from sfumato.core import typed_json
 from sfumato.core.errors import DataError
 from sfumato.core.tasks import MULTI, task_of
@@ -65,7 +63,7 @@ def examined(scores: Any, labels: Any) -> dict[str, Any]:
     task = task_of(labels)
     if task.exclusive:
         return of_classes(count(labels, scores), of_scores(scores, labels))
-    return of_findings(1 / (1 + np.exp(-np.asarray(scores, np.float64).clip(-700, 700))), labels)
+    return of_findings(task.probabilities(scores), labels)
 
 
 def of_classes(counts: Any, metrics: Metrics) -> dict[str, Any]:

@@ -41,7 +41,7 @@ from sfumato.solve.linear import solver
 from sfumato.solve.linear_settings import LinearSettings
 from sfumato.solve.statistics import linear_of, scores_by, softmax_gradient, start_of
 from sfumato.train.dpsgd import DPSGD
-from sfumato.train.evaluation import accuracy, answers, confusion, count, for_curve
+from sfumato.train.evaluation import answers, confusion, count, for_curve, glance
 from sfumato.train.loop import Procedure, State
 from sfumato.train.sgd_settings import SGDSettings
 from sfumato.train.unit_loss import unit_loss
@@ -57,23 +57,22 @@ Scores = Float[np.ndarray, "n c"]
 class Job:
     """procedure: what `train.loop.run` runs. classifier: a state -> the image classifier it stands
     for. scores: a state -> scores of the evaluation images, of which the task makes probabilities;
-    None if there are none. confusion: the same, counted. curve: that on a part of them, `shown` images,
-    where a learning curve looks at no more. learns_from: the first step that changes them.
+    None if there are none. confusion: the same, counted. curve: what a learning curve says of a state,
+    by `shown` images where it looks at no more. learns_from: the first step that changes them.
     """
 
     procedure: Procedure
     classifier: Callable[[State], Classifier]
     scores: Callable[[State], Scores] | None
-    confusion: Callable[[State], Confusion] | None
+    confusion: Callable[[State], Confusion] | None = None
+    curve: Callable[[State], dict[str, Any]] | None = None
     learns_from: int = 0
-    curve: Callable[[State], Confusion] | None = None
     shown: int = 0
 
-    def point(self, state: State) -> dict[str, float]:
+    def point(self, state: State) -> dict[str, Any]:
         """What a learning curve shows of a state; of how many images, if not of all."""
-        if self.curve is not None:
-            return {"accuracy": accuracy(self.curve(state)), "images": self.shown}
-        return {} if self.confusion is None else {"accuracy": accuracy(self.confusion(state))}
+        found = {} if self.curve is None else self.curve(state)
+        return found | {"images": self.shown} if self.shown else found
 
 
 def build(
@@ -142,14 +141,16 @@ def _covariance(
     )
 
 
-def _measured(
-    scores: Callable[[State], Scores], held_out: Source | None
-) -> tuple[Callable[[State], Scores] | None, Callable[[State], Confusion] | None]:
-    """`scores` and `confusion` of a job on rows."""
+def _measured(scores: Callable[[State], Scores], held_out: Source | None) -> tuple[Any, Any, Any]:
+    """`scores`, `confusion` and `curve` of a job on rows."""
     if held_out is None:
-        return None, None
+        return None, None, None
     labels = held_out.labels
-    return scores, lambda state: count(labels, scores(state))
+    return (
+        scores,
+        lambda state: count(labels, scores(state)),
+        lambda state: glance(labels, scores(state)),
+    )
 
 
 def _linear(
@@ -289,18 +290,21 @@ def _on_images(
     def classifier(state: State) -> Classifier:
         return Classifier(spec, Prepared(finished(eqx.combine(state["ema"], frozen, static)), own))
 
-    def on(source: Source) -> Callable[[State], Confusion]:
-        return lambda state: confusion(classifier(state).probabilities, source)
-
     if held_out is None:
         return Job(procedure, classifier, None, None)
 
-    def scores(state: State) -> Scores:
-        return plan.task.scores(answers(classifier(state).probabilities, held_out))
+    def scores(state: State, source: Source = held_out) -> Scores:
+        return plan.task.scores(answers(classifier(state).probabilities, source))
 
     few = for_curve(held_out)
-    part = None if few is held_out else on(few)
-    return Job(procedure, classifier, scores, on(held_out), curve=part, shown=len(few))
+    return Job(
+        procedure,
+        classifier,
+        scores,
+        lambda state: confusion(classifier(state).probabilities, held_out),
+        lambda state: glance(few.labels, scores(state, few)),
+        shown=0 if few is held_out else len(few),
+    )
 
 
 def loss_of(

@@ -13,6 +13,7 @@ from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data import finite
 from sfumato.data.copies import copies_in
+from sfumato.data.findings import untaught
 from sfumato.data.formats.arrow_files import is_hub
 from sfumato.data.lazy import LazyDataset
 from sfumato.data.listing import left_out_words
@@ -141,7 +142,8 @@ def train(config: TrainConfig, layout: LayoutConfig = EVERYTHING) -> RunDirector
     ):
         tell_left_out(plan.left_out, progress)
         copied = copies_in(splits.train, splits.evaluated(config.data.validation))
-        tell((*plan.warnings(), *problems, *copied), progress)
+        lost = untaught(splits.train.labels, plan.classes) if not plan.task.exclusive else ()
+        tell((*plan.warnings(), *problems, *lost, *copied), progress)
         try:
             _fit(directory, config, plan, splits, key, ledger, progress, job)
         except (DataError, ArgumentError):  # nothing was paid: the same command may begin again

@@ -1,6 +1,7 @@
 """A classifier on a source: what it predicts, counted."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64, Shaped
@@ -9,6 +10,7 @@ from sfumato.core.keys import public_stream
 from sfumato.core.tasks import task_of
 from sfumato.data.ahead import chunks
 from sfumato.data.source import Source
+from sfumato.train.finding_metrics import mean_of, measure_findings
 
 Predict = Callable[[Shaped[np.ndarray, "b h w c"]], Float32[np.ndarray, "b c"]]
 """Images, uint8 or floats with pixels in [0, 1] -> class probabilities."""
@@ -64,6 +66,22 @@ def count(
     """Counts of (true class, class of the highest score); see `Task.count`."""
     task = task_of(labels)
     return task.count(labels, task.called(scores), scores.shape[1])
+
+
+def glance(labels: Int[np.ndarray, "n ..."], scores: Float[np.ndarray, "n c"]) -> dict[str, Any]:
+    """What a point of a learning curve says: accuracy; of findings also the areas under their ROC curves,
+    each with its interval (None where it is not known), and the mean of those."""
+    task, found = task_of(labels), {"accuracy": accuracy(count(labels, scores))}
+    if task.exclusive:
+        return found
+    each = measure_findings(np.asarray(task.probabilities(scores)), labels)
+    return found | {
+        "roc_auc": mean_of([one.roc_auc for one in each]),
+        "roc_aucs": [
+            None if one.roc_auc is None else [one.roc_auc, one.roc_auc_low, one.roc_auc_high]
+            for one in each
+        ],
+    }
 
 
 def accuracy(counts: Int64[np.ndarray, "..."]) -> float:

@@ -29,6 +29,8 @@ USUAL = {
         "image",
         "img",
         "image_id",
+        "image index",
+        "imageid",
         "id",
     ],
     "image": [
@@ -56,6 +58,7 @@ USUAL = {
         "fine_label",
         "y",
         "image/class/text",
+        "finding labels",
     ],
     "text": ["image/class/text"],
     "name": ["image/filename", "file_name", "filename", "path", "image/id", "image_id", "id"],

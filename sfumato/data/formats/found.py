@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
-from sfumato.data.findings import asked_names, names_in, of_columns, of_lists
+from sfumato.data.findings import asked_names, holds_lists, names_in, of_columns, of_lists, seen_in
 from sfumato.data.formats.columns import encoded, find
 from sfumato.data.formats.folder import stable
 from sfumato.data.listing import ListedPart, Listing
@@ -93,20 +93,36 @@ def _with_findings(
             split: of_columns(part.columns, own, part.where) for split, part in parts.items()
         }
     lists = {split: part.columns[naming.label] for split, part in parts.items()}
-    if not any(isinstance(each, list) for each in lists["train"]):
+    known = asked_names(asked)
+    if not holds_lists(lists["train"], known is not None):
         return None
+    if known is not None:
+        _check_seen(path, asked, known, seen_in(lists["train"]), naming.label)
     try:
-        names = asked_names(asked) or names_in(
-            [each for each in lists["train"] if isinstance(each, list)]
-        )
+        names = known or names_in([each for each in lists["train"] if isinstance(each, list)])
     except ArgumentError as error:
         raise DataError(f"{path}: {naming.label}: {error}") from None
 
     def matrix_of(split: str) -> np.ndarray:
         where = parts[split].where
-        return of_lists(lists[split], names, lambda k: where(k, naming.label))
+        return of_lists(
+            lists[split], names, lambda k: where(k, naming.label), asked=known is not None
+        )
 
     return names, {split: matrix_of(split) for split in parts}
+
+
+def _check_seen(
+    path: Path, asked: str | None, names: Sequence[str], seen: set[str], column: str
+) -> None:
+    """Raises ArgumentError where none of the names that were asked for stands in the column."""
+    if seen and not seen & set(names):
+        held = ", ".join(map(repr, sorted(seen)[:4])) + (", ..." if len(seen) > 4 else "")
+        raise ArgumentError(
+            "findings",
+            asked,
+            f"{path} has no such columns, and column {column!r} holds none of these names (but {held})",
+        )
 
 
 def usual_split(parts: dict[str, Found], asked: str | None, where: str) -> str | None:
