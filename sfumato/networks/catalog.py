@@ -34,8 +34,8 @@ def architectures() -> dict[str, Architecture]:
 
 
 def find(name: str) -> Architecture:
-    """The architecture of that name or short name (`naming.py`), also wrn-DEPTH-WIDTH of any size,
-    and package.module:function from outside (`core/plugins.py`). Raises ArgumentError."""
+    """The architecture of that name or short name (`naming.py`), also wrn-DEPTH-WIDTH of any size
+    (with -norm-first behind it: norm, then ReLU), and package.module:function from outside (`core/plugins.py`). Raises ArgumentError."""
     if found := named(name):
         return found
     return architectures()[full_name(name, architectures())]
@@ -46,8 +46,8 @@ def named(name: str) -> Architecture | None:
     a depth that cannot be."""
     if name in architectures():
         return architectures()[name]
-    if found := re.fullmatch(r"wrn-(\d+)-(\d+)", name):
-        return wrn.architecture(int(found[1]), int(found[2]))
+    if found := re.fullmatch(rf"wrn-(\d+)-(\d+)({wrn.NORM_FIRST})?", name):
+        return wrn.architecture(int(found[1]), int(found[2]), norm_first=found[3] is not None)
     if plugins.is_name(name):
         return _from_outside(name)
     return None

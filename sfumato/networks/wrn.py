@@ -2,7 +2,8 @@
 Komodakis 2016).
 
 BatchNorm would mix examples; in its place GroupNorm with 16 groups and weight-standardized
-convolutions. Every convolution but the first is preceded by ReLU, then GroupNorm (in that order).
+convolutions. Every convolution but the first is preceded by ReLU, then GroupNorm (in that order; `norm_first`: the other one,
+which Sander et al. 2023, "TAN without a burn", compared with it).
 In the first block of each of the three stages the skip path is a 1 x 1 convolution with its own
 ReLU and norm.
 """
@@ -26,13 +27,28 @@ class NormConv(eqx.Module):
 
     norm: GroupNorm
     conv: StandardizedConv
+    norm_first: bool = eqx.field(static=True)
 
-    def __init__(self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1):
-        self.norm = GroupNorm(inputs)
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        key: PRNGKeyArray,
+        stride: int = 1,
+        norm_first: bool = False,
+    ):
+        self.norm, self.norm_first = GroupNorm(inputs), norm_first
         self.conv = StandardizedConv(inputs, outputs, size, key, stride)
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        return self.conv(self.norm(jax.nn.relu(image)))
+        return self.conv(_normed(self.norm, image, self.norm_first))
+
+
+def _normed(
+    norm: GroupNorm, maps: Float[Array, "h w d"], norm_first: bool
+) -> Float[Array, "h w d"]:
+    return jax.nn.relu(norm(maps)) if norm_first else norm(jax.nn.relu(maps))
 
 
 class Block(eqx.Module):
@@ -43,12 +59,18 @@ class Block(eqx.Module):
     skip: NormConv | None
 
     def __init__(
-        self, inputs: int, outputs: int, key: PRNGKeyArray, stride: int, opens_stage: bool
+        self,
+        inputs: int,
+        outputs: int,
+        key: PRNGKeyArray,
+        stride: int,
+        opens_stage: bool,
+        norm_first: bool = False,
     ):
-        keys = jax.random.split(key, 3)
-        self.first = NormConv(inputs, outputs, 3, keys[0], stride)
-        self.second = NormConv(outputs, outputs, 3, keys[1])
-        self.skip = NormConv(inputs, outputs, 1, keys[2], stride) if opens_stage else None
+        keys, order = jax.random.split(key, 3), {"norm_first": norm_first}
+        self.first = NormConv(inputs, outputs, 3, keys[0], stride, **order)
+        self.second = NormConv(outputs, outputs, 3, keys[1], **order)
+        self.skip = NormConv(inputs, outputs, 1, keys[2], stride, **order) if opens_stage else None
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
         skipped = image if self.skip is None else self.skip(image)
@@ -62,9 +84,16 @@ class WideResNet(Backbone):
     blocks: list[Block]
     norm: GroupNorm
     head: Linear
+    norm_first: bool = eqx.field(static=True)
 
     def __init__(
-        self, colors: int, classes: int, key: PRNGKeyArray, depth: int = 16, width: int = 4
+        self,
+        colors: int,
+        classes: int,
+        key: PRNGKeyArray,
+        depth: int = 16,
+        width: int = 4,
+        norm_first: bool = False,
     ):
         if depth < 10 or (depth - 4) % 6:
             raise ArgumentError(
@@ -73,13 +102,13 @@ class WideResNet(Backbone):
         per_stage = (depth - 4) // 6
         keys = iter(jax.random.split(key, 3 * per_stage + 2))
         self.stem = StandardizedConv(colors, 16, 3, next(keys))
-        self.blocks, inputs = [], 16
+        self.blocks, inputs, self.norm_first = [], 16, norm_first
         for stage in range(3):
             outputs = 16 * width * 2**stage
             for index in range(per_stage):
                 stride = 2 if stage > 0 and index == 0 else 1
                 self.blocks.append(
-                    Block(inputs, outputs, next(keys), stride, opens_stage=index == 0)
+                    Block(inputs, outputs, next(keys), stride, index == 0, norm_first)
                 )
                 inputs = outputs
         self.norm = GroupNorm(inputs)
@@ -89,7 +118,7 @@ class WideResNet(Backbone):
         maps = self.stem(image)
         for block in self.blocks:
             maps = block(maps)
-        return self.norm(jax.nn.relu(maps)).mean((0, 1), dtype=jnp.float32)
+        return _normed(self.norm, maps, self.norm_first).mean((0, 1), dtype=jnp.float32)
 
     def trunk(self) -> list[Any]:
         return self.blocks
@@ -98,12 +127,16 @@ class WideResNet(Backbone):
         return [self.norm, self.head]
 
 
-def architecture(depth: int, width: int) -> Architecture:
-    """wrn-DEPTH-WIDTH."""
+NORM_FIRST = "-norm-first"
+
+
+def architecture(depth: int, width: int, norm_first: bool = False) -> Architecture:
+    """wrn-DEPTH-WIDTH, with NORM_FIRST behind it if norms come before ReLU."""
     return Architecture(
-        f"wrn-{depth}-{width}",
+        f"wrn-{depth}-{width}{NORM_FIRST if norm_first else ''}",
         "wrn",
-        lambda shape, classes, key: WideResNet(shape[2], classes, key, depth, width),
+        lambda shape, classes, key: WideResNet(shape[2], classes, key, depth, width, norm_first),
+        rectified=norm_first,
     )
 
 

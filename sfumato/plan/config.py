@@ -219,7 +219,7 @@ class NetworkConfig:
     patches for few images [by color or gray and the number of images; where a method holds a matrix
     of d x d numbers, without patches] | cells | sides |
     patches | scattering | scatternet, and those of earlier versions, patches+scattering | encoder |
-    encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W, or package.module:function of your own, (shape, classes, key) ->
+    encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W | wrn-D-W-norm-first, or package.module:function of your own, (shape, classes, key) ->
     a network of one image. With --weights: the network they are for, where they do not say so
     themselves."""
     weights: str | None = None
