@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from sfumato.privacy.events import Event as Event
     from sfumato.privacy.events import FixedSizeEvent as FixedSizeEvent
     from sfumato.privacy.events import GaussianEvent as GaussianEvent
+    from sfumato.privacy.events import NotPrivateEvent as NotPrivateEvent
     from sfumato.privacy.events import PoissonSampledEvent as PoissonSampledEvent
     from sfumato.privacy.events import SelectedEvent as SelectedEvent
     from sfumato.privacy.events import TruncatedPoissonEvent as TruncatedPoissonEvent
@@ -92,6 +93,7 @@ _HOMES = {
         "Event",
         "FixedSizeEvent",
         "GaussianEvent",
+        "NotPrivateEvent",
         "PoissonSampledEvent",
         "SelectedEvent",
         "TruncatedPoissonEvent",

@@ -124,6 +124,7 @@ CLIPPED = (
 ACROSS = ("train.spread:SpreadSum._over", "lax.psum(word,")
 ON_DEVICES = "test_layout.py::test_sums_are_the_same_to_the_last_bit_on_any_number_of_devices_and_noise_is_added_once"
 EXTREMES = "test_accountants_extremes.py"
+NOT_PRIVATE = "test_not_private.py"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
 MUTATIONS = (
@@ -1377,6 +1378,54 @@ MUTATIONS = (
         "0",
         "test_reaching_out.py::test_noise_of_the_device_is_wider_by_what_rounding_the_sum_may_add",
         "not as wide",
+    # -- runs that promise nothing
+    bug(
+        "a run without privacy is shown with the epsilon that it might have had",
+        "privacy.relations:simplified",
+        "plain, busiest = first.plain,",
+        "plain, busiest = first.promised.plain,",
+        f"{NOT_PRIVATE}::test_what_is_not_private_has_no_price_in_any_company[event0]",
+        "inf",
+    ),
+    bug(
+        "a ledger without budget pays for honest releases, too",
+        "privacy.ledger:Ledger._require",
+        "if not self.private and any(",
+        "if False and any(",
+        f"{NOT_PRIVATE}::test_a_ledger_pays_for_private_releases_or_for_others_never_for_both",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "noise is added to a sum that nothing bounds",
+        "noise.binding:bind",
+        "if bounded and not",
+        "if False and not",
+        f"{NOT_PRIVATE}::test_no_noise_hides_what_is_not_clipped[gaussian]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "the report of a run without privacy does not say so",
+        "report.statement:warnings",
+        "if facts.not_private:",
+        "if facts.insecure:",
+        f"{NOT_PRIVATE}::test_whoever_meets_a_run_without_privacy_is_told",
+        "the report does not begin with the mark",
+    ),
+    bug(
+        "the model of a run without privacy loses the mark",
+        "runs.training:save_model",
+        "if plan.not_private is not None:",
+        "if plan.insecure:",
+        f"{NOT_PRIVATE}::test_whoever_meets_a_run_without_privacy_is_told",
+        "lost the mark",
+    ),
+    bug(
+        "a number too large for a float asks for no privacy",
+        "plan.promise:PrivacyConfig.check",
+        "if self.budget == math.inf and self.epsilon != INFINITY:",
+        "if False:",
+        f"{NOT_PRIVATE}::test_only_the_word_asks_for_it[1e400]",
+        "assert",
     ),
 )
 BY_NAME = {each.name: each for each in MUTATIONS}

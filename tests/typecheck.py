@@ -33,6 +33,8 @@ def _may_name_axes(hint: Any) -> bool:
 
 def checked(found: Any, *, typechecker: Callable[[Any], Any]) -> Any:
     """What jaxtyping's own decorator makes of it, but for functions whose signature has no shape."""
+    if inspect.isfunction(found) and found.__annotations__.get("return") is typing.Self:
+        return found  # beartype wants to see the class
     if not inspect.isfunction(found) or any(map(_may_name_axes, found.__annotations__.values())):
         return SHAPED(found, typechecker=typechecker)
     return check(found) if found.__annotations__ else found

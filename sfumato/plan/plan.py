@@ -1,6 +1,7 @@
 """The plan: everything that will happen, as it stands in plan.json. `plan/making.py` makes it; whoever
 reads it needs no JAX."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -60,7 +61,15 @@ class Stated:
     noise_rng: str
     unit: str
     images_per_unit: int | None
+    epsilon: float
     not_private: NotPrivate | None
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for a plan that promises something and nothing."""
+        if (self.epsilon == math.inf) != (self.not_private is not None):
+            raise ArgumentError(
+                "epsilon", self.epsilon, "contradicts what the plan says of not_private"
+            )
 
     @property
     def tally(self) -> Tally:

@@ -14,6 +14,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.privacy import mixtures
 from sfumato.privacy.event_base import Event, Sampled, Tally, from_json, register, tally, to_json
 from sfumato.privacy.neighbors import REPLACE_ONE, ZERO_OUT, Relation, distance
+from sfumato.privacy.not_private import NotPrivateEvent
 
 __all__ = [
     "BandedGaussianEvent",
@@ -22,6 +23,7 @@ __all__ = [
     "FixedSizeEvent",
     "GaussianEvent",
     "Inner",
+    "NotPrivateEvent",
     "PoissonSampledEvent",
     "Sampled",
     "SelectedEvent",

@@ -258,7 +258,7 @@ def _ledger_faults(facts: RunFacts) -> list[tuple[str, str]]:
         return [
             ("plan.json", f"says {facts.plan.relation}, the ledger was kept for {ledger.relation}")
         ]
-    if ledger.private != (facts.plan.not_private is None and facts.plan.epsilon < math.inf):
+    if ledger.private != (facts.plan.not_private is None):
         what = "a promise" if ledger.private else "no promise"
         return [("plan.json", f"contradicts the ledger, which was kept for {what}")]
     found = ledger.epsilon()
