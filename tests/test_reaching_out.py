@@ -23,6 +23,7 @@ from sfumato.noise import Gaussian
 from sfumato.runs.directory import refuse_existing
 from sfumato.sampling import Poisson
 from sfumato.train.dpsgd import DPSGD
+from sfumato.train.schedules import rate_of
 from sfumato.train.spread import SpreadSum
 
 KEY = SecretKey.from_insecure_seed(5)
@@ -113,16 +114,15 @@ class Wrong(Poisson):
 
 def trainer(sampler, **settings):
     examples = np.zeros((8, 4), np.float32)
+    usual = {"fetch": lambda indices, step: examples[indices], "physical_batch_size": 2}
     return DPSGD(
         lambda p, x: jnp.sum(p["w"][:, 0] * x),
         PARAMS,
         optimizer=optax.sgd(0.1),
         sampler=sampler,
-        fetch=lambda indices, step: examples[indices],
         clip_norm=1.0,
         noise=Gaussian(1.0),
-        physical_batch_size=2,
-        **settings,
+        **usual | settings,
     )
 
 
@@ -130,6 +130,14 @@ def trainer(sampler, **settings):
 def test_a_sampler_that_draws_an_example_twice_or_none_that_there_is_is_refused(drawn):
     method = trainer(Wrong(0.5, 1, 8, drawn=drawn))
     with pytest.raises(ArgumentError, match=r"sampler='Wrong'.*each once"):
+        method.measure(method.start(), 0, KEY)
+
+
+@pytest.mark.parametrize("given", [lambda rows: rows[:-1], lambda rows: np.concatenate([rows] * 2)])
+def test_data_that_give_another_number_of_examples_are_refused(given):
+    examples = np.ones((8, 4), np.float32)
+    method = trainer(Wrong(0.5, 1, 8, drawn=(1, 5)), fetch=lambda at, step: given(examples[at]))
+    with pytest.raises(ArgumentError, match=r"data=.*2 examples for 2 indices"):
         method.measure(method.start(), 0, KEY)
 
 
@@ -187,6 +195,16 @@ def test_noise_of_the_device_is_wider_by_what_rounding_the_sum_may_add():
     found = np.std(np.concatenate([np.asarray(released[name]) for name in "ab"]), dtype=np.float64)
     wanted = multiplier * (1 + d**0.5 * g)  # 1.15 times the multiplier
     assert found == pytest.approx(wanted, rel=0.02), "the noise is not as wide as rounding needs"
+
+
+# -- schedules
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
+def test_a_run_that_warms_up_all_the_time_has_rates_that_are_numbers(name):
+    """0.96 of ten steps are ten, rounded."""
+    rates = [float(rate_of(name, 2.0, 0.96, 10)(step)) for step in range(10)]
+    assert np.allclose(rates, np.arange(1, 11) / 5)
 
 
 # -- files, directories, visitors
