@@ -19,9 +19,13 @@ from sfumato.core.devices import ALONE, Layout
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data.split import ReadOptions
-from sfumato.noise import Gaussian
+from sfumato.noise import BandedGaussian, Gaussian
+from sfumato.noise.banded import square_root_bands
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
+from sfumato.privacy.ledger import Ledger
 from sfumato.runs.directory import refuse_existing
 from sfumato.sampling import Poisson
+from sfumato.train import loop
 from sfumato.train.dpsgd import DPSGD
 from sfumato.train.schedules import rate_of
 from sfumato.train.spread import SpreadSum
@@ -139,6 +143,20 @@ def test_data_that_give_another_number_of_examples_are_refused(given):
     method = trainer(Wrong(0.5, 1, 8, drawn=(1, 5)), fetch=lambda at, step: given(examples[at]))
     with pytest.raises(ArgumentError, match=r"data=.*2 examples for 2 indices"):
         method.measure(method.start(), 0, KEY)
+
+
+# -- noise
+
+
+@pytest.mark.parametrize("promised", [Gaussian(1.5), BandedGaussian(2.0, square_root_bands(2))])
+def test_less_noise_than_is_paid_for_is_refused_before_it_is_paid(promised, tmp_path):
+    method = trainer(Poisson(0.5, 2, 8))
+    method.event = lambda step: PoissonSampledEvent(0.5, GaussianEvent(2.0))
+    method.mechanism = lambda step: promised.at(step, str)
+    with Ledger.create(tmp_path, delta=1e-5, epsilon_max=9.0) as ledger:
+        with pytest.raises(ArgumentError, match="is paid for"):
+            loop.run(method, ledger, KEY)
+        assert ledger.releases == 0
 
 
 # -- processes
