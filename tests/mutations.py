@@ -136,7 +136,7 @@ MUTATIONS = (
         "return self._noise.at(step, lambda each: release_name(self, each))",
         "return Gaussian(self._noise.multiplier / self.sampler.expected_batch_size)",
         BY_HAND,
-        "close",
+        "close|is paid for",
     ),
     bug(
         "noise before averaging: every device adds its own, then the mean is taken",
@@ -148,9 +148,9 @@ MUTATIONS = (
     ),
     bug(
         "noise scaled without the sensitivity",
-        "noise.gaussian:Gaussian.release",
-        "self.multiplier * total.sensitivity.add_or_remove",
-        "self.multiplier",
+        "noise.on_host:gaussian",
+        "multiplier * sensitivity",
+        "multiplier",
         NOISE_LAW,
         "wrong scale",
     ),
@@ -1345,6 +1345,14 @@ MUTATIONS = (
         "if False:",
         "test_reaching_out.py::test_a_loss_that_vmap_would_show_other_examples_is_refused_in_one_line"
         "[custom_vmap behind custom_vjp]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a step may have less noise than it is paid for",
+        "train.loop:kept",
+        "mechanism.event.noise_multiplier < event.noise_multiplier",
+        "False",
+        "test_reaching_out.py::test_less_noise_than_is_paid_for_is_refused_before_it_is_paid",
         "DID NOT RAISE",
     ),
     bug(

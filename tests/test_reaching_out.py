@@ -19,10 +19,15 @@ from sfumato.core.devices import ALONE, Layout
 from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.keys import SecretKey
 from sfumato.data.split import ReadOptions
-from sfumato.noise import Gaussian
+from sfumato.noise import BandedGaussian, Gaussian
+from sfumato.noise.banded import square_root_bands
+from sfumato.privacy.events import GaussianEvent, PoissonSampledEvent
+from sfumato.privacy.ledger import Ledger
 from sfumato.runs.directory import refuse_existing
 from sfumato.sampling import Poisson
+from sfumato.train import loop
 from sfumato.train.dpsgd import DPSGD
+from sfumato.train.schedules import rate_of
 from sfumato.train.spread import SpreadSum
 
 KEY = SecretKey.from_insecure_seed(5)
@@ -113,16 +118,15 @@ class Wrong(Poisson):
 
 def trainer(sampler, **settings):
     examples = np.zeros((8, 4), np.float32)
+    usual = {"fetch": lambda indices, step: examples[indices], "physical_batch_size": 2}
     return DPSGD(
         lambda p, x: jnp.sum(p["w"][:, 0] * x),
         PARAMS,
         optimizer=optax.sgd(0.1),
         sampler=sampler,
-        fetch=lambda indices, step: examples[indices],
         clip_norm=1.0,
         noise=Gaussian(1.0),
-        physical_batch_size=2,
-        **settings,
+        **usual | settings,
     )
 
 
@@ -131,6 +135,28 @@ def test_a_sampler_that_draws_an_example_twice_or_none_that_there_is_is_refused(
     method = trainer(Wrong(0.5, 1, 8, drawn=drawn))
     with pytest.raises(ArgumentError, match=r"sampler='Wrong'.*each once"):
         method.measure(method.start(), 0, KEY)
+
+
+@pytest.mark.parametrize("given", [lambda rows: rows[:-1], lambda rows: np.concatenate([rows] * 2)])
+def test_data_that_give_another_number_of_examples_are_refused(given):
+    examples = np.ones((8, 4), np.float32)
+    method = trainer(Wrong(0.5, 1, 8, drawn=(1, 5)), fetch=lambda at, step: given(examples[at]))
+    with pytest.raises(ArgumentError, match=r"data=.*2 examples for 2 indices"):
+        method.measure(method.start(), 0, KEY)
+
+
+# -- noise
+
+
+@pytest.mark.parametrize("promised", [Gaussian(1.5), BandedGaussian(2.0, square_root_bands(2))])
+def test_less_noise_than_is_paid_for_is_refused_before_it_is_paid(promised, tmp_path):
+    method = trainer(Poisson(0.5, 2, 8))
+    method.event = lambda step: PoissonSampledEvent(0.5, GaussianEvent(2.0))
+    method.mechanism = lambda step: promised.at(step, str)
+    with Ledger.create(tmp_path, delta=1e-5, epsilon_max=9.0) as ledger:
+        with pytest.raises(ArgumentError, match="is paid for"):
+            loop.run(method, ledger, KEY)
+        assert ledger.releases == 0
 
 
 # -- processes
@@ -187,6 +213,16 @@ def test_noise_of_the_device_is_wider_by_what_rounding_the_sum_may_add():
     found = np.std(np.concatenate([np.asarray(released[name]) for name in "ab"]), dtype=np.float64)
     wanted = multiplier * (1 + d**0.5 * g)  # 1.15 times the multiplier
     assert found == pytest.approx(wanted, rel=0.02), "the noise is not as wide as rounding needs"
+
+
+# -- schedules
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine"])
+def test_a_run_that_warms_up_all_the_time_has_rates_that_are_numbers(name):
+    """0.96 of ten steps are ten, rounded."""
+    rates = [float(rate_of(name, 2.0, 0.96, 10)(step)) for step in range(10)]
+    assert np.allclose(rates, np.arange(1, 11) / 5)
 
 
 # -- files, directories, visitors

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -100,7 +101,20 @@ def _parts(
         own = indices[dealt[mask]] if mask.any() else indices[first : first + 1]
         examples = fetch(own, step)
         where = np.minimum(np.arange(len(places) * size), len(own) - 1)
-        yield jax.tree.map(lambda leaf, where=where: np.asarray(leaf)[where], examples), mask
+        yield jax.tree.map(partial(_at, where=where, count=len(own)), examples), mask
+
+
+def _at(leaf: Any, where: Int64[np.ndarray, " b"], count: int) -> np.ndarray:
+    """Some of so many examples. Raises ArgumentError where there are more or fewer: then nobody knows which
+    is whose."""
+    found = np.asarray(leaf)
+    if found.shape[:1] != (count,):
+        raise ArgumentError(
+            "data",
+            f"shape {found.shape}",
+            f"data[indices] must give {count} examples for {count} indices",
+        )
+    return found[where]
 
 
 def members(sampler: Sampler, key: SecretKey, step: int) -> Int64[np.ndarray, " n"]:

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import PyTree
 
 from sfumato.clip import BoundedSum
-from sfumato.core.errors import LedgerError
+from sfumato.core.errors import ArgumentError, LedgerError
 from sfumato.core.keys import SecretKey
 from sfumato.noise import Mechanism
 from sfumato.privacy.events import Event, Tally
@@ -89,7 +89,7 @@ def run(
 
     after_step(steps done, state): for checkpoints and progress. Raises BudgetError before the first
     step if the ledger does not allow all of them, and ArgumentError where a step cannot be run (see
-    `Rehearsed`).
+    `Rehearsed`) or its noise is not what it is paid for (`kept`).
 
     noise: what is promised -> the mechanism that keeps the promise, such as `keeping` of one of
     `noise.NOISES`; without it the procedure's own.
@@ -115,7 +115,7 @@ def run(
         rehearse(procedure, state)
     for step in _steps(procedure, first):
         name = release_name(procedure, step)
-        mechanism = noise(procedure.mechanism(step))
+        mechanism = kept(procedure, step, noise)
         ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)
         total = procedure.measure(state, step, key.at(procedure.name))
         bound = mechanism.bind(total, key.at(name))
@@ -125,6 +125,20 @@ def run(
         state = procedure.absorb(state, step, released)
         after_step(step + 1, state)
     return state
+
+
+def kept(procedure: Procedure, step: int, noise: Callable[[Mechanism], Mechanism]) -> Mechanism:
+    """What keeps the promise of a step. Raises ArgumentError where it would add less noise than the step's
+    event states, or noise correlated otherwise: the ledger pays for the event alone."""
+    mechanism, event = noise(procedure.mechanism(step)), procedure.event(step)
+    less = mechanism.event.noise_multiplier < event.noise_multiplier
+    if less or mechanism.event.bands != event.bands:
+        raise ArgumentError(
+            "noise",
+            mechanism.event,
+            f"{release_name(procedure, step)!r} is paid for as {event}; let `mechanism` keep what `event` states",
+        )
+    return mechanism
 
 
 def rehearse(procedure: Procedure, state: State | None = None) -> None:

@@ -5,7 +5,7 @@ With T steps, of which the first w warm up, step t = 0, 1, ... has the rate r ti
 
     min(1, (t + 1) / w) * shape((t - w) / (T - w)),    shape(x) = 1 | 1 - x | (1 + cos(pi x)) / 2
 
-for constant, linear and cosine (Loshchilov & Hutter 2017); x is 0 while warming up. No step has the rate 0,
+for constant, linear and cosine (Loshchilov & Hutter 2017); x is 0 while warming up, which may be all of the run. No step has the rate 0,
 neither the first nor the last, as each was paid for.
 """
 
@@ -52,7 +52,7 @@ def rate_of(name: str, rate: float, warmup: float, steps: int) -> "float | Calla
         import jax.numpy as jnp
 
         rising = jnp.minimum(1.0, (step + 1) / max(warm, 1))
-        return rate * rising * SHAPES[name](jnp.maximum(step - warm, 0) / (steps - warm))
+        return rate * rising * SHAPES[name](jnp.maximum(step - warm, 0) / max(steps - warm, 1))
 
     return at
 
