@@ -1386,6 +1386,7 @@ MUTATIONS = (
         "0",
         "test_reaching_out.py::test_noise_of_the_device_is_wider_by_what_rounding_the_sum_may_add",
         "not as wide",
+    ),
     # -- runs that promise nothing
     bug(
         "a run without privacy is shown with the epsilon that it might have had",

@@ -1,14 +1,18 @@
 """Laws of every procedure, not of its parts: who takes part in a step says nothing of another, and
 no stream is drawn twice."""
 
+import gc
+import weakref
 from collections import Counter
 from dataclasses import replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from chance import UNLIKELY, sigmas
 from scipy import stats
-from test_shipped import METHODS, images, plan_of
+from test_shipped import METHODS, images, job, plan_of
 from test_training_loop import dpsgd
 
 from sfumato.core.keys import SecretKey
@@ -170,3 +174,21 @@ def test_the_fits_of_a_tune_run_share_no_stream(drawn, monkeypatch):
     tune.best_of(table, replace(plan, method="best of ls", mu=0.5, releases=(release,)), KEY)
     check_once(drawn)
     assert {name[:2] for name in drawn if name[0] == "fit"} == {("fit", fit) for fit in range(3)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_procedure_that_nobody_holds_is_gone_at_once(method):
+    """Not when Python next looks for cycles, which may be many fits, and gigabytes of rows, later."""
+    source = images()
+    procedure = job(plan_of(METHODS[method], source), source).procedure
+    seen, state = weakref.ref(procedure), procedure.start()
+    gc.disable()
+    try:
+        for step in range(min(procedure.steps, 3)):
+            released = procedure.measure(state, step, KEY.at(procedure.name)).value
+            released = jax.tree.map(jnp.asarray, released)
+            state = procedure.absorb(state, step, released)
+        del procedure
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -28,6 +28,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,7 +39,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.core.tasks import task_of
+from sfumato.core.tasks import Task, task_of
 from sfumato.features.feature_map import Group
 from sfumato.features.heads import Centering, WhitenedLinear, Whitening
 from sfumato.noise import Mechanism
@@ -91,7 +92,8 @@ class FeatureCovariance:
             self._settings = self._settings.unclipped()
         self._task = task_of(self.labels)
         self._gradient = jax.jit(softmax_gradient(self._settings.clip_norm, task=self._task))
-        self._descend = jax.jit(self._descent)
+        descent = partial(_descent, self._settings, self._task, len(self.rows))
+        self._descend = jax.jit(descent)  # does not hold the rows
 
     @property
     def n(self) -> int:
@@ -221,16 +223,19 @@ class FeatureCovariance:
             )
         return BoundedSum(total, Sensitivity.of_contribution(self._settings.clip_norm))
 
-    def _descent(
-        self,
-        weight: Float[Array, "d c"],
-        velocity: Float[Array, "d c"],
-        released: Float[Array, "d c"],
-    ) -> dict[str, Array]:
-        """One heavy-ball step."""
-        gradient = self._task.centered(released) / len(self.rows)
-        velocity = self._settings.momentum * velocity + gradient
-        return {"weight": weight - self._settings.learning_rate * velocity, "velocity": velocity}
+
+def _descent(
+    settings: CovarianceSettings,
+    task: Task,
+    n: int,
+    weight: Float[Array, "d c"],
+    velocity: Float[Array, "d c"],
+    released: Float[Array, "d c"],
+) -> dict[str, Array]:
+    """One heavy-ball step."""
+    gradient = task.centered(released) / n
+    velocity = settings.momentum * velocity + gradient
+    return {"weight": weight - settings.learning_rate * velocity, "velocity": velocity}
 
 
 def whitening_matrices(

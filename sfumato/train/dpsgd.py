@@ -117,13 +117,15 @@ class DPSGD:
                 math.inf,
                 "no noise hides what is not clipped; give a clip norm, or sf.calibrate(method, math.inf)",
             )
-        layout = self._layout = self.layout or ALONE
+        layout, sampler = self.layout or ALONE, self.sampler
+        self._layout = layout
         self._sum = SpreadSum(
-            self.clipped, layout, self.params, self.constants, lambda: self.sampler.examples
+            self.clipped, layout, self.params, self.constants, lambda: sampler.examples
         )
         if self.frozen is not None:
             self.frozen = layout.put(self.frozen, self._sum.constant_specs[0])
         self._add = self._sum.add
+        self._absorb = self._absorbing()
         self._update = jax.jit(self._absorb)
         self._sizes = physical.PhysicalSizes(None if isinstance(asked, str) else asked)
         self._rehearsed: int | None = None
@@ -385,15 +387,24 @@ class DPSGD:
     def absorb(self, state: dict[str, Any], step: int, released: PyTree) -> dict[str, Any]:
         return self._update(self._placed(state), np.float32(step), released)
 
-    def _absorb(self, state: dict[str, Any], step: jax.Array, released: PyTree) -> dict[str, Any]:
-        value, memory = (self.noise or Gaussian(1.0)).told(released, state, step)
-        gradient = jax.tree.map(lambda leaf: leaf / self.sampler.expected_batch_size, value)
-        updates, optimizer = self.optimizer.update(gradient, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        decay = jnp.minimum(self.ema_decay, (1 + step) / (10 + step))
-        ema = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state["ema"], params)
-        after = {"params": params, "ema": ema, "optimizer": optimizer} | memory
-        return self._layout.kept(after, self._layout.specs(after, self.params))
+    def _absorbing(self) -> Callable[[dict[str, Any], jax.Array, PyTree], dict[str, Any]]:
+        """The step from a release to the next state, which does not hold the data."""
+        noise, divisor = self.noise or Gaussian(1.0), self.sampler.expected_batch_size
+        optimizer, most, layout, shapes = self.optimizer, self.ema_decay, self._layout, self.params
+
+        def absorbed(state: dict[str, Any], step: jax.Array, released: PyTree) -> dict[str, Any]:
+            value, memory = noise.told(released, state, step)
+            gradient = jax.tree.map(lambda leaf: leaf / divisor, value)
+            updates, moments = optimizer.update(gradient, state["optimizer"], state["params"])
+            params = optax.apply_updates(state["params"], updates)
+            decay = jnp.minimum(most, (1 + step) / (10 + step))
+            ema = jax.tree.map(
+                lambda old, new: decay * old + (1 - decay) * new, state["ema"], params
+            )
+            after = {"params": params, "ema": ema, "optimizer": moments} | memory
+            return layout.kept(after, layout.specs(after, shapes))
+
+        return absorbed
 
     def _shapes(self, params: PyTree, size: int) -> tuple[PyTree, ...]:
         """What the sum of physical batches is told."""
