@@ -379,7 +379,8 @@ def test_estimators_fit_without_privacy_and_say_so(weights: Any, tmp_path: Path)
     with pytest.raises(sf.ArgumentError, match="not-private"):
         made.save(tmp_path / "model.safetensors")
     made.save(tmp_path / MODEL)
-    again = sf.DPLinearClassifier.load(tmp_path / MODEL)
+    with pytest.warns(UserWarning, match=MARK):
+        again = sf.DPLinearClassifier.load(tmp_path / MODEL)
     assert again.epsilon == again.epsilon_ == again.plan_.epsilon == INF
     np.testing.assert_array_equal(again.predict(ROWS), made.predict(ROWS))
     with sf.Ledger.temporary(DELTA, 10.0) as ledger, pytest.warns(UserWarning, match=MARK):

@@ -52,12 +52,13 @@ class PrivacyConfig(PromiseConfig, BudgetConfig):
     @classmethod
     def asked(cls, epsilon: Any, *others: Any) -> "PrivacyConfig":
         """From Python, where the word inf is a number."""
-        return cls(INFINITY if epsilon == math.inf else epsilon, *others)
+        word: Any = INFINITY if epsilon == math.inf else epsilon
+        return cls(word, *others)
 
     @property
     def budget(self) -> float:
         """epsilon, as it was given or not."""
-        if self.epsilon == INFINITY:
+        if isinstance(self.epsilon, str):
             return math.inf
         return 3.0 if self.epsilon is None else self.epsilon
 

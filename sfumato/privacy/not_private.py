@@ -1,7 +1,7 @@
 """Runs that promise nothing, for baselines and debugging: `--epsilon inf` and `--rehearse B`.
 
-One event stands for whatever such a run releases. It holds the event that an honest run would have
-claimed in its place, and has no price: with it, epsilon is infinite at every delta, whatever else was
+One event stands for whatever such a run releases. It holds the event that would be claimed if anything
+were promised, and has no price: with it, epsilon is infinite at every delta, whatever else was
 released. So no ledger of a finite budget pays for it, and a ledger without budget pays for nothing
 else (`ledger.py`): neither kind of run can become the other.
 """
@@ -24,8 +24,8 @@ which settings are published."""
 @register("not-private")
 @dataclass(frozen=True)
 class NotPrivateEvent(Event):
-    """A release that promises nothing, in the place of `event`. noise_multiplier: of the noise that it
-    has all the same; 0 for none, and then nothing is clipped either."""
+    """A release that promises nothing. noise_multiplier: of the noise that it has all the same, as `event`
+    says; 0 for none, and then nothing is clipped, and `event` is what an honest run would have."""
 
     private: ClassVar[bool] = False
 
@@ -35,9 +35,11 @@ class NotPrivateEvent(Event):
     @property
     def words(self) -> str:
         had = (
-            f"noise multiplier {self.noise_multiplier:.6g}" if self.noise_multiplier else "no noise"
+            self.event.words
+            if self.noise_multiplier
+            else f"no noise, in place of {self.event.words}"
         )
-        return f"{MARK}: {had}, in place of {self.event.words}"
+        return f"{MARK}: {had}"
 
     @property
     def promised(self) -> Event:

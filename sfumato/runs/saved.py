@@ -9,6 +9,7 @@ the ledger to pay from.
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -22,7 +23,7 @@ from sfumato.core.digests import digest_of
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import parse_json, write_atomic
 from sfumato.privacy import fields
-from sfumato.privacy.not_private import MARK, file_name
+from sfumato.privacy.not_private import MARK, file_name, told
 
 _FORMAT = 1
 _FILE = "estimator.safetensors"
@@ -102,6 +103,8 @@ class Saveable:
             raise
         except Exception as error:  # what cannot be built fails in many ways
             raise _damaged(path, error) from None
+        if (not_private := told(made.epsilon_)) is not None:  # type: ignore[attr-defined]
+            warnings.warn(not_private.words, stacklevel=2)
         return made
 
 
