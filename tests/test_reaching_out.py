@@ -13,7 +13,7 @@ import pytest
 from clip_helpers import B, everyone, random
 from jax import lax
 
-from sfumato.clip import BoundedSum, Sensitivity, clipped_grad
+from sfumato.clip import BoundedSum, Sensitivity, check_isolation, clipped_grad
 from sfumato.clip.fixed_point import Lattice
 from sfumato.core.devices import ALONE, Layout
 from sfumato.core.errors import ArgumentError, DataError, RunError
@@ -103,6 +103,23 @@ def test_what_is_asked_one_example_at_a_time_is_clipped_as_ever(name):
         np.asarray(total(KEEPING[name](), method=method)["w"]) for method in ("auto", "materialize")
     )
     assert np.any(found) and np.allclose(found, slow, atol=1e-6)
+
+
+def test_a_call_that_remembers_other_examples_is_found_out():
+    seen = []
+
+    def remembered(x):
+        seen.append(float(x.sum()))
+        return np.float32(sum(seen[-2:]))
+
+    def loss(p, x):
+        weight = jax.pure_callback(
+            remembered, jax.ShapeDtypeStruct((), jnp.float32), x, vmap_method="sequential"
+        )
+        return weight * jnp.sum(x @ p["w"])
+
+    with pytest.raises(ArgumentError, match="changed when the other examples did"):
+        check_isolation(clipped_grad(loss, 1e3), PARAMS, BATCH)
 
 
 # -- samplers
