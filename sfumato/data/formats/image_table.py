@@ -64,6 +64,8 @@ def list_table(path: Path, options: ReadOptions) -> Listing:
             split: replace(part, columns={**part.columns, label: _one_of(part, label)})
             for split, part in parts.items()
         }
+    if label is None and findings is not None:
+        find("findings", columns, findings[0], str(path))  # raises: no labels are named by them
     if label is None:
         label, parts = FOLDERS, by_folders(parts, str(path))
     return listing_of(
