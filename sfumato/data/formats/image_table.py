@@ -65,7 +65,8 @@ def list_table(path: Path, options: ReadOptions) -> Listing:
             for split, part in parts.items()
         }
     if label is None and findings is not None:
-        find("findings", columns, findings[0], str(path))  # raises: no labels are named by them
+        # Raises: neither columns are called so, nor are there lists of findings.
+        find("findings", table.head(files["train"][0]), findings[0], str(path))
     if label is None:
         label, parts = FOLDERS, by_folders(parts, str(path))
     return listing_of(
