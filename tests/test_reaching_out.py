@@ -13,11 +13,12 @@ import pytest
 from clip_helpers import B, everyone, random
 from jax import lax
 
-from sfumato.clip import BoundedSum, Sensitivity, clipped_grad
+from sfumato.clip import BoundedSum, Sensitivity, check_isolation, clipped_grad
 from sfumato.clip.fixed_point import Lattice
 from sfumato.core.devices import ALONE, Layout
-from sfumato.core.errors import ArgumentError, DataError, RunError
+from sfumato.core.errors import ArgumentError, DataError, LedgerError, RunError
 from sfumato.core.keys import SecretKey
+from sfumato.data.formats.image_table import list_table
 from sfumato.data.split import ReadOptions
 from sfumato.noise import BandedGaussian, Gaussian
 from sfumato.noise.banded import square_root_bands
@@ -103,6 +104,23 @@ def test_what_is_asked_one_example_at_a_time_is_clipped_as_ever(name):
         np.asarray(total(KEEPING[name](), method=method)["w"]) for method in ("auto", "materialize")
     )
     assert np.any(found) and np.allclose(found, slow, atol=1e-6)
+
+
+def test_a_call_that_remembers_other_examples_is_found_out():
+    seen = []
+
+    def remembered(x):
+        seen.append(float(x.sum()))
+        return np.float32(sum(seen[-2:]))
+
+    def loss(p, x):
+        weight = jax.pure_callback(
+            remembered, jax.ShapeDtypeStruct((), jnp.float32), x, vmap_method="sequential"
+        )
+        return weight * jnp.sum(x @ p["w"])
+
+    with pytest.raises(ArgumentError, match="changed when the other examples did"):
+        check_isolation(clipped_grad(loss, 1e3), PARAMS, BATCH)
 
 
 # -- samplers
@@ -223,6 +241,30 @@ def test_a_run_that_warms_up_all_the_time_has_rates_that_are_numbers(name):
     """0.96 of ten steps are ten, rounded."""
     rates = [float(rate_of(name, 2.0, 0.96, 10)(step)) for step in range(10)]
     assert np.allclose(rates, np.arange(1, 11) / 5)
+
+
+# -- what users type
+
+
+def test_a_number_beyond_all_sense_is_refused_by_its_name():
+    with pytest.raises(ArgumentError, match=r"steps=1e\+20|steps=100000000000000000000"):
+        Poisson(0.5, 10**20, 8)
+
+
+def test_a_ledger_that_cannot_be_read_is_named_in_one_line(tmp_path):
+    link = tmp_path / "ledger"
+    link.symlink_to(link)
+    with pytest.raises(LedgerError, match=r"ledger: cannot be read .*; name a run"):
+        Ledger.read(link)
+
+
+def test_findings_that_no_column_has_are_named_and_not_taken_for_folders(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("1.png", "2.png"):
+        (tmp_path / "a" / name).write_bytes(b"")
+    (tmp_path / "t.csv").write_text("path,E\na/1.png,1\na/2.png,0\n")
+    with pytest.raises(ArgumentError, match=r"findings='G': .*no such column \(found E\)"):
+        list_table(tmp_path / "t.csv", ReadOptions(findings="G"))
 
 
 # -- files, directories, visitors

@@ -16,10 +16,10 @@ def check_isolation(
     """Change every example but one and see that the one's contribution stays the same, bit for bit,
     for each in turn.
 
-    A loss is traced for one example, so mixing cannot be written in JAX; callbacks to Python and
-    functions with vmap rules of their own (`jax.custom_batching.custom_vmap`, such as a batch norm)
-    can still mix. Costs 2 b clipped gradients. Raises ArgumentError naming the first example that
-    moved.
+    A loss is traced for one example, so mixing cannot be written in JAX, and what `vmap` would show
+    several examples at once is refused (`trace.check_alone`). A call to Python, one example at a
+    time, can still remember the others. Costs 2 b clipped gradients. Raises ArgumentError naming the
+    first example that moved.
     """
     count = len(jax.tree.leaves(batch)[0])
     contribution = jax.jit(clipped.__call__)

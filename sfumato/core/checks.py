@@ -10,6 +10,10 @@ MAX_PIXELS = 178_956_970
 """Of an image file, as many as Pillow decodes: a small one can claim to be huge."""
 
 
+LARGEST = 2**53
+"""Of whole numbers: floats hold all up to here, so what is computed from one is computed from it alone."""
+
+
 def pixel_count(height: int, width: int, most: int) -> None:
     """Raise DataError for an image of more than `most` pixels."""
     if width * height > most:
@@ -56,6 +60,8 @@ def fraction(name: str, value: float) -> float:
 def whole(name: str, value: int, at_least: int = 1) -> int:
     if not (isinstance(value, Integral) and not isinstance(value, bool) and value >= at_least):
         raise ArgumentError(name, value, f"give a whole number of at least {at_least}")
+    if value > LARGEST:
+        raise ArgumentError(name, value, f"give a whole number of at most {LARGEST}")
     return int(value)
 
 

@@ -172,6 +172,10 @@ class Ledger:
             content = path.read_bytes()
         except FileNotFoundError:
             raise LedgerError(f"{path}: no ledger here") from None
+        except OSError as error:
+            raise LedgerError(
+                f"{path}: cannot be read ({error.strerror}); name a run's directory, or its ledger"
+            ) from None
         return cls(path, _parse(content, path)[0], None)
 
     def close(self) -> None:

@@ -64,6 +64,9 @@ def list_table(path: Path, options: ReadOptions) -> Listing:
             split: replace(part, columns={**part.columns, label: _one_of(part, label)})
             for split, part in parts.items()
         }
+    if label is None and findings is not None:
+        # Raises: neither columns are called so, nor are there lists of findings.
+        find("findings", table.head(files["train"][0]), findings[0], str(path))
     if label is None:
         label, parts = FOLDERS, by_folders(parts, str(path))
     return listing_of(
