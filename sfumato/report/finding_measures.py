@@ -55,11 +55,13 @@ def mean_areas(evaluation: Evaluation) -> tuple[float | None, float | None]:
 
 def mean_words(evaluation: Evaluation) -> str:
     """'mean ROC AUC 0.881 over 3 findings'."""
+    return f"mean ROC AUC {_three(mean_areas(evaluation)[0])} {mean_over(evaluation)}"
+
+
+def mean_over(evaluation: Evaluation) -> str:
+    """'over 3 findings', those that have an area."""
     known = sum(each.roc_auc is not None for each in evaluation.findings)
-    area, _ = mean_areas(evaluation)
-    return f"mean ROC AUC {_three(area)} over {words.plural(known, 'finding')}".replace(
-        words.NBSP, " "
-    )
+    return f"over {words.plural(known, 'finding')}".replace(words.NBSP, " ")
 
 
 def lines(evaluation: Evaluation, names: Sequence[str]) -> list[str]:

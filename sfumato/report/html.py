@@ -117,6 +117,7 @@ def _measured(facts: RunFacts) -> dict[str, Any]:
         names = facts.classes[: len(evaluation.findings)]
         return found | {
             "mean_area": finding_measures.mean_areas(evaluation)[0],
+            "mean_over": finding_measures.mean_over(evaluation),
             "finding_plot": figures.finding_plot(names, evaluation.findings, shown),
         }
     rows = accuracy.class_rows(facts, evaluation)

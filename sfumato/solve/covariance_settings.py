@@ -33,7 +33,8 @@ def default_features(n: int, shape: tuple[int, int, int]) -> str:
 @dataclass(frozen=True)
 class CovarianceSettings(MethodSettings):
     """dp-fc. mean_share, moments_share: of mu^2, for the two statistics. power, floor: of the whitening.
-    steps, momentum, clip_norm, learning_rate: of the gradient descent.
+    steps, momentum, clip_norm, learning_rate: of the gradient descent. shrunk: whether the mean is shrunk
+    to what stands out of its noise (not in plans of earlier versions).
     """
 
     method: ClassVar[str] = "dp-fc"
@@ -48,6 +49,7 @@ class CovarianceSettings(MethodSettings):
     momentum: float
     clip_norm: OrInfinity
     learning_rate: float
+    shrunk: bool = False
 
     def mean_noise(self, mu: float) -> float:
         """s_m with 1 / s_m^2 = mean_share * mu^2."""
@@ -109,7 +111,8 @@ def rule(n: int, d: int, mu: float) -> CovarianceSettings:
     """The settings for n examples of d features and a budget of mu.
 
     The mean of unit rows is released with noise of norm sqrt(d) / (n mu_m), mu_m = sqrt(mean_share)
-    mu; it gets the share that makes this 0.1, at least 2 % and at most 20 %.
+    mu; it gets the share that makes this 0.1, at least 2 % and at most 10 %, as what is more is shrunk
+    away (`solve/fc.py`).
 
     With learning rate r and momentum b, the noise of all T gradient steps adds up to a standard
     deviation of up to kappa = r C T / ((1 - b) n mu_g) in the score of a row of norm 1. Holding
@@ -117,11 +120,11 @@ def rule(n: int, d: int, mu: float) -> CovarianceSettings:
     learning costs more than noisy scores, and less when they are many. mu_g^2 = (1 - mean_share -
     moments_share) mu^2.
     """
-    mean_share = min(max(d / (0.1 * n * mu) ** 2, 0.02), 0.2)
+    mean_share = min(max(d / (0.1 * n * mu) ** 2, 0.02), 0.1)
     moments_share, steps, momentum, clip_norm = 0.15, 20, 0.8, 0.5
     strength = n * mu * math.sqrt(1 - mean_share - moments_share)
     kappa = min(max((30_000 / strength) ** 0.25, 0.5), 2.5)
     learning_rate = kappa * (1 - momentum) * strength / (clip_norm * steps)
     return CovarianceSettings(
-        mean_share, moments_share, 0.5, 0.3, steps, momentum, clip_norm, learning_rate
+        mean_share, moments_share, 0.5, 0.3, steps, momentum, clip_norm, learning_rate, shrunk=True
     )

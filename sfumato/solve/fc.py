@@ -9,9 +9,12 @@ takes the share a_m, the moments a_0 and the T gradient steps the rest,
 
     1 / s_m^2 = a_m mu^2,    1 / s_0^2 = a_0 mu^2,    T / s^2 = (1 - a_m - a_0) mu^2.
 
-Step 0 releases the sum of the rows (sensitivity 1). Its n-th part is subtracted and each group
-brought back to norm sqrt(weight): what all images share would otherwise fill most of the norm that
-clipping grants to an example.
+Step 0 releases the sum of the rows (sensitivity 1). Its n-th part m is shrunk in each block of K
+numbers to max(1 - (K - 2) (s_m / n)^2 / |m_b|^2, 0) m_b, the positive part of James & Stein 1961: noise
+of deviation s_m / n has energy K (s_m / n)^2 there, and most blocks' means are small, as what images
+share lies in the lowest frequencies. It is subtracted and each group brought back to norm
+sqrt(weight): what all images share would otherwise fill most of the norm that clipping grants to an
+example, and so would noise that is subtracted from all of them.
 
 Step 1 releases M = sum_i blocks(x_i x_i^T) + noise. With eigenvalues l and eigenvectors V of a
 noisy block, noise of deviation s alone would have eigenvalues up to about s sqrt(2 K) (semicircle
@@ -41,7 +44,7 @@ from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.core.tasks import Task, task_of
 from sfumato.features.feature_map import Group
-from sfumato.features.heads import Centering, WhitenedLinear, Whitening
+from sfumato.features.heads import Centering, WhitenedLinear, Whitening, blocks
 from sfumato.noise import Mechanism
 from sfumato.noise.banded import noise_of_run
 from sfumato.privacy.events import Event
@@ -156,7 +159,10 @@ class FeatureCovariance:
 
     def absorb(self, state: dict[str, Any], step: int, released: PyTree) -> dict[str, Any]:
         if step == MEAN:
-            return {**state, "mean": released / len(self.rows)}
+            mean, noise = released / len(self.rows), self.mechanism(MEAN).multiplier
+            if self._settings.shrunk:
+                mean = shrunk_mean(mean, noise / len(self.rows), self._groups)
+            return {**state, "mean": mean}
         if step == MOMENTS:
             noise = self.mechanism(MOMENTS).multiplier * math.sqrt(
                 sum(group.weight**2 for group in self._groups)
@@ -236,6 +242,19 @@ def _descent(
     gradient = task.centered(released) / n
     velocity = settings.momentum * velocity + gradient
     return {"weight": weight - settings.learning_rate * velocity, "velocity": velocity}
+
+
+def shrunk_mean(
+    mean: Float[Array, " d"], noise: float, groups: Sequence[Group]
+) -> Float[Array, " d"]:
+    """Each block scaled to what stands out of noise of that deviation; see the module's text."""
+
+    def shrunk(block: Float[Array, "f k"]) -> Float[Array, "f k"]:
+        energy = jnp.sum(block * block, axis=1, keepdims=True)
+        expected = max(block.shape[1] - 2, 0) * noise**2
+        return block * jnp.maximum(1 - expected / jnp.maximum(energy, 1e-30), 0.0)
+
+    return jnp.concatenate([shrunk(block).ravel() for block in blocks(mean, groups)])
 
 
 def whitening_matrices(
