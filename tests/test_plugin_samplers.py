@@ -4,6 +4,7 @@ through the laws of their rooms, and from the command line through every command
 import ast
 import json
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,7 @@ OWN: dict[str, tuple[set[str], tuple[str, ...]]] = {
 }
 
 
+@cache
 def named(path: Path) -> set[str]:
     """Names, and whole strings in quotes, in the code of a file; not what its sentences say."""
     found: set[str] = set()

@@ -42,7 +42,7 @@ NETWORKS = {
 
 def planned(**asked):
     info = DataInfo("digits", "", ("a", "b"), (8, 8, 1), {"train": 600, "test": 100})
-    method = MethodConfig(method="dp-sgd", **asked)
+    method = MethodConfig(method="dp-sgd", steps=2, batch=600, **asked)
     return make_plan(TrainConfig(DataConfig(data="digits"), method=method), info).settings.precision
 
 

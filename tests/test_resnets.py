@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from clip_helpers import assert_close, classes, entropy, everyone, flat, random
+from pace import paced
 
 from sfumato.clip import clipped_grad
 from sfumato.core.errors import ArgumentError, WeightsError
@@ -66,6 +67,14 @@ THE_REST = {
 }
 
 
+QUICK = {
+    name: size
+    for name, size in (GROUP_NORM | VERSION_2 | NORM_FREE).items()
+    if "50" in name or name.endswith("f0")
+}
+"""One of each kind."""
+
+
 def sizes(name: str) -> dict[str, int]:
     found = catalog.find(name)
     abstract = eqx.filter_eval_shape(found.make, found.input.shape((64, 64, 3)), 1000, KEY)
@@ -76,10 +85,7 @@ def sizes(name: str) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     "name, published",
-    [
-        *(GROUP_NORM | VERSION_2 | NORM_FREE).items(),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in THE_REST.items()),
-    ],
+    paced((GROUP_NORM | VERSION_2 | NORM_FREE | THE_REST).items(), *QUICK.items()),
 )
 def test_networks_have_the_published_number_of_parameters(name: str, published: int) -> None:
     assert sum(sizes(name).values()) == published

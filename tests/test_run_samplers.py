@@ -299,7 +299,7 @@ def test_batches_are_cut_five_deviations_above_the_mean_if_nobody_says_otherwise
     assert sampler.maximum == n or 5 * deviation <= sampler.maximum - batch < 5 * deviation + 1.001
 
 
-@pytest.mark.parametrize("n", [1, 10, 20, 23, 24, 25, 100])
+@pytest.mark.parametrize("n", [1, 10, 23, 25, 100])
 @pytest.mark.parametrize("name", FLAGS)
 def test_a_sampler_moved_to_other_examples_costs_no_more(name: str, n: int) -> None:
     """An audit trains on a few examples more or less, under the claim of the run."""

@@ -90,7 +90,7 @@ def test_what_a_fit_learns_is_the_same(images: Path, whole: Path, tmp_path: Path
         succeeds(*features(images, tmp_path / "store", "--shard", f"{k}/2"))
     models = []
     for name, store in (("a", whole), ("b", tmp_path / "store")):
-        fit = ("--method", "ls", "--epsilon", "8", "--insecure-seed", "1", "--log", "quiet")
+        fit = ("--method", "means", "--epsilon", "8", "--insecure-seed", "1", "--log", "quiet")
         succeeds("fit", "--features", store, *fit, "--out", tmp_path / name)
         models.append((tmp_path / name / "model.safetensors").read_bytes())
     assert models[0] == models[1]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -162,36 +163,31 @@ def test_a_stopped_tune_is_not_continued(tmp_path: Path, monkeypatch: pytest.Mon
     assert "start a new one" in sfumato("resume", tmp_path / "best").err
 
 
-@pytest.mark.parametrize("noise", [True, False])
-@pytest.mark.usefixtures("noise_by_name")
-def test_the_choice_is_audited_through_its_final_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: bool
-) -> None:
-    """Every row has a direction of its own: fits without noise learn wrong labels by heart, private
-    ones cannot."""
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on rows that have directions of their own."""
+    place = tmp_path_factory.mktemp("chosen")
     stream = np.random.default_rng(0)
     rows, labels = np.eye(200) + 0.01 * stream.normal(size=(200, 200)), np.arange(200) // 2 % 2
     np.savez(
-        tmp_path / "toy.npz",
+        place / "toy.npz",
         x_train=rows[::2],
         y_train=labels[::2],
         x_test=rows[1::2],
         y_test=labels[1::2],
     )
-    run = tmp_path / "best"
-    budget = ("--epsilon", 0.5, "--delta", 1e-6)
-    succeeds(
-        "tune",
-        "--features",
-        tmp_path / "toy.npz",
-        *budget,
-        "--fits",
-        2,
-        "--log",
-        "quiet",
-        "--out",
-        run,
-    )
+    tune = ("tune", "--features", place / "toy.npz", "--epsilon", 0.5, "--delta", 1e-6)
+    succeeds(*tune, "--fits", 2, "--log", "quiet", "--out", place / "best")
+    return place / "best"
+
+
+@pytest.mark.parametrize("noise", [True, False])
+@pytest.mark.usefixtures("noise_by_name")
+def test_the_choice_is_audited_through_its_final_model(
+    chosen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: bool
+) -> None:
+    """Fits without noise learn wrong labels by heart, private ones cannot."""
+    run = shutil.copytree(chosen, tmp_path / "best")
     for attack in ("whitebox", "blackbox"):
         outcome = sfumato("audit", run, "--attack", attack)
         assert (
