@@ -145,9 +145,7 @@ class SecretKey:
 
     def piece_mac(self, piece: bytes | memoryview) -> bytes:
         """A fingerprint of a piece of private data, for a `mac` of many such; no `mac` is one."""
-        return hashlib.blake2b(
-            piece, key=self._master, digest_size=32, person=b"piece"
-        ).digest()
+        return hashlib.blake2b(piece, key=self._master, digest_size=32, person=b"piece").digest()
 
     @property
     def fingerprint(self) -> str:

@@ -43,18 +43,14 @@ class Piece(NamedTuple):
     key: SecretKey
 
 
-def sealed(
-    leaves: Sequence[Any], names: Sequence[str], key: SecretKey
-) -> list[bytes | memoryview]:
+def sealed(leaves: Sequence[Any], names: Sequence[str], key: SecretKey) -> list[bytes | memoryview]:
     """All bytes of each leaf, or the hashes of its pieces."""
     told = [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data for leaf in leaves]
     large = [each for each in told if len(each) > HASHED]
     starts = [(each, start) for each in large for start in range(0, len(each), HASHED)]
     hashes = spread(lambda at: key.piece_mac(at[0][at[1] : at[1] + HASHED]), starts)
     return [
-        b"".join(next(hashes) for _ in range(0, len(each), HASHED))
-        if len(each) > HASHED
-        else each
+        b"".join(next(hashes) for _ in range(0, len(each), HASHED)) if len(each) > HASHED else each
         for each in told
     ]
 
