@@ -64,7 +64,7 @@ def normals(
         for place, part in parts(piece.key, names[piece.leaf], out.size):
             out[place] = part
 
-    return _by_pieces(draw, [np.empty(shape) for shape in shapes], key)
+    return list(_filled(draw, [np.empty(shape) for shape in shapes], key))
 
 
 def gaussian(
@@ -124,21 +124,24 @@ Draw = Callable[[Piece, np.ndarray], None]
 """Fills the numbers of a piece."""
 
 
-def _by_pieces(draw: Draw, drawn: list[np.ndarray], key: SecretKey) -> list[np.ndarray]:
-    """The arrays, filled on all threads."""
-    flat = [each.reshape(-1) for each in drawn]
+def _filled(draw: Draw, drawn: list[Any], key: SecretKey) -> Iterator[np.ndarray]:
+    """The arrays, filled on all threads; one that was given is not held here any longer."""
+    sizes = [each.size for each in drawn]
 
     def one(piece: Piece) -> None:
-        draw(piece, flat[piece.leaf][piece.place])
+        draw(piece, drawn[piece.leaf].reshape(-1)[piece.place])
 
-    for _ in spread(one, pieces([each.size for each in flat], key)):
-        pass
-    return drawn
+    done = spread(one, pieces(sizes, key))
+    for leaf, size in enumerate(sizes):
+        for _ in range(0, size, PIECE):
+            next(done)
+        given, drawn[leaf] = drawn[leaf], None
+        yield given
 
 
 def _where_they_were(draw: Draw, leaves: Sequence[Any], key: SecretKey) -> list[jax.Array]:
     """Float32, laid out as the leaves are."""
-    drawn = _by_pieces(draw, [np.empty(leaf.shape, np.float32) for leaf in leaves], key)
+    drawn = _filled(draw, [np.empty(leaf.shape, np.float32) for leaf in leaves], key)
     return [
         jax.device_put(each, leaf.sharding)
         if isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
