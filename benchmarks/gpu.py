@@ -37,7 +37,7 @@ from models import vit, wide_resnet
 from sfumato.clip import clipped_grad
 from sfumato.core.keys import SecretKey
 from sfumato.networks import catalog
-from sfumato.noise import on_device
+from sfumato.noise import on_device, on_host
 
 
 def nf_resnet50() -> tuple[PyTree, Callable]:
@@ -125,13 +125,12 @@ class Record:
     def left(self) -> float:
         return self.seconds - (time.perf_counter() - self.begun)
 
-    def put(self, part: str, value: Any) -> None:
+    def put(self, part: str, value: Any, newest: Any = None) -> None:
+        """newest: what is printed of it, else all."""
         self.facts[part] = value
+        shown = json.dumps(value if newest is None else newest)[:600]
         self.path.write_text(json.dumps(self.facts, indent=1))
-        print(
-            f"{time.perf_counter() - self.begun:6.1f} s  {part}: {json.dumps(value)[:600]}",
-            flush=True,
-        )
+        print(f"{time.perf_counter() - self.begun:6.1f} s  {part}: {shown}", flush=True)
 
     def attempt(self, part: str, function: Callable[[], Any]) -> None:
         try:
@@ -291,7 +290,7 @@ def steps(record: Record, small: bool) -> None:
             rows[label] = timed(each, *cases[each.case], rate)
         except Exception as reason:
             rows[label] = f"{type(reason).__name__}: {str(reason)[:200]}"
-        record.put("steps", rows)
+        record.put("steps", rows, rows[label])
     record.put("left out", failed)
     record.attempt("repeated step, same bits", lambda: same_bits(built))
 
@@ -315,21 +314,30 @@ def same_bits(built: list[Built]) -> dict[str, bool]:
 
 
 def noise(small: bool) -> dict[str, float]:
-    """Nanoseconds a standard normal."""
-    count = 10**5 if small else 2 * 10**7
-    stream = np.random.Generator(np.random.Philox(1))
-    clock = time.perf_counter()
-    stream.standard_normal(count)
-    host = (time.perf_counter() - clock) / count * 1e9
+    """Nanoseconds a number: by the clock, and of all processors (CPU-ns) for what the host does."""
+    count = 10**6 if small else 2 * 10**7
     draw = jax.jit(lambda key: jax.random.normal(key, (count,)))
     leaves, names = [jnp.zeros(count)], ["w"]
+    told = [np.zeros(count, np.float32)]  # on the host already
     key = SecretKey.from_insecure_seed(1)
 
     def each(work: Callable) -> float:
         return round(seconds_of(work) / count * 1e9, 4)
 
-    return {
-        "host, one thread, Philox, float64": round(host, 2),
+    def on_processors(work: Callable) -> float:
+        used, runs = time.process_time(), 3
+        for _ in range(runs):
+            jax.block_until_ready(work())
+        return round((time.process_time() - used) / runs / count * 1e9, 2)
+
+    host: dict[str, float] = {}
+    for what, work in {
+        "host, Philox, draw and add": lambda: on_host.gaussian(told, names, key, 1.3),
+        "host, seal": lambda: on_host.sealed(told, names, key),
+        "host, seal in one piece, as before": lambda: key.mac(told[0].view(np.uint8).data),
+    }.items():
+        host |= {what: each(work), f"{what}, CPU-ns": on_processors(work)}
+    return host | {
         "device, ChaCha20, whole numbers, with the sum": each(
             lambda: on_device.gaussian(leaves, names, key, 1.3, 1.0)
         ),
@@ -379,8 +387,11 @@ def main() -> None:
     parser.add_argument(
         "--only-steps", action="store_true", help="parts b, c and e, the products' rate first"
     )
+    parser.add_argument("--only-noise", action="store_true", help="part d")
     options = parser.parse_args()
     record = Record(options.out, options.seconds)
+    if options.only_noise:
+        return record.attempt("noise, ns a number", lambda: noise(options.small))
     record.attempt("product rates, TFLOP/s", lambda: product_rates(options.small))
     if not options.only_steps:
         record.attempt("weight gradients, TFLOP/s", lambda: gradient_rates(options.small))

@@ -1280,6 +1280,39 @@ MUTATIONS = (
         "test_layout.py::test_over_processes_and_parts_every_index_is_fed_once[61-4-2]",
         "array_equal",
     ),
+    bug(
+        "pieces of a large leaf share noise",
+        "noise.on_host:pieces",
+        'key.at("piece", start // PIECE) if start else key',
+        "key",
+        "test_noise_pieces.py::test_no_two_pieces_of_a_leaf_share_noise[mechanism0]",
+        "pieces share noise",
+    ),
+    bug(
+        "the digest of a large sum sees its first piece only",
+        "noise.on_host:sealed",
+        "at[0][at[1] : at[1] + HASHED]",
+        "at[0][:HASHED]",
+        "test_noise_pieces.py::test_the_seal_of_a_large_sum_is_of_every_piece_and_of_their_order",
+        "two sums have one seal",
+    ),
+    bug(
+        "processes do not compare their keys before they pay",
+        "runs.together:agree_on_beginning",
+        "key.fingerprint",
+        '""',
+        "test_refused_processes.py::test_a_run_goes_on_only_with_one_key_in_all_processes",
+        "assert",
+    ),
+    bug(
+        "processes do not compare their images before they pay",
+        "runs.together:agree_on_beginning",
+        'began["fingerprint"]',
+        '""',
+        "test_refused_processes.py::test_a_process_with_other_images_or_another_key_is_refused_before_the_first_payment"
+        "[another_image-process 1 of 2 would train on other images than process 0;]",
+        "assert",
+    ),
     # -- findings
     bug(
         "of several findings the sensitivity is that of one column",

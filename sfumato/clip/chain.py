@@ -13,6 +13,7 @@ weight that depends on them is stacked in front, one that does not is the same i
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +46,9 @@ class Known:
     origin: Origin
 
 
+Reads = dict[Path, frozenset[int]]
+"""For each equation that reads leaves, or gives something known, the leaves behind what it reads."""
+
 Value = Known | None
 """None stands for data."""
 
@@ -69,11 +73,43 @@ class Site:
         return tuple(depth in self.origin.loops for depth in range(len(self.loops)))
 
 
+@dataclass(frozen=True)
+class Only:
+    """Of a trace that was walked before, the equations that make weights of these leaves."""
+
+    reads: Reads
+    leaves: frozenset[int]
+
+    @cached_property
+    def _by_jaxpr(self) -> dict[Path, tuple[list[int], list[int]]]:
+        """For the jaxpr in the equation of a path: positions of those that read the leaves, and of those
+        that read none."""
+        found: dict[Path, tuple[list[int], list[int]]] = {}
+        for path, behind in self.reads.items():
+            if not behind or not behind.isdisjoint(self.leaves):
+                found.setdefault(path[:-1], ([], []))[not behind].append(path[-1])
+        return found
+
+    def positions(self, jaxpr: Jaxpr, path: Path) -> list[int]:
+        """Those that read the leaves, and the constants that these need."""
+        chosen, constants = self._by_jaxpr.get(path, ([], []))
+        needed = {id(atom) for at in chosen for atom in jaxpr.eqns[at].invars}
+        needed.update(map(id, jaxpr.outvars))
+        chosen = list(chosen)
+        for at in reversed(constants):
+            eqn = jaxpr.eqns[at]
+            if not needed.isdisjoint(map(id, eqn.outvars)):
+                chosen.append(at)
+                needed.update(map(id, eqn.invars))
+        return sorted(chosen)
+
+
 @dataclass
 class Meetings:
     """What a walk found. weights: by site, in float32 where nothing but moving happened to the
     leaf. lifted: leaves; met: where they were. convolved: some convolution has a kernel of its own
-    for each example.
+    for each example. reads: of the equations walked. only: some are walked, the values of the
+    others count as data.
     """
 
     sites: dict[Path, Site] = field(default_factory=dict)
@@ -81,12 +117,26 @@ class Meetings:
     lifted: set[int] = field(default_factory=set)
     met: dict[str, set[int]] = field(default_factory=dict)
     convolved: bool = False
+    reads: Reads = field(default_factory=dict)
+    only: "Only | None" = None
 
 
-def find_meetings(trace: Trace, leaves: Sequence[Array | None]) -> Meetings:
+def find_meetings(trace: Trace, leaves: Sequence[Array]) -> Meetings:
     """Walk the trace. Differentiable in `leaves`: `weights` is the function J of this module's
-    text. A leaf that is None is taken for data, for whoever wants the weights of others only."""
-    found = Meetings()
+    text."""
+    return _found(Meetings(), trace, leaves)
+
+
+def weights_of(trace: Trace, reads: Reads, leaves: dict[int, Array]) -> dict[Path, Array]:
+    """The weights that come from these leaves alone. reads: of `find_meetings`. Only what these leaves
+    need is walked: so all weights of a network, leaf by leaf, take as long as one walk of the trace and
+    not as its square."""
+    every = [leaves.get(index) for index in range(len(trace.names))]
+    return _found(Meetings(only=Only(reads, frozenset(leaves))), trace, every).weights
+
+
+def _found(found: Meetings, trace: Trace, leaves: Sequence[Array | None]) -> Meetings:
+    """A leaf that is None is taken for data."""
     known: list[Value] = [
         None if leaf is None else Known(leaf.astype(jnp.float32), Origin.of_leaf(index, leaf.shape))
         for index, leaf in enumerate(leaves)
@@ -109,10 +159,12 @@ def _walk(
     env |= {var: Known(const, Origin()) for var, const in zip(jaxpr.constvars, consts, strict=True)}
 
     def read(atom: Var | Literal) -> Value:
-        return Known(atom.val, Origin()) if isinstance(atom, Literal) else env[atom]
+        return Known(atom.val, Origin()) if isinstance(atom, Literal) else env.get(atom)
 
-    for position, eqn in enumerate(jaxpr.eqns):
-        inputs, here = [read(atom) for atom in eqn.invars], (*path, position)
+    only = found.only
+    for position in range(len(jaxpr.eqns)) if only is None else only.positions(jaxpr, path):
+        eqn, here = jaxpr.eqns[position], (*path, position)
+        inputs = [read(atom) for atom in eqn.invars]
         if eqn.primitive in (J.JIT, J.REMAT):
             outputs = _walk(found, *J.called(eqn), inputs, here, loops)
             if eqn.primitive is J.REMAT:
@@ -132,8 +184,18 @@ def _walk(
         else:
             _meet(found, eqn, inputs, here, loops)
             outputs = [None] * len(eqn.outvars)
+        if only is None:
+            _note(found, here, inputs, outputs)
         env |= dict(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _note(found: Meetings, path: Path, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+    of_leaves = frozenset[int]().union(
+        *(each.origin.sources for each in inputs if each is not None)
+    )
+    if of_leaves or any(each is not None for each in outputs):
+        found.reads[path] = of_leaves
 
 
 def _evaluate(eqn: JaxprEqn, inputs: Sequence[Value]) -> list[Value]:
@@ -213,7 +275,7 @@ def _walk_scan(
     """Known carries become data after the first iteration, so their leaves are lifted; so are known
     outputs."""
     consts, carries = J.scan_parts(eqn)
-    depth, inner = len(loops), Meetings()
+    depth, inner = len(loops), Meetings(only=found.only)
     jaxpr, constants = J.called(eqn)
     _lift(found, inputs[consts : consts + carries], "the first carry of a scan")
     scanned = {
@@ -223,7 +285,7 @@ def _walk_scan(
     def iteration(slices: dict[int, Array]) -> tuple[dict[Path, Array], dict[Path, Array]]:
         """The weights that vary over iterations, and those that do not."""
         nonlocal inner
-        inner = Meetings()
+        inner = Meetings(only=found.only)
         args: list[Value] = [*inputs[:consts], *[None] * (len(inputs) - consts)]
         for i, each in scanned.items():
             args[i] = Known(slices[i], each.origin.scanned(depth))
@@ -238,6 +300,7 @@ def _walk_scan(
     stacked, same = jax.vmap(iteration, out_axes=(0, None))(slices) if slices else iteration(slices)
     found.weights |= stacked | same
     found.sites |= inner.sites
+    found.reads |= inner.reads
     found.lifted |= inner.lifted
     found.convolved |= inner.convolved
     for where, leaves in inner.met.items():

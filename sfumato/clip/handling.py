@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfumato.clip.arithmetic import platform
-from sfumato.clip.chain import Meetings, Path, Site, find_meetings
+from sfumato.clip.chain import Meetings, Path, Reads, Site, find_meetings
 from sfumato.clip.rules.base import Sizes
 from sfumato.clip.standardized import covers
 from sfumato.clip.trace import Trace
@@ -50,6 +50,7 @@ class Handling:
     lifted: frozenset[int]
     met: dict[str, set[int]]
     convolved: bool
+    reads: Reads
     parts: tuple[Part, ...]
 
     def method(self, asked: str) -> str:
@@ -78,7 +79,9 @@ def handle(trace: Trace) -> Handling:
         return list(found.weights.values())
 
     jax.eval_shape(walk, [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in trace.shapes])
-    bare = Handling(trace, found.sites, frozenset(found.lifted), found.met, found.convolved, ())
+    bare = Handling(
+        trace, found.sites, frozenset(found.lifted), found.met, found.convolved, found.reads, ()
+    )
     return replace(
         bare, parts=tuple(_part(bare, leaves) for leaves in _components(found, len(trace.shapes)))
     )

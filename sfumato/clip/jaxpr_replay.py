@@ -6,6 +6,7 @@ else mean what they meant; scans and rematerialized parts that hold a site are b
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from jaxtyping import Array, PyTree
@@ -30,6 +31,11 @@ class Replay:
     trace: Trace
     sites: dict[Path, Site]
     meet: Meet
+
+    @cached_property
+    def _around(self) -> frozenset[Path]:
+        """The equations that hold a site."""
+        return frozenset(path[:depth] for path in self.sites for depth in range(1, len(path)))
 
     def __call__(
         self, leaves: Sequence[Array], example: Sequence[Array], weights: ByPath, taps: ByPath
@@ -62,7 +68,7 @@ class Replay:
             inputs, here = [read(atom) for atom in eqn.invars], (*path, position)
             if here in self.sites:
                 outputs, recorded = self._site(here, eqn, inputs, weights[here], taps.get(here))
-            elif any(site[: len(here)] == here for site in self.sites):
+            elif here in self._around:
                 outputs, recorded = self._enter(eqn, inputs, here, weights, taps)
             else:
                 outputs, recorded = J.bind(eqn, inputs), {}

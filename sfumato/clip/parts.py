@@ -27,7 +27,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from sfumato.clip import scaling
-from sfumato.clip.chain import Path, Site, find_meetings
+from sfumato.clip.chain import Path, Site, weights_of
 from sfumato.clip.factors import Clipper
 from sfumato.clip.handling import Handling, Part
 from sfumato.clip.jaxpr_replay import ByPath
@@ -154,10 +154,9 @@ def pullback(handling: Handling, part: Part, leaves: Sequence[Array]) -> Pullbac
         return Pullback(part, {}, None)
 
     def weights(own: list[Array]) -> ByPath:
-        """Of the part's own leaves alone: what others turn into would be traced once per part."""
         given = dict(zip(part.leaves, own, strict=True))
-        found = find_meetings(handling.trace, [given.get(leaf) for leaf in range(len(leaves))])
-        return {path: found.weights[path] for path in part.sites}
+        found = weights_of(handling.trace, handling.reads, given)
+        return {path: found[path] for path in part.sites}
 
     return Pullback(
         part, *jax.vjp(weights, [leaves[leaf].astype(jnp.float32) for leaf in part.leaves])

@@ -13,7 +13,7 @@ again at each payment: there they wait for process 0, which alone writes.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import PyTree
+from jaxtyping import PyTree, UInt8
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError, RunError
@@ -182,9 +182,7 @@ class Layout:
         """Of the numbers that the processes come with."""
         if self.processes == 1:
             return number
-        from jax.experimental import multihost_utils
-
-        return int(np.asarray(multihost_utils.process_allgather(np.int64(number))).min())
+        return int(everyone(np.int64(number)).min())
 
     def agree(self, what: str, *parts: object) -> None:
         """Wait until all processes are here, and make sure that they mean the same. what: "train on
@@ -192,24 +190,53 @@ class Layout:
         """
         if self.processes == 1:
             return
-        from jax.experimental import multihost_utils
+        self._compare(what, everyone(_digest(*parts))[:, None], [""])
 
-        own = hashlib.sha256()
-        for part in map(str, parts):
-            own.update(len(part.encode()).to_bytes(8, "big") + part.encode())
-        mine = np.frombuffer(own.digest(), np.uint8)
-        every = np.asarray(multihost_utils.process_allgather(mine)).reshape(self.processes, -1)
-        others = [k for k in range(self.processes) if not np.array_equal(every[k], every[0])]
-        if others:
-            told = ", ".join(map(str, others[:5])) + (", ..." if len(others) > 5 else "")
-            raise RunError(
-                f"process {told} of {self.processes} would {what} than process 0; start all of them with the same "
-                "command, software and files, or give --processes 1 to run each alone"
-            )
+    def agree_on_each(self, what: str, facts: Mapping[str, object]) -> None:
+        """`agree`, and the facts that differ are named."""
+        if self.processes == 1:
+            return
+        names = sorted(facts)
+        self.agree(what, *names)
+        self._compare(what, everyone(np.stack([_digest(facts[name]) for name in names])), names)
+
+    def _compare(
+        self, what: str, every: UInt8[np.ndarray, "processes facts 32"], names: Sequence[str]
+    ) -> None:
+        differs = (every != every[:1]).any(2)
+        if not differs.any():
+            return
+        others, named = (
+            _few([each for each, other in zip(of, differs.any(axis), strict=True) if other])
+            for of, axis in ((range(self.processes), 1), (names, 0))
+        )
+        raise RunError(
+            f"process {others} of {self.processes} would {what} than process 0{named and f' ({named})'}; start all of them "
+            "with the same command, software and files, or give --processes 1 to run each alone"
+        )
 
 
 ALONE = Layout((None,))
 """JAX's default device."""
+
+
+def everyone(own: np.generic | np.ndarray) -> np.ndarray:
+    """What all processes come with, each with an array of the same shape, in their order."""
+    from jax.experimental import multihost_utils
+
+    found = np.asarray(multihost_utils.process_allgather(own))
+    return found.reshape(-1, *np.shape(own))
+
+
+def _digest(*parts: object) -> UInt8[np.ndarray, "32"]:
+    own = hashlib.sha256()
+    for part in map(str, parts):
+        own.update(len(part.encode()).to_bytes(8, "big") + part.encode())
+    return np.frombuffer(own.digest(), np.uint8)
+
+
+def _few(things: Sequence[object]) -> str:
+    return ", ".join(map(str, things[:5])) + (", ..." if len(things) > 5 else "")
 
 
 def _mesh(devices: np.ndarray) -> Mesh:

@@ -143,6 +143,10 @@ class SecretKey:
             digest.update(part)
         return digest.hexdigest()
 
+    def piece_mac(self, piece: bytes | memoryview) -> bytes:
+        """A fingerprint of a piece of private data, for a `mac` of many such; no `mac` is one."""
+        return hashlib.blake2b(piece, key=self._master, digest_size=32, person=b"piece").digest()
+
     @property
     def fingerprint(self) -> str:
         """Names this key without revealing it."""

@@ -41,6 +41,10 @@ NOISES = Registry(
 
 DEFAULT = "gaussian"
 
+STREAMS = "by pieces"
+"""How noise is drawn and sums are sealed on the host (`on_host.py`). A run that began in another way is not
+resumed: its earlier noise could not be drawn again."""
+
 _HOMES = {
     "Mechanism": "base",
     "Bound": "binding",

@@ -80,7 +80,7 @@ report.html | unpaid | yes | * | the fields of the files above; of audit.json on
 model_card.md | unpaid | yes | * | fields of plan.json, ledger.jsonl and result.json; accuracy
 secret.key | unpaid | yes | * | the key of all secret randomness, until the run is complete
 work/began.json | unpaid | yes | fingerprint stamp | of the images, and of the sizes and times of their files, under the secret key; until the run is complete
-work/began.json | public | yes | environment.* | software, devices and processor
+work/began.json | public | yes | environment.* | software, devices, processor, and how noise is drawn
 work/sums.jsonl | unpaid | yes | release sum | keyed hashes of exact sums, until the run is complete
 work/sizes.json | unpaid | yes | sizes[].step sizes[].physical_batch_size | how many examples were on the device at once, from which step on; until the run is complete
 work/checkpoint/facts.json | public | yes | step ledger_lines ledger_hash | where the run stands

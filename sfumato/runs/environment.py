@@ -1,10 +1,12 @@
-"""What the last bits of a sum depend on: versions, devices, the kind of processor. A run is resumed
+"""What the last bits of a release depend on: versions, devices, the kind of processor, how noise
+is drawn. A run is resumed
 under the same only."""
 
 import importlib.metadata
 from typing import Any
 
 from sfumato.core import machine
+from sfumato.noise import STREAMS
 
 PACKAGES = ("sfumato", "jax", "jaxlib", "numpy", "optax", "equinox")
 
@@ -18,6 +20,7 @@ def environment(decoder: str | None = None) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES} | {
         "devices": ", ".join(kinds),
         "processor": machine.processor(),
+        "noise": STREAMS,
         **({} if decoder is None else {"decoder": decoder}),
     }
 

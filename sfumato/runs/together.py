@@ -72,17 +72,27 @@ def refuse_apart(plan: Plan) -> None:
 
 def agree_on_plan(config: dict[str, Any], plan: dict[str, Any]) -> None:
     """Raises RunError in all processes, before anything is written."""
-    here().agree("follow another configuration", json.dumps(config, sort_keys=True))
-    here().agree("train on other data, or by another plan", json.dumps(plan, sort_keys=True))
+    here().agree_on_each("follow another configuration", _flat(config))
+    here().agree_on_each("train on other data, or by another plan", _flat(plan))
 
 
 def agree_on_beginning(key: SecretKey, began: dict[str, Any]) -> None:
-    """The same, before anything is paid. began: `session.beginning`."""
+    """The same, before anything is paid. began: `session.beginning`, or what a run that goes
+    on has kept of it."""
     here().agree("use another secret.key", key.fingerprint)
     here().agree("train on other images", began["fingerprint"])
-    here().agree(
-        "compute with other software or devices", json.dumps(began["environment"], sort_keys=True)
-    )
+    here().agree_on_each("compute with other software or devices", began["environment"])
+
+
+def _flat(tree: dict[str, Any], above: str = "") -> dict[str, str]:
+    """The values of nested dictionaries, as text, by their dotted names."""
+    found: dict[str, str] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{above}{name}.")
+        else:
+            found[above + name] = json.dumps(value, sort_keys=True)
+    return found
 
 
 def made(path: Path) -> RunDirectory:

@@ -234,6 +234,7 @@ def _continue(directory: RunDirectory, log: Log | None, ledger: Ledger) -> None:
     refuse_apart(plan)
     agree_on_plan(typed_json.plain(config), plan.to_json())
     refuse_elsewhere(directory, of_source(splits.train, key), "training images")
+    agree_on_beginning(key, directory.began())
     with closing(_progress(config)) as progress:
         _fit(directory, config, plan, splits, key, ledger, progress)
 
