@@ -200,7 +200,8 @@ class Plan(Stated):
 
     def to_json(self) -> dict[str, Any]:
         """With what people look for beside the fields."""
-        return super().to_json() | {"clip_norm": self.clip_norm, "public_facts": self.public_facts}
+        facts = {"clip_norm": self.clip_norm, "public_facts": self.public_facts}
+        return super().to_json() | typed_json.plain(facts)
 
     @property
     def public_facts(self) -> list[str]:

@@ -50,8 +50,9 @@ class Release:
         return self.event.selected
 
     def unprotected(self, noise_multiplier: float = 0.0) -> "Release":
-        """In its place one that promises nothing, with this noise or none."""
-        return replace(self, event=NotPrivateEvent(self.event, noise_multiplier))
+        """In its place one that promises nothing, with this noise, or with neither noise nor clip."""
+        what = self.what if noise_multiplier else self.what.replace("clipped ", "")
+        return replace(self, event=NotPrivateEvent(self.event, noise_multiplier), what=what)
 
     def with_noise(self, noise_multiplier: float) -> "Release":
         return replace(self, event=self.event.with_noise(noise_multiplier))

@@ -150,7 +150,8 @@ class DPSGD:
 
     @property
     def releases(self) -> tuple[Release, ...]:
-        what = "the sum of the clipped gradients of the examples that take part in a step"
+        how = "" if self.contribution == math.inf else "clipped "
+        what = f"the sum of the {how}gradients of the examples that take part in a step"
         return (Release("gradient", self.steps, self.event(0), what),)
 
     @property
