@@ -263,7 +263,7 @@ def test_findings_that_no_column_has_are_named_and_not_taken_for_folders(tmp_pat
     for name in ("1.png", "2.png"):
         (tmp_path / "a" / name).write_bytes(b"")
     (tmp_path / "t.csv").write_text("path,E\na/1.png,1\na/2.png,0\n")
-    with pytest.raises(ArgumentError, match=r"findings='G': .*no such column \(found E\)"):
+    with pytest.raises(ArgumentError, match=r"findings='G': .*no such column \(found path, E\)"):
         list_table(tmp_path / "t.csv", ReadOptions(findings="G"))
 
 
