@@ -76,7 +76,9 @@ REACHING = {
     "convolution": lambda: backward(cropped),
 }
 KEEPING = {
-    "a rule for one at a time": lambda: jax.custom_batching.sequential_vmap(lambda x: 2 * x),
+    "a rule for one at a time": lambda: backward(
+        jax.custom_batching.sequential_vmap(lambda g: 2 * g)
+    ),
     "a call for one at a time": lambda: lambda x: x + called("sequential")(lax.stop_gradient(x)),
     "a gradient that is cut": lambda: backward(lambda g: jnp.clip(g, -1e-2, 1e-2)),
 }
