@@ -1368,7 +1368,7 @@ MUTATIONS = (
         "clip.trace:check_alone",
         'raise ArgumentError("loss", found, ALONE)',
         "pass",
-        "test_reaching_out.py::test_a_loss_that_vmap_would_show_other_examples_is_refused_in_one_line[custom_vmap]",
+        "test_reaching_out.py::test_a_loss_that_vmap_would_show_other_examples_is_refused_in_one_line[pure_callback]",
         "DID NOT RAISE",
     ),
     bug(

@@ -18,7 +18,8 @@ most. v is then rounded to whole multiples of a spacing and added as integers, i
   norms. Of more examples words are coarser (2e-3 s for 10^9 parameters and 2^28 examples): what passes that
   half is part of the sensitivity that the sum states (`train/spread.py`), and so noise is added for it.
 
-(float32, which this replaces, loses up to 2^-24 of the *whole* sum at each addition.)
+(float32, which this replaces, loses up to 2^-24 of the *whole* sum at each addition. So much is lost once
+more where the total becomes float32: that is not covered, see docs/guarantee.md.)
 
 What is not a number counts as nothing, and what no bounded sum holds is cut at 2^30 spacings of high.
 """

@@ -25,7 +25,7 @@ else:  # JAX is imported where noise is drawn, so that words can be had without 
 
 ROUNDING = (
     "Rounding before the noise. What one {unit} may add is bounded with an allowance for rounding that is tested, not "
-    "proven; and one {unit} more in a sum may change how the others’ contributions are rounded, by about a millionth of one."
+    "proven; and one {unit} more in a sum may change how the whole sum is rounded, by about a ten-millionth of it."
 )
 
 

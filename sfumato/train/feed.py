@@ -120,16 +120,15 @@ def _at(leaf: Any, where: Int64[np.ndarray, " b"], count: int) -> np.ndarray:
 def members(sampler: Sampler, key: SecretKey, step: int) -> Int64[np.ndarray, " n"]:
     """Who takes part in a step. Raises ArgumentError for a sampler that draws an example twice, which
     would add up to twice its sensitivity, or one that there is none of (-1 is the last one again)."""
-    found = np.asarray(sampler.indices(key, step))
+    found, n = np.asarray(sampler.indices(key, step)), sampler.examples
+    if found.shape == (0,):
+        return np.zeros(0, np.int64)
     whole = found.ndim == 1 and found.dtype.kind in "iu"
-    if not whole or (
-        len(found)
-        and not (found[0] >= 0 and found[-1] < sampler.examples and np.all(found[1:] > found[:-1]))
-    ):
+    if not (whole and found[0] >= 0 and found[-1] < n and np.all(found[1:] > found[:-1])):
         raise ArgumentError(
             "sampler",
             type(sampler).__name__,
-            f"drew no ascending whole numbers from 0 to {sampler.examples - 1}, each once, for step {step}; mend its `indices`",
+            f"drew no ascending whole numbers from 0 to {n - 1}, each once, for step {step}; mend its `indices`",
         )
     return found.astype(np.int64, copy=False)
 
