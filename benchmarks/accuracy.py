@@ -2,7 +2,7 @@
 seeds 0, 1, 2. And accuracy over ε: the default's features are computed once, then fitted three times
 for every ε.
 
-    python benchmarks/accuracy.py [--data-dir DIR] [--only SECTION] [--sets SET ...]
+    python benchmarks/accuracy.py [--data-dir DIR] [--only SECTION] [--sets SET ...] [--keep DIR]
 
 Data sets are looked for in --data-dir (default: $SFUMATO_DATA, then the user's cache). The test
 set is used once per run, for the figure reported here; no setting was chosen on it.
@@ -23,7 +23,6 @@ from record import machine, write_section
 from sfumato import data
 from sfumato.data.named import default_data_dir
 from sfumato.features import by_name
-from sfumato.features.extraction import extract
 from sfumato.solve.covariance_settings import CovarianceSettings
 
 
@@ -137,13 +136,16 @@ TARGETS = {"cifar10": (58, 72, 75, 79, 81.5), "fashion_mnist": (84, 88.8, 89.8, 
 """To reach, by ε."""
 
 
-def over_epsilon(name: str, data_dir: Path) -> list[str]:
+def over_epsilon(name: str, data_dir: Path, keep: Path | None) -> list[str]:
     """Rows of the table: each fit and their mean, beside what is to be reached."""
     found = data.open(name, data_dir=data_dir)
     assert found.test is not None
     model = CovarianceSettings.default_model(len(found.train), found.train.shape)
     own = by_name.features(model, found.train.shape)
-    train, shown = ((extract(own, part), part.labels) for part in (found.train, found.test))
+    train, shown = (
+        (on_rows.rows_of(model, f"{name}.{part.split}", part, keep), part.labels)
+        for part in (found.train, found.test)
+    )
     classes, cells = len(found.train.class_names), []
     for epsilon in EPSILONS:
         fits = [on_rows.accuracy(own, train, shown, classes, epsilon, 1e-5) for _ in range(SEEDS)]
@@ -153,8 +155,8 @@ def over_epsilon(name: str, data_dir: Path) -> list[str]:
     return [f"| {name}, `{model}` | {' | '.join(cells)} |", f"| to reach | {targets} |"]
 
 
-def measure_over_epsilon(names: list[str], data_dir: Path) -> None:
-    rows = [row for name in names for row in over_epsilon(name, data_dir)]
+def measure_over_epsilon(names: list[str], data_dir: Path, keep: Path | None) -> None:
+    rows = [row for name in names for row in over_epsilon(name, data_dir, keep)]
     head = f"| data, features | {' | '.join(f'ε = {each:g}' for each in EPSILONS)} |"
     intro = (
         "`python benchmarks/accuracy.py --only over-epsilon`: test accuracy in %, the mean and each of three fits with "
@@ -174,12 +176,15 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=default_data_dir())
     parser.add_argument("--only", choices=(*SECTIONS, "over-epsilon"))
     parser.add_argument("--sets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for rows, from which they are read again"
+    )
     options = parser.parse_args()
     for name, section in SECTIONS.items():
         if options.only in (None, name):
             measure(section, options.data_dir)
     if options.only in (None, "over-epsilon"):
-        measure_over_epsilon(options.sets, options.data_dir)
+        measure_over_epsilon(options.sets, options.data_dir, options.keep)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from glyphs import letters, signs
-from on_rows import accuracy
+from on_rows import accuracy, rows_of
 from record import machine, write_section
 
 from sfumato import data
@@ -23,7 +23,6 @@ from sfumato.core.checks import privacy_target
 from sfumato.data.named import default_data_dir
 from sfumato.data.source import Source
 from sfumato.features import by_name
-from sfumato.features.extraction import extract
 from sfumato.solve.covariance_settings import CovarianceSettings
 
 FEATURES = (
@@ -71,17 +70,6 @@ SETS: dict[str, Callable[[Path], Source]] = {
     "letters": lambda _: drawn(*letters(7_000)),
     "signs": lambda _: drawn(*signs(7_000)),
 }
-
-
-def rows_of(part: str, title: str, source: Source, keep: Path | None) -> np.ndarray:
-    """In half precision; a file that holds those of more images begins with these."""
-    kept = None if keep is None else keep / f"{title}.{part}.npy"
-    if kept is not None and kept.exists():
-        return np.load(kept, mmap_mode="r")[: len(source)]
-    rows = extract(by_name.features(part, source.shape), source).astype(np.float16)
-    if kept is not None:
-        np.save(kept, rows)
-    return rows
 
 
 def joined(name: str, parts: Rows) -> np.ndarray:
