@@ -1,6 +1,7 @@
 """Every array shape and type that a signature promises is checked while the tests run (jaxtyping +
 beartype)."""
 
+import gc
 import os
 
 import programs
@@ -42,6 +43,12 @@ def _programs_of_a_module() -> Iterator[None]:
     the cache on disk."""
     yield
     jax.clear_caches()
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and is not looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:

@@ -12,7 +12,6 @@ from mutations import BY_NAME, MUTATIONS, Campaign
 
 QUICK = (
     "no noise",
-    "the same noise for every leaf",
     "the ledger is written after the release",
     "the test set is trained on",
 )
