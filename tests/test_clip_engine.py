@@ -111,11 +111,15 @@ def slow_grouped_sum(it, group_of, bounds, mask, clipping="hard"):
 @pytest.mark.parametrize(
     "name, method, clipping",
     [
-        *(("two_layers", method, how) for method in ENGINES for how in ("hard", "automatic")),
+        *(
+            ("two_layers", method, how)
+            for method in ("materialize", *ENGINES)
+            for how in ("hard", "automatic")
+        ),
         *(
             pytest.param(name, method, "hard", marks=pytest.mark.slow)
             for name in ("residual_block", "cnn", "vit")
-            for method in ("materialize", *ENGINES)
+            for method in ENGINES
         ),
     ],
 )

@@ -27,7 +27,9 @@ SAYS = {
 }
 """What each must say, among other things."""
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
-SMALLER = {"chest_xrays.ipynb": ("PATIENTS, SIDE, stream = 1_500, 32", "PATIENTS, SIDE, stream = 400, 24")}
+SMALLER = {
+    "chest_xrays.ipynb": ("PATIENTS, SIDE, stream = 1_500, 32", "PATIENTS, SIDE, stream = 400, 24")
+}
 """Of a notebook, numbers that a reader may set, and those that are run here."""
 NEEDS = {"own_flax_network.py": "flax"}
 APART = "eight_devices.py"
