@@ -122,23 +122,26 @@ def absent(batch, gone):
     return on_floats(emptied, batch)
 
 
-def only(clipped, params, batch, mask):
-    """The sum for a data set of the examples in `mask`."""
-    return flat(clipped(params, absent(batch, ~mask), mask).value)
+def neighbors(batch, count=B):
+    """What to ask of a sum, (batch, mask) each: the whole; then for every example the rest, and it
+    alone."""
+    asked = [(batch, everyone(count))]
+    for i in range(count):
+        for mask in (np.arange(count) != i, np.arange(count) == i):
+            asked.append((absent(batch, ~mask), jnp.asarray(mask)))
+    return asked
 
 
-def check_influence(clipped, params, batch, sensitivity, count=B):
-    """Adding or removing any one example moves the sum by at most the sensitivity, and the sum
-    stays finite.
+def bounded(rows, sensitivity):
+    """rows: the answers to `neighbors`. Adding or removing any one example moves the sum by at most
+    the sensitivity, and the sum stays finite.
 
     Returns the largest contribution.
     """
-    whole = flat(clipped(params, batch, everyone(count)).value)
+    whole, largest = rows[0], 0.0
     assert np.isfinite(whole).all()
-    largest = 0.0
-    for i in range(count):
-        without = only(clipped, params, batch, ~alone(i, count))
-        own = np.linalg.norm(only(clipped, params, batch, alone(i, count)))
+    for i, (without, own) in enumerate(zip(rows[1::2], rows[2::2], strict=True)):
+        own = np.linalg.norm(own)
         assert own <= sensitivity, f"example {i} contributes {own}"
         moved = np.linalg.norm(whole - without)
         assert moved <= sensitivity * (1 + 1e-5) + 1e-5 * np.abs(whole).max(), (
@@ -146,3 +149,9 @@ def check_influence(clipped, params, batch, sensitivity, count=B):
         )
         largest = max(largest, own)
     return largest
+
+
+def check_influence(clipped, params, batch, sensitivity, count=B):
+    """`bounded`, for a callable `(params, batch, mask)`."""
+    rows = [flat(clipped(params, *asked).value) for asked in neighbors(batch, count)]
+    return bounded(rows, sensitivity)

@@ -1,8 +1,8 @@
-"""What several devices or processes compute: run as a script, because JAX counts devices once.
+"""What several devices or processes compute, each in a process of its own, because JAX counts devices
+once.
 
-    layout_bench.py check NAME ...     on eight virtual devices; prints the names of those that hold
-    layout_bench.py cli ARGUMENT ...   the command line; STRIKE=place:n kills this process the n-th time
-                                       that it comes to the place
+    layout_bench.py check NAME ...     a script: on eight virtual devices; prints the names of those that hold
+    command(...)                       the command line, in a process forked from one that has imported this
 
 A bug named by the variable PLANTED is planted first.
 """
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sfumato.cli import main
 from sfumato.clip import clipped_grad
 from sfumato.core.keys import SecretKey
 from sfumato.core.devices import Layout, shapes_of
@@ -28,6 +29,15 @@ from sfumato.sampling import Poisson
 from sfumato.train import loop
 from sfumato.train.dpsgd import DPSGD
 
+PRELOAD = [
+    "layout_bench",
+    "sfumato.cli.train",
+    "sfumato.runs.training",
+    "sfumato.report",
+    "dp_accounting.pld",
+    "sklearn.datasets",
+]
+"""What a command imports, this module first."""
 KEY = SecretKey.from_insecure_seed(3)
 N, SIDE, CLASSES = 53, 6, 3
 RNG = np.random.default_rng(0)
@@ -222,20 +232,28 @@ def strike_at(place, count):
     setattr(owner, name, struck)
 
 
+def command(arguments, devices, told, strike):
+    """The command line on so many devices. told: a file for all that it says. strike: (place, n)."""
+    with open(told, "wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    sys.stdout, sys.stderr = (os.fdopen(k, "w", closefd=False) for k in (1, 2))
+    jax.config.update("jax_num_cpu_devices", devices)
+    if strike:
+        strike_at(*strike)
+    try:
+        main(list(arguments))
+    finally:
+        jax.distributed.shutdown()  # as the end of an interpreter does
+
+
 if __name__ == "__main__":
     if planted := os.environ.get("PLANTED"):
         import mutations
 
         for edit in mutations.BY_NAME[planted].edits:
             edit.plant()
-    if sys.argv[1] == "check":
-        assert jax.device_count() == 8
-        for name in sys.argv[2:]:
-            globals()[name]()
-            print(name, flush=True)
-    else:
-        from sfumato.cli import main
-
-        if strike := os.environ.get("STRIKE"):
-            strike_at(strike.split(":")[0], int(strike.split(":")[1]))
-        main(sys.argv[2:])
+    assert sys.argv[1] == "check" and jax.device_count() == 8
+    for name in sys.argv[2:]:
+        globals()[name]()
+        print(name, flush=True)

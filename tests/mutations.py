@@ -11,6 +11,8 @@ child pays for imports.
 """
 
 import ast
+import contextlib
+import gc
 import importlib
 import inspect
 import json
@@ -1576,6 +1578,7 @@ def in_child(request: str) -> str:
 def serve() -> None:
     sys.path.insert(0, str(HERE))
     import conftest  # noqa: F401
+    import pytest
 
     import sfumato
 
@@ -1592,6 +1595,13 @@ def serve() -> None:
     )
     for module in (*every, *others):
         importlib.import_module(module)
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        # imports all that pytest itself needs
+        pytest.main(["--collect-only", "-p", "no:cacheprovider", f"{HERE}/test_names.py"])
+    # No child looks through all this for garbage (pytest does when it ends), and has copies of the pages
+    # for having done so.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         print(in_child(line.rstrip("\n")), flush=True)
 

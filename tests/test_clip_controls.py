@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from clip_helpers import check_influence
 from clip_laws import (
-    QUICK,
+    answered,
     case,
     law_of_absurd_examples,
     law_of_influence,
@@ -63,13 +63,9 @@ def planted(bug, loss, clip_norm=1.0):
             jnp.tensordot(factors, row, 1).reshape(leaf.shape[1:])
             for row, leaf in zip(rows, leaves, strict=True)
         ]
-        return SimpleNamespace(value=jax.tree.unflatten(treedef, total))
+        return jax.tree.unflatten(treedef, total)
 
-    def called(params, batch, mask):
-        return SimpleNamespace(value=compiled(params, batch, mask))
-
-    compiled = jax.jit(lambda *arguments: clipped(*arguments).value, compiler_options=QUICK)
-    return called
+    return answered(clipped)
 
 
 def test_control_the_twin_without_a_bug_passes():

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from pace import paced
 from plugins.halves import Halves
 from run_helpers import ctrl_c_after
 
@@ -50,7 +51,7 @@ def same(one: Any, two: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", paced(METHODS, "dp-sgd", "dp-fc", "ls"))
 def test_every_method_is_calibrated_run_stopped_resumed_accounted_and_reported(
     name: str, tmp_path: Path
 ) -> None:

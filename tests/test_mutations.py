@@ -10,12 +10,7 @@ import controls
 import pytest
 from mutations import BY_NAME, MUTATIONS, Campaign
 
-QUICK = (
-    "no noise",
-    "the same noise for every leaf",
-    "the ledger is written after the release",
-    "the test set is trained on",
-)
+QUICK = ("no noise", "the ledger is written after the release", "the test set is trained on")
 Ask = Callable[[str], dict[str, Any]]
 
 
