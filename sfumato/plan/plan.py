@@ -83,10 +83,8 @@ class Stated:
     @property
     def mechanism(self) -> str:
         """What is added to every sum, in words before "noise"."""
-        if self.not_private is not None and not any(
-            each.noise_multiplier for each in self.releases
-        ):
-            return "no"
+        if self.not_private is not None:
+            return "Gaussian" if any(each.noise_multiplier for each in self.releases) else "no"
         words: str = NOISES[self.noise].words(each.event for each in self.releases)
         return words
 

@@ -7,8 +7,8 @@ from sfumato.plan.plan import Stated
 
 
 def name(plan: Stated) -> str:
-    if plan.mechanism == "no":
-        return "none"
+    if plan.not_private is not None:
+        return f"{plan.mechanism} noise"
     return f"{plan.mechanism}{NOISES[plan.noise].where}, by {generators.find(plan.noise_rng).name}"
 
 
