@@ -3,14 +3,17 @@ images, for few and many of them, into RESULTS.md.
 
     python benchmarks/suite.py [--data-dir DIR] [--only SET ...] [--most 20000] [--shown 5000] [--fits 1] [--keep DIR]
 
-Rows of each map are computed once for a set, and once for all with --keep; a joined map's are theirs side by side. Sets are those
+Rows of each map are computed once for a set; a joined map's are theirs side by side. --keep holds rows and accuracies, so that a run
+that was stopped goes on, and one set after the other (--only) ends in a table of all; empty it when a method has changed. Sets are those
 that `sfumato train` knows by name, two classes of one, and letters and signs drawn here by fonts,
 where left and right matter. No photograph's test image is used: the images shown to a model are the
 last of the training images.
 """
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +40,7 @@ FEATURES = (
 PARTS = ("cells", "patches", "scattering", "sides")
 COUNTS = (500, 5_000)
 """Training images, besides all."""
+FITS = "fits.json"
 EPSILONS = (0.3, 1.0, 3.0, 8.0)
 
 Rows = dict[str, np.ndarray]
@@ -93,8 +97,30 @@ def fit(name: str, source: Source, n: int, epsilon: float, train: Rows, shown: R
     )
 
 
+class Fits:
+    """Accuracies, kept in a file."""
+
+    def __init__(self, keep: Path | None):
+        self._path = None if keep is None else keep / FITS
+        there = self._path is not None and self._path.exists()
+        self._known: dict[str, float] = json.loads(self._path.read_text()) if there else {}  # type: ignore[union-attr]
+
+    def mean(self, what: tuple[object, ...], count: int, one: Callable[[], float]) -> float:
+        """Of so many fits. what: names them."""
+        found = []
+        for k in range(count):
+            key = " ".join(map(str, (*what, k)))
+            if key not in self._known:
+                self._known[key] = one()
+                if self._path is not None:
+                    self._path.write_text(json.dumps(self._known, indent=0))
+            found.append(self._known[key])
+        return float(np.mean(found))
+
+
 def compared(title: str, source: Source, options: argparse.Namespace) -> Iterator[str]:
     """A row of the table for every n and ε."""
+    fits = Fits(options.keep)
     stream = np.random.default_rng(0)
     order = stream.permutation(len(source))[: options.most + options.shown]
     source = source.subset(order, "train")
@@ -109,14 +135,10 @@ def compared(title: str, source: Source, options: argparse.Namespace) -> Iterato
     for n in sorted({*(each for each in COUNTS if each < count), count}):
         default = CovarianceSettings.default_model(n, source.shape)
         for epsilon in options.epsilons:
-            found = {
-                name: float(
-                    np.mean(
-                        [fit(name, source, n, epsilon, train, rest) for _ in range(options.fits)]
-                    )
-                )
-                for name in FEATURES
-            }
+            found = {}
+            for name in options.features:
+                one = partial(fit, name, source, n, epsilon, train, rest)
+                found[name] = fits.mean((title, n, epsilon, name), options.fits, one)
             behind = max(found.values()) - found[default]
             cells = " | ".join(
                 f"**{each:.1f}**" if name == default else f"{each:.1f}"
@@ -134,13 +156,12 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=20_000, help="training images of a set")
     parser.add_argument("--shown", type=int, default=5_000)
     parser.add_argument("--fits", type=int, default=1)
+    parser.add_argument("--features", nargs="+", choices=FEATURES, default=FEATURES)
     parser.add_argument("--epsilons", type=float, nargs="+", default=EPSILONS)
-    parser.add_argument(
-        "--keep", type=Path, help="a folder for rows, from which they are read again"
-    )
+    parser.add_argument("--keep", type=Path, help="a folder for rows and accuracies")
     options = parser.parse_args()
-    head = f"| set | n | ε | {' | '.join(FEATURES)} | behind the best by |"
-    table = [head, "|---" * (len(FEATURES) + 4) + "|"]
+    head = f"| set | n | ε | {' | '.join(options.features)} | behind the best by |"
+    table = [head, "|---" * (len(options.features) + 4) + "|"]
     for title in options.only:
         for line in compared(title, SETS[title](options.data_dir), options):
             table.append(line)

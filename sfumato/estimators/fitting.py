@@ -141,7 +141,7 @@ def _told_findings(y: Any, classes: Any) -> tuple[np.ndarray, np.ndarray]:
             names.tolist(),
             f"name the {found.shape[1]} findings of y, in order, each once",
         )
-    for lost in untaught(found, names.tolist()):
+    for lost in untaught(found, [str(name) for name in names]):
         warnings.warn(lost, stacklevel=5)
     return names, found
 
