@@ -7,8 +7,8 @@ from sfumato.core.checks import fraction, positive, whole
 
 @dataclass(frozen=True)
 class PretrainSettings:
-    """batch, learning_rate, momentum, weight_decay: of Zagoruyko & Komodakis 2016, Sec. 3, unless
-    given."""
+    """How it is trained: batch, rate, momentum and decay are those of Zagoruyko & Komodakis 2016,
+    Sec. 3, unless given."""
 
     epochs: int = 30
     """Passes over the images."""
