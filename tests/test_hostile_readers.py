@@ -25,7 +25,7 @@ from safetensors.numpy import save_file
 from sfumato import data
 from sfumato.core.errors import SfumatoError
 from sfumato.data import ReadOptions
-from sfumato.data.rows import FORMAT, MANIFEST, digest
+from sfumato.data.row_store import FORMAT, MANIFEST, digest
 
 SOME_FILES = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

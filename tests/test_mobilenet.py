@@ -18,7 +18,7 @@ from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.networks import catalog
 from sfumato.networks.input import Prepared
 from sfumato.networks.layers.convolutions import Depthwise
-from sfumato.networks.mobilenet import Block, MobileNetV2
+from sfumato.networks.mobilenet import Block, InvertedResiduals
 from sfumato.weights import folded_mobilenet, timm_mobilenet
 from sfumato.weights.layout import Layout, fill
 
@@ -38,12 +38,12 @@ PHOTOS = {
 }
 
 
-def abstract(name: str, classes: int = 1000) -> MobileNetV2:
+def abstract(name: str, classes: int = 1000) -> InvertedResiduals:
     found = catalog.find(name)
     return eqx.filter_eval_shape(found.make, found.input.shape((224, 224, 3)), classes, KEY)
 
 
-def blank(name: str, classes: int = 1000) -> MobileNetV2:
+def blank(name: str, classes: int = 1000) -> InvertedResiduals:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract(name, classes))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from chance import are_normal, share_nothing
 from programs import QUICK
+from seal_trees import TREES, WHOLE
 from test_noise import check_no_lag, drawn
 from test_sampling_noise import MULTIPLIER, check_noise_law
 
@@ -198,21 +199,9 @@ def test_leaves_releases_and_uses_have_keys_of_their_own():
 
 
 def test_a_seal_made_on_the_device_is_of_names_shapes_types_and_numbers():
-    whole = np.arange(6, dtype=np.float32)
-    trees = [
-        {"a": whole},
-        {"b": whole},
-        {"a": whole.reshape(2, 3)},
-        {"a": whole.view(np.int32)},
-        {"a": np.nextafter(whole, np.float32(9))},
-        {"a": whole[[1, 0, 2, 3, 4, 5]]},
-        {"a": whole[:3], "b": whole[3:]},
-        {"a": whole.astype(np.float64)},
-        {"a": whole.astype(np.float64) + 1e-12},
-    ]
-    seals = [Gaussian(1.0).bind(BoundedSum(tree, BOUND), KEY).seal for tree in trees]
-    assert len(set(seals)) == len(trees)
-    again = BoundedSum({"a": jnp.asarray(whole)}, BOUND)
+    seals = [Gaussian(1.0).bind(BoundedSum(tree, BOUND), KEY).seal for tree in TREES]
+    assert len(set(seals)) == len(TREES)
+    again = BoundedSum({"a": jnp.asarray(WHOLE)}, BOUND)
     assert Gaussian(1.0).bind(again, KEY).seal == seals[0]
     host = SecretKey.from_insecure_seed(7)
     assert Gaussian(1.0).bind(again, host).seal != seals[0]

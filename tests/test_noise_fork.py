@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 from chance import share_nothing
+from seal_trees import TREES
 from test_noise_banded import trainer
 from test_training_loop import KEY, STEPS, dpsgd
 
@@ -183,23 +184,12 @@ def test_another_scale_or_mechanism_has_noise_of_its_own():
 
 
 def test_a_seal_is_of_names_shapes_types_and_numbers():
-    whole = np.arange(6, dtype=np.float32)
-    trees = [
-        {"a": whole},
-        {"b": whole},
-        {"a": whole.reshape(2, 3)},
-        {"a": whole.view(np.int32)},
-        {"a": np.nextafter(whole, 9)},
-        {"a": whole[:3], "b": whole[3:]},
-        {"a": whole[:2], "b": whole[2:]},
-        {"a": whole.astype(np.float64)},
-    ]
     seals = [
         Gaussian(1.0).bind(BoundedSum(tree, Sensitivity.of_contribution(1.0)), KEY).seal
-        for tree in trees
+        for tree in TREES
     ]
-    assert len(set(seals)) == len(trees)
+    assert len(set(seals)) == len(TREES)
     on_device = BoundedSum(
-        jax.tree.map(jax.numpy.asarray, trees[0]), Sensitivity.of_contribution(1.0)
+        jax.tree.map(jax.numpy.asarray, TREES[0]), Sensitivity.of_contribution(1.0)
     )
     assert Gaussian(1.0).bind(on_device, KEY).seal == seals[0]

@@ -31,6 +31,7 @@ from sfumato.audit.verdicts import by_clopper_pearson, by_family, by_one_run
 from sfumato.clip import BoundedSum, ClippedGrad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.core.trees import flat
 from sfumato.noise import Mechanism
 from sfumato.privacy.events import Event
 from sfumato.train.dpsgd import DPSGD
@@ -100,9 +101,9 @@ class Canaries:
 
     def absorb(self, state: State, step: int, released: PyTree) -> State:
         value, _ = self._noise.told(released, state, np.int32(step))
-        seen = _flat(value)[self.places]
+        seen = flat(value)[self.places]
         if self._known_sum is not None:
-            seen = seen - _flat(self._known_sum)[self.places]
+            seen = seen - flat(self._known_sum)[self.places]
         self._seen.append(seen / self._scale)
         if step == self.steps - 1:
             self.scores = self._score(np.stack(self._seen))
@@ -164,8 +165,8 @@ def with_canaries(trainer: DPSGD, slots: Int[np.ndarray, " m"], images: int) -> 
         params: PyTree, example: tuple[PyTree, Array], *frozen: PyTree
     ) -> Float[Array, ""]:
         own, slot = example
-        flat = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
-        canary = jnp.where(slot >= 0, steep * flat[jnp.maximum(slot, 0)], 0.0)
+        numbers = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+        canary = jnp.where(slot >= 0, steep * numbers[jnp.maximum(slot, 0)], 0.0)
         return (
             canary + jnp.where(slot == IMAGE, loss(params, own, *frozen), 0.0) if images else canary
         )
@@ -206,10 +207,6 @@ def _images_alone(trainer: DPSGD) -> DPSGD:
         return clipped(params, batch, mask & (batch[1] == IMAGE), *frozen)
 
     return replace(trainer, clipped=without)
-
-
-def _flat(tree: PyTree) -> Float[np.ndarray, " d"]:
-    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
 def log_likelihood_ratio(

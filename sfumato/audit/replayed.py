@@ -13,14 +13,14 @@ itself goes on from the first release without the example.
 import time
 from collections.abc import Callable
 
-import jax
 import numpy as np
-from jaxtyping import Bool, Float, PyTree
+from jaxtyping import Bool, Float
 
 from sfumato.audit.result import AuditResult, Claim
 from sfumato.audit.verdicts import by_clopper_pearson, by_family
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.core.trees import flat
 from sfumato.train.loop import Procedure, release_name
 
 ATTACK = "whitebox"
@@ -52,14 +52,14 @@ def replay(
                 "it samples, so it cannot be replayed; audit it by one-run",
             )
         sums = [each.measure(state, step, keys[0].at(each.name)) for each in (without, having)]
-        difference = _flat(sums[1].value) - _flat(sums[0].value)
-        length, base = float(np.linalg.norm(difference)), _flat(sums[0].value)
+        difference = flat(sums[1].value) - flat(sums[0].value)
+        length, base = float(np.linalg.norm(difference)), flat(sums[0].value)
         scale = event.noise_multiplier * sums[0].sensitivity.add_or_remove
         shifts.append(length / sums[0].sensitivity.add_or_remove)
         name = release_name(without, step)
         for r, key in enumerate(keys):
             released = without.mechanism(step)(sums[int(included[r])], key.at(name))
-            scores[r] += ((_flat(released) - base) @ difference - length**2 / 2) / scale**2
+            scores[r] += ((flat(released) - base) @ difference - length**2 / 2) / scale**2
         state = without.absorb(state, step, without.mechanism(step)(sums[0], keys[0].at(name)))
         advance(step + 1)
     return _verdicts(scores, included, claim, time.monotonic() - began, min(shifts))
@@ -79,7 +79,3 @@ def _verdicts(
     for each in found:
         each.details["least share of the sensitivity"] = least
     return found
-
-
-def _flat(tree: PyTree) -> Float[np.ndarray, " d"]:
-    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])

@@ -31,6 +31,20 @@ class Claim:
     def epsilon(self) -> float:
         return accountants.epsilon(self.tally, self.delta, relation=self.relation)
 
+    def result(
+        self,
+        attack: str,
+        method: str,
+        lower_bound: float,
+        assumption: str,
+        observations: int,
+        seconds: float,
+        details: dict[str, float],
+    ) -> "AuditResult":
+        """What an attack on it found, at the confidence of all our bounds."""
+        bound = (self.epsilon, self.delta, lower_bound, CONFIDENCE)
+        return AuditResult(attack, method, *bound, assumption, observations, seconds, details)
+
 
 @dataclass(frozen=True)
 class AuditResult:

@@ -31,18 +31,7 @@ def by_family(
         "right": right / len(scores),
         "right at most": (1 + total_variation(claim.tally)) / 2,
     }
-    return AuditResult(
-        attack,
-        "known family (f-DP)",
-        claim.epsilon,
-        claim.delta,
-        bound,
-        CONFIDENCE,
-        FAMILY,
-        len(scores),
-        seconds,
-        details,
-    )
+    return claim.result(attack, "known family (f-DP)", bound, FAMILY, len(scores), seconds, details)
 
 
 def by_clopper_pearson(
@@ -64,17 +53,8 @@ def by_clopper_pearson(
         "false positive rate": counts[0] / counts[1],
         "true positive rate": 1 - counts[2] / counts[3],
     }
-    return AuditResult(
-        attack,
-        "Clopper-Pearson",
-        claim.epsilon,
-        claim.delta,
-        bound,
-        CONFIDENCE,
-        INDEPENDENT,
-        len(member),
-        seconds,
-        details,
+    return claim.result(
+        attack, "Clopper-Pearson", bound, INDEPENDENT, len(member), seconds, details
     )
 
 
@@ -88,18 +68,8 @@ def by_one_run(
     surest = np.argsort(-np.abs(centered), kind="stable")[:guesses]
     right = int(((centered[surest] > 0) == included[surest]).sum())
     bound = one_run(len(scores), guesses, right, claim.delta, CONFIDENCE)
-    return AuditResult(
-        attack,
-        "one run",
-        claim.epsilon,
-        claim.delta,
-        bound,
-        CONFIDENCE,
-        NOTHING,
-        guesses,
-        seconds,
-        {"canaries": float(len(scores)), "right": right / guesses},
-    )
+    details = {"canaries": float(len(scores)), "right": right / guesses}
+    return claim.result(attack, "one run", bound, NOTHING, guesses, seconds, details)
 
 
 def guesses_for(canaries: int, claim: Claim) -> int:

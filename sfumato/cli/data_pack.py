@@ -1,5 +1,6 @@
 """`sfumato data pack`."""
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,11 +46,9 @@ class PackImages:
             max_pixels=self.max_pixels,
             **vars(self.columns),
         )
-        progress, place = make_progress(self.log), Path(self.data).expanduser()
-        try:
-            found = pack(place, self.out.expanduser(), options, self.side, self.quality, progress)
-        finally:
-            progress.close()
+        place, out = Path(self.data).expanduser(), self.out.expanduser()
+        with closing(make_progress(self.log)) as progress:
+            found = pack(place, out, options, self.side, self.quality, progress)
         counts = ", ".join(f"{count:,} {split}" for split, count in found.counts.items())
         size = sum(each.bytes for part in found.parts.values() for each in part.shards)
         print(f"packed    {self.out}: {counts} images, {size / 1e6:,.1f} MB")

@@ -23,8 +23,6 @@ class Export:
     push: str | None = None
     """--to card: also upload to this repository of the hub, private at first (needs sfumato[hub])."""
     trust: Trust = ()
-    """Code from outside that the run was begun with, package.module:function; without this flag it is
-    not imported."""
 
     def __call__(self) -> None:
         from sfumato.serving.exporting import export

@@ -1,6 +1,7 @@
 """What the commands that train print: the plan, the result."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from sfumato.core import typed_json
@@ -34,89 +35,51 @@ def print_plan(plan: Plan, guess: Estimate | None, as_json: bool, problem: str) 
             )
         )
         return
-    _, _, neighbor = words.neighbors(plan.relation, plan.whole_unit)
-    most = plan.images_per_unit
-    grouped = (
-        ""
-        if most is None
-        else f" {plan.unit}s (at most {words.plural(most, 'image')} of each)".replace(
-            words.NBSP, " "
-        )
-    )
-    lines = [
-        (
-            "data",
-            f"{plan.name}: {plan.n:,} training{grouped}, {plan.n_validation:,} validation, {plan.n_test:,} test images, "
-            f"{'x'.join(map(str, plan.shape))}, {len(plan.classes)} {plan.task.many}",
-        ),
-        *([("left out", left_out_words(plan.left_out))] if plan.left_out else []),
-        (
-            "method",
-            f"{plan.method} on {plan.model}: {plan.parameters:,} trained parameters"
-            + (f", {plan.features:,} features" if plan.features else ""),
-        ),
-        *(
-            [
-                (
-                    "weights",
-                    f"{plan.weights.words}; trained: {plan.trains or 'head'}"
-                    f"{plan.seen and f'; sees {plan.seen}'}",
-                )
-            ]
-            if plan.weights
-            else []
-        ),
-        (
-            "privacy",
-            f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}, {neighbor}"
-            if plan.not_private is None
-            else plan.not_private.words,
-        ),
-        ("sampler", plan.sampler.words),
-        *(
-            [
-                (
-                    "noise",
-                    worth(
-                        plan.releases[0].event,
-                        plan.settings.momentum_of_sums,
-                        plan.sampler,
-                        plan.promise,
-                    ),
-                )
-            ]
-            if plan.settings.momentum_of_sums is not None and plan.not_private is None
-            else []
-        ),
-        *(
-            ("release", f"{each.count} x {each.name}, noise multiplier {each.noise_multiplier:.6g}")
-            for each in plan.releases
-        ),
-        *plan.settings.lines(trains=plan.features is None),
-        (
-            "settings",
-            ", ".join(
-                f"{name} {value:g}"
-                for name, value in typed_json.plain(plan.settings).items()
-                if not isinstance(value, str)
-            ),
-        ),
-        *([("estimate", problem)] if problem else []),
-        *(
-            []
-            if guess is None
-            else [
-                (
-                    "estimate",
-                    f"{words.duration(guess.seconds)}, {words.size(guess.memory_bytes)} of memory, on this machine",
-                )
-            ]
-        ),
-    ]
-    for name, text in lines:
+    for name, text in _lines(plan):
         print(f"{name:<9} {text}".replace(words.NBSP, " "))
+    if problem:
+        print(f"estimate  {problem}")
+    if guess is not None:
+        took, room = words.duration(guess.seconds), words.size(guess.memory_bytes)
+        print(f"estimate  {took}, {room} of memory, on this machine".replace(words.NBSP, " "))
     for problem in plan.warnings() if plan.not_private is None else []:
         print(f"warning   {problem}")
+
+
+def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
+    """What a plan does, line by line: what the line is about, and its text."""
+    settings = plan.settings
+    _, _, neighbor = words.neighbors(plan.relation, plan.whole_unit)
+    grouped = ""
+    if plan.images_per_unit is not None:
+        most = words.plural(plan.images_per_unit, "image")
+        grouped = f" {plan.unit}s (at most {most} of each)".replace(words.NBSP, " ")
+    counts = f"{plan.n:,} training{grouped}, {plan.n_validation:,} validation, {plan.n_test:,} test"
+    shape = "x".join(map(str, plan.shape))
+    yield "data", f"{plan.name}: {counts} images, {shape}, {len(plan.classes)} {plan.task.many}"
+    if plan.left_out:
+        yield "left out", left_out_words(plan.left_out)
+    features = f", {plan.features:,} features" if plan.features else ""
+    trained = f"{plan.parameters:,} trained parameters{features}"
+    yield "method", f"{plan.method} on {plan.model}: {trained}"
+    if plan.weights:
+        seen = plan.seen and f"; sees {plan.seen}"
+        yield "weights", f"{plan.weights.words}; trained: {plan.trains or 'head'}{seen}"
+    if plan.not_private is None:
+        spends = f"epsilon {plan.spends:.6g} <= {plan.epsilon:g} at delta {plan.delta:g}"
+        yield "privacy", f"{spends}, {neighbor}"
+    else:
+        yield "privacy", plan.not_private.words
+    yield "sampler", plan.sampler.words
+    if settings.momentum_of_sums is not None and plan.not_private is None:
+        event = plan.releases[0].event
+        yield "noise", worth(event, settings.momentum_of_sums, plan.sampler, plan.promise)
+    for each in plan.releases:
+        noise = f"noise multiplier {each.noise_multiplier:.6g}"
+        yield "release", f"{each.count} x {each.name}, {noise}"
+    yield from settings.lines(trains=plan.features is None)
+    numbers = {k: v for k, v in typed_json.plain(settings).items() if not isinstance(v, str)}
+    yield "settings", ", ".join(f"{name} {value:g}" for name, value in numbers.items())
 
 
 def print_result(directory: RunDirectory, log: Log, warned: bool = False) -> None:

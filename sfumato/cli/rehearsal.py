@@ -2,6 +2,7 @@
 image is needed, no parameter is drawn. `sfumato train --recipe NAME --dry-run`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sfumato.core import typed_json
@@ -55,17 +56,8 @@ def rehearse(config: TrainConfig, recipe: Recipe, point: Point, device: Device) 
     )
     plan = make_plan(config, info, _public(recipe, config))
     cost = counted(plan)
-    published = "not stated here" if point.accuracy is None else f"{point.accuracy:g} %"
     lines = [
-        ("recipe", f"{recipe.name}: {recipe.title}"),
-        (
-            "published",
-            f"test accuracy {published} at epsilon {point.epsilon:g}, delta {recipe.delta_as_published:g}",
-        ),
-        ("source", f"{recipe.paper}; {recipe.source}"),
-    ]
-    lines += [
-        *_caveats(recipe),
+        *_published(recipe, point),
         *_privacy(plan, recipe, point),
         *_sizes(plan, cost),
         *_hardware(plan, cost, device),
@@ -83,67 +75,54 @@ def _public(recipe: Recipe, config: TrainConfig) -> PublicWeights | None:
     return PublicWeights(f"learned from {recipe.weights.learned_from}", "0" * 64, model.name, own)
 
 
-def _caveats(recipe: Recipe) -> list[tuple[str, str]]:
-    found = []
+Lines = Iterator[tuple[str, str]]
+"""What each line is about, and its text."""
+
+
+def _published(recipe: Recipe, point: Point) -> Lines:
+    yield "recipe", f"{recipe.name}: {recipe.title}"
+    accuracy = "not stated here" if point.accuracy is None else f"{point.accuracy:g} %"
+    at = f"epsilon {point.epsilon:g}, delta {recipe.delta_as_published:g}"
+    yield "published", f"test accuracy {accuracy} at {at}"
+    yield "source", f"{recipe.paper}; {recipe.source}"
     if recipe.weights is not None:
-        found.append(("weights", f"learned from {recipe.weights.learned_from}"))
+        yield "weights", f"learned from {recipe.weights.learned_from}"
     if recipe.recalled:
-        found.append(
-            (
-                "caution",
-                "from memory in part: see the comments in the recipe's file before you quote it",
-            )
-        )
+        way_out = "see the comments in the recipe's file before you quote it"
+        yield "caution", f"from memory in part: {way_out}"
     if recipe.assumed:
-        found.append(("assumed", f"not the paper's: {', '.join(recipe.assumed)}"))
-    return found
+        yield "assumed", f"not the paper's: {', '.join(recipe.assumed)}"
 
 
-def _privacy(plan: Plan, recipe: Recipe, point: Point) -> list[tuple[str, str]]:
+def _privacy(plan: Plan, recipe: Recipe, point: Point) -> Lines:
     delta = plan.delta
-    lines = [("sampler", f"n = {plan.n:,}, {plan.sampler.words}")]
+    yield "sampler", f"n = {plan.n:,}, {plan.sampler.words}"
     for each in plan.releases:
-        lines.append(
-            (
-                "release",
-                f"{each.count:,} x {each.name}, noise multiplier {each.noise_multiplier:.6g}",
-            )
-        )
+        noise = f"noise multiplier {each.noise_multiplier:.6g}"
+        yield "release", f"{each.count:,} x {each.name}, {noise}"
     if plan.not_private is not None:
-        return [*lines, ("privacy", plan.not_private.words)]
+        yield "privacy", plan.not_private.words
+        return
     spends = f"epsilon {plan.spends:.6g} at delta {delta:g} by {_exact(plan)}"
     if problem := large_delta(delta, plan.n):
-        lines.append(("warning", problem))
+        yield "warning", problem
     if plan.relation != ADD_OR_REMOVE or not all(each.in_papers for each in plan.tally):
-        return [
-            *lines,
-            ("privacy", f"{spends}, {plan.relation}; the papers' accountant is for other releases"),
-        ]
-    lines.append(
-        (
-            "privacy",
-            f"{spends}; {renyi.epsilon(plan.tally, delta):.4g} by Rényi, the papers' accountant",
-        )
-    )
-    if len(plan.releases) == 1:
-        (release,) = plan.releases
-        lines.append(
-            (
-                "noise",
-                f"for epsilon {plan.epsilon:g}: {release.noise_multiplier:.4f} by {_exact(plan)}, "
-                f"{renyi.noise_multiplier(release, plan.epsilon, delta):.4f} by Rényi",
-            )
-        )
-        if point.noise_multiplier is not None:
-            events, at = release.with_noise(point.noise_multiplier).tally, recipe.delta_as_published
-            found = f"{accountants.epsilon(events, at):.3f} by {_exact(plan)}, {renyi.epsilon(events, at):.3f} by Rényi"
-            lines.append(
-                (
-                    "",
-                    f"the published {point.noise_multiplier:g} gives, at delta {at:g}, epsilon {found}",
-                )
-            )
-    return lines
+        others = "the papers' accountant is for other releases"
+        yield "privacy", f"{spends}, {plan.relation}; {others}"
+        return
+    by_renyi = f"{renyi.epsilon(plan.tally, delta):.4g} by Rényi"
+    yield "privacy", f"{spends}; {by_renyi}, the papers' accountant"
+    if len(plan.releases) != 1:
+        return
+    (release,) = plan.releases
+    exact = f"{release.noise_multiplier:.4f} by {_exact(plan)}"
+    by_renyi = f"{renyi.noise_multiplier(release, plan.epsilon, delta):.4f} by Rényi"
+    yield "noise", f"for epsilon {plan.epsilon:g}: {exact}, {by_renyi}"
+    if point.noise_multiplier is not None:
+        events, at = release.with_noise(point.noise_multiplier).tally, recipe.delta_as_published
+        found = f"{accountants.epsilon(events, at):.3f} by {_exact(plan)}, {renyi.epsilon(events, at):.3f} by Rényi"
+        given = f"the published {point.noise_multiplier:g} gives, at delta {at:g}"
+        yield "", f"{given}, epsilon {found}"
 
 
 def _exact(plan: Plan) -> str:
@@ -152,7 +131,7 @@ def _exact(plan: Plan) -> str:
     return accountants.describe(plan.tally, plan.delta, plan.relation).split()[0]
 
 
-def _sizes(plan: Plan, cost: Cost) -> list[tuple[str, str]]:
+def _sizes(plan: Plan, cost: Cost) -> Lines:
     shape = (plan.input or catalog.find(plan.model).input).shape(plan.shape)
     trained = plan.trains or ("head" if plan.features else "all")
     settings = [
@@ -160,28 +139,21 @@ def _sizes(plan: Plan, cost: Cost) -> list[tuple[str, str]]:
         for name, value in typed_json.plain(plan.settings).items()
         if name != "physical_batch_size"
     ]
-    return [
-        (
-            "network",
-            f"{plan.model}, {'x'.join(map(str, shape))}: {cost.parameters:,} parameters, trained: {trained}, "
-            f"{plan.parameters:,}" + (f", on {plan.features:,} features" if plan.features else ""),
-        ),
-        ("settings", ", ".join(settings)),
-        (
-            "cost",
-            f"{cost.forward / 1e9:.3g} G multiply-adds per image forward; {cost.total:.3g} operations in all",
-        ),
-    ]
+    sizes = f"{plan.model}, {'x'.join(map(str, shape))}: {cost.parameters:,} parameters"
+    rows = f", on {plan.features:,} features" if plan.features else ""
+    yield "network", f"{sizes}, trained: {trained}, {plan.parameters:,}{rows}"
+    yield "settings", ", ".join(settings)
+    each = f"{cost.forward / 1e9:.3g} G multiply-adds per image forward"
+    yield "cost", f"{each}; {cost.total:.3g} operations in all"
 
 
-def _hardware(plan: Plan, cost: Cost, device: Device) -> list[tuple[str, str]]:
+def _hardware(plan: Plan, cost: Cost, device: Device) -> Lines:
     """What fits, and how long it takes at the rate that was stated."""
     if plan.features:
         host = f"{cost.rows / 1e9:.3g} GB of rows and head on the host"
-        return [
-            ("memory", f"{cost.state / 1e9:.3g} GB of parameters, {host}"),
-            *_time(cost, device),
-        ]
+        yield "memory", f"{cost.state / 1e9:.3g} GB of parameters, {host}"
+        yield from _time(cost, device)
+        return
     assert isinstance(plan.settings, SGDSettings)
     views = max(1, plan.settings.views)
     fits = int(max(0.0, device.memory * 1e9 - cost.state - cost.held.fixed) // cost.held.each)
@@ -192,10 +164,11 @@ def _hardware(plan: Plan, cost: Cost, device: Device) -> list[tuple[str, str]]:
     )
     each = f"{cost.held.each / 1e6:.4g} MB per example, {views} view{'s' if views > 1 else ''}"
     state = f"{(cost.state + cost.held.fixed) / 1e9:.3g} GB of parameters, copies and gradients"
-    return [("memory", f"{state}, {each}; {device.memory:g} GB: {room}"), *_time(cost, device)]
+    yield "memory", f"{state}, {each}; {device.memory:g} GB: {room}"
+    yield from _time(cost, device)
 
 
-def _time(cost: Cost, device: Device) -> list[tuple[str, str]]:
+def _time(cost: Cost, device: Device) -> Lines:
     """Images are decoded and sent while the device computes; noise and sums over devices wait for it."""
     n = device.count
     computing = cost.total / (device.flops * n)
@@ -210,18 +183,11 @@ def _time(cost: Cost, device: Device) -> list[tuple[str, str]]:
     told = [
         f"{name} {_duration(seconds)}" for name, seconds in (reading | waiting).items() if seconds
     ]
-    return [
-        (
-            "time",
-            f"{_duration(total)} on {devices}, at the {rate} that were stated (--device-flops, --devices): "
-            f"operations {_duration(computing)}",
-        ),
-        (
-            "",
-            f"meanwhile {', '.join(told[:2])}"
-            + (f"; then {', '.join(told[2:])}" if told[2:] else ""),
-        ),
-    ]
+    stated = f"at the {rate} that were stated (--device-flops, --devices)"
+    operations = f"operations {_duration(computing)}"
+    yield "time", f"{_duration(total)} on {devices}, {stated}: {operations}"
+    then = f"; then {', '.join(told[2:])}" if told[2:] else ""
+    yield "", f"meanwhile {', '.join(told[:2])}{then}"
 
 
 def _duration(seconds: float) -> str:

@@ -24,8 +24,6 @@ class Serve:
     max_pixels: int = 50_000_000
     """Largest image that is decoded, width times height."""
     trust: Trust = ()
-    """Code from outside that the run was begun with, package.module:function; without this flag it is
-    not imported."""
 
     def __call__(self) -> None:
         from sfumato.serving.service import serve

@@ -2,6 +2,7 @@
 
 import math
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any, Literal
 
 from sfumato.core.errors import ArgumentError, DataError
@@ -78,6 +79,19 @@ def choice(name: str, value: str, options: tuple[str, ...]) -> str:
     if value not in options:
         raise ArgumentError(name, value, f"choose one of {', '.join(options)}")
     return value
+
+
+def new_file(name: str, path: Path) -> None:
+    """Raise ArgumentError where something is already, or where no file can be."""
+    if path.exists():
+        raise ArgumentError(name, str(path), "exists already; choose another name, or remove it")
+    in_folder(name, path)
+
+
+def in_folder(name: str, path: Path) -> None:
+    """Raise ArgumentError where the folder of a file is missing."""
+    if not path.absolute().parent.is_dir():
+        raise ArgumentError(name, str(path), "there is no such folder; make it first")
 
 
 LARGEST_DELTA = 1e-5

@@ -5,7 +5,11 @@ The command line prints the message and exits with code 2; from Python they are 
 """
 
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+Kinds = type[Exception] | tuple[type[Exception], ...]
 
 
 def on_one_line(text: str) -> str:
@@ -39,6 +43,18 @@ class ArgumentError(SfumatoError, ValueError):
 
 class DataError(SfumatoError, ValueError):
     """A data set is missing, unreadable or unusable."""
+
+
+@contextmanager
+def data_error(told: str, way_out: str = "", kinds: Kinds = Exception) -> Iterator[None]:
+    """What a library raises about data becomes a DataError, "`told` (what it says); `way_out`". Our own
+    errors pass. kinds: of the library's errors."""
+    try:
+        yield
+    except SfumatoError:
+        raise
+    except kinds as error:
+        raise DataError(f"{told} ({said(error)}){way_out and f'; {way_out}'}") from None
 
 
 class BudgetError(SfumatoError):

@@ -17,6 +17,10 @@ from sfumato.core.machine import flush, take_room
 
 def sync_directory(path: Path) -> None:
     """Make the directory's entries (creations, renames) durable."""
+    _flush(path)
+
+
+def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         flush(handle)
@@ -72,10 +76,14 @@ def write_atomic(path: Path, content: bytes | str, mode: int = 0o644) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         _write_durably(aside, data, mode, os.O_TRUNC)
-        os.replace(aside, path)
+        _rename(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def _rename(aside: Path, path: Path) -> None:
+    os.replace(aside, path)
     sync_directory(path.parent)
 
 
@@ -146,14 +154,9 @@ def private(path: Path) -> None:
 
 
 def show(aside: Path, path: Path) -> None:
-    """Flush a file that was written beside `path`, and rename it over that."""
-    handle = os.open(aside, os.O_RDONLY)
-    try:
-        flush(handle)
-    finally:
-        os.close(handle)
-    os.replace(aside, path)
-    sync_directory(path.parent)
+    """Flush a file that was written beside `path`, and rename it over that, for good."""
+    _flush(aside)
+    _rename(aside, path)
 
 
 def remove_leftovers(directory: Path) -> None:

@@ -28,16 +28,21 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sfumato.core.errors import ArgumentError
+from sfumato.core.late import Late
 
 if TYPE_CHECKING:
+    import jax
+    import jax.numpy as jnp
     import numpy as np
+    import optax
     from jaxtyping import Float, Int
 
     Labels = Int[np.ndarray, "n ..."]
     Answers = Int[np.ndarray, "..."]
     Rows = Float[np.ndarray, "n c"]
     Generator = np.random.Generator
-else:  # NumPy is imported where there are labels, so that words and rules can be had without it
+else:  # imported where there are labels, so that words and rules can be had without them
+    jax, jnp, np, optax = map(Late, ("jax", "jax.numpy", "numpy", "optax"))
     Labels = Answers = Rows = Generator = Any
 
 UNKNOWN = -1
@@ -187,8 +192,6 @@ class Task:
 
     def sure(self, probabilities: Rows, called: Any) -> str:
         """The probabilities of what was answered, or, where that is nothing, the largest."""
-        import numpy as np
-
         there = (
             probabilities[np.flatnonzero(called)] if np.ndim(called) else probabilities[[called]]
         )
@@ -202,28 +205,19 @@ class _Classes(Task):
     exclusive = True
 
     def chances(self, scores: Any) -> Any:
-        import jax
-
         return jax.nn.softmax(scores)
 
     def flat_chance(self, count: int) -> float:
         return 1 / count
 
     def loss(self, scores: Any, label: Any) -> Any:
-        import jax.numpy as jnp
-        import optax
-
         labels = jnp.broadcast_to(label, scores.shape[:-1])
         return optax.softmax_cross_entropy_with_integer_labels(scores, labels)
 
     def error(self, chances: Any, labels: Any) -> Any:
-        import jax
-
         return chances - jax.nn.one_hot(labels, chances.shape[1])
 
     def curvature(self, chances: Any, labels: Any) -> Any:
-        import jax.numpy as jnp
-
         flat = 1 - 1 / chances.shape[1]
         return jnp.clip((1 - (chances * chances).sum(1, keepdims=True)) / flat, 0.0, 1.0)
 
@@ -245,62 +239,42 @@ class _Classes(Task):
 
     def of_group(self, labels: Labels) -> Any:
         """The most frequent class, the first of equals."""
-        import numpy as np
-
         return np.bincount(labels).argmax()
 
     def random(self, stream: Generator, n: int, count: int) -> Answers:
-        import numpy as np
-
         return stream.integers(count, size=n).astype(np.int32)
 
     def wrong(self, labels: Labels, count: int, stream: Generator) -> Answers:
         """Any class but the right one."""
-        import numpy as np
-
         return ((labels + stream.integers(1, count, len(labels))) % count).astype(np.int32)
 
     def log_odds(self, probabilities: Rows, labels: Labels) -> Any:
-        import numpy as np
-
         return _log_odds(probabilities[np.arange(len(labels)), labels])
 
     def hardest(self, loss: Any, count: int) -> Any:
-        import numpy as np
-
         return np.int32(np.argmax([loss(np.int32(label)) for label in range(count)]))
 
     def scores(self, probabilities: Rows) -> Rows:
-        import numpy as np
-
         found = np.maximum(probabilities, np.finfo(np.float32).tiny)
         return np.asarray(np.log(found, out=found))
 
     def probabilities(self, scores: Rows) -> Rows:
-        import numpy as np
-
         found = np.asarray(scores, np.float64)
         grown = np.exp(found - found.max(1, keepdims=True))
         return np.asarray(grown / grown.sum(1, keepdims=True))
 
     def called(self, scores: Rows) -> Answers:
-        import numpy as np
-
         return np.asarray(scores.argmax(1))
 
     def decided(self, probabilities: Rows) -> Answers:
         return self.called(probabilities)
 
     def count(self, labels: Labels, called: Answers, count: int) -> Answers:
-        import numpy as np
-
         counts = np.zeros((count, count), np.int64)
         np.add.at(counts, (labels, called), 1)
         return counts
 
     def answers(self, names: Any, called: Answers) -> Answers:
-        import numpy as np
-
         return np.asarray(names)[called]
 
     def as_json(self, names: Sequence[str], called: Any) -> dict[str, Any]:
@@ -325,29 +299,20 @@ class _Findings(Task):
         )
 
     def chances(self, scores: Any) -> Any:
-        import jax
-
         return jax.nn.sigmoid(scores)
 
     def flat_chance(self, count: int) -> float:
         return 0.5
 
     def loss(self, scores: Any, label: Any) -> Any:
-        import jax.numpy as jnp
-        import optax
-
         labels = jnp.broadcast_to(label, scores.shape)
         each = optax.sigmoid_binary_cross_entropy(scores, labels.astype(scores.dtype))
         return jnp.where(labels >= 0, each, 0.0).sum(-1)
 
     def error(self, chances: Any, labels: Any) -> Any:
-        import jax.numpy as jnp
-
         return jnp.where(labels >= 0, chances - labels, 0.0)
 
     def curvature(self, chances: Any, labels: Any) -> Any:
-        import jax.numpy as jnp
-
         each = jnp.where(labels >= 0, 4 * chances * (1 - chances), 0.0)
         return jnp.clip(each.mean(1, keepdims=True), 0.0, 1.0)
 
@@ -366,63 +331,43 @@ class _Findings(Task):
 
     def of_group(self, labels: Labels) -> Any:
         """A finding is there if half of those that know say so."""
-        import numpy as np
-
         known = labels != UNKNOWN
         there = 2 * (labels == 1).sum(0) >= known.sum(0)
         return np.where(known.any(0), there, UNKNOWN)
 
     def random(self, stream: Generator, n: int, count: int) -> Answers:
-        import numpy as np
-
         return stream.integers(2, size=(n, count)).astype(np.int32)
 
     def wrong(self, labels: Labels, count: int, stream: Generator) -> Answers:
         """All that is known the other way round."""
-        import numpy as np
-
         return np.where(labels == UNKNOWN, UNKNOWN, 1 - labels).astype(np.int32)
 
     def log_odds(self, probabilities: Rows, labels: Labels) -> Any:
         """The sum over the findings that are known."""
-        import numpy as np
-
         own = _log_odds(np.where(labels == 1, probabilities, 1 - probabilities))
         return np.where(labels == UNKNOWN, 0.0, own).sum(1)
 
     def hardest(self, loss: Any, count: int) -> Any:
         """Each finding by itself, as the loss is a sum over them."""
-        import numpy as np
-
         alone = np.where(np.eye(count, dtype=bool), 1, UNKNOWN).astype(np.int32)
         there = [loss(row) > loss(np.where(row == 1, 0, row).astype(np.int32)) for row in alone]
         return np.array(there, np.int32)
 
     def scores(self, probabilities: Rows) -> Rows:
-        import numpy as np
-
         p = np.asarray(probabilities, np.float64).clip(1e-12, 1 - 1e-12)
         return np.log(p) - np.log1p(-p)
 
     def probabilities(self, scores: Rows) -> Rows:
-        import numpy as np
-
         return np.asarray(1 / (1 + np.exp(-np.asarray(scores, np.float64).clip(-700, 700))))
 
     def called(self, scores: Rows) -> Answers:
-        import numpy as np
-
         return (np.asarray(scores) >= 0).astype(np.int64)
 
     def decided(self, probabilities: Rows) -> Answers:
-        import numpy as np
-
         return (np.asarray(probabilities) >= 0.5).astype(np.int64)
 
     def count(self, labels: Labels, called: Answers, count: int) -> Answers:
         """L x 2 x 2: of what is known."""
-        import numpy as np
-
         both = [[(labels == true) & (called == said) for said in (0, 1)] for true in (0, 1)]
         return np.array(both).sum(2).transpose(2, 0, 1).astype(np.int64)
 
@@ -440,8 +385,6 @@ class _Findings(Task):
 
 
 def _log_odds(probabilities: Rows) -> Any:
-    import numpy as np
-
     own = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-7)
     return np.log(own / (1 - own))
 

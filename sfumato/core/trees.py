@@ -1,7 +1,10 @@
 """Names and norms of the leaves of a parameter tree."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from sfumato.core.errors import ArgumentError
@@ -23,12 +26,22 @@ def leaf_names(tree: PyTree) -> list[str]:
     return names
 
 
+def by_name(tree: PyTree) -> dict[str, Any]:
+    """Its array leaves by their `leaf_names`, in their order."""
+    return dict(zip(leaf_names(tree), jax.tree.leaves(tree), strict=True))
+
+
 def _name(path: tuple) -> str:
     parts = [
         str(getattr(entry, "name", getattr(entry, "key", getattr(entry, "idx", entry))))
         for entry in path
     ]
     return "/".join(parts) or "value"
+
+
+def flat(tree: PyTree) -> Float[np.ndarray, " d"]:
+    """All numbers of a tree, one leaf after the other, in float64."""
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)])
 
 
 def squared_norm(tree: PyTree[Float[Array, "..."]]) -> Float[Array, ""]:

@@ -260,6 +260,17 @@ def read_lines(kind: Any, path: Path) -> tuple[Any, ...]:
 # -- writing
 
 
+def entries(
+    value: Mapping[str, Any], between: str = ".", before: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """What is inside of nested objects, by the names of all that it is in: "procedure.clipping"."""
+    for name, each in value.items():
+        if isinstance(each, Mapping):
+            yield from entries(each, between, f"{before}{name}{between}")
+        else:
+            yield f"{before}{name}", each
+
+
 def plain(value: Any) -> Any:
     """A dataclass as what JSON can hold: the inverse of `convert`. A class with `to_json` writes
     itself."""

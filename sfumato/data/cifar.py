@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 
 from sfumato.core.archive import GROWTH, most
-from sfumato.core.errors import DataError
+from sfumato.core.errors import DataError, data_error
 from sfumato.data.lazy import ArrayFiles, ImagesAndLabels
 from sfumato.data.published_sets import NamedDataset
 
@@ -56,11 +56,8 @@ def find_cifar(row: NamedDataset, place: Path) -> ArrayFiles | None:
     form = _FORMS[row.name]
     for folder in (place / form.folder, place):
         if (folder / form.train[0]).is_file():
-            missing = [name for name in form.train + form.test if not (folder / name).is_file()]
-            if missing:
-                raise DataError(
-                    f"{folder}: {', '.join(missing)} is missing; unpack {form.archive} here again"
-                )
+            there = {each.name for each in folder.iterdir() if each.is_file()}
+            _check_complete(form, folder, there, f"unpack {form.archive} here again")
             return _announced(form, folder)
     archive = place / form.archive
     return _announced(form, archive) if archive.is_file() else None
@@ -71,7 +68,7 @@ def _announced(form: _Form, path: Path) -> ArrayFiles:
     with _members(form, path) as members:
         for name, _, size in members:
             counts[name] = _count(form, size, path / name)
-    _check_complete(form, path, set(counts))
+    _check_complete(form, path, set(counts), f"fetch {form.archive} again")
     n_train, n_test = (sum(counts[name] for name in part) for part in (form.train, form.test))
     return ArrayFiles(str(path), n_train, n_test, lambda: _read(form, path))
 
@@ -81,7 +78,7 @@ def _read(form: _Form, path: Path) -> tuple[ImagesAndLabels, ImagesAndLabels]:
     with _members(form, path) as members:
         for name, file, _ in members:
             parts[name] = _decode(form, file.read(), path / name)
-    _check_complete(form, path, set(parts))
+    _check_complete(form, path, set(parts), f"fetch {form.archive} again")
     train, test = ([parts[name] for name in names] for names in (form.train, form.test))
     return _join(train), _join(test)
 
@@ -96,16 +93,13 @@ def _members(form: _Form, path: Path) -> Iterator[Iterator[tuple[str, io.Buffere
     """The wanted files as (name, file, size), in the order they come; errors of the container
     become DataError."""
     wanted = form.train + form.test
-    try:
+    kinds = (tarfile.TarError, OSError, EOFError, zlib.error)
+    with data_error(f"{path}: cannot be read", "the file is damaged, fetch it again", kinds):
         if path.is_dir():
             yield _from_folder(path, wanted)
         else:
             with tarfile.open(path, "r|gz") as archive:  # a stream: it is decompressed once
                 yield _from_archive(archive, wanted, most(path))
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}); the file is damaged, fetch it again"
-        ) from None
 
 
 def _from_folder(
@@ -129,10 +123,10 @@ def _from_archive(
             yield name, cast(io.BufferedIOBase, file), member.size
 
 
-def _check_complete(form: _Form, path: Path, found: set[str]) -> None:
+def _check_complete(form: _Form, path: Path, found: set[str], way_out: str) -> None:
     missing = [name for name in form.train + form.test if name not in found]
     if missing:
-        raise DataError(f"{path}: {', '.join(missing)} is missing; fetch {form.archive} again")
+        raise DataError(f"{path}: {', '.join(missing)} is missing; {way_out}")
 
 
 def _count(form: _Form, size: int, path: Path) -> int:

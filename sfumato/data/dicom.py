@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from sfumato.core.checks import MAX_PIXELS, pixel_count
-from sfumato.core.errors import DataError, said
+from sfumato.core.errors import DataError, data_error, said
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,12 +50,12 @@ def read_dicom(content: bytes, most: int = MAX_PIXELS) -> "Image":
     found = _dataset(content, header=False)
     height, width = _size(found, most)
     pixels = _stored(found, height, width)
-    try:
+    with data_error(
+        "a DICOM file that makes no image"
+    ):  # elements of any kind may stand in any place
         if pixels.shape[:2] != (height, width) or pixels.shape[2:] not in ((), (3,)):
             raise ValueError(f"its pixels have shape {pixels.shape}")
         return Image.fromarray(_shown(pixels, found))
-    except Exception as error:  # elements of any kind may stand in any place
-        raise DataError(f"a DICOM file that makes no image ({said(error)})") from None
 
 
 @cache
@@ -76,19 +76,15 @@ def _dataset(content: bytes, header: bool) -> Any:
     for mark, name in _DEFLATED.items():
         if mark in content:
             raise DataError(f"transfer syntax {name} is not read; convert it to another one")
-    try:
+    with data_error("cannot be read as DICOM"):  # hostile bytes
         return library.dcmread(io.BytesIO(content), stop_before_pixels=header)
-    except Exception as error:  # hostile bytes
-        raise DataError(f"cannot be read as DICOM ({said(error)})") from None
 
 
 def _size(found: Any, most: int) -> tuple[int, int]:
-    try:
+    with data_error("a DICOM file without an image"):
         height, width = int(found.Rows), int(found.Columns)
         frames = int(found.get("NumberOfFrames") or 1)
         deep = int(found.BitsAllocated) <= 16 and int(found.get("SamplesPerPixel") or 1) <= 3
-    except Exception as error:
-        raise DataError(f"a DICOM file without an image ({said(error)})") from None
     if frames != 1:
         raise DataError(f"has {frames} frames; store each as a file of its own")
     if not deep or height < 1 or width < 1:

@@ -13,10 +13,10 @@ from sfumato.core.errors import DataError
 from sfumato.core.machine import processors
 from sfumato.core.tasks import task_of
 from sfumato.data.decode import decode, fitted_shape, upright_size, why_not
-from sfumato.data.lazy import LazyDataset, LoadedDataset
+from sfumato.data.lazy import LazyDataset
 from sfumato.data.listing import ListedPart, Listing
-from sfumato.data.records import Records, gone
-from sfumato.data.source import Source
+from sfumato.data.records import Records
+from sfumato.data.source import Source, Splits
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread
 
@@ -55,7 +55,7 @@ def dataset_of(listing: Listing, options: ReadOptions) -> LazyDataset:
     )
 
 
-def _load(listing: Listing, options: ReadOptions) -> LoadedDataset:
+def _load(listing: Listing, options: ReadOptions) -> Splits:
     shape = _common_shape(listing, options)
     total = sum(map(len, listing.parts.values())) * math.prod(shape)
 
@@ -67,9 +67,7 @@ def _load(listing: Listing, options: ReadOptions) -> LoadedDataset:
         )
 
     sources = {split: source(split, part) for split, part in listing.parts.items()}
-    return LoadedDataset(
-        sources["train"], sources.get("test"), listing.skipped, sources.get("validation")
-    )
+    return Splits(sources["train"], sources.get("validation"), sources.get("test"), listing.skipped)
 
 
 def _first_shape(records: Records, options: ReadOptions) -> Shape | None:
@@ -172,12 +170,7 @@ class Decoded:
 
     def one(self, k: int) -> UInt8[np.ndarray, "h w c"]:
         """The pixels of record k."""
-        try:
-            content = self.records.read(k)
-        except OSError as error:  # there when the data set was listed, not now
-            raise DataError(gone(self.records.where(k), error)) from None
-        except DataError as error:
-            raise DataError(f"{self.records.where(k)}: {error}") from None
+        content = self.records.read_or_refuse(k)
         try:
             pixels = decode(content, self.options)
         except Exception as error:

@@ -9,7 +9,7 @@ import numpy as np
 from sfumato.core import plugins
 from sfumato.core.errors import DataError, SfumatoError
 from sfumato.data.findings import is_matrix
-from sfumato.data.lazy import LazyDataset, LoadedDataset, positions
+from sfumato.data.lazy import LazyDataset, positions
 from sfumato.data.name_column import NameColumn
 from sfumato.data.source import Source, Splits, from_arrays
 
@@ -25,7 +25,6 @@ def find_function(name: str) -> LazyDataset:
         part: None if found is None else len(found)
         for part, found in (("test", splits.test), ("validation", splits.validation))
     }
-    loaded = LoadedDataset(train, splits.test, splits.skipped, splits.validation)
     return LazyDataset(
         train.name,
         name,
@@ -33,7 +32,7 @@ def find_function(name: str) -> LazyDataset:
         train.shape,
         names,
         counts["test"],
-        lambda: loaded,
+        lambda: splits,
         n_validation=counts["validation"],
         left_out=splits.left_out,
         named=own is not None,

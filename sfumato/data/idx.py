@@ -8,13 +8,15 @@ import gzip
 import io
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from sfumato.core.archive import most
-from sfumato.core.errors import DataError
+from sfumato.core.errors import DataError, data_error
 from sfumato.data.lazy import ArrayFiles, ImagesAndLabels
 from sfumato.data.published_sets import REGISTRY, NamedDataset
 
@@ -56,23 +58,17 @@ def find_idx(row: NamedDataset, place: Path) -> ArrayFiles | None:
 def header(path: Path, dimensions: int) -> tuple[int, ...]:
     """The sizes an IDX file of uint8 announces. Raises DataError if it is not one of that many
     dimensions."""
-    try:
-        with _open(path) as file:
-            return _header(file, path, dimensions)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from None
+    with _open(path) as file:
+        return _header(file, path, dimensions)
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
     """The array of an IDX file. Raises DataError if it is shorter or longer than its header says."""
-    try:
-        with _open(path) as file:
-            sizes = _header(file, path, dimensions)
-            expected = math.prod(sizes)
-            data = file.read(expected)
-            surplus = file.read(1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); fetch the file again") from None
+    with _open(path) as file:
+        sizes = _header(file, path, dimensions)
+        expected = math.prod(sizes)
+        data = file.read(expected)
+        surplus = file.read(1)
     if len(data) != expected or surplus:
         found = f"{len(data)} bytes" if not surplus else "more"
         raise DataError(
@@ -82,8 +78,13 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
     return np.frombuffer(data, np.uint8).reshape(sizes)
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+@contextmanager
+def _open(path: Path) -> Iterator[io.BufferedIOBase]:
+    """The file, unzipped; raises DataError where it cannot be read."""
+    kinds = (OSError, EOFError, zlib.error)
+    refused = data_error(f"{path}: cannot be read", "fetch the file again", kinds)
+    with refused, gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        yield file
 
 
 def _header(file: io.BufferedIOBase, path: Path, dimensions: int) -> tuple[int, ...]:
@@ -123,7 +124,7 @@ def _is_another(row: NamedDataset, test_labels: Path) -> bool:
     try:
         with _open(test_labels) as file:
             first = tuple(file.read(8 + 10)[8:])
-    except (OSError, EOFError, zlib.error):
+    except DataError:
         return False  # reading the header will say what is wrong
     return any(
         other.first_test_labels == first for other in REGISTRY.values() if other.name != row.name

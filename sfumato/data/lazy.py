@@ -12,7 +12,7 @@ import numpy as np
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError
 from sfumato.core.tasks import SINGLE, Task
 from sfumato.data.name_column import NameColumn
-from sfumato.data.source import DataInfo, Source, Splits, from_arrays
+from sfumato.data.source import DataInfo, Splits, from_arrays
 from sfumato.data.split import ReadOptions, partition
 from sfumato.data.units import check_on_one_side, check_told_apart
 
@@ -21,16 +21,6 @@ Owners = Callable[[str], dict[str, Sequence[str]]]
 """`ReadOptions.unit` -> the unit of every training example ("train"), and the units of the data
 set's other parts ("test", "validation") as far as they are known. Raises ArgumentError, DataError.
 """
-
-
-@dataclass(frozen=True)
-class LoadedDataset:
-    """The data set, ready to be read."""
-
-    train: Source
-    test: Source | None
-    skipped: tuple[str, ...] = ()
-    validation: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +33,7 @@ class LazyDataset:
     shape: tuple[int, int, int] | None
     names: NameColumn  # stable names of the training examples: relative path, or position
     n_test: int | None  # None: no test split of its own
-    load: Callable[[], LoadedDataset]
+    load: Callable[[], Splits]  # all training examples, and the parts that are stored apart
     owners: Owners | None = None
     n_validation: int | None = None  # None: no validation split of its own
     left_out: dict[str, int] = field(
@@ -147,7 +137,7 @@ def lazy_arrays(
 ) -> LazyDataset:
     """A data set of arrays that are read whole."""
 
-    def load() -> LoadedDataset:
+    def load() -> Splits:
         train, test = files.read()
         try:
             sources = [
@@ -155,7 +145,7 @@ def lazy_arrays(
             ]
         except SfumatoError as error:
             raise DataError(f"{files.path}: {error}") from None
-        return LoadedDataset(sources[0], replace(sources[1], split="test") if test else None)
+        return Splits(sources[0], None, replace(sources[1], split="test") if test else None)
 
     return LazyDataset(
         name, files.path, classes, shape, positions(files.n_train), files.n_test, load

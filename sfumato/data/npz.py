@@ -14,13 +14,13 @@ from typing import cast
 import numpy as np
 
 from sfumato.core.archive import Archive, npy_header
-from sfumato.core.errors import ArgumentError, DataError, SfumatoError, said
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError, data_error
 from sfumato.core.tasks import task_of
 from sfumato.data.array_names import find_keys, key_of
 from sfumato.data.findings import encode_matrices, is_matrix
 from sfumato.data.labels import encode_parts
-from sfumato.data.lazy import ImagesAndLabels, LazyDataset, LoadedDataset, positions
-from sfumato.data.source import from_arrays
+from sfumato.data.lazy import ImagesAndLabels, LazyDataset, positions
+from sfumato.data.source import Splits, from_arrays
 from sfumato.data.units import column
 
 
@@ -55,7 +55,7 @@ def find_npz(path: Path, findings: str | None = None) -> LazyDataset:
     called = {part: y for part, (_, y) in parts.items()}
     classes, numbers = encoded_arrays(labels, str(path), called, findings)
 
-    def load() -> LoadedDataset:
+    def load() -> Splits:
         arrays: dict[str, ImagesAndLabels] = {
             part: (read_member(path, x), numbers[part]) for part, (x, _) in parts.items()
         }
@@ -63,9 +63,7 @@ def find_npz(path: Path, findings: str | None = None) -> LazyDataset:
             sources = {part: from_arrays(*arrays[part], classes, path.stem, part) for part in parts}
         except SfumatoError as error:
             raise DataError(f"{path}: {error}") from None
-        return LoadedDataset(
-            sources["train"], sources.get("test"), validation=sources.get("validation")
-        )
+        return Splits(sources["train"], sources.get("validation"), sources.get("test"))
 
     sizes = {part: n for part, (n, *_) in shapes.items()}
     return LazyDataset(
@@ -113,12 +111,8 @@ def read_images(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"images={str(path)!r}: no such file")
     if path.suffix.lower() == ".npy":
-        try:
+        with data_error(f"{path}: cannot be read", "write it with numpy.save"):
             images = np.load(path, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # as in read_member
-            raise DataError(
-                f"{path}: cannot be read ({said(error)}); write it with numpy.save"
-            ) from None
     else:
         stored = _stored(path)
         name = next((name for name in ("x_test", "X", "images", "x_train") if name in stored), None)
@@ -142,31 +136,22 @@ def read_images(path: Path) -> np.ndarray:
 
 def members(path: Path) -> dict[str, int]:
     """The sizes of an archive's members by name, which are not those of a bomb. Raises DataError."""
-    try:
-        with Archive(path) as archive:
-            return {name: archive.size(name) for name in archive.names}
-    except (
-        OSError,
-        ValueError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-    ) as error:  # the last: of another version of zip
-        raise DataError(
-            f"{path}: cannot be read as .npz ({error}); write it with numpy.savez"
-        ) from None
+    kinds = (OSError, ValueError, zipfile.BadZipFile, NotImplementedError)
+    # the last: of another version of zip
+    refused = data_error(f"{path}: cannot be read as .npz", "write it with numpy.savez", kinds)
+    with refused, Archive(path) as archive:
+        return {name: archive.size(name) for name in archive.names}
 
 
 def read_member(path: Path, key: str) -> np.ndarray:
     """One array, whose header asks for no more memory than the archive holds bytes of it. Raises
     DataError."""
-    try:
+    with data_error(
+        f"{path}: {key} cannot be read", "store plain numeric or string arrays"
+    ):  # zip, each compression and NumPy have their own errors
         _shape(path, key)
         with np.load(path, allow_pickle=False) as archive:  # a pickle could run anything
             return np.asarray(archive[key])
-    except Exception as error:  # zip, each compression and NumPy have their own
-        raise DataError(
-            f"{path}: {key} cannot be read ({said(error)}); store plain numeric or string arrays"
-        ) from None
 
 
 def _shape(path: Path, key: str) -> tuple[int, ...]:
@@ -178,12 +163,8 @@ def _shape(path: Path, key: str) -> tuple[int, ...]:
 
 def _image_shape(path: Path, key: str) -> tuple[int, int, int, int]:
     """(n, h, w, c) from the array's header."""
-    try:
+    with data_error(f"{path}: {key} cannot be read", "write it with numpy.savez"):
         shape = _shape(path, key)
-    except Exception as error:  # as in read_member
-        raise DataError(
-            f"{path}: {key} cannot be read ({said(error)}); write it with numpy.savez"
-        ) from None
     if len(shape) == 3:
         shape = (*shape, 1)
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:

@@ -15,7 +15,7 @@ from sfumato.data.formats.arrow_files import is_hub
 from sfumato.data.formats.recognized import FORMATS, find_listing
 from sfumato.data.from_records import dataset_of
 from sfumato.data.function import find_function
-from sfumato.data.lazy import LazyDataset, LoadedDataset
+from sfumato.data.lazy import LazyDataset
 from sfumato.data.named import find_named
 from sfumato.data.npz import find_npz
 from sfumato.data.published_sets import REGISTRY, names, published
@@ -134,7 +134,7 @@ def _fitted(found: LazyDataset, options: ReadOptions) -> LazyDataset:
             source, shape=shape, read=lambda at: refit(source.read(np.asarray(at)), options)
         )
 
-    def load() -> LoadedDataset:
+    def load() -> Splits:
         loaded = found.load()
         test, validation = (
             None if part is None else refitted(part) for part in (loaded.test, loaded.validation)

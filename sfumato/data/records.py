@@ -8,6 +8,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -58,20 +59,29 @@ class Records(ABC):
         """Of all records, by all threads; kept. Raises DataError for one that cannot be read."""
 
         def some(start: int) -> bytes:
-            return b"".join(
-                self._digest_or_refuse(k) for k in range(start, min(start + _TOGETHER, len(self)))
-            )
+            found = []
+            for k in range(start, min(start + _TOGETHER, len(self))):
+                with self.named(k):
+                    found.append(self.digest(k))
+            return b"".join(found)
 
         found = b"".join(spread(some, range(0, len(self), _TOGETHER)))
         return np.frombuffer(found, np.uint8).reshape(len(self), 32)
 
-    def _digest_or_refuse(self, k: int) -> bytes:
+    @contextmanager
+    def named(self, k: int) -> Iterator[None]:
+        """What is raised inside of record k is a DataError that says which it is."""
         try:
-            return self.digest(k)
-        except OSError as error:
+            yield
+        except OSError as error:  # there when the data set was listed, not now
             raise DataError(gone(self.where(k), error)) from None
         except DataError as error:
             raise DataError(f"{self.where(k)}: {error}") from None
+
+    def read_or_refuse(self, k: int) -> bytes:
+        """As `read`; all that goes wrong is a DataError that says which record it is."""
+        with self.named(k):
+            return self.read(k)
 
     def subset(self, indices: Int64[np.ndarray, " m"]) -> "Records":
         """The records at `indices`, in that order."""

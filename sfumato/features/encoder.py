@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from sfumato.core.errors import ArgumentError
 from sfumato.features.feature_map import (
     FeatureMap,
     Group,
     at_working_size,
+    check_colors,
     low_frequencies,
     spectrum,
     unit,
@@ -65,8 +65,7 @@ class Encoder(FeatureMap):
     def __init__(self, colors: int):
         from safetensors.numpy import load_file
 
-        if colors not in (1, 3):
-            raise ArgumentError("colors", colors, "images have 1 or 3 color channels")
+        check_colors(colors)
         stored = {
             name: jnp.asarray(array, jnp.float32) for name, array in load_file(WEIGHTS).items()
         }

@@ -8,6 +8,7 @@ is at most 1** (for finite input; the caller replaces rows that are not finite).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -103,6 +104,17 @@ def unit(row: Float[Array, "*any"], smallest: float = _SMALLEST_NORM) -> Float[A
     zeros stay zeros."""
     norm = jnp.sqrt(jnp.sum(row * row))
     return row * (_TARGET_NORM / jnp.maximum(norm, smallest))
+
+
+def roots(row: Array | np.ndarray) -> Any:
+    """sign(x) sqrt|x| of each number, which evens out means of rectified maps (Perronnin et al. 2010)."""
+    return jnp.sign(row) * jnp.sqrt(jnp.abs(row))
+
+
+def check_colors(colors: int) -> None:
+    """Raises ArgumentError."""
+    if colors not in (1, 3):
+        raise ArgumentError("colors", colors, "images have 1 or 3 color channels")
 
 
 def working_size(height: int, width: int) -> tuple[int, int]:

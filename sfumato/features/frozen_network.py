@@ -5,7 +5,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sfumato.features.feature_map import FeatureMap, Group, unit
+from sfumato.features.feature_map import FeatureMap, Group, roots, unit
 from sfumato.networks.input import Prepared
 from sfumato.networks.layers.basic import Linear
 
@@ -28,4 +28,4 @@ class Frozen(FeatureMap):
 
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
         row = self.network.features(image).astype(jnp.float32)
-        return unit(jnp.sign(row) * jnp.sqrt(jnp.abs(row)) if self.rooted else row)
+        return unit(roots(row) if self.rooted else row)

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from sfumato.features.feature_map import FeatureMap, Group, unit
+from sfumato.features.feature_map import FeatureMap, Group, roots, unit
 from sfumato.networks.layers.basic import Linear
 
 CONSTANT = 0.1
@@ -137,7 +137,7 @@ class Sphere(eqx.Module):
         row = row.astype(jnp.float32)
         row = jnp.where(jnp.all(jnp.isfinite(row)), row, 0.0)  # a maximum may pass over a NaN
         if self.rooted:
-            row = jnp.sign(row) * jnp.sqrt(jnp.abs(row))
+            row = roots(row)
         row = row - self.shift
         if self.projection is not None:
             row = row @ self.projection

@@ -7,10 +7,16 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import public_stream
 from sfumato.features.dead_leaves import dead_leaves
-from sfumato.features.feature_map import FeatureMap, Group, at_working_size, spectrum, unit
+from sfumato.features.feature_map import (
+    FeatureMap,
+    Group,
+    at_working_size,
+    check_colors,
+    spectrum,
+    unit,
+)
 
 PATCH = 6
 STRIDE = 2
@@ -44,8 +50,7 @@ class Patches(FeatureMap):
     def __init__(self, colors: int, filters: int = 384, seed: int = 0, pictures: int = 400):
         """Draw the pictures, cut 100 patches from each and whiten them: all from the public `seed`.
         m = 2 * filters."""
-        if colors not in (1, 3):
-            raise ArgumentError("colors", colors, "images have 1 or 3 color channels")
+        check_colors(colors)
         weights, offset, threshold = _filters(colors, filters, seed, pictures)
         self.weights, self.offset, self.threshold = (
             jnp.asarray(weights),

@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from sfumato.core.errors import ArgumentError
 from sfumato.features.feature_map import (
     FeatureMap,
     Group,
     at_working_size,
+    check_colors,
     spectrum,
     unit,
     working_size,
@@ -270,5 +270,4 @@ class PlainScattering(FeatureMap):
 
 
 def _check(colors: int) -> None:
-    if colors not in (1, 3):
-        raise ArgumentError("colors", colors, "images have 1 or 3 color channels")
+    check_colors(colors)

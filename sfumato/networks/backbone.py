@@ -1,6 +1,6 @@
 """What every network is: an image -> features -> a linear head, for ONE image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -68,3 +68,26 @@ class Backbone(eqx.Module):
     def joined(self) -> "Backbone":
         """The inverse of the change of structure that `after` may make."""
         return self
+
+
+class Chain(Backbone):
+    """A network whose trunk is `blocks`, each of which takes the maps of the one before."""
+
+    blocks: eqx.AbstractVar[list[Any]]
+
+    def through(self, maps: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
+        """What the last block makes of what the stem has made."""
+        for block in self.blocks:
+            maps = block(maps)
+        return maps
+
+    def trunk(self) -> list[Any]:
+        return self.blocks
+
+
+def stages(depths: tuple[int, ...], widths: tuple[int, ...]) -> Iterator[tuple[int, int, bool]]:
+    """(width, stride, whether it opens its stage) of every block: all stages but the first begin by
+    halving the image."""
+    for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
+        for index in range(depth):
+            yield width, 2 if stage > 0 and index == 0 else 1, index == 0

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sfumato.networks.architecture import Architecture
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.layers.basic import Linear
-from sfumato.networks.layers.convolutions import Conv
+from sfumato.networks.layers.convolutions import AffineConv
 from sfumato.networks.layers.pooling import max_pool
 
 
@@ -21,16 +21,16 @@ class SmallCNN(Backbone):
     """conv 8x8/2 (16) - pool - conv 4x4/2 (32) - pool - 32 - classes, tanh throughout; images of at
     least 8 pixels."""
 
-    first: Conv
-    second: Conv
+    first: AffineConv
+    second: AffineConv
     hidden: Linear
     head: Linear
 
     def __init__(self, shape: tuple[int, int, int], classes: int, key: PRNGKeyArray):
         height, width, colors = shape
         keys = jax.random.split(key, 4)
-        self.first = Conv(colors, 16, 8, keys[0], stride=2)
-        self.second = Conv(16, 32, 4, keys[1], stride=2)
+        self.first = _conv(colors, 16, 8, keys[0])
+        self.second = _conv(16, 32, 4, keys[1])
         self.hidden = Linear.random(
             32 * _after(_after(height)) * _after(_after(width)), 32, keys[2]
         )
@@ -45,6 +45,10 @@ class SmallCNN(Backbone):
 
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " 32"]:
         return jnp.tanh(self.hidden(self._maps(image).ravel()))
+
+
+def _conv(inputs: int, outputs: int, size: int, key: PRNGKeyArray) -> AffineConv:
+    return AffineConv(inputs, outputs, size, key, stride=2, padding="SAME", variance=1.0)
 
 
 def _after(length: int) -> int:

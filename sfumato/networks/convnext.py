@@ -1,6 +1,7 @@
 """ConvNeXt: Liu et al. 2022 (arXiv 2201.03545), Sec. 2 and Table 9. Its only norms are over the
 channels of one pixel."""
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sfumato.core.errors import ArgumentError
 from sfumato.networks.architecture import Architecture
 from sfumato.networks.backbone import Backbone
-from sfumato.networks.input import Input
+from sfumato.networks.input import IMAGENET
 from sfumato.networks.layers.basic import Dense, LayerNorm, Linear, like
 from sfumato.networks.layers.convolutions import Depthwise
 
@@ -130,14 +131,12 @@ class ConvNeXt(Backbone):
 
 def _architecture(size: str, depths: tuple[int, ...], width: int) -> Architecture:
     widths = tuple(width * 2**stage for stage in range(len(depths)))
-
-    def make(shape: tuple[int, int, int], classes: int, key: PRNGKeyArray) -> ConvNeXt:
-        return ConvNeXt(shape, classes, key, depths=depths, widths=widths)
-
+    make = partial(ConvNeXt, depths=depths, widths=widths)
     name = f"convnext_{size}"
-    wants = Input(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 3)
     tags = ("fb_in22k", "fb_in1k", "fb_in22k_ft_in1k")
-    return Architecture(name, "convnext", make, wants, tuple(f"timm/{name}.{tag}" for tag in tags))
+    return Architecture(
+        name, "convnext", make, IMAGENET, tuple(f"timm/{name}.{tag}" for tag in tags)
+    )
 
 
 ARCHITECTURES = (

@@ -7,15 +7,9 @@ networks (tensorflow/tpu, models/official/efficientnet/lite).
 """
 
 import math
-from dataclasses import replace
-from functools import partial
-
-from jaxtyping import PRNGKeyArray
 
 from sfumato.networks.architecture import Architecture
-from sfumato.networks.input import Input
-from sfumato.networks.layers.convolutions import Padding
-from sfumato.networks.mobilenet import IMAGENET, BlockStage, InvertedResiduals
+from sfumato.networks.mobilenet import BlockStage, architectures
 
 _STAGES = (
     BlockStage(1, 16, 1, 1, 3),
@@ -51,43 +45,15 @@ def _rounded(channels: float) -> int:
     return found if found >= 0.9 * channels else found + _DIVISOR
 
 
-class EfficientNetLite(InvertedResiduals):
-    """number: 0 to 4."""
-
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        classes: int,
-        key: PRNGKeyArray,
-        padding: Padding = "symmetric",
-        number: int = 0,
-    ):
-        super().__init__(_stages(number), shape, classes, key, padding)
-
-
 def _architectures(number: int) -> tuple[Architecture, Architecture]:
-    """PyTorch's padding and TensorFlow's, named as timm names them."""
-    name, side = f"efficientnet_lite{number}", _SCALES[number][2]
-    tensorflow = Input(side, (0.5,) * 3, (0.5,) * 3, "bicubic", 3)
-    trained = ("timm/efficientnet_lite0.ra_in1k",) if number == 0 else ()
-    ported = (f"timm/tf_{name}.in1k", *((name,) if number in _PACKED else ()))
-    return (
-        Architecture(
-            name,
-            "efficientnet",
-            partial(EfficientNetLite, number=number),
-            replace(IMAGENET, size=side),
-            trained,
-            rectified=True,
-        ),
-        Architecture(
-            f"tf_{name}",
-            "efficientnet",
-            partial(EfficientNetLite, padding="SAME", number=number),
-            tensorflow,
-            ported,
-            rectified=True,
-        ),
+    name = f"efficientnet_lite{number}"
+    return architectures(
+        name,
+        "efficientnet",
+        _stages(number),
+        _SCALES[number][2],
+        ("timm/efficientnet_lite0.ra_in1k",) if number == 0 else (),
+        (f"timm/tf_{name}.in1k", *((name,) if number in _PACKED else ())),
     )
 
 

@@ -88,6 +88,10 @@ class Input:
         return (image - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
 
 
+IMAGENET = Input(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), colors=3)
+"""What most public weights want: pixels less the mean of ImageNet's, over their deviation."""
+HALVES = Input(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), colors=3)
+"""The other habit: pixels from -1 to 1."""
 _LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 """A table, as XLA divides by a constant with other last bits: it multiplies by the inverse."""
 

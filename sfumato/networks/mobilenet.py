@@ -5,6 +5,8 @@ A folded norm is frozen statistics and so no longer mixes examples; what was its
 trained, if at all, as kernel and bias.
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,10 +15,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.networks.architecture import Architecture
-from sfumato.networks.backbone import Backbone
-from sfumato.networks.input import Input
-from sfumato.networks.layers.basic import Dense, Linear, fan_in_normal, like
-from sfumato.networks.layers.convolutions import Depthwise, Padding, convolve_padded
+from sfumato.networks.backbone import Chain
+from sfumato.networks.input import HALVES, IMAGENET, Input
+from sfumato.networks.layers.basic import Dense, Linear
+from sfumato.networks.layers.convolutions import AffineConv, Depthwise, Padding
 
 
 class BlockStage(NamedTuple):
@@ -40,17 +42,6 @@ _STAGES = (
     BlockStage(6, 320, 1, 1),
 )
 _STEM, _SIZE = 32, 1280
-
-
-class Stem(eqx.Module):
-    """The first convolution, 3 x 3 of stride 2."""
-
-    kernel: Float[Array, "3 3 d p"]
-    bias: Float[Array, " p"]
-    padding: Padding = eqx.field(static=True)
-
-    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        return convolve_padded(image, self.kernel, 2, padding=self.padding) + like(self.bias, image)
 
 
 class Block(eqx.Module):
@@ -82,12 +73,12 @@ class Block(eqx.Module):
         return image + maps if maps.shape == image.shape else maps
 
 
-class InvertedResiduals(Backbone):
-    """A stem of 32 channels, the stages, a last 1 x 1 convolution of 1,280 channels, the mean over all
+class InvertedResiduals(Chain):
+    """A 3 x 3 convolution of stride 2 to 32 channels, the stages, a last 1 x 1 convolution of 1,280 channels, the mean over all
     pixels. Without norms to set the scale, random weights have the variance of He et al. 2015 where
     ReLU6 follows. depths: blocks of each stage."""
 
-    stem: Stem
+    stem: AffineConv
     blocks: list[Block]
     last: Dense
     head: Linear
@@ -101,10 +92,9 @@ class InvertedResiduals(Backbone):
         key: PRNGKeyArray,
         padding: Padding,
     ):
-        colors, self.depths = shape[2], tuple(stage.blocks for stage in stages)
+        self.depths = tuple(stage.blocks for stage in stages)
         keys = iter(jax.random.split(key, 3 + sum(self.depths)))
-        kernel = fan_in_normal(next(keys), (3, 3, colors, _STEM), 9 * colors, gain=2.0)
-        self.stem = Stem(kernel, jnp.zeros(_STEM), padding)
+        self.stem = AffineConv(shape[2], _STEM, 3, next(keys), 2, padding=padding)
         self.blocks, inputs = [], _STEM
         for expansion, outputs, count, first, size in stages:
             for stride in (first, *[1] * (count - 1)):
@@ -116,51 +106,36 @@ class InvertedResiduals(Backbone):
         self.head = Linear.random(_SIZE, classes, next(keys))
 
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
-        maps = jax.nn.relu6(self.stem(image))
-        for block in self.blocks:
-            maps = block(maps)
+        maps = self.through(jax.nn.relu6(self.stem(image)))
         return jax.nn.relu6(self.last(maps)).mean((0, 1), dtype=jnp.float32)
-
-    def trunk(self) -> list[Any]:
-        return self.blocks
 
     def ending(self) -> list[Any]:
         return [self.last, self.head]
 
 
-class MobileNetV2(InvertedResiduals):
-    """Width 1.0."""
+def architectures(
+    name: str,
+    family: str,
+    stages: tuple[BlockStage, ...],
+    side: int,
+    weights: tuple[str, ...],
+    ported: tuple[str, ...],
+) -> tuple[Architecture, Architecture]:
+    """The network with PyTorch's padding and with TensorFlow's, named as timm names them. side: of
+    its image, in pixels. weights, ported: the public weights of each."""
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        classes: int,
-        key: PRNGKeyArray,
-        padding: Padding = "symmetric",
-    ):
-        super().__init__(_STAGES, shape, classes, key, padding)
+    def architecture(
+        name: str, padding: Padding, wants: Input, weights: tuple[str, ...]
+    ) -> Architecture:
+        make = partial(InvertedResiduals, stages, padding=padding)
+        return Architecture(name, family, make, wants, weights, rectified=True)
+
+    return (
+        architecture(name, "symmetric", replace(IMAGENET, size=side), weights),
+        architecture(f"tf_{name}", "SAME", replace(HALVES, size=side), ported),
+    )
 
 
-def _same(shape: tuple[int, int, int], classes: int, key: PRNGKeyArray) -> MobileNetV2:
-    return MobileNetV2(shape, classes, key, "SAME")
-
-
-IMAGENET = Input(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 3)
-ARCHITECTURES = (
-    Architecture(
-        "mobilenetv2_100",
-        "mobilenet",
-        MobileNetV2,
-        IMAGENET,
-        ("timm/mobilenetv2_100.ra_in1k",),
-        rectified=True,
-    ),
-    # Named as timm names networks with TensorFlow's padding.
-    Architecture(
-        "tf_mobilenetv2_100",
-        "mobilenet",
-        _same,
-        Input(224, (0.5,), (0.5,), "bicubic", 3),
-        rectified=True,
-    ),
+ARCHITECTURES = architectures(
+    "mobilenetv2_100", "mobilenet", _STAGES, 224, ("timm/mobilenetv2_100.ra_in1k",), ()
 )

@@ -21,11 +21,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.networks.architecture import Architecture
-from sfumato.networks.backbone import Backbone
+from sfumato.networks.backbone import Chain, stages
+from sfumato.networks.input import IMAGENET
 from sfumato.networks.layers.basic import Linear, SqueezeExcite, like
 from sfumato.networks.layers.convolutions import ScaledConv
 from sfumato.networks.layers.pooling import halve, max_pool_padded
-from sfumato.networks.resnet import DEPTHS, IMAGENET
+from sfumato.networks.resnet import DEPTHS
 
 ALPHA = 0.2
 GAMMA = {"relu": 1.7139588594436646, "gelu": 1.7015043497085571}
@@ -66,7 +67,6 @@ class NFNetDesign:
         stride: int = 1,
         group: int = 0,
     ) -> ScaledConv:
-        gamma = 1.0 if self.deepmind else GAMMA[self.nonlinearity]
         return ScaledConv(
             inputs,
             outputs,
@@ -74,8 +74,8 @@ class NFNetDesign:
             key,
             stride,
             inputs // group if group else 1,
-            gamma,
-            "SAME" if self.deepmind else "symmetric",
+            gamma=1.0 if self.deepmind else GAMMA[self.nonlinearity],
+            padding="SAME" if self.deepmind else "symmetric",
         )
 
     def activate(self, maps: Float[Array, "h w d"]) -> Float[Array, "h w d"]:
@@ -148,7 +148,7 @@ class Block(eqx.Module):
         return self.skip(halve(active) if shrinks else active)
 
 
-class NormFreeNet(Backbone):
+class NormFreeNet(Chain):
     """Stem (the image divided by 4), stages of blocks of which all but the first halve it, last
     convolution, g, mean."""
 
@@ -163,12 +163,10 @@ class NormFreeNet(Backbone):
         self.design = design
         self.stem = _stem(design, colors, [next(keys) for _ in range(4)])
         self.blocks, inputs, variance = [], design.stem, 1.0
-        for stage, (depth, width) in enumerate(zip(design.depths, design.widths, strict=True)):
-            for index in range(depth):
-                stride = 2 if stage > 0 and index == 0 else 1
-                self.blocks.append(Block(design, inputs, width, next(keys), stride, variance**-0.5))
-                variance = ALPHA**2 + (1.0 if index == 0 else variance)
-                inputs = width
+        for width, stride, opens in stages(design.depths, design.widths):
+            self.blocks.append(Block(design, inputs, width, next(keys), stride, variance**-0.5))
+            variance = ALPHA**2 + (1.0 if opens else variance)
+            inputs = width
         self.final = design.conv(inputs, design.final, 1, next(keys)) if design.final else None
         head = Linear.zeros(design.final or inputs, classes)
         self.head = eqx.tree_at(
@@ -179,14 +177,9 @@ class NormFreeNet(Backbone):
         maps = self.stem[0](image)
         for conv in self.stem[1:]:
             maps = conv(self.design.activate(maps))
-        maps = maps if self.design.deep else max_pool_padded(maps)
-        for block in self.blocks:
-            maps = block(maps)
+        maps = self.through(maps if self.design.deep else max_pool_padded(maps))
         maps = maps if self.final is None else self.final(maps)
         return self.design.activate(maps).mean((0, 1), dtype=jnp.float32)
-
-    def trunk(self) -> list[Any]:
-        return self.blocks
 
     def ending(self) -> list[Any]:
         return [self.head] if self.final is None else [self.final, self.head]

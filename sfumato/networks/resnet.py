@@ -6,7 +6,6 @@ into the convolutions (`resnet50`), or GroupNorm (`resnet50_gn`).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,13 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.networks.architecture import Architecture
-from sfumato.networks.backbone import Backbone
-from sfumato.networks.input import Input
+from sfumato.networks.backbone import Chain, stages
+from sfumato.networks.input import IMAGENET
 from sfumato.networks.layers.basic import GroupNorm, Linear
 from sfumato.networks.layers.convolutions import AffineConv, BareConv
 from sfumato.networks.layers.pooling import max_pool_padded
 
-IMAGENET = Input(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), colors=3)
 EXPANSION = 4
 """Width of a bottleneck block's output over that of its 3 x 3 convolution."""
 
@@ -47,6 +45,16 @@ class GroupNormConv(eqx.Module):
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
         return self.norm(self.conv(image))
+
+
+def convolutions(
+    bottleneck: bool, inputs: int, width: int, stride: int
+) -> list[tuple[int, int, int, int]]:
+    """(inputs, outputs, size, stride) of a block's convolutions: 1 x 1, 3 x 3, 1 x 1 in a
+    bottleneck, else 3 x 3 twice."""
+    if bottleneck:
+        return [(inputs, width, 1, 1), (width, width, 3, stride), (width, width * EXPANSION, 1, 1)]
+    return [(inputs, width, 3, stride), (width, width, 3, 1)]
 
 
 NormedConv = AffineConv | GroupNormConv
@@ -77,21 +85,16 @@ class Block(eqx.Module):
     def __init__(
         self, design: ResNetDesign, inputs: int, width: int, key: PRNGKeyArray, stride: int
     ):
-        keys = jax.random.split(key, 4)
-        outputs = width * EXPANSION if design.bottleneck else width
-        if design.bottleneck:
-            self.convs = [
-                _conv(design.groups, inputs, width, 1, keys[0]),
-                _conv(design.groups, width, width, 3, keys[1], stride),
-                _silent(_conv(design.groups, width, outputs, 1, keys[2])),
-            ]
-        else:
-            self.convs = [
-                _conv(design.groups, inputs, width, 3, keys[0], stride),
-                _silent(_conv(design.groups, width, outputs, 3, keys[1])),
-            ]
+        *keys, last = jax.random.split(key, 4)
+        rows = convolutions(design.bottleneck, inputs, width, stride)
+        convs = [
+            _conv(design.groups, before, after, size, each, its)
+            for (before, after, size, its), each in zip(rows, keys, strict=False)
+        ]
+        self.convs = [*convs[:-1], _silent(convs[-1])]
+        outputs = rows[-1][1]
         fits = stride == 1 and inputs == outputs
-        self.skip = None if fits else _conv(design.groups, inputs, outputs, 1, keys[3], stride)
+        self.skip = None if fits else _conv(design.groups, inputs, outputs, 1, last, stride)
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
         maps = image
@@ -101,7 +104,7 @@ class Block(eqx.Module):
         return jax.nn.relu(self.convs[-1](maps) + skipped)
 
 
-class ResNet(Backbone):
+class ResNet(Chain):
     """7 x 7 convolution, max pool, stages of blocks of which all but the first halve the image,
     mean."""
 
@@ -115,21 +118,14 @@ class ResNet(Backbone):
         self.design = design
         self.stem = _conv(design.groups, colors, design.stem, 7, next(keys), stride=2)
         self.blocks, inputs = [], design.stem
-        for stage, (depth, width) in enumerate(zip(design.depths, design.widths, strict=True)):
-            for index in range(depth):
-                stride = 2 if stage > 0 and index == 0 else 1
-                self.blocks.append(Block(design, inputs, width, next(keys), stride))
-                inputs = width * EXPANSION if design.bottleneck else width
+        for width, stride, _ in stages(design.depths, design.widths):
+            self.blocks.append(Block(design, inputs, width, next(keys), stride))
+            inputs = width * EXPANSION if design.bottleneck else width
         self.head = Linear.random(inputs, classes, next(keys))
 
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
-        maps = max_pool_padded(jax.nn.relu(self.stem(image)))
-        for block in self.blocks:
-            maps = block(maps)
+        maps = self.through(max_pool_padded(jax.nn.relu(self.stem(image))))
         return maps.mean((0, 1), dtype=jnp.float32)
-
-    def trunk(self) -> list[Any]:
-        return self.blocks
 
 
 def _architecture(name: str, design: ResNetDesign, *weights: str) -> Architecture:

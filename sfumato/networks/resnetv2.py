@@ -18,17 +18,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.networks.architecture import Architecture
-from sfumato.networks.backbone import Backbone
-from sfumato.networks.input import Input
+from sfumato.networks.backbone import Chain, stages
+from sfumato.networks.input import HALVES
 from sfumato.networks.layers.basic import Affine, GroupNorm, Linear
 from sfumato.networks.layers.convolutions import BareConv
 from sfumato.networks.layers.pooling import max_pool, max_pool_padded
-from sfumato.networks.resnet import DEPTHS, EXPANSION
+from sfumato.networks.resnet import DEPTHS, EXPANSION, convolutions
 
 GROUPS = 32
 BIT_EPSILON = 1e-8
-HALVES = Input(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), colors=3)
-"""What these weights want: pixels from -1 to 1."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,8 @@ class ResNetV2Design:
     def conv(
         self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1
     ) -> BareConv:
-        return BareConv(
-            inputs, outputs, size, key, stride, BIT_EPSILON if self.norm == "bit" else None
-        )
+        epsilon = BIT_EPSILON if self.norm == "bit" else None
+        return BareConv(inputs, outputs, size, key, stride, standardized=epsilon)
 
     def normalizer(self, channels: int) -> GroupNorm | Affine:
         return Affine(channels) if self.norm == "affine" else GroupNorm(channels, GROUPS)
@@ -81,22 +78,16 @@ class Block(eqx.Module):
         stride: int,
         opens_stage: bool,
     ):
-        keys = jax.random.split(key, 4)
-        outputs = width * EXPANSION if design.bottleneck else width
-        if design.bottleneck:
-            self.convs = [
-                design.conv(inputs, width, 1, keys[0]),
-                design.conv(width, width, 3, keys[1], stride),
-                design.conv(width, outputs, 1, keys[2]),
-            ]
-        else:
-            self.convs = [
-                design.conv(inputs, width, 3, keys[0], stride),
-                design.conv(width, outputs, 3, keys[1]),
-            ]
+        *keys, last = jax.random.split(key, 4)
+        rows = convolutions(design.bottleneck, inputs, width, stride)
+        self.convs = [
+            design.conv(before, after, size, each, its)
+            for (before, after, size, its), each in zip(rows, keys, strict=False)
+        ]
+        outputs = rows[-1][1]
         self.norms = [design.normalizer(conv.kernel.shape[2]) for conv in self.convs]
         projects = opens_stage and (design.bottleneck or stride != 1 or inputs != outputs)
-        self.skip = design.conv(inputs, outputs, 1, keys[3], stride) if projects else None
+        self.skip = design.conv(inputs, outputs, 1, last, stride) if projects else None
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
         active = jax.nn.relu(self.norms[0](image))
@@ -107,7 +98,7 @@ class Block(eqx.Module):
         return maps + skipped
 
 
-class ResNetV2(Backbone):
+class ResNetV2(Chain):
     """7 x 7 convolution, max pool, stages of blocks of which all but the first halve the image,
     norm, ReLU, mean."""
 
@@ -122,24 +113,15 @@ class ResNetV2(Backbone):
         self.design = design
         self.stem = design.conv(colors, design.stem, 7, next(keys), stride=2)
         self.blocks, inputs = [], design.stem
-        for stage, (depth, width) in enumerate(zip(design.depths, design.widths, strict=True)):
-            for index in range(depth):
-                stride = 2 if stage > 0 and index == 0 else 1
-                self.blocks.append(
-                    Block(design, inputs, width, next(keys), stride, opens_stage=index == 0)
-                )
-                inputs = width * EXPANSION if design.bottleneck else width
+        for width, stride, opens in stages(design.depths, design.widths):
+            self.blocks.append(Block(design, inputs, width, next(keys), stride, opens))
+            inputs = width * EXPANSION if design.bottleneck else width
         self.norm = design.normalizer(inputs)
         self.head = Linear.random(inputs, classes, next(keys))
 
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
-        maps = self.design.pool(self.stem(image))
-        for block in self.blocks:
-            maps = block(maps)
+        maps = self.through(self.design.pool(self.stem(image)))
         return jax.nn.relu(self.norm(maps)).mean((0, 1), dtype=jnp.float32)
-
-    def trunk(self) -> list[Any]:
-        return self.blocks
 
     def ending(self) -> list[Any]:
         return [self.norm, self.head]

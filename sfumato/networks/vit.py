@@ -8,6 +8,7 @@ compile, at any depth.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import equinox as eqx
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sfumato.core.errors import ArgumentError
 from sfumato.networks.architecture import Architecture
 from sfumato.networks.backbone import Backbone
-from sfumato.networks.input import Input
+from sfumato.networks.input import HALVES, IMAGENET, Input
 from sfumato.networks.layers.basic import Dense, LayerNorm, Linear, fan_in_normal, like
 
 Pool = Literal["token", "mean"]
@@ -203,8 +204,6 @@ _SIZES = {
     "huge": (1280, 32, 16),
 }
 """Width, depth, heads."""
-_HALF = Input(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bicubic", 3)
-_IMAGENET = Input(518, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic", 3)
 
 
 def _architecture(
@@ -212,16 +211,11 @@ def _architecture(
     size: tuple[int, int, int],
     patch: int,
     weights: tuple[str, ...] = (),
-    wants: Input = _HALF,
+    wants: Input = HALVES,
     **options: Any,
 ) -> Architecture:
     width, depth, heads = size
-
-    def make(shape: tuple[int, int, int], classes: int, key: PRNGKeyArray) -> VisionTransformer:
-        return VisionTransformer(
-            shape, classes, key, width=width, depth=depth, heads=heads, patch=patch, **options
-        )
-
+    make = partial(VisionTransformer, width=width, depth=depth, heads=heads, patch=patch, **options)
     return Architecture(name, "vit", make, wants, tuple(f"timm/{name}.{tag}" for tag in weights))
 
 
@@ -242,7 +236,7 @@ def _augreg() -> tuple[Architecture, ...]:
             (384, ("augreg_in21k_ft_in1k",)),
         ):
             name = f"vit_{size}_patch{patch}_{side}"
-            rows.append(_architecture(name, _SIZES[size], patch, tags, replace(_HALF, size=side)))
+            rows.append(_architecture(name, _SIZES[size], patch, tags, replace(HALVES, size=side)))
     return (*rows, _architecture("vit_huge_patch14_224", _SIZES["huge"], 14, ("orig_in21k",)))
 
 
@@ -250,7 +244,12 @@ def _dinov2() -> tuple[Architecture, ...]:
     """Oquab et al. 2023: features without labels, layer scale."""
     return tuple(
         _architecture(
-            f"vit_{size}_patch14_dinov2", _SIZES[size], 14, ("lvd142m",), _IMAGENET, scale=1e-5
+            f"vit_{size}_patch14_dinov2",
+            _SIZES[size],
+            14,
+            ("lvd142m",),
+            replace(IMAGENET, size=518),
+            scale=1e-5,
         )
         for size in ("small", "base", "large")
     )

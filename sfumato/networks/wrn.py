@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from sfumato.core.errors import ArgumentError
 from sfumato.networks.architecture import Architecture
-from sfumato.networks.backbone import Backbone
+from sfumato.networks.backbone import Chain, stages
 from sfumato.networks.layers.basic import GroupNorm, Linear
 from sfumato.networks.layers.convolutions import StandardizedConv
 
@@ -77,7 +77,7 @@ class Block(eqx.Module):
         return self.second(self.first(image)) + skipped
 
 
-class WideResNet(Backbone):
+class WideResNet(Chain):
     """WRN-depth-width for one image; depth = 6k + 4."""
 
     stem: StandardizedConv
@@ -103,25 +103,16 @@ class WideResNet(Backbone):
         keys = iter(jax.random.split(key, 3 * per_stage + 2))
         self.stem = StandardizedConv(colors, 16, 3, next(keys))
         self.blocks, inputs, self.norm_first = [], 16, norm_first
-        for stage in range(3):
-            outputs = 16 * width * 2**stage
-            for index in range(per_stage):
-                stride = 2 if stage > 0 and index == 0 else 1
-                self.blocks.append(
-                    Block(inputs, outputs, next(keys), stride, index == 0, norm_first)
-                )
-                inputs = outputs
+        widths = tuple(16 * width * 2**stage for stage in range(3))
+        for outputs, stride, opens in stages((per_stage,) * 3, widths):
+            self.blocks.append(Block(inputs, outputs, next(keys), stride, opens, norm_first))
+            inputs = outputs
         self.norm = GroupNorm(inputs)
         self.head = Linear.random(inputs, classes, next(keys))
 
     def features(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
-        maps = self.stem(image)
-        for block in self.blocks:
-            maps = block(maps)
+        maps = self.through(self.stem(image))
         return _normed(self.norm, maps, self.norm_first).mean((0, 1), dtype=jnp.float32)
-
-    def trunk(self) -> list[Any]:
-        return self.blocks
 
     def ending(self) -> list[Any]:
         return [self.norm, self.head]

@@ -1,6 +1,5 @@
 """What attacks measured, beside what was claimed: the report's section on audits."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from sfumato.audit.result import AuditRecord, AuditResult
@@ -17,36 +16,13 @@ LIMITS = (
 )
 
 
-@dataclass(frozen=True)
-class AttackRow:
-    attack: str
-    method: str
-    lower_bound: float
-    epsilon: float
-    observations: int
-    time: str
-    assumption: str
-
-
 def section(audit: AuditRecord, plan: Plan | MethodPlan) -> dict[str, Any]:
     """Everything that the template shows."""
-    rows = [
-        AttackRow(
-            each.attack,
-            each.method,
-            each.lower_bound,
-            each.epsilon,
-            each.observations,
-            words.duration(each.seconds),
-            each.assumption,
-        )
-        for each in audit.results
-    ]
     membership = [membership_sentence(each) for each in audit.results if "AUC" in each.details]
     return {
         "broken": any(each.broken for each in audit.results),
         "verdict": verdict(audit),
-        "rows": rows,
+        "rows": audit.results,
         "plot": audit_plot(audit.results),
         "membership": membership,
         "limits": LIMITS + noise_limits.audited_otherwise(plan),

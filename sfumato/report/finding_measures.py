@@ -7,7 +7,8 @@ from typing import Any
 from sfumato.report import words
 from sfumato.report.facts import Evaluation, printable
 from sfumato.report.intervals import Score
-from sfumato.train.finding_metrics import FindingMeasure, mean_of
+from sfumato.train.finding_metrics import FindingMeasure
+from sfumato.train.metrics import mean_of
 
 
 @dataclass(frozen=True)

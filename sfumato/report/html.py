@@ -1,12 +1,11 @@
 """What stands in `report.html` (`pages.py` fills the template)."""
 
 import shlex
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sfumato.core import plugins
+from sfumato.core import plugins, typed_json
 from sfumato.core.files import write_atomic
 from sfumato.privacy.meaning import PRIORS, meaning
 from sfumato.report import (
@@ -136,7 +135,7 @@ def _settings(config: dict[str, Any]) -> list[tuple[str, str]]:
     """The configuration as text, what was set of it. Of a path only the last part: the rest is about a
     computer, maybe about a person."""
     shown = []
-    for key, value in _flat(config):
+    for key, value in typed_json.entries(config, " "):
         if value is None or value is False:
             continue
         if value is True:
@@ -146,15 +145,6 @@ def _settings(config: dict[str, Any]) -> list[tuple[str, str]]:
             text = text.replace("\\", "/").rstrip("/").rpartition("/")[2] or text
         shown.append((printable(key.replace("_", " ")), printable(text)))
     return shown
-
-
-def _flat(config: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """What is inside of objects by the names of both: "procedure clipping"."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{key} ")
-        else:
-            yield f"{before}{key}", value
 
 
 def _when(finished: str | None) -> str | None:

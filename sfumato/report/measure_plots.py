@@ -10,6 +10,17 @@ _SQUARE = 3.2
 """Inches."""
 
 
+def _square(figure: Any, along: str, up: str) -> Any:
+    """Axes from 0 to 100 % both ways, with the line on which both are alike."""
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel=along, ylabel=up)
+    axes.set_aspect("equal")
+    percent_axis(axes.xaxis)
+    percent_axis(axes.yaxis)
+    return axes
+
+
 def reliability_plot(bins: tuple[ConfidenceBin, ...], shown: str) -> Plot:
     """Accuracy over confidence (Niculescu-Mizil & Caruana 2005); the area of a dot is its share of the
     images."""
@@ -17,8 +28,7 @@ def reliability_plot(bins: tuple[ConfidenceBin, ...], shown: str) -> Plot:
     total = sum(each.n for each in filled)
 
     def paint(figure: Any) -> None:
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes = _square(figure, "how sure the model is", "how often it is right")
         axes.scatter(
             [each.confidence for each in filled],
             [each.right / each.n for each in filled],
@@ -27,15 +37,6 @@ def reliability_plot(bins: tuple[ConfidenceBin, ...], shown: str) -> Plot:
             alpha=0.8,
             linewidths=0,
         )
-        axes.set(
-            xlim=(0, 1.02),
-            ylim=(0, 1.02),
-            xlabel="how sure the model is",
-            ylabel="how often it is right",
-        )
-        axes.set_aspect("equal")
-        percent_axis(axes.xaxis)
-        percent_axis(axes.yaxis)
 
     told = "; ".join(
         f"{100 * each.confidence:.0f} % sure: {100 * each.right / each.n:.0f} % of {each.n:,} right"
@@ -62,14 +63,9 @@ def roc_plot(
     found, false = (confusion[i][k] / max(1, sum(confusion[i])) for i in (k, 1 - k))
 
     def paint(figure: Any) -> None:
-        axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes = _square(figure, "false alarms", "found")
         axes.plot(ROC_GRID, two.roc, color=ACCENT, linewidth=1.6)
         axes.plot([false], [found], "o", color=ACCENT, markersize=5)
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="false alarms", ylabel="found")
-        axes.set_aspect("equal")
-        percent_axis(axes.xaxis)
-        percent_axis(axes.yaxis)
 
     name = printable(classes[k])
     alt = (

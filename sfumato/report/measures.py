@@ -8,7 +8,7 @@ from sfumato.report import finding_measures, words
 from sfumato.report.facts import Evaluation, RunFacts, printable
 from sfumato.report.intervals import Score
 from sfumato.report.measure_plots import reliability_plot, roc_plot
-from sfumato.train.metrics import Metrics, Subgroup
+from sfumato.train.metrics import Metrics, Subgroup, mean_of
 
 TOO_SURE = 0.05
 """Of mean confidence above accuracy, from which on it is worth a word."""
@@ -35,8 +35,7 @@ def precisions(confusion: Sequence[Sequence[int]]) -> list[Score]:
 
 def balanced_accuracy(confusion: Sequence[Sequence[int]]) -> float | None:
     """Mean recall of the classes that have images."""
-    known = [each.value for each in recalls(confusion) if each.value is not None]
-    return sum(known) / len(known) if known else None
+    return mean_of([each.value for each in recalls(confusion)])
 
 
 def smallest(confusion: Sequence[Sequence[int]]) -> int:

@@ -27,6 +27,7 @@ def page(template: str, values: dict[str, Any]) -> str:
     environment.filters.update(
         percent=words.percent,
         count=words.count,
+        duration=words.duration,
         number=words.number,
         power=words.power,
         epsilon=words.epsilon,

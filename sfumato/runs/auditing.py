@@ -10,6 +10,7 @@ what they find is kept out of the report (`UNPAID`).
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,28 +79,25 @@ def audit(
     _refuse(plan, attack)
     if attack != "whitebox" or images > 0:
         warn(attack)
-    progress = make_progress(log)
     stream = np.random.default_rng(seed)
-    subject = Subject(
-        plan,
-        splits.train,
-        splits.validation,
-        splits.test,
-        config.run.seed,
-        stream,
-        progress,
-        directory.path,
-    )
     attacks: dict[str, Callable[[Subject, int], list[AuditResult]]] = {
         "whitebox": lambda subject, size: by_releases(subject, size, images),
         "one-run": by_one_run,
         "blackbox": by_final_loss,
         "lira": by_shadows,
     }
-    try:
+    with closing(make_progress(log)) as progress:
+        subject = Subject(
+            plan,
+            splits.train,
+            splits.validation,
+            splits.test,
+            config.run.seed,
+            stream,
+            progress,
+            directory.path,
+        )
         results = attacks[attack](subject, size)
-    finally:
-        progress.close()
     return _recorded(directory.path, results)
 
 

@@ -5,11 +5,11 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from sfumato.core.errors import ArgumentError
+from sfumato.core.checks import new_file
 from sfumato.core.files import write_atomic
 from sfumato.data import unreadable
 from sfumato.data.decode import decode, why_not
-from sfumato.data.formats.recognized import FORMATS, find_listing
+from sfumato.data.formats.recognized import need_listing
 from sfumato.data.listing import ListedPart
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread
@@ -22,14 +22,8 @@ Size = tuple[int, int]
 def check(place: Path, options: ReadOptions, out: Path, log: Log) -> str:
     """Write the list to `out`, readable by its owner only, and return what to tell. Raises
     ArgumentError, DataError; nothing is written then."""
-    if out.exists():
-        raise ArgumentError("out", str(out), "exists already; choose another name, or remove it")
-    if not out.absolute().parent.is_dir():
-        raise ArgumentError("out", str(out), "there is no such folder; make it first")
-    listing = find_listing(place, options)
-    if listing is None:
-        words = ", ".join(each.words for each in FORMATS)
-        raise ArgumentError("data", str(place), f"holds no encoded images; give {words}")
+    new_file("out", out)
+    listing = need_listing(place, options)
     bad: list[tuple[str, str]] = []
     sizes: Counter[Size] = Counter()
     with closing(make_progress(log)) as progress:

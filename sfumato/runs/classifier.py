@@ -17,13 +17,12 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32, Int, Shaped
 
-from sfumato.core import devices, plugins, typed_json
+from sfumato.core import devices, plugins, trees, typed_json
 from sfumato.core.checks import MAX_PIXELS
 from sfumato.core.errors import ArgumentError, DataError, RunError, SfumatoError, said
 from sfumato.core.files import read_json, write_atomic, write_json
 from sfumato.core.keys import public_stream
 from sfumato.core.tasks import SINGLE, Task
-from sfumato.core.trees import leaf_names
 from sfumato.data.decode import decode_file, of_image, refit
 from sfumato.data.npz import read_images
 from sfumato.data.rows import read_features
@@ -295,7 +294,7 @@ class Classifier:
     def arrays(self) -> dict[str, np.ndarray]:
         """By their places in the model."""
         own = eqx.filter(self.model, eqx.is_array)
-        return dict(zip(leaf_names(own), map(np.asarray, jax.tree.leaves(own)), strict=True))
+        return {name: np.asarray(leaf) for name, leaf in trees.by_name(own).items()}
 
     @classmethod
     def of_parts(
@@ -329,13 +328,13 @@ def _fill(skeleton: eqx.Module, arrays: dict[str, np.ndarray], directory: Path |
     own, static = eqx.partition(
         skeleton, lambda leaf: isinstance(leaf, jax.Array | jax.ShapeDtypeStruct)
     )
-    leaves, structure = jax.tree.flatten(own)
-    for name, leaf in zip(leaf_names(own), leaves, strict=True):
+    wanted = trees.by_name(own)
+    for name, leaf in wanted.items():
         found = arrays.get(name)
         if found is None or found.shape != leaf.shape:
             raise RunError(
                 f"{directory}: {name} should have shape {leaf.shape}, the file has "
                 f"{None if found is None else found.shape}; the model files do not belong together"
             )
-    filled = [jax.numpy.asarray(arrays[name]) for name in leaf_names(own)]
-    return eqx.combine(jax.tree.unflatten(structure, filled), static)
+    filled = [jax.numpy.asarray(arrays[name]) for name in wanted]
+    return eqx.combine(jax.tree.unflatten(jax.tree.structure(own), filled), static)

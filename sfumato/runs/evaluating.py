@@ -1,7 +1,7 @@
 """`sfumato evaluate`: a finished model on the held-out images of its own data set, or on other
 labeled images."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from sfumato import data
 from sfumato.core import typed_json
 from sfumato.core.checks import MAX_PIXELS, choice, whole
 from sfumato.core.errors import ArgumentError, DataError
+from sfumato.core.tasks import SINGLE
 from sfumato.data.findings import as_asked
 from sfumato.data.source import Source
 from sfumato.data.unreadable import names_to_skip
@@ -21,6 +22,7 @@ from sfumato.report.intervals import Score
 from sfumato.report.verdict import problems_of
 from sfumato.runs import held_out, subgroups, temperature
 from sfumato.runs import training as runs
+from sfumato.runs.asked import EvaluateConfig
 from sfumato.runs.classifier import Classifier
 from sfumato.runs.directory import RunDirectory
 from sfumato.train.evaluation import answers
@@ -31,28 +33,6 @@ UNCOVERED = (
     "two numbers computed from these images exactly, which no epsilon covers: do not pass it on if they "
     "need protection"
 )
-
-
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """data: other labeled images, None for the run's own. columns: what they are called in other images,
-    as for training; its `split` says of the run's own images which ones. max_pixels: of an image file
-    that is decoded, None for the run's own limit, of other images the customary one. skip_unreadable:
-    the list of images to leave out. positive: the class of two that is looked for. group, group_table:
-    a column that tells groups apart, see `subgroups.values`. calibrate: find temperature and threshold
-    on these images and keep them with the model.
-    """
-
-    run: Path
-    data: str | None = None
-    data_dir: Path | None = None
-    columns: ColumnsConfig = field(default_factory=ColumnsConfig)
-    max_pixels: int | None = None
-    skip_unreadable: Path | None = None
-    positive: str | None = None
-    group: str | None = None
-    group_table: Path | None = None
-    calibrate: bool = False
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -130,19 +110,15 @@ def _examined(
     metrics = measure(found, source.labels, called, positive, threshold)
     if groups is not None:
         parts = {
-            str(name): _counted(source.labels[groups == name], called[groups == name], len(classes))
+            str(name): SINGLE.count(
+                source.labels[groups == name], called[groups == name], len(classes)
+            )
             for name in np.unique(groups)
         }
         metrics = replace(metrics, group_by=config.group, groups=told_apart(parts))
     if own is not None:
         metrics = replace(metrics, temperature=own.temperature)
-    return held_out.of_classes(_counted(source.labels, called, len(classes)), metrics)
-
-
-def _counted(labels: Any, called: Any, classes: int) -> np.ndarray:
-    counts = np.zeros((classes, classes), np.int64)
-    np.add.at(counts, (labels, called), 1)
-    return counts
+    return held_out.of_classes(SINGLE.count(source.labels, called, len(classes)), metrics)
 
 
 def _positive(config: EvaluateConfig, classifier: Classifier) -> int:

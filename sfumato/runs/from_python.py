@@ -247,7 +247,8 @@ def _refuse_unaffordable(method: Procedure, guarantee: Guarantee) -> None:
 
 def _refuse_another(directory: RunDirectory, asked: dict[str, Any]) -> None:
     """Raises RunError unless the directory was begun with this method and promise."""
-    before, now = (_flat(each) for each in (files.read_json(directory.file("config.json")), asked))
+    stated = files.read_json(directory.file("config.json"))
+    before, now = (dict(typed_json.entries(each)) for each in (stated, asked))
     for name in [*before, *now]:
         if before.get(name) != now.get(name):
             raise RunError(
@@ -260,12 +261,3 @@ def refuse_another_procedure(directory: RunDirectory, method: Procedure) -> None
     """As `run` does where it goes on, but for the promise. Raises RunError."""
     asked = files.read_json(directory.file("config.json"))
     _refuse_another(directory, asked | {"procedure": typed_json.plain(description(method))})
-
-
-def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {at: value}
-    found: dict[str, Any] = {}
-    for name, each in value.items():
-        found |= _flat(each, f"{at}.{name}" if at else str(name))
-    return found

@@ -18,7 +18,7 @@ import numpy as np
 from sfumato.core import files
 from sfumato.core.errors import RunError
 from sfumato.data.row_shards import Shard, present
-from sfumato.data.rows import MANIFEST, Store, digest, npy, read_manifest
+from sfumato.data.row_store import MANIFEST, Store, digest, npy, read_manifest
 from sfumato.data.source import Source
 from sfumato.features.extraction import CHUNK
 

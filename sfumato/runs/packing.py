@@ -19,8 +19,7 @@ import numpy as np
 
 from sfumato.core import files
 from sfumato.core.checks import whole
-from sfumato.core.errors import ArgumentError, DataError, RunError
-from sfumato.core.machine import flush
+from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.tasks import task_of
 from sfumato.data.formats.array_records import ENDING, module
 from sfumato.data.formats.examples import serialize
@@ -34,10 +33,9 @@ from sfumato.data.formats.packs import (
     PackIndex,
     written,
 )
-from sfumato.data.formats.recognized import FORMATS, find_listing
+from sfumato.data.formats.recognized import need_listing
 from sfumato.data.from_records import Decoded
 from sfumato.data.listing import ListedPart, Listing
-from sfumato.data.records import Records, gone
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread
 from sfumato.runs.progress import Progress, Quiet
@@ -69,7 +67,7 @@ class _Packer:
         records = self.listing.parts[split].records
 
         def copied(k: int) -> _Image:
-            content = read_or_refuse(records, k)
+            content = records.read_or_refuse(k)
             return _Image(content, hashlib.sha256(content).digest())
 
         if self.side is None:
@@ -105,10 +103,8 @@ class _Packer:
         finally:
             writer.close()
         with open(aside, "rb") as file:
-            flush(file.fileno())
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        os.replace(aside, self.out / name)
-        files.sync_directory(self.out)
+        files.show(aside, self.out / name)
         facts = PackedFile(name, (self.out / name).stat().st_size, sha256, len(rows))
         return {**vars(facts), "digests": b"".join(digests).hex()}
 
@@ -149,13 +145,8 @@ def pack(
     options = ReadOptions(
         **{**vars(options), "resize": side, "test_fraction": 0.0, "share": 1.0, "seed": 0}
     )
-    listing = find_listing(path, options)
-    if listing is not None:
-        task_of(listing.parts["train"].labels).need_classes("pack", str(path))
-    if listing is None:
-        raise DataError(
-            f"{path}: holds no encoded images; give {', '.join(each.words for each in FORMATS)}"
-        )
+    listing = need_listing(path, options)
+    task_of(listing.parts["train"].labels).need_classes("pack", str(path))
     done = _begin(out, listing, options, side, quality)
     there = sum(each["records"] for each in done.values())
     progress = progress or Quiet()
@@ -257,13 +248,3 @@ def as_jpeg(pixels: np.ndarray, quality: int) -> bytes:
         content, "JPEG", quality=quality
     )
     return content.getvalue()
-
-
-def read_or_refuse(records: Records, k: int) -> bytes:
-    """The bytes of a record. Raises DataError that says which."""
-    try:
-        return records.read(k)
-    except OSError as error:
-        raise DataError(gone(records.where(k), error)) from None
-    except DataError as error:
-        raise DataError(f"{records.where(k)}: {error}") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.core.checks import MAX_PIXELS, whole
+from sfumato.core.checks import MAX_PIXELS, new_file, whole
 from sfumato.core.errors import ArgumentError, DataError, SfumatoError, on_one_line
 from sfumato.data.decode import SUFFIXES
 from sfumato.data.workers import spread
@@ -184,10 +184,7 @@ def _check(out: Path, as_json: bool) -> None:
         raise ArgumentError("out", str(out), "give a name that ends in .csv")
     if as_json:
         raise ArgumentError("json", as_json, "give either --json or --out, not both")
-    if out.exists():
-        raise ArgumentError("out", str(out), "exists already; choose another name, or remove it")
-    if not out.absolute().parent.is_dir():
-        raise ArgumentError("out", str(out), "there is no such folder; make it first")
+    new_file("out", out)
 
 
 @contextmanager

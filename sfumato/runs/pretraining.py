@@ -2,7 +2,8 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,30 +17,17 @@ from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.networks import catalog
 from sfumato.networks.input import Input, Prepared
-from sfumato.plan.config import DataConfig, Log
+from sfumato.runs.asked import PretrainConfig
 from sfumato.runs.directory import refuse_existing
 from sfumato.runs.progress import Progress, make_progress
 from sfumato.train import checkpoint
 from sfumato.train.evaluation import accuracy, confusion
-from sfumato.train.public_training import Pretraining, PretrainSettings, State, predictor
+from sfumato.train.public_training import Pretraining, State, predictor
 
 WARNING = (
     "NOT PRIVATE: no noise is added, and the weights may give away every image they are learned from. Only for images "
     "that are public."
 )
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """model: a network's name. size: side in pixels to which it resizes its images. out: the file
-    to write."""
-
-    data: DataConfig
-    model: str
-    out: Path
-    settings: PretrainSettings
-    size: int | None = None
-    log: Log = "bar"
 
 
 def pretrain(config: PretrainConfig) -> None:
@@ -55,11 +43,8 @@ def pretrain(config: PretrainConfig) -> None:
     splits.train.task.need_classes("pretrain", config.model)
     training = Pretraining(_network(config, splits.train), splits.train, config.settings)
     print(f"sfumato: {WARNING}", file=sys.stderr)
-    progress = make_progress(config.log)
-    try:
+    with closing(make_progress(config.log)) as progress:
         network = training.network(_learn(config, training, progress))
-    finally:
-        progress.close()
     shape = network.input.shape(splits.train.shape)
     weights.save(config.out, network, config.model, splits.train.class_names, shape)
     files.remove_directory(_work(config))

@@ -19,6 +19,7 @@ from jaxtyping import Shaped
 from sklearn.utils.validation import check_is_fitted
 
 from sfumato.core import typed_json
+from sfumato.core.checks import in_folder
 from sfumato.core.digests import digest_of
 from sfumato.core.errors import ArgumentError, RunError
 from sfumato.core.files import parse_json, write_atomic
@@ -116,8 +117,7 @@ def _place(path: Path | str) -> Path:
             str(path),
             "this is a folder; give the name of a file, such as model.safetensors",
         )
-    if not path.absolute().parent.is_dir():
-        raise ArgumentError("path", str(path), "there is no such folder; make it first")
+    in_folder("path", path)
     return path
 
 

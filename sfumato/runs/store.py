@@ -15,20 +15,19 @@ manifest says so.
 
 import hashlib
 import time
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
 
-from sfumato.core import files
+from sfumato.core import files, trees
 from sfumato.core.errors import ArgumentError, RunError
-from sfumato.core.trees import leaf_names
 from sfumato.data import finite
 from sfumato.data.row_shards import Shard, present
-from sfumato.data.rows import FORMAT, MANIFEST, Store, digest, npy, read_manifest
+from sfumato.data.row_store import FORMAT, MANIFEST, Store, digest, npy, read_manifest
 from sfumato.data.source import Source
 from sfumato.features import by_name
 from sfumato.features.extraction import chunk, extract
@@ -103,15 +102,12 @@ def _write(
 ) -> Store:
     """The rows of all sources, into a directory of their own."""
     store = _begin(out, planned)
-    progress = make_progress(config.log)
-    try:
+    with closing(make_progress(config.log)) as progress:
         for split, source in sources.items():
             if spoiled := finite.of_source(source, f"{split} "):
                 progress.say(f"warning   {spoiled}; their rows are zeros", warning=str(spoiled))
             if split not in store.digests:
                 store = _fill(out, store, split, source, feature_map, progress)
-    finally:
-        progress.close()
     (out / _PROGRESS).unlink(missing_ok=True)
     return store
 
@@ -120,7 +116,7 @@ def hash_of(feature_map: FeatureMap, name: str) -> str:
     """SHA-256 over the map's name and all its arrays."""
     found = hashlib.sha256(name.encode())
     arrays = eqx.filter(feature_map, eqx.is_array)
-    for leaf_name, leaf in zip(leaf_names(arrays), jax.tree.leaves(arrays), strict=True):
+    for leaf_name, leaf in trees.by_name(arrays).items():
         array = np.asarray(leaf)
         found.update(
             f"{leaf_name} {array.dtype} {array.shape}".encode()

@@ -7,6 +7,7 @@ its name says.
 """
 
 import math
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,17 +96,14 @@ def sweep(config: SweepConfig) -> str:
         for method in config.methods
         for epsilon in sorted(config.epsilons)
     }
-    progress = make_progress(config.log)
-    say_skipped(splits, progress)
     promise = [problem for plan in plans.values() for problem in plan.warnings()]
-    tell(dict.fromkeys((*spoiled, *promise, *copies_in(splits.train, held_out))), progress)
-    try:
+    with closing(make_progress(config.log)) as progress:
+        say_skipped(splits, progress)
+        tell(dict.fromkeys((*spoiled, *promise, *copies_in(splits.train, held_out))), progress)
         plan = plans[config.methods[0], min(config.epsilons)]
         features = feature_map(plan.model, plan.shape, plan.weights)
         rows = head_rows(plan, features, splits.train, held_out, progress)
         found, ledger = _fits(config, plans, rows, progress)
-    finally:
-        progress.close()
     told = _write(
         config,
         found,

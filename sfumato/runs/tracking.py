@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from sfumato.core import extras
+from sfumato.core import extras, typed_json
 from sfumato.core.checks import choice
 from sfumato.core.errors import said
 from sfumato.core.files import read_json
@@ -199,15 +199,13 @@ _PREFIX = {"metrics.jsonl": "", "evaluation.json": "evaluation.", "result.json":
 """Which files are tracked, and what their numbers are called by."""
 
 
-def scalars(value: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def scalars(value: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers and words of nested objects by dotted names; of a path its last part, as in the report. Lists
     are left out."""
     found: dict[str, Any] = {}
-    for name, each in value.items():
-        if isinstance(each, Mapping):
-            found |= scalars(each, f"{before}{name}.")
-        elif isinstance(each, str):
-            found[before + name] = Path(each).name if each.startswith(("/", "~")) else each
+    for name, each in typed_json.entries(value):
+        if isinstance(each, str):
+            found[name] = Path(each).name if each.startswith(("/", "~")) else each
         elif isinstance(each, bool | int | float):
-            found[before + name] = each
+            found[name] = each
     return found

@@ -8,6 +8,7 @@ but the winner leaves the process. So a stopped `tune` is not resumed.
 """
 
 import math
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,14 +118,11 @@ def tune(config: TuneConfig) -> str:
         "log": config.log,
     }
     directory = RunDirectory.create(config.out, key, asked, plan.to_json(), {})
-    progress = make_progress(config.log)
-    tell((*spoiled, *promise, *copies_in(splits.train, splits.validation)), progress)
-    try:
+    with closing(make_progress(config.log)) as progress:
+        tell((*spoiled, *promise, *copies_in(splits.train, splits.validation)), progress)
         with Ledger.open(directory.path) as ledger:
             winner = _run(directory, config, plan, splits, key, ledger, progress)
             spent = ledger.epsilon()
-    finally:
-        progress.close()
     directory.finish()
     report = write_report(directory.path)
     directory.level_times()

@@ -2,26 +2,21 @@
 
 import os
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 from sfumato.core import files
-from sfumato.core.errors import DataError, RunError
-from sfumato.data.formats.recognized import FORMATS, find_listing
+from sfumato.core.errors import RunError
+from sfumato.data.formats.recognized import need_listing
 from sfumato.data.listing import Listing
 from sfumato.data.split import ReadOptions
 from sfumato.data.workers import spread
-from sfumato.runs.packing import KINDS, read_or_refuse
+from sfumato.runs.packing import KINDS
 
 
 def unpack(path: Path, out: Path, options: ReadOptions) -> int:
     """Write every image as OUT/SPLIT/CLASS/NAME, and return how many there are; with units as
     OUT/SPLIT/CLASS/UNIT/NAME. Raises DataError, ArgumentError, RunError where `out` is there."""
-    listing = find_listing(path, options)
-    if listing is None:
-        raise DataError(
-            f"{path}: holds no encoded images; give {', '.join(each.words for each in FORMATS)}"
-        )
+    listing = need_listing(path, options)
     if out.exists():
         raise RunError(f"out={str(out)!r}: exists already; give a new directory")
     aside = out.with_name(f".{out.name}.tmp")
@@ -41,7 +36,7 @@ def _placed(listing: Listing) -> Iterator[tuple[Path, bytes]]:
     seen: set[Path] = set()
     folders = _folders(listing.classes)
     for split, part in listing.parts.items():
-        contents: Iterator[bytes] = spread(partial(read_or_refuse, part.records), range(len(part)))
+        contents: Iterator[bytes] = spread(part.records.read_or_refuse, range(len(part)))
         for k, content in enumerate(contents):
             base = part.names[k].rsplit("/", 1)[-1]
             place = Path({"validation": "val"}.get(split, split)) / folders[part.labels[k]]

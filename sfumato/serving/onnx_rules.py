@@ -6,18 +6,8 @@ from typing import Any
 import numpy as np
 
 from sfumato.clip import _jax as J
-from sfumato.core.errors import ArgumentError
-from sfumato.serving.onnx_graph import (
-    BATCH,
-    Graph,
-    Node,
-    Pair,
-    Rule,
-    fourier,
-    is_complex,
-    parts,
-    reshaped,
-)
+from sfumato.serving import onnx_shapes as shapes
+from sfumato.serving.onnx_graph import Graph, Node, Pair, Rule, fourier, is_complex, parts, reshaped
 
 One = Callable[[Graph, J.JaxprEqn, list[Any], Node], Any]
 """A rule of a primitive with one output."""
@@ -32,7 +22,7 @@ def _plain(op: str) -> Rule:
 
     def rule(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
         if any(map(is_complex, values)):
-            raise _no(f"{eqn.primitive.name} of complex numbers")
+            raise shapes.no_rule(f"{eqn.primitive.name} of complex numbers")
         return graph.add(op, values)
 
     return _single(rule)
@@ -49,12 +39,6 @@ def _on_parts(rule: One) -> Rule:
         return Pair(rule(graph, eqn, [real for real, _ in cut], want), rule(graph, eqn, imag, want))
 
     return _single(both)
-
-
-def _no(what: str) -> ArgumentError:
-    return ArgumentError(
-        "to", "onnx", f"the model computes {what}, which has no rule; give --to jax"
-    )
 
 
 # -- arithmetic
@@ -93,110 +77,8 @@ def _cast(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> Any:
 
 def _select(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
     if len(values) != 3 or J.aval(eqn.invars[0]).dtype != np.bool_:
-        raise _no("a choice among more than two")
+        raise shapes.no_rule("a choice among more than two")
     return graph.add("Where", [values[0], values[2], values[1]])
-
-
-# -- shapes
-
-
-def _reshape(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
-    """`dimensions`: the order in which the axes are read, where it is not their own."""
-    order = eqn.params.get("dimensions")
-    value = values[0] if order is None else graph.add("Transpose", values, perm=list(order))
-    return reshaped(graph, value, want)
-
-
-def _broadcast(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
-    """Ones where dimensions are new, then repeated."""
-    shape, given = [1] * len(want.shape), values[0]
-    own = given.shape if isinstance(given, Node) else np.shape(given)
-    for place, size in zip(eqn.params["broadcast_dimensions"], own, strict=True):
-        shape[place] = size
-    unsqueezed = graph.add("Reshape", [given, np.asarray(shape, np.int64)])
-    if tuple(shape) == want.shape:
-        return unsqueezed
-    return graph.add("Expand", [unsqueezed, graph.shape_of(want)])
-
-
-def _slice(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
-    given = eqn.params
-    strides = given["strides"] or [1] * len(want.shape)
-    cuts = [
-        (axis, start, limit, stride)
-        for axis, (start, limit, stride) in enumerate(
-            zip(given["start_indices"], given["limit_indices"], strides, strict=True)
-        )
-        if want.shape[axis] != BATCH
-    ]
-    axes, starts, ends, steps = (np.array(each, np.int64) for each in zip(*cuts, strict=True))
-    return graph.add("Slice", [values[0], starts, ends, axes, steps])
-
-
-def _reverse(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
-    axes = np.array(eqn.params["dimensions"], np.int64)
-    ones = np.ones_like(axes)
-    return graph.add("Slice", [values[0], -ones, np.full_like(axes, -(2**31)), axes, -ones])
-
-
-def _concatenate(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
-    return graph.add("Concat", values, axis=eqn.params["dimension"])
-
-
-def _stack(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
-    axis = eqn.params["axis"]
-    place = np.array([axis], np.int64)
-    return graph.add(
-        "Concat", [graph.add("Unsqueeze", [each, place]) for each in values], axis=axis
-    )
-
-
-def _split(graph: Graph, eqn: J.JaxprEqn, values: list[Any], wanted: list[Node]) -> list[Any]:
-    sizes, axis = np.array(eqn.params["sizes"], np.int64), eqn.params["axis"]
-    found = [
-        graph.add_many("Split", [part, sizes], len(sizes), axis=axis)
-        for part in parts(values[0])
-        if part is not None
-    ]
-    return [each[0] if len(each) == 1 else Pair(*each) for each in zip(*found, strict=True)]
-
-
-def _pad(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
-    low, high, between = zip(*eqn.params["padding_config"], strict=True)
-    if any(between):
-        raise _no("a padding between pixels")
-    return graph.add("Pad", [values[0], np.array([*low, *high], np.int64), values[1]])
-
-
-def _gather(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
-    """Known places along one axis, all else whole: what `x[..., places]` is."""
-    given, numbers = eqn.params, eqn.params["dimension_numbers"]
-    operand = values[0]
-    if isinstance(values[1], Node | Pair) or len(numbers.collapsed_slice_dims) != 1:
-        raise _no("a gather at places that depend on the image")
-    (axis,) = numbers.collapsed_slice_dims
-    if tuple(numbers.start_index_map) != (axis,) or any(
-        operand.shape[k] not in (BATCH, size)
-        for k, size in enumerate(given["slice_sizes"])
-        if k != axis
-    ):
-        raise _no("a gather of parts")
-    places = np.asarray(values[1], np.int64)[..., 0]
-    if places.min() < 0 or places.max() >= operand.shape[axis]:
-        raise _no("a gather outside of an array")
-    found = graph.add(
-        "Gather", [operand, places], axis=axis
-    )  # the places' axes stand where axis was
-    whole = [k for k in range(len(want.shape)) if k not in numbers.offset_dims]
-    now = [*range(axis, axis + places.ndim)]
-    rest = [k for k in range(len(want.shape)) if k not in now]
-    order = [0] * len(want.shape)
-    for place, source in (
-        *zip(whole, now, strict=True),
-        *zip(numbers.offset_dims, rest, strict=True),
-    ):
-        order[place] = source
-    return found if order == sorted(order) else graph.add("Transpose", [found], perm=order)
 
 
 # -- sums
@@ -233,7 +115,7 @@ def _conv(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
     """ONNX has images as N C H W and filters as O I H W."""
     given, numbers = eqn.params, eqn.params["dimension_numbers"]
     if given["batch_group_count"] != 1 or any(each != 1 for each in given["lhs_dilation"]):
-        raise _no("a transposed convolution")
+        raise shapes.no_rule("a transposed convolution")
     image = graph.add("Transpose", [values[0]], perm=list(numbers.lhs_spec))
     filters = values[1]
     if isinstance(filters, Node):
@@ -265,7 +147,7 @@ def _pool(graph: Graph, eqn: J.JaxprEqn, values: list[Any], want: Node) -> str:
     moving = [k for k in range(len(sizes)) if sizes[k] > 1 or strides[k] > 1 or any(padding[k])]
     resting = [k for k in range(len(sizes)) if k not in moving]
     if dilated or len(resting) != 2:
-        raise _no("a window over other than two axes")
+        raise shapes.no_rule("a window over other than two axes")
     order = [*resting, *moving]
     found = graph.add(
         "MaxPool",
@@ -318,22 +200,22 @@ RULES: dict[str, Rule] = {
             "copy_p": lambda graph, eqn, values, want: graph.add("Identity", values),
             "stop_gradient": lambda graph, eqn, values, want: graph.add("Identity", values),
             "optimization_barrier": lambda graph, eqn, values, want: graph.add("Identity", values),
-            "reshape": _reshape,
+            "reshape": shapes.reshape,
             "squeeze": lambda graph, eqn, values, want: reshaped(graph, values[0], want),
             "expand_dims": lambda graph, eqn, values, want: reshaped(graph, values[0], want),
             "transpose": lambda graph, eqn, values, want: graph.add(
                 "Transpose", values, perm=list(eqn.params["permutation"])
             ),
-            "broadcast_in_dim": _broadcast,
-            "slice": _slice,
-            "rev": _reverse,
-            "concatenate": _concatenate,
-            "stack": _stack,
-            "pad": _pad,
-            "gather": _gather,
+            "broadcast_in_dim": shapes.broadcast,
+            "slice": shapes.cut,
+            "rev": shapes.reverse,
+            "concatenate": shapes.concatenate,
+            "stack": shapes.stack,
+            "pad": shapes.pad,
+            "gather": shapes.gather,
         }.items()
     },
-    "split": _split,
+    "split": shapes.split,
     "mul": _single(_mul),
     "square": _single(lambda graph, eqn, values, want: _mul(graph, eqn, values * 2, want)),
     "integer_pow": _single(_integer_pow),

@@ -36,14 +36,7 @@ from sfumato.features.heads import Sphere, SphereLinear
 from sfumato.networks.layers.basic import Linear
 from sfumato.privacy.releases import Release
 from sfumato.solve.labeled_rows import Rows, mean_of, mean_sum
-from sfumato.solve.linear_settings import (
-    FirstOrder,
-    LinearSettings,
-    Means,
-    Moments,
-    Newton,
-    head_of,
-)
+from sfumato.solve.linear_settings import LinearSettings, head_of
 from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.solve.quadratic import Balance, Kind, gradient, least_clip, moment_scales, quadratic
 from sfumato.solve.sequence import Stage, Stages, State
@@ -70,11 +63,8 @@ def solver(
     """
     settings.check_task(rows.task)
     problem = _Problem(rows, sphere, settings)
-    later = next(stages for kind, stages in _STAGES.items() if isinstance(settings, kind))
-    stages = tuple(
-        make(problem, release)
-        for make, release in zip([_Problem.mean, *later], releases, strict=False)
-    )
+    makers = [_Problem.mean, *(STAGES[name] for name in settings.stages)]
+    stages = tuple(make(problem, release) for make, release in zip(makers, releases, strict=False))
     return Stages(
         f"dp-{settings.method}",
         rows,
@@ -144,9 +134,9 @@ class _Problem:
             "mean": self.sphere.mean,
             "weight": jnp.zeros((self.sphere.size, self.rows.classes)),
         }
-        if isinstance(self.settings, Moments):
+        if "moments" in self.settings.stages:
             state["inverse"] = jnp.eye(self.sphere.size)
-        if isinstance(self.settings, FirstOrder):
+        if "first order" in self.settings.stages:
             state["optimizer"] = self.optimizer().init(state["weight"])
         return state
 
@@ -261,13 +251,14 @@ class _Problem:
         return [each.inverse(ridge) for each in spectra], slope
 
 
-_STAGES: dict[type[LinearSettings], tuple[Callable[[_Problem, Release], Stage], ...]] = {
-    Moments: (_Problem.first, _Problem.descent),
-    Newton: (_Problem.newton,),
-    Means: (_Problem.class_means,),
-    FirstOrder: (_Problem.first_order,),
+STAGES: dict[str, Callable[[_Problem, Release], Stage]] = {
+    "moments": _Problem.first,
+    "descent": _Problem.descent,
+    "newton": _Problem.newton,
+    "class means": _Problem.class_means,
+    "first order": _Problem.first_order,
 }
-"""What follows the mean."""
+"""What may follow the mean; which of them do is up to the settings."""
 
 
 def steps_of(

@@ -45,7 +45,7 @@ _GRADIENTS = "the sum of the clipped gradients of the classifier"
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSettings(MethodSettings):
-    """What all heads on rows have. mean_share: of mu^2. steps: T. learning_rate: of a step.
+    """What all heads on rows have. stages: what `linear.STAGES` makes of the releases after the mean. mean_share: of mu^2. steps: T. learning_rate: of a step.
     clip_norm: of a gradient. sampling: probability with which an example takes part in a gradient
     step (fc: but the first).
     """
@@ -54,6 +54,7 @@ class LinearSettings(MethodSettings):
     what: ClassVar[str]
     needs: ClassVar[str] = "rows"
     also: ClassVar[tuple[str, ...]] = ("public", "rooted")
+    stages: ClassVar[tuple[str, ...]]
 
     mean_share: float
     steps: int
@@ -144,6 +145,7 @@ class LinearSettings(MethodSettings):
 class Means(LinearSettings):
     method: ClassVar[str] = "means"
     what: ClassVar[str] = "class means"
+    stages: ClassVar[tuple[str, ...]] = ("class means",)
 
     @classmethod
     def after_mean(cls, mean_share: float, strength: float, classes: int) -> "LinearSettings":
@@ -190,6 +192,8 @@ class Curved(LinearSettings):
 @dataclass(frozen=True, kw_only=True)
 class Moments(Curved):
     """Second moments and gradient at W = 0 first, in one release; then T - 1 gradients."""
+
+    stages: ClassVar[tuple[str, ...]] = ("moments", "descent")
 
     def later(self, mu: float, step_noise: float | None) -> tuple[Release, ...]:
         per_step = self.gradient_share / self.steps
@@ -254,6 +258,7 @@ class FeatureCovarianceHead(Moments):
 class Newton(Curved):
     method: ClassVar[str] = "newton"
     what: ClassVar[str] = "Newton's method"
+    stages: ClassVar[tuple[str, ...]] = ("newton",)
     steps: int = flag()
     learning_rate: float = flag()
     clip_norm: Annotated[float, OR_INFINITY] = flag()
@@ -286,6 +291,7 @@ class FirstOrder(LinearSettings):
     """
 
     also: ClassVar[tuple[str, ...]] = ("batch", *LinearSettings.also)
+    stages: ClassVar[tuple[str, ...]] = ("first order",)
     steps: int = flag()
     learning_rate: float = flag()
     clip_norm: Annotated[float, OR_INFINITY] = flag()

@@ -24,7 +24,7 @@ from sfumato.core.files import (
     write_atomic,
     write_json,
 )
-from sfumato.core.trees import leaf_names
+from sfumato.core.trees import by_name
 
 _ARRAYS, _FACTS, _CHECKSUM = "state.safetensors", "facts.json", "sha256"
 
@@ -52,8 +52,7 @@ def encode(tree: PyTree) -> bytes:
     """A tree of arrays in the format of safetensors, by the names of its leaves."""
     from safetensors.numpy import save
 
-    names, leaves = leaf_names(tree), jax.tree.leaves(tree)
-    return save({name: np.asarray(leaf) for name, leaf in zip(names, leaves, strict=True)})
+    return save({name: np.asarray(leaf) for name, leaf in by_name(tree).items()})
 
 
 def decode(path: Path, like: PyTree) -> PyTree:
@@ -105,9 +104,8 @@ def load(directory: Path, like: PyTree) -> tuple[PyTree, dict[str, Any]] | None:
 
 def _restore(arrays: dict[str, np.ndarray], like: PyTree, directory: Path) -> PyTree:
     """Leaves that NumPy made come back as NumPy's, in their own precision."""
-    leaves, structure = jax.tree.flatten(like)
     filled = []
-    for name, leaf in zip(leaf_names(like), leaves, strict=True):
+    for name, leaf in by_name(like).items():
         kind = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         found = arrays.get(name)
         if found is None or found.shape != np.shape(leaf) or found.dtype != kind:
@@ -117,4 +115,4 @@ def _restore(arrays: dict[str, np.ndarray], like: PyTree, directory: Path) -> Py
                 f"{has}; was the configuration changed?"
             )
         filled.append(jnp.asarray(found) if isinstance(leaf, jax.Array) else found)
-    return jax.tree.unflatten(structure, filled)
+    return jax.tree.unflatten(jax.tree.structure(like), filled)

@@ -36,7 +36,7 @@ from jaxtyping import PyTree
 
 from sfumato.core.checks import whole
 from sfumato.core.errors import ArgumentError
-from sfumato.core.trees import leaf_names
+from sfumato.core.trees import by_name
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
 from sfumato.train.loop import Procedure, State
@@ -112,7 +112,7 @@ def shapes(tree: PyTree) -> dict[str, str]:
     """{"w": "5x3 float32"}, of every leaf."""
     return {
         name: f"{'x'.join(map(str, jnp.shape(leaf))) or 'scalar'} {jnp.result_type(leaf)}"
-        for name, leaf in zip(leaf_names(tree), jax.tree.leaves(tree), strict=True)
+        for name, leaf in by_name(tree).items()
     }
 
 

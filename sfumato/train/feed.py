@@ -23,7 +23,7 @@ from jaxtyping import Bool, Int64, PyTree
 from sfumato.core.devices import ALONE, Layout
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
-from sfumato.core.trees import leaf_names
+from sfumato.core.trees import by_name
 from sfumato.data import Data
 from sfumato.data.ahead import ahead, reader
 from sfumato.sampling import Sampler
@@ -70,7 +70,7 @@ class Indexed:
         digest = hashlib.sha256()
         for start in range(0, len(self.data), _CHUNK):
             part = self.data[np.arange(start, min(start + _CHUNK, len(self.data)))]
-            for name, leaf in zip(leaf_names(part), jax.tree.leaves(part), strict=True):
+            for name, leaf in by_name(part).items():
                 found = np.ascontiguousarray(leaf)
                 digest.update(repr((name, found.dtype.str, found.shape)).encode() + found.tobytes())
         return mac(digest.digest())

@@ -12,14 +12,13 @@ Clopper & Pearson's interval.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sfumato.core.tasks import MULTI, UNKNOWN
+from sfumato.train.metrics import kept
 
 _TWO_SIDED = 1.959964
 
@@ -73,7 +72,7 @@ def measure_findings(
         known = labels[:, k] != UNKNOWN
         there, own = labels[known, k] == 1, p[known, k]
         sizes = (int(known.sum()), missed + hits, hits, cleared)
-        mean = _kept(own.mean()) if len(own) else 0.5
+        mean = kept(own.mean()) if len(own) else 0.5
         areas = _areas(there, own) if hits + missed and cleared + alarms else (None,) * 4
         found.append(FindingMeasure(*sizes, mean, *areas))
     return tuple(found)
@@ -84,7 +83,7 @@ def _areas(there: Bool[np.ndarray, " n"], p: Float[np.ndarray, " n"]) -> tuple[f
 
     area, low, high = auc_interval(p[there], p[~there])
     precision = average_precision_score(there, p)
-    return _kept(area), _kept(low), _kept(high), _kept(precision)
+    return kept(area), kept(low), kept(high), kept(precision)
 
 
 def auc_interval(
@@ -109,14 +108,3 @@ def auc_interval(
         1 / (1 + math.exp(-min(max(each, -500), 500))) for each in (logit - width, logit + width)
     )
     return area, low, high
-
-
-def mean_of(values: Sequence[float | None]) -> float | None:
-    """Over the findings that have one."""
-    known = [each for each in values if each is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _kept(value: Any) -> float:
-    """As `metrics.measure` keeps its numbers: five digits."""
-    return round(float(value), 5)

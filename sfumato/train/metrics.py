@@ -78,12 +78,12 @@ class Metrics:
     @property
     def mean_roc_auc(self) -> float | None:
         """Over the classes that have one; of two classes both are the same."""
-        return _mean(self.roc_auc)
+        return mean_of(self.roc_auc)
 
     @property
     def mean_pr_auc(self) -> float | None:
         """Over the classes that have one; of two classes that of the positive one."""
-        return _mean(self.pr_auc) if self.two is None else self.pr_auc[self.two.positive]
+        return mean_of(self.pr_auc) if self.two is None else self.pr_auc[self.two.positive]
 
     @property
     def confidence(self) -> float:
@@ -91,7 +91,8 @@ class Metrics:
         return sum(each.n * each.confidence for each in self.bins) / sum(b.n for b in self.bins)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Over those that there are."""
     known = [each for each in values if each is not None]
     return sum(known) / len(known) if known else None
 
@@ -133,8 +134,8 @@ def measure(
     return Metrics(
         tuple(roc for roc, _ in areas),
         tuple(pr for _, pr in areas),
-        _kept(gap / n),
-        _kept(-np.log(np.maximum(true, 1e-12)).mean()),
+        kept(gap / n),
+        kept(-np.log(np.maximum(true, 1e-12)).mean()),
         bins,
         two,
     )
@@ -163,10 +164,10 @@ def _areas(
 
     if not 0 < own.sum() < len(own):
         return None, None
-    return _kept(roc_auc_score(own, p)), _kept(average_precision_score(own, p))
+    return kept(roc_auc_score(own, p)), kept(average_precision_score(own, p))
 
 
-def _kept(value: Any) -> float:
+def kept(value: Any) -> float:
     """Five digits: what follows depends on the processor, and tells nobody anything."""
     return round(float(value), 5)
 
@@ -212,7 +213,7 @@ def _bins(
         n = int(inside.sum())
         found.append(
             ConfidenceBin(
-                n, int(right[inside].sum()), _kept(confidence[inside].mean()) if n else 0.0
+                n, int(right[inside].sum()), kept(confidence[inside].mean()) if n else 0.0
             )
         )
     return tuple(found)
@@ -230,5 +231,5 @@ def _two(
         warnings.simplefilter("ignore")
         false, true, _ = roc_curve(own, p)
     # of several points at one rate of false alarms the highest counts
-    highest = [_kept(true[false <= rate + 1e-12].max()) for rate in ROC_GRID]
+    highest = [kept(true[false <= rate + 1e-12].max()) for rate in ROC_GRID]
     return TwoClasses(positive, threshold, tuple(highest))

@@ -11,7 +11,7 @@ checkpoint as if it had not been stopped.
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +23,6 @@ from jaxtyping import Array, Float, Float32, Int, Num, PyTree, Shaped
 
 from sfumato import augment
 from sfumato.augment.views import ITSELF, Draws, views_of
-from sfumato.core.checks import fraction, positive, whole
 from sfumato.core.devices import Layout
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import public_stream, public_words
@@ -31,44 +30,24 @@ from sfumato.core.tasks import SINGLE, Task
 from sfumato.data.ahead import ahead, stored
 from sfumato.data.source import Source
 from sfumato.networks.input import Prepared, pixels
+from sfumato.train.pretrain_settings import PretrainSettings
 
 State = dict[str, Any]
 """params, optimizer: what a checkpoint holds."""
 
 
-@dataclass(frozen=True)
-class PretrainSettings:
-    """batch, learning_rate, momentum, weight_decay: of Zagoruyko & Komodakis 2016, Sec. 3, unless
-    given."""
-
-    epochs: int
-    batch: int = 128
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raise ArgumentError for settings that no data could make right."""
-        whole("epochs", self.epochs)
-        whole("batch", self.batch)
-        positive("learning_rate", self.learning_rate)
-        fraction("momentum", self.momentum)
-        fraction("weight_decay", self.weight_decay)
-        whole("seed", self.seed, at_least=0)
-
-    def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
-        """Decay acts on kernels and matrices only, not on biases and norms."""
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0,
-            self.learning_rate,
-            steps_per_epoch if self.epochs > 1 else 0,
-            self.epochs * steps_per_epoch,
-        )
-        decay = optax.add_decayed_weights(
-            self.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-        )
-        return optax.chain(decay, optax.sgd(schedule, self.momentum, nesterov=True))
+def _optimizer(settings: PretrainSettings, steps_per_epoch: int) -> optax.GradientTransformation:
+    """Decay acts on kernels and matrices only, not on biases and norms."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        settings.learning_rate,
+        steps_per_epoch if settings.epochs > 1 else 0,
+        settings.epochs * steps_per_epoch,
+    )
+    decay = optax.add_decayed_weights(
+        settings.weight_decay, lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    )
+    return optax.chain(decay, optax.sgd(schedule, settings.momentum, nesterov=True))
 
 
 class Pretraining:
@@ -84,7 +63,7 @@ class Pretraining:
         self.source, self.settings = source, settings
         self.steps_per_epoch = len(source) // settings.batch
         self._params, self._static = eqx.partition(network, eqx.is_inexact_array)
-        self._optimizer = settings.optimizer(self.steps_per_epoch)
+        self._optimizer = _optimizer(settings, self.steps_per_epoch)
         self._views, _ = views_of(augment.DEFAULT, 1, source.shape, network.input, ITSELF.words)
         self._step = jax.jit(self._learn, donate_argnums=0)
 

@@ -1,7 +1,7 @@
 """Entries of layers that many families share. ours, theirs: the layer's name in our tree and in a
 PyTorch state dict."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -13,14 +13,11 @@ TENSORFLOW_EPSILON = 1e-3
 """Of TensorFlow's, which networks ported from there keep."""
 
 
-def linear(ours: str, theirs: str) -> Iterator[Entry]:
-    yield Entry(f"{ours}/weight", (f"{theirs}.weight",), transposed)
-    yield Entry(f"{ours}/bias", (f"{theirs}.bias",), same)
-
-
-def pointwise(ours: str, theirs: str) -> Iterator[Entry]:
-    """A 1 x 1 convolution of a single pixel, which is `Linear` here."""
-    yield Entry(f"{ours}/weight", (f"{theirs}.weight",), lambda array: array[:, :, 0, 0].T)
+def linear(
+    ours: str, theirs: str, convert: Callable[[np.ndarray], np.ndarray] = transposed
+) -> Iterator[Entry]:
+    """`Linear` or `Dense`. convert: the weight."""
+    yield Entry(f"{ours}/weight", (f"{theirs}.weight",), convert)
     yield Entry(f"{ours}/bias", (f"{theirs}.bias",), same)
 
 
@@ -34,11 +31,18 @@ def norm(ours: str, theirs: str) -> Iterator[Entry]:
 
 
 def folded_conv(
-    ours: str, conv: str, batch_norm: str, epsilon: float = TORCH_EPSILON
+    ours: str,
+    conv: str,
+    batch_norm: str,
+    epsilon: float = TORCH_EPSILON,
+    leaf: str = "kernel",
+    convert: Callable[[np.ndarray], np.ndarray] = kernel,
 ) -> Iterator[Entry]:
-    """`AffineConv` of a convolution without bias and the BatchNorm after it."""
+    """A convolution without bias and the BatchNorm after it, as one with bias. leaf: what its kernel
+    is called here; convert: how it is turned."""
     scale, shift, mean, variance = _batch_norm(batch_norm)
-    yield Entry(f"{ours}/kernel", (f"{conv}.weight", scale, variance), folded_kernel(epsilon))
+    arrays = (f"{conv}.weight", scale, variance)
+    yield Entry(f"{ours}/{leaf}", arrays, folded_kernel(epsilon, convert))
     yield Entry(f"{ours}/bias", (scale, shift, mean, variance), folded_bias(epsilon))
 
 

@@ -4,24 +4,22 @@
 from collections.abc import Iterable, Iterator
 
 from sfumato.networks.backbone import Backbone
-from sfumato.networks.mobilenet import MobileNetV2
-from sfumato.weights.entries import linear
+from sfumato.networks.mobilenet import InvertedResiduals
+from sfumato.weights.entries import counts_batches, linear
 from sfumato.weights.inverted_parts import convolutions, padded_as
 from sfumato.weights.layout import Entry, same
+
+unused = counts_batches
 
 
 def layout(network: Backbone) -> Iterable[Entry]:
     """Every leaf of a MobileNetV2. Filling raises WeightsError if the network does not pad as
     TensorFlow does."""
-    assert isinstance(network, MobileNetV2)
+    assert isinstance(network, InvertedResiduals)
     return padded_as(network, "SAME", _entries(network))
 
 
-def unused(name: str) -> bool:
-    return False
-
-
-def _entries(network: MobileNetV2) -> Iterator[Entry]:
+def _entries(network: InvertedResiduals) -> Iterator[Entry]:
     ends = {"stem": "features.0", "last": f"features.{len(network.blocks) + 1}"}
     for layer, leaf, convert in convolutions(network):
         theirs = ends.get(layer) or _in_block(layer)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.vit import VisionTransformer
+from sfumato.weights.entries import linear, norm
 from sfumato.weights.layout import Entry, same, transposed
 from sfumato.weights.transformer_parts import (
     Parts,
@@ -30,16 +31,13 @@ def entries(network: Backbone, prefix: str) -> Iterable[Entry]:
     """The same with another prefix of all names but the head's."""
     assert isinstance(network, VisionTransformer)
     start = f"{prefix}embeddings"
-    yield Entry("embedding/weight", (f"{start}.patch_embeddings.projection.weight",), patches)
-    yield Entry("embedding/bias", (f"{start}.patch_embeddings.projection.bias",), same)
+    yield from linear("embedding", f"{start}.patch_embeddings.projection", patches)
     if network.token is not None:
         yield Entry("token", (f"{start}.cls_token",), flat)
     yield Entry("positions", (f"{start}.position_embeddings",), positions(network))
     yield from layers(network, _layer(f"{prefix}encoder.layer.{{}}"))
-    yield Entry("norm/scale", (f"{prefix}layernorm.weight",), same)
-    yield Entry("norm/shift", (f"{prefix}layernorm.bias",), same)
-    yield Entry("head/weight", ("classifier.weight",), transposed)
-    yield Entry("head/bias", ("classifier.bias",), same)
+    yield from norm("norm", f"{prefix}layernorm")
+    yield from linear("head", "classifier")
 
 
 def _layer(at: str) -> Parts:

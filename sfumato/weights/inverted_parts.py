@@ -11,12 +11,11 @@ from sfumato.core.errors import WeightsError
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.layers.convolutions import Padding
 from sfumato.networks.mobilenet import InvertedResiduals
-from sfumato.weights.entries import linear
-from sfumato.weights.layout import Entry, depthwise, folded_bias, folded_kernel, kernel, pointwise
+from sfumato.weights.entries import folded_conv, linear
+from sfumato.weights.layout import Entry, depthwise, kernel, pointwise
 
 Pair = tuple[str, str]
 """A convolution's name in the file, and that of the BatchNorm behind it."""
-_STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
 def convolutions(network: InvertedResiduals) -> Iterator[tuple[str, str, Callable[..., Any]]]:
@@ -41,10 +40,7 @@ def folded(
     assert isinstance(network, InvertedResiduals)
     rows = zip(convolutions(network), pairs(network), strict=True)
     for (layer, leaf, convert), (conv, norm) in rows:
-        scale, shift, mean, variance = (f"{norm}.{name}" for name in _STATISTICS)
-        arrays = (f"{conv}.weight", scale, variance)
-        yield Entry(f"{layer}/{leaf}", arrays, folded_kernel(epsilon, convert))
-        yield Entry(f"{layer}/bias", (scale, shift, mean, variance), folded_bias(epsilon))
+        yield from folded_conv(layer, conv, norm, epsilon, leaf, convert)
     yield from linear("head", head)
 
 

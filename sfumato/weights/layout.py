@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sfumato.core.errors import WeightsError
-from sfumato.core.trees import leaf_names
+from sfumato.core.trees import by_name
 from sfumato.networks.backbone import Backbone
 
 Arrays = Mapping[str, np.ndarray]
@@ -69,9 +69,9 @@ def fill(
     """
     own, static = eqx.partition(network, is_parameter)
     found = _converted(own, arrays, layout(network), unused, keep_head)
-    named = zip(leaf_names(own), jax.tree.leaves(own), strict=True)
     filled = [
-        jnp.asarray(found[name], leaf.dtype) if name in found else leaf for name, leaf in named
+        jnp.asarray(found[name], leaf.dtype) if name in found else leaf
+        for name, leaf in by_name(own).items()
     ]
     return eqx.combine(jax.tree.unflatten(jax.tree.structure(own), filled), static)
 
@@ -94,7 +94,7 @@ def _converted(
     keep_head: bool,
 ) -> dict[str, np.ndarray]:
     """Our leaf -> its array, for all leaves (but the head's)."""
-    leaves = dict(zip(leaf_names(own), jax.tree.leaves(own), strict=True))
+    leaves = by_name(own)
     entries = {entry.ours: entry for entry in layout}
     used = {name for entry in entries.values() for name in entry.theirs}
     heads = set() if keep_head else {name for name in leaves if name.startswith("head/")}

@@ -9,15 +9,13 @@ from sfumato.weights.entries import TENSORFLOW_EPSILON, counts_batches
 from sfumato.weights.inverted_parts import Pair, folded, padded_as
 from sfumato.weights.layout import Entry
 
+unused = counts_batches
+
 
 def layout(network: Backbone) -> Iterable[Entry]:
     """Every leaf of an EfficientNet-Lite. Filling raises WeightsError if the network does not pad as
     TensorFlow does."""
     return padded_as(network, "SAME", folded(network, _pairs, "_fc", TENSORFLOW_EPSILON))
-
-
-def unused(name: str) -> bool:
-    return counts_batches(name)
 
 
 def _pairs(network: InvertedResiduals) -> Iterable[Pair]:

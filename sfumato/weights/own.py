@@ -12,14 +12,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import equinox as eqx
-import jax
 import numpy as np
 
 from sfumato.core import typed_json
 from sfumato.core.digests import digest_of
 from sfumato.core.errors import ArgumentError, WeightsError
 from sfumato.core.files import parse_json, write_atomic
-from sfumato.core.trees import leaf_names
+from sfumato.core.trees import by_name, leaf_names
 from sfumato.core.typed_json import Damaged
 from sfumato.networks import catalog
 from sfumato.networks.architecture import Shape
@@ -57,10 +56,7 @@ def save(
             f"the head has {len(prepared.network.head.bias)} outputs; name each",
         )
     own = eqx.filter(prepared.network.joined(), eqx.is_inexact_array)
-    arrays = {
-        name: np.asarray(leaf)
-        for name, leaf in zip(leaf_names(own), jax.tree.leaves(own), strict=True)
-    }
+    arrays = {name: np.asarray(leaf) for name, leaf in by_name(own).items()}
     metadata = {
         "format": _FORMAT,
         "architecture": architecture,

@@ -1,20 +1,21 @@
 """ConvNeXt as timm names it (convnext_*)."""
 
-from collections.abc import Callable, Iterable
-
-import numpy as np
+from collections.abc import Iterable
 
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.convnext import Block, ConvNeXt
-from sfumato.weights.layout import Entry, depthwise, same, transposed
+from sfumato.weights.entries import counts_batches, linear, norm
+from sfumato.weights.layout import Entry, depthwise, same
 from sfumato.weights.transformer_parts import patches
+
+unused = counts_batches
 
 
 def layout(network: Backbone) -> Iterable[Entry]:
     """Every leaf of a ConvNeXt."""
     assert isinstance(network, ConvNeXt)
-    yield from _pair("stem/dense", "weight", "stem.0", patches)
-    yield from _pair("stem_norm", "scale", "stem.1", same)
+    yield from linear("stem/dense", "stem.0", patches)
+    yield from norm("stem_norm", "stem.1")
     stage = index = 0
     for number, layer in enumerate(network.layers):
         ours = f"layers/{number}"
@@ -23,29 +24,16 @@ def layout(network: Backbone) -> Iterable[Entry]:
             index += 1
         else:
             stage, index = stage + 1, 0
-            yield from _pair(f"{ours}/norm", "scale", f"stages.{stage}.downsample.0", same)
-            yield from _pair(
-                f"{ours}/patches/dense", "weight", f"stages.{stage}.downsample.1", patches
-            )
-    yield from _pair("norm", "scale", "head.norm", same)
-    yield from _pair("head", "weight", "head.fc", transposed)
-
-
-def unused(name: str) -> bool:
-    return False
+            yield from norm(f"{ours}/norm", f"stages.{stage}.downsample.0")
+            yield from linear(f"{ours}/patches/dense", f"stages.{stage}.downsample.1", patches)
+    yield from norm("norm", "head.norm")
+    yield from linear("head", "head.fc")
 
 
 def _block(ours: str, theirs: str) -> Iterable[Entry]:
-    yield from _pair(f"{ours}/depthwise", "kernel", f"{theirs}.conv_dw", depthwise)
-    yield from _pair(f"{ours}/norm", "scale", f"{theirs}.norm", same)
-    yield from _pair(f"{ours}/widen", "weight", f"{theirs}.mlp.fc1", transposed)
-    yield from _pair(f"{ours}/narrow", "weight", f"{theirs}.mlp.fc2", transposed)
+    yield Entry(f"{ours}/depthwise/kernel", (f"{theirs}.conv_dw.weight",), depthwise)
+    yield Entry(f"{ours}/depthwise/bias", (f"{theirs}.conv_dw.bias",), same)
+    yield from norm(f"{ours}/norm", f"{theirs}.norm")
+    yield from linear(f"{ours}/widen", f"{theirs}.mlp.fc1")
+    yield from linear(f"{ours}/narrow", f"{theirs}.mlp.fc2")
     yield Entry(f"{ours}/scale", (f"{theirs}.gamma",), same)
-
-
-def _pair(
-    ours: str, leaf: str, theirs: str, convert: Callable[[np.ndarray], np.ndarray]
-) -> Iterable[Entry]:
-    """A layer's weight, which is our leaf `leaf`, and its bias."""
-    yield Entry(f"{ours}/{leaf}", (f"{theirs}.weight",), convert)
-    yield Entry(f"{ours}/{'shift' if leaf == 'scale' else 'bias'}", (f"{theirs}.bias",), same)

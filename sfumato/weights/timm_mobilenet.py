@@ -8,6 +8,9 @@ from sfumato.weights.entries import TORCH_EPSILON, counts_batches, places
 from sfumato.weights.inverted_parts import Pair, folded, padded_as
 from sfumato.weights.layout import Entry
 
+unused = counts_batches
+
+
 HEAD = "classifier"
 
 
@@ -15,10 +18,6 @@ def layout(network: Backbone) -> Iterable[Entry]:
     """Every leaf of a MobileNetV2. Filling raises WeightsError if the network pads as TensorFlow
     does."""
     return padded_as(network, "symmetric", folded(network, pairs, HEAD, TORCH_EPSILON))
-
-
-def unused(name: str) -> bool:
-    return counts_batches(name)
 
 
 def pairs(network: InvertedResiduals) -> Iterable[Pair]:

@@ -5,12 +5,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from sfumato.networks.nfnet import NormFreeNet
-from sfumato.weights.entries import linear, places, pointwise
-from sfumato.weights.layout import Entry, kernel, same
+from sfumato.weights.entries import counts_batches, linear, places
+from sfumato.weights.layout import Entry, kernel, pointwise, same
 
-
-def unused(name: str) -> bool:
-    return False
+unused = counts_batches
 
 
 def layout(network: NormFreeNet) -> Iterable[Entry]:
@@ -27,8 +25,8 @@ def layout(network: NormFreeNet) -> Iterable[Entry]:
         for i, name in enumerate(names):
             yield from _conv(f"{ours}/convs/{i}", f"{theirs}.{name}")
         if block.excite is not None:
-            yield from pointwise(f"{ours}/excite/squeeze", f"{theirs}.attn_last.fc1")
-            yield from pointwise(f"{ours}/excite/excite", f"{theirs}.attn_last.fc2")
+            yield from linear(f"{ours}/excite/squeeze", f"{theirs}.attn_last.fc1", pointwise)
+            yield from linear(f"{ours}/excite/excite", f"{theirs}.attn_last.fc2", pointwise)
         if block.skip_gain is not None:
             yield Entry(f"{ours}/skip_gain", (f"{theirs}.skipinit_gain",), same)
         if block.skip is not None:

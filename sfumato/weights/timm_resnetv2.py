@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from sfumato.networks.layers.basic import Affine
 from sfumato.networks.resnetv2 import ResNetV2
-from sfumato.weights.entries import bare_conv, counts_batches, folded_norm, norm, places, pointwise
-from sfumato.weights.layout import Entry
+from sfumato.weights.entries import bare_conv, counts_batches, folded_norm, linear, norm, places
+from sfumato.weights.layout import Entry, pointwise
 
 unused = counts_batches
 
@@ -22,4 +22,4 @@ def layout(network: ResNetV2) -> Iterable[Entry]:
         if block.skip is not None:
             yield from bare_conv(f"{ours}/skip", f"{theirs}.downsample.conv")
     yield from a_norm("norm", "norm")
-    yield from pointwise("head", "head.fc")
+    yield from linear("head", "head.fc", pointwise)

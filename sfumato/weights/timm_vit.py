@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from sfumato.networks.backbone import Backbone
 from sfumato.networks.vit import VisionTransformer
+from sfumato.weights.entries import linear, norm
 from sfumato.weights.layout import Entry, same, transposed
 from sfumato.weights.transformer_parts import flat, layers, patches, positions
 
@@ -27,16 +28,13 @@ _SCALES = {f"scales/{index}": ((f"blocks.{{}}.ls{index + 1}.gamma",), same) for 
 def layout(network: Backbone) -> Iterable[Entry]:
     """Every leaf of a VisionTransformer."""
     assert isinstance(network, VisionTransformer)
-    yield Entry("embedding/weight", ("patch_embed.proj.weight",), patches)
-    yield Entry("embedding/bias", ("patch_embed.proj.bias",), same)
+    yield from linear("embedding", "patch_embed.proj", patches)
     if network.token is not None:
         yield Entry("token", ("cls_token",), flat)
     yield Entry("positions", ("pos_embed",), positions(network))
     yield from layers(network, _LAYER if network.stacks[0].scales is None else _LAYER | _SCALES)
-    yield Entry("norm/scale", ("norm.weight",), same)
-    yield Entry("norm/shift", ("norm.bias",), same)
-    yield Entry("head/weight", ("head.weight",), transposed)
-    yield Entry("head/bias", ("head.bias",), same)
+    yield from norm("norm", "norm")
+    yield from linear("head", "head")
 
 
 def unused(name: str) -> bool:

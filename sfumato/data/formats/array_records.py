@@ -5,15 +5,14 @@
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sfumato.core.errors import DataError, said
+from sfumato.core.errors import DataError, data_error
 from sfumato.data.formats import examples
 from sfumato.data.formats.example_columns import Columns, listing_of_examples
 from sfumato.data.formats.shards import by_split, find_shards
-from sfumato.data.formats.spans import ShardRecords
+from sfumato.data.formats.spans import ColumnRecords
 from sfumato.data.listing import Listing
 from sfumato.data.split import ReadOptions
 
@@ -36,17 +35,17 @@ def module(where: str) -> Any:
 def opened(path: Path, options: str = "") -> Any:
     """A reader. Raises DataError."""
     library = module(str(path))
-    try:
+    with data_error(
+        f"{path}: cannot be read as ArrayRecord",
+        "write it again, or fetch it again",
+        (OSError, ValueError, RuntimeError),
+    ):
         if not path.is_file():
             raise OSError("there is no such file")
         reader = library.ArrayRecordReader(str(path), options)
         if not reader.ok():
             raise ValueError("the end of the file is missing or damaged")
         return reader
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as ArrayRecord ({said(error)}); write it again, or fetch it again"
-        ) from None
 
 
 def is_array_record(path: Path) -> bool:
@@ -73,23 +72,18 @@ def _indexed(path: Path, columns: Columns) -> int:
     reader = opened(path)
     count = reader.num_records()
     for start in range(0, count, _AT_ONCE):
-        try:
+        with data_error(
+            f"{path}: record {start} or one soon after it cannot be read",
+            kinds=(RuntimeError, ValueError, IndexError),
+        ):
             found = reader.read(start, min(start + _AT_ONCE, count))
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise DataError(
-                f"{path}: record {start} or one soon after it cannot be read ({said(error)})"
-            ) from None
         for k, content in enumerate(found, start):
             columns.add(f"{path}: record {k}", content)
     return count
 
 
-class ArrayRecords(ShardRecords):
-    """image: the feature that holds the encoded bytes."""
-
-    def __init__(self, paths: Sequence[Path], counts: Sequence[int], image: str):
-        super().__init__(paths, counts)
-        self.image = image
+class ArrayRecords(ColumnRecords):
+    """Examples whose feature `column` holds the encoded bytes."""
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -97,14 +91,16 @@ class ArrayRecords(ShardRecords):
 
     def read(self, k: int) -> bytes:
         file, number = self.place(k)
-        try:
+        with data_error(
+            "cannot be read",
+            "write the file again",
+            (RuntimeError, ValueError, LookupError, TypeError),
+        ):
             (content,) = self._reader(file).read([number])
-            (span,) = examples.parse(content)[self.image]
+            (span,) = examples.parse(content)[self.column]
             if not isinstance(span, tuple):
-                raise ValueError(f"{self.image!r} holds numbers")
+                raise ValueError(f"{self.column!r} holds numbers")
             return content[slice(*span)]
-        except (RuntimeError, ValueError, LookupError, TypeError) as error:
-            raise DataError(f"cannot be read ({said(error)}); write the file again") from None
 
     def _reader(self, file: int) -> Any:
         """One that leaves the cache stays open while somebody reads from it."""

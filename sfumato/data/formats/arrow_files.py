@@ -3,20 +3,22 @@
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from sfumato.core.errors import DataError, said
+from sfumato.core.errors import DataError, data_error
 from sfumato.core.files import read_json
 from sfumato.data.formats.found import listing_of
 from sfumato.data.formats.parquet_files import leaf, pyarrow
 from sfumato.data.formats.parquet_images import found_in
-from sfumato.data.formats.spans import ShardRecords
+from sfumato.data.formats.spans import ColumnRecords
 from sfumato.data.listing import Listing
 from sfumato.data.split import ReadOptions, split_of
 
 ONE, SEVERAL = "state.json", "dataset_dict.json"
 HUB = "hf:"
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)
 
 
 def is_saved(path: Path) -> bool:
@@ -29,12 +31,8 @@ def list_saved(path: Path, options: ReadOptions) -> Listing:
     """A directory of `datasets.save_to_disk`. Raises DataError, ArgumentError."""
     if not (path / SEVERAL).is_file():
         return _listing(path, {"train": _files(path)}, options, path.resolve().name)
-    try:
+    with data_error(f"{path / SEVERAL}: cannot be read", "save it again", _DAMAGED):
         names = [str(name) for name in read_json(path / SEVERAL)["splits"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(
-            f"{path / SEVERAL}: cannot be read ({said(error)}); save it again"
-        ) from None
     files = {split: _files(path / name) for split, name in _splits(str(path), names).items()}
     return _listing(path, files, options, path.resolve().name)
 
@@ -52,16 +50,14 @@ def list_hub(path: Path, options: ReadOptions) -> Listing:
     except ImportError:
         raise DataError(f"{place}: needs datasets; pip install 'sfumato[hf]'") from None
     name, _, configuration = place.removeprefix(HUB).partition(":")
-    try:
+    with data_error(
+        f"{place}: cannot be fetched", "see whether the name, the network and your access are right"
+    ):  # of the network, of the hub, of what lies there
         found = datasets.load_dataset(name, configuration or None)
         files = {
             split: [Path(file["filename"]) for file in each.cache_files]
             for split, each in found.items()
         }
-    except Exception as error:  # of the network, of the hub, of what lies there
-        raise DataError(
-            f"{place}: cannot be fetched ({said(error)}); see whether the name, the network and your access are right"
-        ) from None
     shards = {split: files[own] for split, own in _splits(place, list(files)).items()}
     return _listing(path, shards, options, name.rpartition("/")[2])
 
@@ -84,12 +80,10 @@ def _splits(place: str, names: Sequence[str]) -> dict[str, str]:
 
 def _files(folder: Path) -> list[Path]:
     """The files of a split in their order. Raises DataError."""
-    try:
+    with data_error(f"{folder / ONE}: cannot be read", "save it again", _DAMAGED):
         state = read_json(folder / ONE)
         names = [str(each["filename"]) for each in state["_data_files"]]
         chosen = state.get("_indices_data_files")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / ONE}: cannot be read ({said(error)}); save it again") from None
     if chosen or not names or any(Path(name).name != name for name in names):
         raise DataError(f"{folder}: was saved by an old version of datasets; save it again")
     return [folder / name for name in names]
@@ -106,13 +100,16 @@ def _listing(path: Path, shards: dict[str, list[Path]], options: ReadOptions, na
 def mapped(path: Path) -> Any:
     """The table in a file, of which nothing is read yet. Raises DataError."""
     arrow = pyarrow(path)
-    try:
-        with arrow.memory_map(str(path)) as file:
-            table = arrow.ipc.open_stream(file).read_all()
+    with _read_as_arrow(path), arrow.memory_map(str(path)) as file:
+        table = arrow.ipc.open_stream(file).read_all()
         table.validate()
         return table
-    except (arrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as Arrow ({said(error)}); save it again") from None
+
+
+def _read_as_arrow(path: Path) -> AbstractContextManager[None]:
+    """What is wrong with a file is a DataError."""
+    kinds = (pyarrow(path).ArrowException, OSError, KeyError, ValueError)
+    return data_error(f"{path}: cannot be read as Arrow", "save it again", kinds)
 
 
 def _columns(
@@ -121,25 +118,17 @@ def _columns(
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
     counts = []
     for path in paths:
-        table = mapped(path)
-        try:
+        with _read_as_arrow(path):
+            table = mapped(path)
             for name, values in columns.items():
                 for chunk in _chunks(table, name):
                     values += chunk.to_pylist()
-        except (pyarrow(path).ArrowException, KeyError, ValueError) as error:
-            raise DataError(
-                f"{path}: cannot be read as Arrow ({said(error)}); save it again"
-            ) from None
         counts.append(table.num_rows)
     return columns, counts
 
 
-class ArrowRecords(ShardRecords):
-    """column: the path of the bytes in each file, `image.bytes`."""
-
-    def __init__(self, paths: Sequence[Path], counts: Sequence[int], column: str):
-        super().__init__(paths, counts)
-        self.column = column
+class ArrowRecords(ColumnRecords):
+    """Rows of mapped files."""
 
     def _begin(self) -> None:
         self._mapped: dict[int, Any] = {}
@@ -148,10 +137,8 @@ class ArrowRecords(ShardRecords):
         file, row = self.place(k)
         if file not in self._mapped:
             path = self.paths[file]
-            try:
+            with _read_as_arrow(path):
                 chunks = _chunks(mapped(path), self.column)
-            except (pyarrow(path).ArrowException, KeyError, ValueError) as error:
-                raise DataError(f"cannot be read as Arrow ({said(error)}); save it again") from None
             self._mapped[file] = pyarrow(path).chunked_array(chunks)
         value = self._mapped[file][row].as_py()
         if not value:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfumato.core.errors import DataError, said
+from sfumato.core.errors import DataError, data_error
 from sfumato.data.formats import examples
 from sfumato.data.formats.columns import find, named_classes, need
 from sfumato.data.formats.found import Found, Naming, listing_of, own_names, usual_split
@@ -58,12 +58,10 @@ class Columns:
         self, where: str, buffer: Any, start: int = 0, stop: int | None = None
     ) -> tuple[int, int]:
         """Offset and length of the record's image. Raises DataError, ArgumentError."""
-        try:
+        with data_error(
+            f"{where}: cannot be read as tf.train.Example", "write it again", ValueError
+        ):
             features = examples.parse(buffer, start, stop)
-        except ValueError as error:
-            raise DataError(
-                f"{where}: cannot be read as tf.train.Example ({said(error)}); write it again"
-            ) from None
         keys = self.keys = self.keys or Keys.of(where, features, self.options)
         for name in keys.columns:
             self.columns.setdefault(name, []).append(_one(buffer, features.get(name, [])))
@@ -106,10 +104,8 @@ def _classes(path: Path, parts: dict[str, Found], keys: Keys) -> list[str] | Non
     labels = [label for part in parts.values() for label in part.columns[keys.label]]
     beside = (path if path.is_dir() else path.parent) / f"{keys.label}.labels.txt"
     if beside.is_file():
-        try:
+        with data_error(f"{beside}: cannot be read", kinds=(OSError, ValueError)):
             return beside.read_text("utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise DataError(f"{beside}: cannot be read ({said(error)})") from None
     if keys.text in (None, keys.label):
         return None
     texts = [text for part in parts.values() for text in part.columns[keys.text or ""]]

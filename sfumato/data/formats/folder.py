@@ -134,7 +134,7 @@ class _Walk:
         self.left_out: Counter[str] = Counter()
 
     def entries(self, folder: Path) -> Entries:
-        return sorted(_visible(folder), key=lambda entry: entry.name)
+        return sorted(visible(folder), key=lambda entry: entry.name)
 
     def by_class(self, place: Path) -> dict[str, NameColumn]:
         """The images of each class folder in `place`."""
@@ -146,7 +146,7 @@ class _Walk:
 
     def stray(self, place: Path) -> None:
         """Count the images that lie beside the class folders or splits."""
-        found = sum(entry.is_file() and _is_image(entry.name) for entry in _visible(place))
+        found = sum(entry.is_file() and _is_image(entry.name) for entry in visible(place))
         self.left_out += Counter({NO_CLASS: found})
 
     def images(self, folder: Path) -> list[str]:
@@ -241,7 +241,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+def visible(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """What lies in a folder, but for what is hidden. Raises DataError."""
     try:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if not is_ignored(entry.name))
@@ -267,7 +268,7 @@ def _ending(name: str) -> str:
 
 def _seen(folder: Path) -> str:
     """What lies there instead, for the message."""
-    files = [Path(entry.name) for entry in _visible(folder) if entry.is_file()]
+    files = [Path(entry.name) for entry in visible(folder) if entry.is_file()]
     if not files:
         return ""
     if any(_is_image(path.name) for path in files):

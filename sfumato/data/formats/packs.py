@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from sfumato.core import files, typed_json
-from sfumato.core.errors import ArgumentError, DataError, said
+from sfumato.core.errors import ArgumentError, DataError, data_error
 from sfumato.data.formats.array_records import ArrayRecords
 from sfumato.data.formats.found import units_by_name
 from sfumato.data.listing import ListedPart, Listing
@@ -84,10 +84,10 @@ def is_pack(path: Path) -> bool:
 
 def read_pack(path: Path) -> Pack:
     """The manifest. Raises DataError where it is damaged, or a file is not of the size that it says."""
-    try:
+    with data_error(
+        f"{path / MANIFEST}: is damaged", AGAIN, (OSError, ValueError, typed_json.Damaged)
+    ):
         found = typed_json.convert(Pack, files.read_json(path / MANIFEST))
-    except (OSError, ValueError, typed_json.Damaged) as error:
-        raise DataError(f"{path / MANIFEST}: is damaged ({said(error)}); {AGAIN}") from None
     if found.sfumato_pack != VERSION:
         raise DataError(
             f"{path / MANIFEST}: is of version {found.sfumato_pack} and this reads {VERSION}; {AGAIN}"
@@ -169,7 +169,7 @@ def read_index(path: Path, told: PackedFile, classes: int) -> PackIndex:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != told.sha256:
         raise DataError(f"{path}: has another SHA-256 than the manifest says; {AGAIN}")
-    try:
+    with data_error(f"{path}: is damaged", AGAIN):  # safetensors has its own errors
         found, n = load(content), told.records
         labels, digests = found["labels"], found["digests"]
         good = labels.shape == (n,) and digests.shape == (n, 32) and digests.dtype == np.uint8
@@ -181,8 +181,6 @@ def read_index(path: Path, told: PackedFile, classes: int) -> PackIndex:
         ):
             raise ValueError("its labels and digests do not fit the manifest")
         return PackIndex(labels, _words(found, "names", n), _units(found, n), digests)
-    except Exception as error:  # safetensors has its own
-        raise DataError(f"{path}: is damaged ({said(error)}); {AGAIN}") from None
 
 
 def _units(found: dict[str, np.ndarray], n: int) -> list[str] | None:

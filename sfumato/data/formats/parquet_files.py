@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.core.archive import GROWTH, most
-from sfumato.core.errors import DataError, said
+from sfumato.core.errors import DataError, data_error
 from sfumato.core.files import parse_json
 
 AT_ONCE = 256  # rows that are read at once: of a value that is repeated, so many copies are made
@@ -29,12 +29,12 @@ def pyarrow(path: Path) -> Any:
 def opened(path: Path) -> Any:
     """A file's `ParquetFile`. Raises DataError."""
     arrow = pyarrow(path)
-    try:
+    with data_error(
+        f"{path}: cannot be read as Parquet",
+        "fetch it again",
+        (arrow.ArrowException, OSError, ValueError),
+    ):
         return arrow.parquet.ParquetFile(path)
-    except (arrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read as Parquet ({said(error)}); fetch it again"
-        ) from None
 
 
 def schema(path: Path) -> Any:
@@ -53,15 +53,14 @@ def words(path: Path, wanted: Sequence[str]) -> dict[str, list[Any]]:
             raise DataError(
                 f"{path}: {rows} rows are more than {GROWTH} times its size can hold; write it again"
             )
-        try:
+        kinds = (arrow.ArrowException, OSError, ValueError, KeyError, TypeError)
+        with data_error(
+            f"{path}: {', '.join(wanted)} cannot be read", "give columns of words or numbers", kinds
+        ):
             for batch in file.iter_batches(AT_ONCE, columns=list(wanted)):
                 for name, values in found.items():
                     each = leaf(batch.column(name.split(".")[0]), name).to_pylist()
                     values += [known.setdefault(value, value) for value in each]
-        except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path}: {', '.join(wanted)} cannot be read ({said(error)}); give columns of words or numbers"
-            ) from None
     return found
 
 

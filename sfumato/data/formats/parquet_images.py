@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.core.errors import DataError, said
+from sfumato.core.errors import DataError, data_error
 from sfumato.data.formats.columns import find, need
 from sfumato.data.formats.found import Found, Naming, listing_of, own_names, usual_split
 from sfumato.data.formats.parquet_files import (
@@ -30,7 +30,7 @@ from sfumato.data.formats.parquet_files import (
     words,
 )
 from sfumato.data.formats.shards import by_split, find_shards
-from sfumato.data.formats.spans import ShardRecords
+from sfumato.data.formats.spans import ColumnRecords
 from sfumato.data.listing import Listing
 from sfumato.data.split import ReadOptions
 
@@ -83,7 +83,7 @@ def found_in(
     ), parts
 
 
-def _found(records: ShardRecords, columns: dict[str, list[Any]], names: list[Any] | None) -> Found:
+def _found(records: ColumnRecords, columns: dict[str, list[Any]], names: list[Any] | None) -> Found:
     return Found(
         records,
         columns,
@@ -104,12 +104,8 @@ def _columns(
     return columns, counts
 
 
-class ParquetRecords(ShardRecords):
-    """column: the path of the bytes in each file, `image.bytes`."""
-
-    def __init__(self, paths: Sequence[Path], counts: Sequence[int], column: str):
-        super().__init__(paths, counts)
-        self.column = column
+class ParquetRecords(ColumnRecords):
+    """Rows of files, a group of them at a time."""
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -118,11 +114,10 @@ class ParquetRecords(ShardRecords):
 
     def read(self, k: int) -> bytes:
         file, row = self.place(k)
-        with self._lock:  # one group at a time: each may be hundreds of megabytes
-            try:
-                value = self._value(file, row)
-            except (pyarrow(self.paths[file]).ArrowException, OSError, ValueError) as error:
-                raise DataError(f"cannot be read ({said(error)}); fetch the file again") from None
+        kinds = (pyarrow(self.paths[file]).ArrowException, OSError, ValueError)
+        # one group at a time: each may be hundreds of megabytes
+        with self._lock, data_error("cannot be read", "fetch the file again", kinds):
+            value = self._value(file, row)
         if not value:
             raise DataError("has no bytes; remove the row, or give the table with its image files")
         return value

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sfumato.core.errors import DataError
 from sfumato.data.formats.array_records import is_array_record, list_array_record
 from sfumato.data.formats.arrow_files import is_hub, is_saved, list_hub, list_saved
 from sfumato.data.formats.folder import list_folder
@@ -53,3 +54,13 @@ def find_listing(path: Path, options: ReadOptions) -> Listing | None:
     listing = known.listed(path, options)
     names = names_to_skip(options.skip_unreadable)
     return listing.without(names) if names else listing
+
+
+def need_listing(path: Path, options: ReadOptions) -> Listing:
+    """The same, where nothing else will do. Raises DataError."""
+    listing = find_listing(path, options)
+    if listing is None:
+        raise DataError(
+            f"data={str(path)!r}: holds no encoded images; give {', '.join(each.words for each in FORMATS)}"
+        )
+    return listing

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sfumato.core.errors import DataError
 from sfumato.data.decode import SUFFIXES
-from sfumato.data.formats.folder import is_ignored
+from sfumato.data.formats.folder import visible
 from sfumato.data.split import split_of
 
 Matches = Callable[[str], bool]
@@ -25,12 +25,12 @@ def find_shards(root: Path, matches: Matches, beside_images: bool = False) -> li
         return [root] if matches(root.name) else []
     if not root.is_dir():
         return []
-    folders = [path for path in _visible(root) if path.is_dir()]
+    folders = [path for path in _inside(root) if path.is_dir()]
     inner = [path for path in folders if split_of(path.name) or path.name == "data"]
     found = [
         path
         for folder in (root, *inner)
-        for path in _visible(folder)
+        for path in _inside(folder)
         if matches(path.name) and path.is_file()
     ]
     unpacked = found and not beside_images and any(map(_holds_images, folders))
@@ -71,13 +71,8 @@ def _split(root: Path, path: Path) -> str | None:
     return next(iter(splits), None)
 
 
-def _visible(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if not is_ignored(path.name))
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be listed ({error.strerror}); check the path and its permissions"
-        ) from None
+def _inside(folder: Path) -> list[Path]:
+    return sorted(Path(entry.path) for entry in visible(folder))
 
 
 def _holds_images(folder: Path, depth: int = 2) -> bool:
@@ -85,5 +80,5 @@ def _holds_images(folder: Path, depth: int = 2) -> bool:
     return any(
         path.suffix.lower() in SUFFIXES
         or (depth > 1 and path.is_dir() and _holds_images(path, depth - 1))
-        for path in _visible(folder)
+        for path in _inside(folder)
     )

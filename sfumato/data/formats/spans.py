@@ -58,6 +58,14 @@ class ShardRecords(Records):
     def read(self, k: int) -> bytes: ...
 
 
+class ColumnRecords(ShardRecords):
+    """column: where the bytes of an image are in each file, `image.bytes`."""
+
+    def __init__(self, paths: Sequence[Path], counts: Sequence[int], column: str):
+        super().__init__(paths, counts)
+        self.column = column
+
+
 class SpanRecords(ShardRecords):
     """spans: (n, 2), offset and length of each record in its file."""
 

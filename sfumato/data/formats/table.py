@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfumato.core.errors import DataError, said
+from sfumato.core.errors import DataError, data_error, said
 from sfumato.core.files import parse_json
 from sfumato.data.formats.parquet_files import schema, words
 
@@ -101,10 +101,8 @@ def _lines(path: Path, file: io.TextIOBase, wanted: Sequence[str] | None) -> Fou
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
-        try:
+        with data_error(f"{path}: row {number} is no JSON", "mend it", ValueError):
             row = parse_json(line)
-        except ValueError as error:
-            raise DataError(f"{path}: row {number} is no JSON ({said(error)}); mend it") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}: row {number} is no JSON object; give one a line")
         names = names or list(row)

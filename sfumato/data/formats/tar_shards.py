@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.core.errors import DataError, said
+from sfumato.core.errors import DataError, data_error, said
 from sfumato.core.files import parse_json
 from sfumato.data.decode import SUFFIXES
 from sfumato.data.formats.columns import USUAL, find
@@ -162,12 +162,8 @@ def _facts(
         if length > LARGEST_FACT or (ending != "json" and ending not in wanted):
             continue
         content = os.pread(file.fileno(), length, offset)
-        try:
+        with data_error(f"{path}: {key}.{ending} cannot be read", "write it again", ValueError):
             told = parse_json(content) if ending == "json" else {ending: content.decode().strip()}
-        except ValueError as error:
-            raise DataError(
-                f"{path}: {key}.{ending} cannot be read ({said(error)}); write it again"
-            ) from None
         plain = told if isinstance(told, dict) else {"label": told}
         found |= {
             name: value

@@ -23,9 +23,7 @@ def convolve(
     image: Float[Array, "h w d"], kernel: Float[Array, "kh kw d p"], stride: int = 1
 ) -> Float[Array, "a b p"]:
     """Cross-correlation with "SAME" padding."""
-    return lax.conv_general_dilated(
-        image[None], like(kernel, image), (stride, stride), "SAME", dimension_numbers=_NHWC
-    )[0]
+    return convolve_padded(image, kernel, stride, padding="SAME")
 
 
 def convolve_padded(
@@ -49,20 +47,65 @@ def convolve_padded(
     )[0]
 
 
-class Conv(eqx.Module):
-    """Convolution with bias."""
+class BareConv(eqx.Module):
+    """Convolution without bias, for a norm that shifts. With standardized=epsilon its kernel is
+    `unit_kernel`'s. groups=inputs: depthwise. variance: of the random kernel, times its fan-in."""
 
-    kernel: Float[Array, "kh kw d p"]
-    bias: Float[Array, " p"]
+    kernel: Float[Array, "kh kw e p"]
     stride: int = eqx.field(static=True)
+    groups: int = eqx.field(static=True)
+    padding: Padding = eqx.field(static=True)
+    standardized: float | None = eqx.field(static=True)
 
-    def __init__(self, inputs: int, outputs: int, size: int, key: PRNGKeyArray, stride: int = 1):
-        self.kernel = fan_in_normal(key, (size, size, inputs, outputs), size * size * inputs)
-        self.bias = jnp.zeros(outputs)
-        self.stride = stride
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        key: PRNGKeyArray,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        padding: Padding = "symmetric",
+        standardized: float | None = None,
+        variance: float = 2.0,
+    ):
+        shape = (size, size, inputs // groups, outputs)
+        self.kernel = fan_in_normal(key, shape, size * size * shape[2], variance)
+        self.stride, self.groups, self.padding = stride, groups, padding
+        self.standardized = standardized
+
+    def weight(self) -> Float[Array, "kh kw e p"]:
+        """The kernel it convolves with."""
+        if self.standardized is None:
+            return self.kernel
+        return unit_kernel(self.kernel, self.standardized)
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        return convolve(image, self.kernel, self.stride) + like(self.bias, image)
+        return convolve_padded(image, self.weight(), self.stride, self.groups, self.padding)
+
+
+class AffineConv(BareConv):
+    """Convolution with bias, into which a BatchNorm of public statistics can be folded."""
+
+    bias: Float[Array, " p"]
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        key: PRNGKeyArray,
+        stride: int = 1,
+        *,
+        padding: Padding = "symmetric",
+        variance: float = 2.0,
+    ):
+        super().__init__(inputs, outputs, size, key, stride, padding=padding, variance=variance)
+        self.bias = jnp.zeros(outputs)
+
+    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
+        return super().__call__(image) + like(self.bias, image)
 
 
 class StandardizedConv(eqx.Module):
@@ -84,68 +127,7 @@ class StandardizedConv(eqx.Module):
         return maps + like(self.bias, image)
 
 
-class BareConv(eqx.Module):
-    """Convolution without bias, for a norm that shifts. With standardized=epsilon its kernel is
-    `unit_kernel`'s."""
-
-    kernel: Float[Array, "kh kw d p"]
-    stride: int = eqx.field(static=True)
-    standardized: float | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        size: int,
-        key: PRNGKeyArray,
-        stride: int = 1,
-        standardized: float | None = None,
-    ):
-        self.kernel = fan_in_normal(
-            key, (size, size, inputs, outputs), size * size * inputs, gain=2
-        )
-        self.stride = stride
-        self.standardized = standardized
-
-    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        kernel = (
-            self.kernel
-            if self.standardized is None
-            else unit_kernel(self.kernel, self.standardized)
-        )
-        return convolve_padded(image, kernel, self.stride)
-
-
-class AffineConv(eqx.Module):
-    """Convolution with bias, into which a BatchNorm of public statistics can be folded.
-    groups=inputs: depthwise."""
-
-    kernel: Float[Array, "kh kw e p"]
-    bias: Float[Array, " p"]
-    stride: int = eqx.field(static=True)
-    groups: int = eqx.field(static=True)
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        size: int,
-        key: PRNGKeyArray,
-        stride: int = 1,
-        groups: int = 1,
-    ):
-        each = inputs // groups
-        self.kernel = fan_in_normal(key, (size, size, each, outputs), size * size * each, gain=2)
-        self.bias = jnp.zeros(outputs)
-        self.stride = stride
-        self.groups = groups
-
-    def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
-        maps = convolve_padded(image, self.kernel, self.stride, self.groups)
-        return maps + like(self.bias, image)
-
-
-class ScaledConv(eqx.Module):
+class ScaledConv(BareConv):
     """Convolution with bias whose kernel is gain * gamma / sqrt(fan_in) * `unit_kernel`: scaled
     weight standardization (Brock et al. 2021, arXiv 2101.08692) with the epsilon of public weights.
     gamma undoes what the nonlinearity before it does to the variance. The gain multiplies the maps
@@ -153,13 +135,9 @@ class ScaledConv(eqx.Module):
     clipping engine knows, also where a gain is 0.
     """
 
-    kernel: Float[Array, "kh kw e p"]
     gain: Float[Array, " p"]
     bias: Float[Array, " p"]
-    stride: int = eqx.field(static=True)
-    groups: int = eqx.field(static=True)
     gamma: float = eqx.field(static=True)
-    padding: Padding = eqx.field(static=True)
 
     def __init__(
         self,
@@ -169,19 +147,26 @@ class ScaledConv(eqx.Module):
         key: PRNGKeyArray,
         stride: int = 1,
         groups: int = 1,
+        *,
         gamma: float = 1.0,
         padding: Padding = "symmetric",
     ):
-        each = inputs // groups
-        self.kernel = fan_in_normal(key, (size, size, each, outputs), size * size * each)
-        self.gain = jnp.ones(outputs)
-        self.bias = jnp.zeros(outputs)
-        self.stride, self.groups, self.gamma, self.padding = stride, groups, gamma, padding
+        super().__init__(
+            inputs,
+            outputs,
+            size,
+            key,
+            stride,
+            groups,
+            padding=padding,
+            standardized=SCALED_EPSILON,
+            variance=1.0,
+        )
+        self.gain, self.bias, self.gamma = jnp.ones(outputs), jnp.zeros(outputs), gamma
 
     def __call__(self, image: Float[Array, "h w d"]) -> Float[Array, "a b p"]:
         scale = self.gamma * np.prod(self.kernel.shape[:3]) ** -0.5
-        kernel = unit_kernel(self.kernel, SCALED_EPSILON)
-        maps = convolve_padded(image, kernel, self.stride, self.groups, self.padding)
+        maps = super().__call__(image)
         return maps * like(self.gain * float(scale), image) + like(self.bias, image)
 
 
