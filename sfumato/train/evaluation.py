@@ -11,6 +11,7 @@ from sfumato.core.tasks import task_of
 from sfumato.data.ahead import chunks
 from sfumato.data.source import Source
 from sfumato.train.finding_metrics import measure_findings
+from sfumato.train.metrics import mean_of
 
 Predict = Callable[[Shaped[np.ndarray, "b h w c"]], Float32[np.ndarray, "b c"]]
 """Images, uint8 or floats with pixels in [0, 1] -> class probabilities."""
