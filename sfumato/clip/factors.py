@@ -47,11 +47,13 @@ def clip_factors(
     clipping: str = "hard",
 ) -> Float[Array, " b"]:
     """c_i for squared gradient norms; 0 where masked or not finite. An infinite clip_norm clips nothing."""
-    if clip_norm == math.inf:
-        return (mask & jnp.isfinite(squared_norms)).astype(jnp.float32)
     norms = jnp.sqrt(squared_norms) * (1 + SLACK)
-    bounds = norms + STABILITY if clipping == "automatic" else jnp.maximum(norms, clip_norm)
-    return jnp.where(mask & jnp.isfinite(squared_norms), clip_norm / bounds, 0.0)
+    if clip_norm == math.inf:
+        factors = jnp.ones_like(norms)
+    else:
+        bounds = norms + STABILITY if clipping == "automatic" else jnp.maximum(norms, clip_norm)
+        factors = clip_norm / bounds
+    return jnp.where(mask & jnp.isfinite(squared_norms), factors, 0.0)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from sfumato.core.tasks import Task
 from sfumato.privacy.events import Event
@@ -62,9 +62,10 @@ class MethodSettings(ABC):
         trained? Raises ArgumentError."""
         return self
 
-    def unclipped(self) -> Self:
+    def unclipped(self) -> Any:
         """For a run that promises nothing."""
-        return replace(self, clip_norm=math.inf)  # type: ignore[type-var]
+        own: Any = self
+        return replace(own, clip_norm=math.inf)
 
     @property
     def momentum_of_sums(self) -> float | None:
