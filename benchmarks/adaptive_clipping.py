@@ -51,7 +51,7 @@ from sfumato.train.sgd_settings import SGDSettings, default_settings
 
 RATE, MOST = 0.2, 1.05
 FIXED = (0.03, 0.1, 0.3, 1.0, 3.0)
-RATES = (1.0, 2.0)
+RATES = (0.25, 0.5, 1.0)
 """Times the default learning rate; the best of each row is shown, too."""
 
 

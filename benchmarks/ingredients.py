@@ -50,11 +50,12 @@ VARIANTS = {
     "cosine": Variant({"schedule": "cosine"}),
     "linear": Variant({"schedule": "linear"}),
     "warm-up of a tenth": Variant({"warmup": 0.1}),
+    "half the learning rate": Variant({"learning_rate": 1.0}, (NETWORKS,)),
     "weight decay 0.01": Variant({"weight_decay": 0.01}),
     "Adam": Variant({"optimizer": "adam"}),
     "no averaging": Variant({"ema": 0.0}, ONLY_NETWORKS),
     "averaging, 0.95": Variant({"ema": 0.95}, (FEATURES,)),
-    "bf16": Variant({"precision": "bf16"}, ONLY_NETWORKS),
+    "bf16": Variant({"precision": "bf16"}, (NETWORKS,)),
 }
 
 
