@@ -145,11 +145,13 @@ def test_onnxruntime_and_a_browser_get_the_same_answers(finished_run: Path, tabl
     assert set(answer["findings"]) == {n for n, p in answer["probabilities"].items() if p >= 0.5}
 
 
-def test_a_model_of_findings_can_be_attacked(finished_run: Path) -> None:
-    for attack, size in (("whitebox", 40), ("one-run", 8)):
-        succeeds("audit", finished_run, "--attack", attack, "--size", size, "--log", "quiet")
+@pytest.mark.parametrize(
+    "attack, size", [("whitebox", 40), pytest.param("one-run", 8, marks=pytest.mark.slow)]
+)
+def test_a_model_of_findings_can_be_attacked(finished_run: Path, attack: str, size: int) -> None:
+    succeeds("audit", finished_run, "--attack", attack, "--size", size, "--log", "quiet")
     found = json.loads((finished_run / "audit.json").read_text())["results"]
-    assert {each["attack"] for each in found} == {"whitebox", "one-run"}
+    assert attack in {each["attack"] for each in found}
     assert all(each["lower_bound"] <= each["epsilon"] for each in found)
 
 

@@ -48,7 +48,9 @@ def hub_card(facts: RunFacts) -> str:
                             "split": facts.evaluation.split,
                         },
                         "metrics": [
-                            {"type": name, "value": value} for name, value in values.items()
+                            {"type": name, "value": value}
+                            for name, value in values.items()
+                            if value is not None
                         ],
                     }
                 ],
