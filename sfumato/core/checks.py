@@ -11,8 +11,8 @@ MAX_PIXELS = 178_956_970
 """Of an image file, as many as Pillow decodes: a small one can claim to be huge."""
 
 
-LARGEST = 2**53
-"""Of whole numbers: floats hold all up to here, so what is computed from one is computed from it alone."""
+LARGEST = 2**63 - 1
+"""Of whole numbers: what a word of 64 bits holds, in which they are counted with."""
 
 
 def pixel_count(height: int, width: int, most: int) -> None:
