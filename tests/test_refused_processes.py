@@ -164,14 +164,8 @@ def test_a_run_goes_on_only_with_one_key_in_all_processes(tmp_path, take_turn):
     key = SecretKey.from_insecure_seed(2)
     another_key(tmp_path, None)
     began = json.loads((run / "work" / "began.json").read_text())
-    own = session.beginning(session.of_source(_train_source(tmp_path), key))
+    own = session.beginning(session.of_source(training.open_splits(config(tmp_path)).train, key))
     (run / "work" / "began.json").write_text(json.dumps(began | own))
     _, refused = take_turn(1, resume, first)
     assert "process 1 of 2 would use another secret.key than process 0;" in str(refused)
     assert Ledger.read(run).releases == 0
-
-
-def _train_source(folder):
-    from sfumato.runs.jobs import open_splits
-
-    return open_splits(config(folder)).train
