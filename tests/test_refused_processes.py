@@ -13,7 +13,14 @@ from sfumato.core import devices
 from sfumato.core.devices import Layout
 from sfumato.core.errors import RunError
 from sfumato.core.keys import SecretKey
-from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, RunConfig, TrainConfig
+from sfumato.plan.config import (
+    DataConfig,
+    LayoutConfig,
+    MethodConfig,
+    PrivacyConfig,
+    RunConfig,
+    TrainConfig,
+)
 from sfumato.privacy.ledger import Ledger
 from sfumato.runs import session, training
 
@@ -30,14 +37,17 @@ class Turn:
     told: list = field(default_factory=list)
     said: list = field(default_factory=list)
 
-    def begin(self):
-        devices._here[:] = [Layout((None,), self.process, 2)]
-
     def everyone(self, own):
         place = len(self.said)
         self.said.append(own)
         other = self.told[place] if place < len(self.told) else own
         return np.stack([own, other] if self.process == 0 else [other, own])
+
+
+@dataclass(frozen=True)
+class OfTwo(LayoutConfig):
+    def begin(self):
+        devices._here[:] = [Layout((None,), self.process, 2)]
 
 
 @pytest.fixture
@@ -51,9 +61,8 @@ def take_turn(monkeypatch):
         mine = Turn(process, list(told))
         monkeypatch.setattr(devices, "everyone", mine.everyone)
         monkeypatch.setattr(training, "_fit", pass_by)
-        mine.begin()
         try:
-            do(mine)
+            do(OfTwo(process=process))
         except (RunError, Agreed) as end:
             return mine.said, end
         raise AssertionError("it went on")
@@ -139,7 +148,7 @@ def test_settings_that_differ_are_named(tmp_path, take_turn):
     first, _ = take_turn(0, lambda layout: training.train(config(tmp_path), layout))
     other = lambda layout: training.train(config(tmp_path, epsilon=2.0), layout)  # noqa: E731
     _, refused = take_turn(1, other, first)
-    assert "follow another configuration than process 0 (privacy.epsilon);" in str(refused)
+    assert "follow another configuration than process 0 (epsilon);" in str(refused)
 
 
 def test_a_run_goes_on_only_with_one_key_in_all_processes(tmp_path, take_turn):
@@ -155,14 +164,8 @@ def test_a_run_goes_on_only_with_one_key_in_all_processes(tmp_path, take_turn):
     key = SecretKey.from_insecure_seed(2)
     another_key(tmp_path, None)
     began = json.loads((run / "work" / "began.json").read_text())
-    own = session.beginning(session.of_source(_train_source(tmp_path), key))
+    own = session.beginning(session.of_source(training.open_splits(config(tmp_path)).train, key))
     (run / "work" / "began.json").write_text(json.dumps(began | own))
     _, refused = take_turn(1, resume, first)
     assert "process 1 of 2 would use another secret.key than process 0;" in str(refused)
     assert Ledger.read(run).releases == 0
-
-
-def _train_source(folder):
-    from sfumato.runs.jobs import open_splits
-
-    return open_splits(config(folder)).train
