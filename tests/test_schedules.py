@@ -17,7 +17,7 @@ from sfumato.plan.making import make_plan
 from sfumato.plan.plan import Plan
 from sfumato.solve.optimizers import OPTIMIZERS
 from sfumato.train.schedules import SHAPES, rate_of
-from sfumato.train.sgd_settings import SGDSettings
+from sfumato.train.sgd_settings import SGDSettings, default_settings
 
 STEPS, RATE = 12, 0.7
 PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
@@ -79,3 +79,18 @@ def test_they_are_planned_at_no_price() -> None:
     more = plan_of(schedule="cosine", warmup=0.1, weight_decay=0.01)
     assert more.releases == plan_of().releases
     assert typed_json.plain(more.settings)["warmup"] == 0.1
+
+
+@pytest.mark.parametrize("kind", ["cnn", "network", "fine-tuning"])
+@pytest.mark.parametrize(
+    "n, epsilon, mu", [(500, 0.3, 0.07), (1_164, 1.0, 0.27), (50_000, 3.0, 0.72)]
+)
+def test_the_noise_of_all_steps_is_no_louder_than_in_published_settings(
+    kind, n, epsilon, mu
+) -> None:
+    """Few images or a small budget take a smaller learning rate; those of the papers are as they were."""
+    found = default_settings(kind, n, epsilon, mu)
+    walk = found.learning_rate * found.steps / (n * mu)
+    assert 0 < walk <= 0.18 * (1 + 1e-9)
+    if n == 50_000:
+        assert found.learning_rate == {"cnn": 2.0, "network": 4.0, "fine-tuning": 1.0}[kind]
