@@ -11,13 +11,16 @@ from safetensors.numpy import load_file
 
 from sfumato.train import checkpoint
 
-SETTINGS = ("--model", "cnn", "--batch", "8", "--learning-rate", "0.05", "--log", "quiet")
+SETTINGS = ("--model", "cnn", "--batch", "8", "--learning-rate", "0.05")
+QUIET = ("--log", "quiet")
 
 
 def test_learns_warns_and_its_weights_serve_private_training(folder: Path, tmp_path: Path) -> None:
     """Margin: 20 standard deviations: of 20 private runs all had all 12 test images right."""
     out, run = tmp_path / "w.safetensors", tmp_path / "run"
-    outcome = sfumato("pretrain", "--data", folder, *SETTINGS, "--epochs", "12", "--out", out)
+    outcome = sfumato(
+        "pretrain", "--data", folder, *SETTINGS, "--epochs", "12", *QUIET, "--out", out
+    )
     assert outcome.code == 0, outcome.err
     assert "NOT PRIVATE" in outcome.err and "NOT PRIVATE" in outcome.out
     accuracy = float(outcome.out.split()[1])
@@ -46,7 +49,7 @@ def test_goes_on_where_it_was_stopped(
 ) -> None:
     whole, out = tmp_path / "whole.safetensors", tmp_path / "w.safetensors"
     command = ("pretrain", "--data", folder, "--share", "0.8", *SETTINGS, "--epochs", "3")
-    succeeds(*command, "--out", whole)
+    succeeds(*command, *QUIET, "--out", whole)
     save = checkpoint.save
 
     def press_ctrl_c(directory: Path, state: Any, facts: dict[str, Any]) -> None:
@@ -55,9 +58,9 @@ def test_goes_on_where_it_was_stopped(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", press_ctrl_c)
-        assert sfumato(*command, "--out", out).code == 130
+        assert sfumato(*command, *QUIET, "--out", out).code == 130
     assert not out.exists()
-    other = sfumato(*command, "--seed", "1", "--out", out)
+    other = sfumato(*command, *QUIET, "--seed", "1", "--out", out)
     assert other.code == 2 and "other settings" in other.err
     told = json.loads(succeeds(*command, "--log", "json", "--out", out).splitlines()[-1])
     assert told["private"] is False and 0 <= told["accuracy"] <= 1

@@ -102,8 +102,8 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     **{name: fit(name) for name in ("ls", "fc", "newton")},
     "dp-fc": ("train", "--data", "images", "--method", "dp-fc", "--model", "scattering"),
 }
-TOGETHER = [("sgd", "network"), ("ls", "fc", "newton", "dp-fc")]
-"""Each in one process, since each begins with no program at all."""
+TOGETHER = {"steps": ("sgd", "network"), "solvers": ("ls", "fc", "newton", "dp-fc")}
+"""What one process runs: each begins with no program at all."""
 
 
 def check_modes(home: Path) -> None:
@@ -111,14 +111,14 @@ def check_modes(home: Path) -> None:
     assert all(each.parent.stat().st_mode & 0o077 == 0 for each in programs(home))
 
 
-@pytest.mark.parametrize("names", paced([(each,) for each in TOGETHER], (TOGETHER[0],)))
+@pytest.mark.parametrize("together", paced(TOGETHER, "steps"))
 def test_no_number_of_a_private_example_is_in_a_program(
-    names: tuple[str, ...], data: dict[str, Path], tmp_path: Path
+    together: str, data: dict[str, Path], tmp_path: Path
 ) -> None:
     rest = ("--epsilon", 8, "--log", "quiet", "--out")
     commands = [
         [str(data.get(str(word), word)) for word in (*COMMANDS[name], *rest, tmp_path / name)]
-        for name in names
+        for name in TOGETHER[together]
     ]
     run(tmp_path / "home", json.dumps(commands))
     check_modes(tmp_path / "home")

@@ -21,11 +21,6 @@ PUBLISHED = [
     for point in recipe.point
     if point.noise_multiplier is not None
 ]
-TRACED = (
-    "de2022-cifar10-finetune",
-    "de2022-imagenet-nf-resnet-50",
-    "kurakin2022-imagenet-resnet-18",
-)
 QUICK = ("de2022-cifar10-wrn-16-4:1", "mehta2022-imagenet-vit-b16", "mehta2023-imagenet-ls:0.1")
 
 
@@ -66,10 +61,10 @@ def test_the_papers_accountant_gives_the_papers_epsilon(name: str, point: recipe
 
 
 @cache
-def rehearsed(name: str, counted: bool = True) -> str:
-    """counted: the step is traced as well, and its memory and operations told."""
-    machine = ("--device-memory", "40", "--device-flops", "1e13") if counted else ("--no-estimate",)
-    told = succeeds("train", "--recipe", name, "--dry-run", *machine)
+def rehearsed(name: str) -> str:
+    told = succeeds(
+        "train", "--recipe", name, "--dry-run", "--device-memory", "40", "--device-flops", "1e13"
+    )
     recipe, point = recipes.find(name)
     assert (
         recipe.title in told
@@ -77,9 +72,7 @@ def rehearsed(name: str, counted: bool = True) -> str:
     )
     spent = float(re.search(r"^privacy +epsilon ([\d.]+) at delta", told, re.M)[1])  # type: ignore[index]
     assert 0.99 * point.epsilon < spent <= point.epsilon
-    assert "by Rényi" in told
-    if counted:
-        assert " parameters" in told and "1e+13 operations per second" in told
+    assert "by Rényi" in told and " parameters" in told and "1e+13 operations per second" in told
     return told
 
 
@@ -90,11 +83,16 @@ def test_dry_run(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [name for name in recipes.names() if not any(name in quick for quick in QUICK)]
+    "name",
+    [
+        name
+        for name in recipes.names()
+        if not any(name in quick for quick in QUICK) and not name.endswith("nfnet-f3")
+    ],
 )
 def test_dry_run_of_the_others(name: str) -> None:
-    """The step of one network of each family is traced."""
-    rehearsed(name, name in TRACED)
+    """But for the largest, whose step takes two minutes to trace; its family is there by NF-ResNet-50."""
+    rehearsed(name)
 
 
 def test_figures_of_a_dry_run() -> None:
