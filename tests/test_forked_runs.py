@@ -98,9 +98,13 @@ def test_a_run_records_what_its_bits_depend_on_and_refuses_to_go_on_with_another
     began = json.loads(path.read_text())
     recorded = began["environment"]
     assert recorded == environment.environment(decoder_name())
-    assert set(recorded) == {*environment.PACKAGES, "decoder", "devices", "processor"} and all(
-        recorded.values()
-    )
+    assert set(recorded) == {
+        *environment.PACKAGES,
+        "decoder",
+        "devices",
+        "noise",
+        "processor",
+    } and all(recorded.values())
     for part, here in recorded.items():
         path.write_text(json.dumps(began | {"environment": recorded | {part: "another"}}))
         refused(
