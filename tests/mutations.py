@@ -1269,8 +1269,8 @@ MUTATIONS = (
     bug(
         "processes draw different indices",
         "train.feed:Feed._steps",
-        "self._sampler.indices(key, step)",
-        'self._sampler.indices(key.at("process", self._layout.process), step)',
+        "members(self._sampler, key, step)",
+        'members(self._sampler, key.at("process", self._layout.process), step)',
         "test_layout.py::test_all_processes_draw_the_same_batch_and_feed_it_once",
         "who is fed",
     ),
