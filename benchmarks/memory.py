@@ -1,7 +1,7 @@
 """Memory of a DP-SGD step: counted on its trace, beside what XLA's analysis of the compiled program says.
 
     python benchmarks/memory.py             # prints the table of benchmarks/RESULTS.md; minutes for each large network
-    python benchmarks/memory.py WRN ViT-S   # the steps whose names begin so
+    python benchmarks/memory.py WRN-10 ViT-S   # the steps whose names begin so
 
 Nothing is drawn or computed: networks are outlines. Steps are traced and compiled for the device that JAX
 finds; a row for accelerators is left out on a CPU.
@@ -30,6 +30,7 @@ class Row(NamedTuple):
 
 
 ROWS = {
+    "WRN-10-1, 16 px, K=2": Row(Step("wrn-10-1", 16, 10, 1, 2), 4, "float32"),
     "WRN-16-4, 32 px, K=2": Row(Step("wrn-16-4", 32, 10, 1, 2), 2, "float32"),
     "ViT-S/16, 224 px": Row(Step("vit_small_patch16_224", 224, 1000, 1, 1), 4, "float32"),
     "NF-ResNet-50, 224 px": Row(Step("nf_resnet50", 224, 1000, 1, 1), 2, "float32"),
@@ -59,8 +60,8 @@ def line(name: str, row: Row) -> str:
     compiling = time.process_time() - begun
     taken = use.temp_size_in_bytes + use.argument_size_in_bytes + use.output_size_in_bytes
     return (
-        f"| {name}, b={row.batch}, {row.precision} | {jax.devices()[0].device_kind} | {counted / 1e9:.2f} | "
-        f"{taken / 1e9:.2f} | {counted / taken:.2f} | {tracing:.1f} | {compiling:.0f} |"
+        f"| {name}, b={row.batch}, {row.precision} | {jax.devices()[0].device_kind} | {counted / 1e6:,.0f} | "
+        f"{taken / 1e6:,.0f} | {counted / taken:.2f} | {tracing:.1f} | {compiling:.0f} |"
     )
 
 
@@ -69,7 +70,7 @@ def main() -> None:
     # A program that is read from the cache has not been compiled, nor analyzed anew.
     jax.config.update("jax_enable_compilation_cache", False)
     print(
-        "| step | device | counted, GB | XLA, GB | counted / XLA | trace, CPU-s | compile, CPU-s |"
+        "| step | device | counted, MB | XLA, MB | counted / XLA | trace, CPU-s | compile, CPU-s |"
     )
     print("|---|---|---|---|---|---|---|", flush=True)
     for name, row in ROWS.items():
