@@ -346,7 +346,7 @@ def test_a_rehearsal_is_noisy() -> None:
         (("--rehearse", 24), "smaller than the run's own"),
         (("--rehearse", 0), "whole number"),
         (("--rehearse", 6, "--epsilon", "inf"), "finite epsilon"),
-        (("--rehearse", 6, "--sampler", "full"), "batches of its own"),
+        (("--rehearse", 6, "--sampler", "full"), "leave one of them out"),
         (("--batch", 12, "--rehearse", 6, "--noise-bands", 2), "independent noise"),
     ],
 )
