@@ -235,7 +235,7 @@ def test_an_epsilon_that_is_no_number_refuses(ledger, monkeypatch, epsilon):
 
 @pytest.mark.parametrize(
     "budget",
-    [{"epsilon_max": 0.0}, {"epsilon_max": float("inf")}, {"delta": 0.0}, {"delta": float("nan")}],
+    [{"epsilon_max": 0.0}, {"epsilon_max": float("nan")}, {"delta": 0.0}, {"delta": float("nan")}],
 )
 def test_a_budget_that_is_none_is_refused_and_no_file_made(tmp_path, budget):
     with pytest.raises(ArgumentError):
