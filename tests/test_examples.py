@@ -82,10 +82,7 @@ def test_a_notebook_is_kept_without_what_it_printed(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_a_notebook_runs_and_draws(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XLA_FLAGS", "")  # it computes for longer than it compiles
+def test_a_notebook_runs_and_draws(path: Path, tmp_path: Path) -> None:
     for package in ("nbclient", "ipykernel"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"needs {package}")
