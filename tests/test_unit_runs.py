@@ -520,7 +520,7 @@ def test_columns_that_name_nobody_are_refused_in_one_line(people: Path, tmp_path
 @pytest.mark.usefixtures("noise_by_name")
 def test_runs_by_unit_are_audited_by_unit(run: Path, people: Path, tmp_path: Path) -> None:
     audited = shutil.copytree(run, tmp_path / "run")
-    said = succeeds("audit", audited, "--size", 200, "--seed", 0, "--images", 5, "--log", "quiet")
+    said = succeeds("audit", audited, "--size", 400, "--seed", 0, "--images", 5, "--log", "quiet")
     assert "EXCEEDS" not in said and said.count("within the claim") == 3
     assert "EXCEEDS" not in succeeds(
         "audit", audited, "--attack", "one-run", "--size", 8, "--seed", 0, "--log", "quiet"
