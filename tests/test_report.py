@@ -202,6 +202,7 @@ def agreeing_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
             releases=spent["releases"],
             relation=relation,
             tally={},
+            private=True,
         )
 
     monkeypatch.setattr("sfumato.report.facts.Ledger", SimpleNamespace(read=read))
