@@ -253,7 +253,7 @@ def test_an_example_of_nan_in_a_microbatch_leaves_the_others():
 # -- refusals
 
 
-@pytest.mark.parametrize("clip_norm", [0.0, -1.0, float("nan"), float("inf"), 1e-25, 1e30])
+@pytest.mark.parametrize("clip_norm", [0.0, -1.0, float("nan"), 1e-25, 1e30])
 def test_a_clip_norm_that_cannot_bound_is_refused(clip_norm):
     with pytest.raises(REFUSED):
         clipped_grad(lambda p, e: p, clip_norm)

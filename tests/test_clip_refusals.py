@@ -48,7 +48,6 @@ def says(error, *words):
         0.0,
         -1.0,
         float("nan"),
-        float("inf"),
         1e-25,
         1e30,
         None,

@@ -371,6 +371,7 @@ def test_only_dp_sgd_is_rehearsed(folder: Path) -> None:
 
 @pytest.mark.parametrize("weights", [None, "balanced"])
 def test_estimators_fit_without_privacy_and_say_so(weights: Any, tmp_path: Path) -> None:
+    """Margin: no noise."""
     made = sf.DPLinearClassifier(epsilon=INF, method="ls", class_weight=weights)
     with pytest.warns(UserWarning, match=MARK):
         made.fit(ROWS, LABELS)

@@ -41,7 +41,7 @@ def test_a_plan_says_what_it_said(name: str) -> None:
     new = json.loads(json.dumps(plan.to_json()))
     for changed in ("settings", "accountant"):
         del old[changed], new[changed]
-    assert new.pop("task") == "single-label"
+    assert new.pop("task") == "single-label" and new.pop("not_private") is None
     assert new == old
     ledger = Ledger.read(OLD / name)
     assert plan.tally == ledger.tally and plan.spends == pytest.approx(ledger.epsilon())

@@ -100,7 +100,7 @@ def test_two_fits_share_one_budget_and_a_third_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epsilon": 0.0}, {"epsilon": float("inf")}, {"delta": 0.1}, {"model": "resnet"}]
+    "wrong", [{"epsilon": 0.0}, {"epsilon": float("nan")}, {"delta": 0.1}, {"model": "resnet"}]
 )
 def test_bad_arguments_are_named(wrong: dict) -> None:
     images, labels = digits(100)

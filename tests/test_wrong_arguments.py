@@ -5,7 +5,9 @@ import pytest
 from run_helpers import sfumato
 
 SAYS = {
-    "train --data digits --epsilon three": "--epsilon three: give a number (see `sfumato train --help`)",
+    "train --data digits --physical-batch-size many": "--physical-batch-size many: give a whole number or auto "
+    "(see `sfumato train --help`)",
+    "train --data digits --epsilon three": "--epsilon three: give a number or inf (see `sfumato train --help`)",
     "train --data digits --steps 1.5": "--steps 1.5: give a whole number (see `sfumato train --help`)",
     "train --data digits --log loud": "--log loud: choose one of bar, json, quiet (see `sfumato train --help`)",
     "train --data digits --sampler poissson": "sampler='poissson': choose one of poisson, full, truncated, cyclic, fixed, or package.module:Class",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 _KINDS = {"INT": "a whole number", "FLOAT": "a number", "PATH": "a path"}
 _PARSED = re.compile(
-    r"Error parsing (\S+): no type matching (\w+) could be instantiated from \[(.*?)\]"
+    r"Error parsing (\S+): no type matching (\S+) could be instantiated from \[(.*?)\]"
 )
 _CHOICE = re.compile(r"invalid choice (.+?) for argument '(.+?)'\. Expected one of \((.*?)\)")
 _NO_VALUE = re.compile(r"Missing value for argument '(.+?)'")
@@ -24,7 +24,7 @@ def in_one_line(said: str) -> str:
     text = " ".join(" ".join(line for line in lines if line.strip("-")).split())
     text = text.split("For full helptext")[0].split("Argument helptext")[0].strip()
     if found := _PARSED.search(text):
-        return f"{found[1]} {_bare(found[3])}: give {_KINDS.get(found[2], found[2])}"
+        return f"{found[1]} {_bare(found[3])}: give {_kinds(found[2])}"
     if found := _CHOICE.search(text):
         return f"{found[2]} {_bare(found[1])}: choose one of {_choices(found[3])}"
     if found := _NO_VALUE.search(text):
@@ -49,6 +49,12 @@ def no_command(given: str, commands: Sequence[str]) -> str:
     near = difflib.get_close_matches(given, commands, n=1)
     meant = f"did you mean {near[0]}? There" if near else "there"
     return f"there is no command {given}; {meant} are {', '.join(commands)}"
+
+
+def _kinds(types: str) -> str:
+    """`{auto}|INT` -> a whole number or auto."""
+    each = [kind.strip("{}").replace(",", ", ") for kind in types.split("|") if kind != "None"]
+    return " or ".join(_KINDS.get(kind, kind) for kind in reversed(each))
 
 
 def _bare(values: str) -> str:
