@@ -50,7 +50,7 @@ VARIANTS = {
     "cosine": Variant({"schedule": "cosine"}),
     "linear": Variant({"schedule": "linear"}),
     "warm-up of a tenth": Variant({"warmup": 0.1}),
-    "half the learning rate": Variant({"learning_rate": 1.0}, (NETWORKS,)),
+    "learning rate 2": Variant({"learning_rate": 2.0}, (NETWORKS,)),
     "weight decay 0.01": Variant({"weight_decay": 0.01}),
     "Adam": Variant({"optimizer": "adam"}),
     "no averaging": Variant({"ema": 0.0}, ONLY_NETWORKS),
