@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from run_helpers import refused, succeeds, tree
 
+from sfumato.core import machine
 from sfumato.data.row_shards import Shard
 from sfumato.features.extraction import CHUNK
 
@@ -119,3 +120,16 @@ def test_a_share_that_cannot_be(text: str, images: Path, tmp_path: Path) -> None
     refused(
         tmp_path, *features(images, tmp_path / "store", f"--shard={text}"), says=("shard=", "I/N")
     )
+
+
+def test_one_joins_and_the_other_leaves_it_to_that(
+    images: Path, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "store"
+    succeeds(*features(images, out, "--shard", "0/2"))
+    with (out / ".joining").open("w") as other:
+        machine.lock(other.fileno())
+        succeeds(*features(images, out, "--shard", "1/2"))
+        assert (out / "shard-0-of-2").exists() and not (out / "manifest.json").exists()
+    succeeds(*features(images, out, "--shard", "1/2"))
+    assert tree(out) == tree(whole)

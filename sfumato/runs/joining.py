@@ -3,7 +3,7 @@ nothing but its directory.
 
 Each writes a store of its own (`data/row_shards.py`). Whoever finds that all are complete joins them to the
 store that one job would have written, byte by byte, and removes them. So a job may be repeated at
-any time: it does what is missing. Two that join at once write the same bytes.
+any time: it does what is missing. One joins at a time.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.core import files
+from sfumato.core import files, machine
 from sfumato.core.errors import RunError
 from sfumato.data.row_shards import Shard, present
 from sfumato.data.row_store import MANIFEST, Store, digest, npy, read_manifest
@@ -24,6 +24,7 @@ from sfumato.features.extraction import CHUNK
 
 _OWN = ("counts", "digests")
 """Of a manifest: what differs between shares."""
+_JOINING = ".joining"
 _COPIED = 2**26
 """Bytes at once."""
 
@@ -87,8 +88,23 @@ def missing(out: Path, shard: Shard) -> list[Shard]:
     return found
 
 
-def join(out: Path, whole: Store, shard: Shard, save: Callable[[Path, Store], None]) -> Store:
-    """All shares as one store. save: writes a manifest."""
+def join(
+    out: Path, whole: Store, shard: Shard, save: Callable[[Path, Store], None]
+) -> Store | None:
+    """All shares as one store; None where another job is joining them. save: writes a manifest."""
+    with (out / _JOINING).open("w") as lock:
+        try:
+            machine.lock(lock.fileno())
+        except BlockingIOError:
+            return None
+        if (out / MANIFEST).exists():
+            return read_manifest(out)
+        found = _joined(out, whole, shard, save)
+        (out / _JOINING).unlink()
+        return found
+
+
+def _joined(out: Path, whole: Store, shard: Shard, save: Callable[[Path, Store], None]) -> Store:
     files.remove_leftovers(out)
     parts = [each.folder(out) for each in shard.others()]
     for split, count in whole.counts.items():

@@ -79,11 +79,9 @@ def write_store(config: FeaturesConfig) -> Store:
     store = _write(
         config, shard.folder(config.out), own, joining.shares(sources, shard), feature_map
     )
-    return (
-        store
-        if joining.missing(config.out, shard)
-        else joining.join(config.out, planned, shard, _save)
-    )
+    if joining.missing(config.out, shard):
+        return store
+    return joining.join(config.out, planned, shard, _save) or store
 
 
 def shares_left(config: FeaturesConfig) -> list[Shard]:
