@@ -340,6 +340,7 @@ def test_wrong_places_are_refused_in_one_line(tmp_path):
         ),
     ):
         refused(tmp_path, *run, *flags, says=says)
+        refused(tmp_path, *run, "--dry-run", "--no-estimate", *flags, says=says)
 
 
 def test_the_layout_stands_in_no_file(alone):

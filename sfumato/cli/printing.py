@@ -78,7 +78,8 @@ def _lines(plan: Plan) -> Iterator[tuple[str, str]]:
         noise = f"noise multiplier {each.noise_multiplier:.6g}"
         yield "release", f"{each.count} x {each.name}, {noise}"
     yield from settings.lines(trains=plan.features is None)
-    numbers = {k: v for k, v in typed_json.plain(settings).items() if not isinstance(v, str)}
+    plain = typed_json.plain(settings)
+    numbers = {k: v for k, v in plain.items() if not isinstance(v, str | bool)}
     yield "settings", ", ".join(f"{name} {value:g}" for name, value in numbers.items())
 
 

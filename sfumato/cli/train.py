@@ -86,6 +86,7 @@ def train(config: TrainConfig, timed: bool = True, layout: LayoutConfig = EVERYT
         if writes():
             printing.print_result(directory, config.run.log, config.run.log == "bar")
         return
+    layout.check()
     plan = training.plan_for(config)
     guess, problem = _guess(plan) if timed else (None, "")
     printing.print_plan(plan, guess, config.run.log == "json", problem)

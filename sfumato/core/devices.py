@@ -269,6 +269,15 @@ def together() -> bool:
     return bool(_here) and _here[0].processes > 1
 
 
+def used(devices: int | None) -> int:
+    """How many devices of this process are used, where at most so many are asked for. Raises
+    ArgumentError where there are fewer."""
+    here = jax.local_device_count()
+    if devices is not None and whole("devices", devices) > here:
+        raise ArgumentError("devices", devices, f"there are {here} here; leave it out for all")
+    return here if devices is None else devices
+
+
 def begin(
     devices: int | None = None,
     coordinator: str | None = None,
@@ -285,12 +294,7 @@ def begin(
     if devices is not None:
         whole("devices", devices)
     join(coordinator, processes, process)
-    number, index = jax.process_count(), jax.process_index()
-    per = jax.local_device_count() if devices is None else devices
-    if per > jax.local_device_count():
-        raise ArgumentError(
-            "devices", devices, f"there are {jax.local_device_count()} here; leave it out for all"
-        )
+    number, index, per = jax.process_count(), jax.process_index(), used(devices)
     every: list[Any] = []
     for each in range(number):
         every += [one for one in jax.devices() if one.process_index == each][:per]

@@ -26,28 +26,17 @@ how many there are on this machine ("2(x4)" of SLURM)."""
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Meet the other processes, if there are any. Raises ArgumentError, and RunError where they do not
     find each other."""
-    given = {"coordinator": coordinator, "processes": processes, "process": process}
-    if coordinator is None and process is None and processes in (None, 1):
-        found = None if processes == 1 else launched()
-        if found is None:
-            return
-        asked: dict[str, Any] = found
-    else:
-        for name, value in given.items():
-            if value is None:
-                raise ArgumentError(
-                    name,
-                    None,
-                    "give --coordinator HOST:PORT, --processes N and --process I, all three",
-                )
-        _check_place(str(coordinator), processes or 0, process or 0)
-        if processes == 1:
-            return
+    asked: dict[str, Any] | None
+    if check(coordinator, processes, process):
         asked = {
             "coordinator_address": coordinator,
             "num_processes": processes,
             "process_id": process,
         }
+    else:
+        asked = launched()
+    if processes == 1 or asked is None:
+        return
     if jax.distributed.is_initialized():  # a second run of one program
         return
     try:
@@ -65,7 +54,17 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         ) from None
 
 
-def _check_place(coordinator: str, processes: int, process: int) -> None:
+def check(coordinator: str | None, processes: int | None, process: int | None) -> bool:
+    """Whether the flags say who the others are. Raises ArgumentError."""
+    if coordinator is None and process is None and processes in (None, 1):
+        return False
+    if coordinator is None or processes is None or process is None:
+        given = {"coordinator": coordinator, "processes": processes, "process": process}
+        raise ArgumentError(
+            next(name for name, value in given.items() if value is None),
+            None,
+            "give --coordinator HOST:PORT, --processes N and --process I, all three",
+        )
     host, colon, port = coordinator.rpartition(":")
     if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
         raise ArgumentError("coordinator", coordinator, "give HOST:PORT, a free port of process 0")
@@ -75,6 +74,7 @@ def _check_place(coordinator: str, processes: int, process: int) -> None:
         raise ArgumentError(
             "process", process, f"of {processes} processes the last is {processes - 1}"
         )
+    return True
 
 
 def launched() -> dict[str, Any] | None:

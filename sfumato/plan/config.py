@@ -347,6 +347,14 @@ class LayoutConfig:
 
         devices.begin(self.devices, self.coordinator, self.processes, self.process)
 
+    def check(self) -> None:
+        """For a dry run, which meets nobody. Raises ArgumentError."""
+        from sfumato.core import devices, processes
+
+        processes.check(self.coordinator, self.processes, self.process)
+        if self.devices is not None:
+            devices.used(self.devices)
+
 
 EVERYTHING = LayoutConfig()
 """All devices; with the processes that were started together, if any were."""
