@@ -20,6 +20,7 @@ from sfumato.audit.result import Claim
 from sfumato.clip import BoundedSum, clipped_grad
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.core.trees import flat
 from sfumato.noise import Gaussian
 from sfumato.privacy import accountants
 from sfumato.privacy.calibration import gaussian_mu_for, noise_multiplier
@@ -122,12 +123,12 @@ def test_canaries_are_as_the_arithmetic_says_and_leave_the_images_alone():
     audited = canaries.Canaries(plain, 60, images=N)
     audited.toss(stream())
     key = SecretKey.from_insecure_seed(3)
-    total = canaries._flat(audited.measure(audited.start(), 0, key).value)
-    own = canaries._flat(plain.measure(plain.start(), 0, key).value)
+    total = flat(audited.measure(audited.start(), 0, key).value)
+    own = flat(plain.measure(plain.start(), 0, key).value)
     expected = np.zeros(D * C + C)
     expected[audited.places[audited.included]] = 1.0
     np.testing.assert_allclose(total - own, expected, atol=1e-4)
-    np.testing.assert_allclose(canaries._flat(audited._known_sum), own, atol=1e-5)
+    np.testing.assert_allclose(flat(audited._known_sum), own, atol=1e-5)
 
 
 def test_images_beside_the_canaries_do_not_blind_the_attacker():
@@ -225,10 +226,8 @@ def test_a_canary_is_looked_for_when_its_group_has_its_turn():
     claim, noise = sampled_claim(sampler, 8.0, ADD_OR_REMOVE)
     audited = canaries.Canaries(trainer(claim, sampler=sampler, noise=noise), 90, images=10)
     audited.toss(stream())
-    total = canaries._flat(
-        audited.measure(audited.start(), 4, SecretKey.from_insecure_seed(3)).value
-    )
-    there = total[audited.places] - canaries._flat(audited._known_sum)[audited.places] > 0.5
+    total = flat(audited.measure(audited.start(), 4, SecretKey.from_insecure_seed(3)).value)
+    there = total[audited.places] - flat(audited._known_sum)[audited.places] > 0.5
     np.testing.assert_array_equal(there, audited.included & audited._may_take_part(4))
     assert 25 <= audited._may_take_part(4).sum() <= 35
 
