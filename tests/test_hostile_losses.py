@@ -186,7 +186,7 @@ def pure_cb(p, x): return head(jax.pure_callback(lambda v: np.asarray(v), jax.Sh
 @loss((4,4))
 def opt_barrier(p, x): return head(x @ lax.optimization_barrier(p[0]))
 @loss((4,4))
-def reduce_prec(p, x): return head(x @ lax.reduce_precision(p[0], 5, 4))
+def reduce_prec(p, x): return head(x @ lax.reduce_precision(p[0], 8, 19))
 @loss((4,4))
 def associative(p, x): return head(lax.associative_scan(jnp.add, x[:,None] * p[0]))
 @loss((4,4))

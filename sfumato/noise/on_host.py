@@ -136,7 +136,8 @@ def _filled(draw: Draw, drawn: list[Any], key: SecretKey) -> Iterator[np.ndarray
     def one(piece: Piece) -> None:
         draw(piece, drawn[piece.leaf].reshape(-1)[piece.place])
 
-    done = spread(one, pieces(sizes, key))
+    few = sum(sizes) <= PIECE  # drawn before a thread is awake
+    done = (map if few else spread)(one, pieces(sizes, key))
     for leaf, size in enumerate(sizes):
         for _ in range(0, size, PIECE):
             next(done)
