@@ -24,7 +24,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree, UInt8
 
 from sfumato.core.checks import whole
-from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.errors import ArgumentError, RunError, few
 from sfumato.core.processes import join
 
 DATA, FSDP = "data", "fsdp"
@@ -207,7 +207,7 @@ class Layout:
         if not differs.any():
             return
         others, named = (
-            _few([each for each, other in zip(of, differs.any(axis), strict=True) if other])
+            few([each for each, other in zip(of, differs.any(axis), strict=True) if other])
             for of, axis in ((range(self.processes), 1), (names, 0))
         )
         raise RunError(
@@ -233,10 +233,6 @@ def _digest(*parts: object) -> UInt8[np.ndarray, "32"]:
     for part in map(str, parts):
         own.update(len(part.encode()).to_bytes(8, "big") + part.encode())
     return np.frombuffer(own.digest(), np.uint8)
-
-
-def _few(things: Sequence[object]) -> str:
-    return ", ".join(map(str, things[:5])) + (", ..." if len(things) > 5 else "")
 
 
 def _mesh(devices: np.ndarray) -> Mesh:
@@ -291,7 +287,7 @@ def begin(
     tell JAX, where they started more than one process; processes=1 leaves the others alone. Raises
     ArgumentError, and RunError where processes do not find each other.
     """
-    if devices is not None:
+    if devices is not None:  # before others are waited for; what there is here is known only then
         whole("devices", devices)
     join(coordinator, processes, process)
     number, index, per = jax.process_count(), jax.process_index(), used(devices)

@@ -5,7 +5,7 @@ The command line prints the message and exits with code 2; from Python they are 
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,11 @@ class ArgumentError(SfumatoError, ValueError):
 
 class DataError(SfumatoError, ValueError):
     """A data set is missing, unreadable or unusable."""
+
+
+def few(things: Sequence[object], most: int = 5) -> str:
+    """The first of them, and whether there are more."""
+    return ", ".join(map(str, things[:most])) + (", ..." if len(things) > most else "")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sfumato.core import typed_json
-from sfumato.core.errors import DataError, data_error
+from sfumato.core.errors import DataError, data_error, few
 from sfumato.core.files import read_json
 from sfumato.core.typed_json import Damaged
 from sfumato.data.array_names import SPLITS
@@ -68,8 +68,7 @@ def _unjoined(directory: Path) -> str:
             f"{directory}: no feature store ({MANIFEST} is missing); `sfumato features` makes one"
         )
     absent = [each for each in begun[0].others() if not _complete(each.folder(directory))]
-    named = ", ".join(map(str, absent[:5])) + (", ..." if len(absent) > 5 else "")
-    told = f"shares {named} are missing" if absent else "its shares are not joined yet"
+    told = f"shares {few(absent)} are missing" if absent else "its shares are not joined yet"
     again = (absent or begun)[0]
     return f"{directory}: {told}; repeat the `sfumato features` command with --shard {again}"
 

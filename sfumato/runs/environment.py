@@ -1,6 +1,5 @@
 """What the last bits of a release depend on: versions, devices, the kind of processor, how noise
-is drawn. A run is resumed
-under the same only."""
+is drawn. A run is resumed under the same only."""
 
 import importlib.metadata
 from typing import Any

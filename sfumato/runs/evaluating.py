@@ -10,7 +10,7 @@ import numpy as np
 from sfumato import data
 from sfumato.core import typed_json
 from sfumato.core.checks import MAX_PIXELS, choice, whole
-from sfumato.core.errors import ArgumentError, DataError
+from sfumato.core.errors import ArgumentError, DataError, few
 from sfumato.core.tasks import SINGLE
 from sfumato.data.findings import as_asked
 from sfumato.data.source import Source
@@ -231,11 +231,8 @@ def _relabeled(source: Source, classifier: Classifier) -> Source:
     classes, named = classifier.spec.classes, source.class_names
     unknown = [each for each in named if each not in classes]
     if unknown:
-        theirs, ours = (
-            ", ".join(each[:5]) + (", ..." if len(each) > 5 else "") for each in (named, classes)
-        )
         raise DataError(
-            f"data={source.name!r}: its classes ({theirs}) are not the model's ({ours}): {unknown[0]!r} is unknown;"
+            f"data={source.name!r}: its classes ({few(named)}) are not the model's ({few(classes)}): {unknown[0]!r} is unknown;"
             " give images with these class names"
         )
     if source.shape != classifier.spec.shape:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sfumato.core.errors import ArgumentError, DataError, SfumatoError
+from sfumato.core.errors import ArgumentError, DataError, SfumatoError, few
 from sfumato.data.findings import asked_names, holds_lists, names_in, of_columns, of_lists, seen_in
 from sfumato.data.formats.columns import encoded, find
 from sfumato.data.formats.folder import stable
@@ -117,7 +117,7 @@ def _check_seen(
 ) -> None:
     """Raises ArgumentError where none of the names that were asked for stands in the column."""
     if seen and not seen & set(names):
-        held = ", ".join(map(repr, sorted(seen)[:4])) + (", ..." if len(seen) > 4 else "")
+        held = few([repr(each) for each in sorted(seen)], 4)
         raise ArgumentError(
             "findings",
             asked,
