@@ -96,3 +96,41 @@ def test_a_file_that_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -
         tmp_path / "w.safetensors",
         says=("exists already",),
     )
+
+
+@pytest.mark.slow
+def test_digits_end_to_end(tmp_path: Path) -> None:
+    """Features learned from half of the digits: 30 private runs on them scored 0.896 at epsilon 1,
+    with a deviation of 0.018. Margin: 8 standard deviations."""
+    out = tmp_path / "w.safetensors"
+    told = succeeds(
+        "pretrain",
+        "--data",
+        "digits",
+        "--share",
+        "0.5",
+        "--model",
+        "wrn-10-1",
+        "--epochs",
+        "8",
+        "--log",
+        "json",
+        "--out",
+        out,
+    )
+    result = json.loads(told.splitlines()[-1])
+    assert result["private"] is False and result["accuracy"] > 0.9
+    succeeds(
+        "train",
+        "--data",
+        "digits",
+        "--weights",
+        out,
+        "--epsilon",
+        "1",
+        "--log",
+        "quiet",
+        "--out",
+        tmp_path / "run",
+    )
+    assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["accuracy"] > 0.75
