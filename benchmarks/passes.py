@@ -19,7 +19,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PyTree
 
 from sfumato.clip import _jax as J
 from sfumato.clip import clipped_grad
@@ -42,13 +42,10 @@ class Step:
     batch: int
     views: int
 
-    def network(self, shape: tuple[int, int, int], classes: int, key: PRNGKeyArray) -> eqx.Module:
-        return catalog.find(self.model).make(shape, classes, key)
-
     def problem(self, precision: str) -> tuple[Callable[..., Any], PyTree, PyTree]:
         """(loss of one example, parameters, batch), arrays as shapes."""
-        shape = (self.side, self.side, 3)
-        network = eqx.filter_eval_shape(self.network, shape, self.classes, jax.random.key(0))
+        make, shape = catalog.find(self.model).make, (self.side, self.side, 3)
+        network = eqx.filter_eval_shape(make, shape, self.classes, jax.random.key(0))
         params, static = eqx.partition(network, lambda x: isinstance(x, jax.ShapeDtypeStruct))
         images = jax.ShapeDtypeStruct((self.batch, self.views, *shape), jnp.float32)
         labels = jax.ShapeDtypeStruct((self.batch,), jnp.int32)
