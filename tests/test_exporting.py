@@ -168,7 +168,7 @@ def test_feature_maps_and_heads_in_onnx(name: str, head: str, shape: tuple[int, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FEATURES)
+@pytest.mark.parametrize("name", [*FEATURES, "encoder", "sides"])
 def test_every_feature_map_in_onnx(name: str) -> None:
     agrees(filled(name, "linear", (32, 40, 3)), (32, 40, 3))
 

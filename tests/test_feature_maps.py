@@ -9,6 +9,7 @@ import pytest
 from pace import paced
 
 from sfumato.core.errors import ArgumentError
+from sfumato.features.centered import Centered, public_mean
 from sfumato.features.dead_leaves import dead_leaves
 from sfumato.features.encoder import Encoder
 from sfumato.features.feature_map import (
@@ -21,6 +22,7 @@ from sfumato.features.feature_map import (
 )
 from sfumato.features.patches import Patches, windows
 from sfumato.features.scattering import (
+    Handed,
     PlainScattering,
     Scattering,
     bank,
@@ -31,7 +33,7 @@ from sfumato.features.scattering import (
     window,
 )
 
-KINDS = ["patches", "scattering", "joined", "plain", "encoder"]
+KINDS = ["patches", "scattering", "handed", "centered", "joined", "plain", "encoder"]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,10 @@ def build(kind, colors, patches, size=(32, 32)):
         return patches[colors]
     if kind == "scattering":
         return Scattering(colors)
+    if kind == "handed":
+        return Handed(colors)
+    if kind == "centered":
+        return Centered(Scattering(colors), public_mean("scattering", colors))
     if kind == "plain":
         return PlainScattering(*size, colors)
     return Joined((patches[colors], Scattering(colors)), (0.6, 0.4))
@@ -105,7 +111,7 @@ def test_any_size_of_at_least_eight_pixels(size, patches):
     "size",
     [(28, 28), *(pytest.param(size, marks=pytest.mark.slow) for size in ((32, 32), (8, 12)))],
 )
-@pytest.mark.parametrize("kind", ["patches", "scattering", "encoder"])
+@pytest.mark.parametrize("kind", ["patches", "scattering", "centered", "encoder"])
 def test_a_mirrored_image_has_the_same_row(kind, size, patches):
     each, image = build(kind, 3, patches), pictures((*size, 3))[0]
     np.testing.assert_allclose(row_of(each, image), row_of(each, image[:, ::-1]), atol=2e-6)

@@ -8,7 +8,7 @@ import pytest
 from sfumato.features import by_name
 from sfumato.features.encoder import Encoder, EncoderCells
 from sfumato.features.feature_map import FeatureMap
-from sfumato.features.scattering import Sides
+from sfumato.features.scattering import Handed, Scattering, Sides
 from sfumato.plan.choice import resolve
 from sfumato.plan.config import MethodConfig
 from sfumato.solve.covariance_settings import MANY, CovarianceSettings
@@ -27,6 +27,22 @@ def test_the_mirror_image_has_the_same_cells_and_the_opposite_sides() -> None:
     np.testing.assert_allclose(row(sides, IMAGE), -row(sides, IMAGE[:, ::-1]), atol=2e-6)
     for each in (cells, sides):
         assert 0.999 < np.linalg.norm(row(each, IMAGE)) <= 1
+
+
+def test_handed_rows_are_both_halves_in_the_image_s_proportion() -> None:
+    """The even half points where `Scattering` does, the odd where `Sides` does; together they are a unit
+    row; the mirror image turns the odd one. Twice the contrast on one side of the picture's middle makes
+    the odd half longer, not only another one."""
+    got = row(Handed(3), IMAGE)
+    even, odd = np.split(got, 2)
+    for half, own in ((even, Scattering(3)), (odd, Sides(3))):
+        np.testing.assert_allclose(half / np.linalg.norm(half), row(own, IMAGE), atol=5e-5)
+    np.testing.assert_allclose(
+        row(Handed(3), IMAGE[:, ::-1]), np.concatenate([even, -odd]), atol=2e-6
+    )
+    assert 0.999 < np.linalg.norm(got) <= 1
+    uneven = np.where(np.arange(28)[:, None] < 14, IMAGE, 0.5 + (IMAGE - 0.5) / 8)
+    assert np.linalg.norm(row(Handed(3), uneven)[len(even) :]) > 2 * np.linalg.norm(odd)
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)])
@@ -79,15 +95,18 @@ def test_joined_maps_lie_in_the_order_of_their_name(name: str) -> None:
     shape = (28, 28, 1)
     parts = [by_name.features(part, shape) for part in name.split("+")]
     joined = by_name.features(name, shape)
+    centered = by_name.CENTERED + name
+    if centered in by_name.MAPS:
+        assert by_name.features(centered, shape).groups == joined.groups
     weights = [group.weight for group in joined.groups]
     assert np.allclose(weights, by_name.SHARES[name]) and sum(weights) == pytest.approx(1)
     assert [group.size for group in joined.groups] == [part.size for part in parts]
-    assert name in by_name.FEATURES
+    assert name in by_name.MAPS or by_name.CENTERED + name in by_name.MAPS
 
 
 def test_joined_maps_keep_to_their_shares() -> None:
     """What the second moments' sensitivity, the root of the sum of squared shares, rests on."""
-    joined = by_name.features("cells+scattering+sides", IMAGE.shape)
+    joined = by_name.features("centered-cells+handed", IMAGE.shape)
     got, start = row(joined, IMAGE), 0
     for group in joined.groups:
         squared = float(np.sum(got[start : start + group.size] ** 2))
@@ -102,6 +121,6 @@ def test_the_default_goes_by_color_and_how_many_images_there_are(n: int, colors:
     shape = (28, 28, colors)
     method, model, trains = resolve(MethodConfig(), n, shape)
     assert (method, trains) == ("dp-fc", None)
-    assert model == CovarianceSettings.default_model(n, shape) and model in by_name.SHARES
-    assert ("patches" in model) == (n >= MANY) and ("sides" in model) == (colors == 1)
+    assert model == CovarianceSettings.default_model(n, shape) and model in by_name.FEATURES
+    assert ("patches" in model) == (n >= MANY) and ("handed" in model) == (colors == 1)
     assert resolve(MethodConfig("dp-sgd"), n, shape)[1] == "cnn"

@@ -9,15 +9,17 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from sfumato.core.errors import ArgumentError
+from sfumato.features.centered import Centered, public_mean
 from sfumato.features.encoder import Encoder, EncoderCells
 from sfumato.features.feature_map import FeatureMap, Given, Joined
 from sfumato.features.frozen_network import Frozen
 from sfumato.features.heads import OnFeatures, Sphere, SphereLinear, WhitenedLinear
 from sfumato.features.patches import Patches
-from sfumato.features.scattering import PlainScattering, Scattering, Sides
+from sfumato.features.scattering import Handed, PlainScattering, Scattering, Sides
 from sfumato.networks import catalog
 from sfumato.networks.input import Input, Prepared
 from sfumato.networks.layers.basic import Linear
+from sfumato.networks.listed import EARLIER_FEATURES
 from sfumato.networks.listed import FEATURES as FEATURES
 from sfumato.networks.naming import full_name
 
@@ -30,13 +32,18 @@ SHARES = {
     "cells+scattering+sides": (0.8, 0.1, 0.1),
     "cells+patches+scattering": (0.6, 0.24, 0.16),
     "cells+patches+scattering+sides": (0.55, 0.2, 0.15, 0.1),
+    "cells+handed": (0.65, 0.35),
+    "cells+patches+handed": (0.55, 0.2, 0.25),
 }
 """Of maps that are joined by "+", of the squared norm of the row they share."""
+MAPS = (*FEATURES, *EARLIER_FEATURES)
+CENTERED = "centered-"
+"""Before the names of maps, all of which are then rid of what drawn pictures have in common."""
 Shape = tuple[int, int, int]
 
 
 def is_features(name: str) -> bool:
-    return name in FEATURES or name == GIVEN
+    return name in MAPS or name == GIVEN
 
 
 def check(name: str) -> str:
@@ -50,8 +57,12 @@ def check(name: str) -> str:
 def features(name: str, shape: Shape) -> FeatureMap:
     """The fixed feature map of that name; a function of public numbers only."""
     colors = shape[2]
-    if name in SHARES:
-        return Joined([features(part, shape) for part in name.split("+")], SHARES[name])
+    centered = CENTERED * name.startswith(CENTERED)
+    own = name.removeprefix(CENTERED)
+    if own in SHARES:
+        return Joined([features(centered + part, shape) for part in own.split("+")], SHARES[own])
+    if centered:
+        return Centered(features(own, shape), public_mean(own, colors))
     match name:
         case "patches":
             return Patches(colors)
@@ -63,6 +74,8 @@ def features(name: str, shape: Shape) -> FeatureMap:
             return Given(shape[2])
         case "sides":
             return Sides(colors)
+        case "handed":
+            return Handed(colors)
         case "encoder":
             return Encoder(colors)
         case "cells":

@@ -236,6 +236,28 @@ class Sides(FeatureMap):
         return unit(_lowest((logs - turned) / 2, self.lowest), _ALIKE).ravel()
 
 
+class Handed(FeatureMap):
+    """`Scattering` and what its average throws away, in the proportion in which the image has them: the
+    even and the odd half of the logarithms at the same frequencies, together a unit row. The mirror
+    image has the same even half, and the odd half with the other sign.
+
+    So the odd half has much of the norm where the mirror image looks different, 45 % of what varies
+    between letters or digits, and little where it does not, 12 % for clothes.
+    """
+
+    lowest: int = eqx.field(static=True)
+    groups: tuple[Group, ...] = eqx.field(static=True)
+
+    def __init__(self, colors: int, lowest: int = 4):
+        (half,) = Scattering(colors, lowest).groups
+        self.lowest, self.groups = lowest, (Group(2 * half.frequencies, half.channels, 1.0),)
+
+    def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
+        logs, turned = _logarithms(image)
+        halves = (_lowest(each / 2, self.lowest) for each in (logs + turned, logs - turned))
+        return unit(jnp.concatenate(list(halves))).ravel()
+
+
 def _logarithms(
     image: Float[Array, "h w c"],
 ) -> tuple[Float[Array, "a b c 45"], Float[Array, "a b c 45"]]:

@@ -8,20 +8,31 @@ from functools import cache
 from importlib import resources
 
 FEATURES = (
-    "patches+scattering",
+    "centered-cells+patches+scattering",
+    "centered-cells+patches+handed",
+    "centered-cells+scattering",
+    "centered-cells+handed",
+    "centered-cells",
+    "centered-patches",
+    "centered-scattering",
+    "centered-handed",
+    "cells",
     "patches",
     "scattering",
     "scatternet",
+)
+"""The fixed features without weights, by name."""
+EARLIER_FEATURES = (
+    "patches+scattering",
     "encoder",
     "encoder+patches+scattering",
-    "cells",
     "sides",
     "cells+scattering",
     "cells+scattering+sides",
     "cells+patches+scattering",
     "cells+patches+scattering+sides",
 )
-"""The fixed features without weights, by name."""
+"""Those of earlier versions, which are taken and read, too."""
 SMALL_SHAPE, SMALL_CLASSES = (32, 32, 3), 10
 """The images and classes (of CIFAR-10) with which networks for any size are counted."""
 CLASSES = 1_000

@@ -55,7 +55,7 @@ def write_store(config: FeaturesConfig) -> Store:
     public = public_weights.find(
         MethodConfig(model=config.model, weights=config.weights, size=config.size)
     )
-    if public is None and config.model not in ("auto", *by_name.FEATURES):
+    if public is None and config.model not in ("auto", *by_name.MAPS):
         raise ArgumentError(
             "model",
             config.model,

@@ -22,12 +22,12 @@ MANY = 10_000
 
 def default_features(n: int, shape: tuple[int, int, int]) -> str:
     """With few images the noise in a row's many patches costs more than they tell. What tells left
-    from right is for gray images, digits and X-rays; in color most are scenes, which it costs up to a
-    point (DP-SGD's flips are for color alone, too). How many are few was chosen as the constants of
-    `rule` were.
+    from right is for gray images, digits and X-rays; in color most are scenes, which it costs up to
+    three points (DP-SGD's flips are for color alone, too). How many are few was chosen as the constants
+    of `rule` were.
     """
-    patches, sides = "+patches" * (n >= MANY), "+sides" * (shape[2] == 1)
-    return f"cells{patches}+scattering{sides}"
+    patches, scattering = "+patches" * (n >= MANY), "handed" if shape[2] == 1 else "scattering"
+    return f"centered-cells{patches}+{scattering}"
 
 
 @dataclass(frozen=True)
