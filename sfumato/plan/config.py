@@ -215,11 +215,10 @@ class NetworkConfig:
     """What learns."""
 
     model: str = "auto"
-    """Fixed features: cells+patches+scattering, with +sides where left and right matter, and without
-    patches for few images [by color or gray and the number of images; where a method holds a matrix
-    of d x d numbers, without patches] | cells | sides |
-    patches | scattering | scatternet, and those of earlier versions, patches+scattering | encoder |
-    encoder+patches+scattering. Trained end to end: cnn | wrn-16-4 | wrn-D-W | wrn-D-W-norm-first, or package.module:function of your own, (shape, classes, key) ->
+    """Fixed features: centered-cells+patches+scattering, with handed in place of scattering where left and
+    right matter, and without patches for few images [by color or gray and the number of images; where a
+    method holds a matrix of d x d numbers, without patches] | one of these parts | scatternet, and others
+    that `sfumato models` names. Trained end to end: cnn | wrn-16-4 | wrn-D-W | wrn-D-W-norm-first, or package.module:function of your own, (shape, classes, key) ->
     a network of one image. With --weights: the network they are for, where they do not say so
     themselves."""
     weights: str | None = None
