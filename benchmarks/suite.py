@@ -29,15 +29,15 @@ from sfumato.features import by_name
 from sfumato.solve.covariance_settings import CovarianceSettings
 
 FEATURES = (
-    "cells+patches+scattering+sides",
-    "cells+patches+scattering",
-    "cells+scattering+sides",
-    "cells+scattering",
-    "cells",
-    "patches+scattering",
-    "scattering",
+    "centered-cells+patches+handed",
+    "centered-cells+patches+scattering",
+    "centered-cells+handed",
+    "centered-cells+scattering",
+    "centered-cells",
+    "centered-handed",
+    "centered-scattering",
 )
-PARTS = ("cells", "patches", "scattering", "sides")
+PARTS = ("cells", "patches", "scattering", "handed")
 COUNTS = (500, 5_000)
 """Training images, besides all."""
 FITS = "fits.json"
@@ -77,9 +77,8 @@ SETS: dict[str, Callable[[Path], Source]] = {
 
 
 def joined(name: str, parts: Rows) -> np.ndarray:
-    names = name.split("+")
-    shares = by_name.SHARES.get(name, (1.0,))
-    each = zip(names, shares, strict=True)
+    own = name.removeprefix(by_name.CENTERED)
+    each = zip(own.split("+"), by_name.SHARES.get(own, (1.0,)), strict=True)
     return np.concatenate([np.float32(share**0.5) * parts[part] for part, share in each], axis=1)
 
 
@@ -127,7 +126,11 @@ def compared(title: str, source: Source, options: argparse.Namespace) -> Iterato
     enough = len(source) == options.most + options.shown
     shown = options.shown if enough else len(source) // 5
     count = len(source) - shown
-    rows = {part: rows_of(part, title, source, options.keep) for part in PARTS}
+    rows = {
+        part: rows_of(by_name.CENTERED + part, title, source, options.keep)
+        for part in PARTS
+        if any(part in name.removeprefix(by_name.CENTERED).split("+") for name in options.features)
+    }
     train, rest = (
         {part: each[at] for part, each in rows.items()}
         for at in (slice(0, count), slice(count, None))

@@ -25,8 +25,10 @@ def test_the_means_are_those_of_drawn_pictures_and_of_all_parts() -> None:
     assert set(stored) == {f"{part}/{colors}" for part in PARTS for colors in (1, 3)}
     for name, found in stored.items():
         part, colors = name.split("/")
-        own = by_name.features(part, (SIDE, SIDE, int(colors)))
-        assert found.shape == (own.size,) and np.linalg.norm(found) <= 1
+        assert np.linalg.norm(found) <= 1
+        if part != "patches":  # to draw these takes seconds; `test_exporting.py` does
+            own = by_name.features(part, (SIDE, SIDE, int(colors)))
+            assert found.shape == (own.size,)
     parts = {part for name in by_name.FEATURES for part in name.split("+") if "centered-" in name}
     assert {part.removeprefix("centered-") for part in parts} == set(PARTS)
 
