@@ -15,7 +15,6 @@ typecheck.arrange("sfumato")
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -35,17 +34,6 @@ def _nobody_waits_for_the_disk() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: os.fstat(handle) and None)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _features_are_computed_quickly() -> Iterator[None]:
-    """One program that goes over thousands of images is worth its optimization."""
-    from sfumato.features import extraction
-
-    rows = eqx.filter_jit(extraction._rows.__wrapped__, compiler_options=programs.BRISK)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extraction, "_rows", rows)
         yield
 
 

@@ -17,8 +17,6 @@ from sfumato.core.program_cache import directory, prune, user_cache
 QUICK = "--xla_backend_optimization_level=0"
 SHIPPED = {"xla_backend_optimization_level": 3}
 """`compiler_options` of `jax.jit`: XLA's own default, whatever XLA_FLAGS say."""
-BRISK = {"xla_backend_optimization_level": 1}
-"""For what runs long: half of what optimization brings, at little cost."""
 MOST_BYTES = 2**30
 _of_this_run: list[tempfile.TemporaryDirectory[str]] = []
 _of_this_process: list[Path] = []
