@@ -37,7 +37,6 @@ FEATURES = (
     "centered-handed",
     "centered-scattering",
 )
-PARTS = ("cells", "patches", "scattering", "handed")
 COUNTS = (500, 5_000)
 """Training images, besides all."""
 FITS = "fits.json"
@@ -76,9 +75,14 @@ SETS: dict[str, Callable[[Path], Source]] = {
 }
 
 
-def joined(name: str, parts: Rows) -> np.ndarray:
+def parts_of(name: str) -> dict[str, float]:
+    """The maps that a name joins, and their shares."""
     own = name.removeprefix(by_name.CENTERED)
-    each = zip(own.split("+"), by_name.SHARES.get(own, (1.0,)), strict=True)
+    return dict(zip(own.split("+"), by_name.SHARES.get(own, (1.0,)), strict=True))
+
+
+def joined(name: str, parts: Rows) -> np.ndarray:
+    each = parts_of(name).items()
     return np.concatenate([np.float32(share**0.5) * parts[part] for part, share in each], axis=1)
 
 
@@ -128,8 +132,7 @@ def compared(title: str, source: Source, options: argparse.Namespace) -> Iterato
     count = len(source) - shown
     rows = {
         part: rows_of(by_name.CENTERED + part, title, source, options.keep)
-        for part in PARTS
-        if any(part in name.removeprefix(by_name.CENTERED).split("+") for name in options.features)
+        for part in {part: None for name in options.features for part in parts_of(name)}
     }
     train, rest = (
         {part: each[at] for part, each in rows.items()}

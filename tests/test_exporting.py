@@ -21,7 +21,6 @@ from sfumato.features import by_name
 from sfumato.networks import catalog
 from sfumato.networks.convnext import ConvNeXt
 from sfumato.networks.input import Prepared
-from sfumato.networks.listed import FEATURES
 from sfumato.networks.nfnet import NFNetDesign, NormFreeNet
 from sfumato.networks.resnet import ResNet, ResNetDesign
 from sfumato.networks.resnetv2 import ResNetV2, ResNetV2Design
@@ -168,7 +167,7 @@ def test_feature_maps_and_heads_in_onnx(name: str, head: str, shape: tuple[int, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*FEATURES, "encoder", "sides"])
+@pytest.mark.parametrize("name", by_name.MAPS)
 def test_every_feature_map_in_onnx(name: str) -> None:
     agrees(filled(name, "linear", (32, 40, 3)), (32, 40, 3))
 
