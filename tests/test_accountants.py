@@ -170,6 +170,7 @@ events = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(events, st.floats(1.05, 3))
 def test_epsilon_is_monotone_in_steps_sigma_rate_and_delta(event, more):

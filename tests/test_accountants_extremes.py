@@ -6,7 +6,6 @@ import time
 from itertools import pairwise
 
 import pytest
-from pace import paced
 from test_accountants import poisson
 
 from sfumato.cli import accounting
@@ -107,7 +106,8 @@ CALIBRATED = {
 }
 
 
-@pytest.mark.parametrize("name", paced(CALIBRATED, "truncated"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALIBRATED)
 def test_calibration_looks_seldom_and_finds_what_halving_finds(monkeypatch, name):
     """Where sigma lies is narrowed down first; then the halving that decides is told what is known
     already."""
@@ -169,6 +169,7 @@ def test_the_best_order_is_found_without_trying_all(rate, sigma, steps, delta):
     assert relations.renyi_epsilon(events, delta) <= accountant.get_epsilon(delta) * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_epsilon_is_monotone_over_a_wide_grid():
     """Within the discretization: more steps, a larger rate, less noise or a smaller delta never
     cost visibly less."""

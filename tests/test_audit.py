@@ -261,6 +261,7 @@ class Sum:
         return released
 
 
+@pytest.mark.slow
 def test_a_replay_sees_an_example_as_long_as_the_sensitivity_and_a_longer_one():
     claim = claim_of(4.0, 2)
     sigma = next(iter(claim.tally)).noise_multiplier
@@ -282,6 +283,7 @@ def test_a_replay_refuses_to_compare_different_batches():
 # -- many models and the black box
 
 
+@pytest.mark.slow
 def test_a_model_of_the_stack_is_the_model_that_the_loop_trains():
     """Also for one that samples, averages parameters, and lacks an example."""
     claim = claim_of(8.0, 4, 0.5)

@@ -110,6 +110,7 @@ def test_crops_are_windows_of_the_image_and_its_center_at_evaluation():
     np.testing.assert_allclose(seen, IMAGES[0][4:13, 6:18] / 255, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_inception_boxes_have_the_published_areas_and_aspects():
     _, (draws,) = made("inception", np.zeros((1, 96, 96, 1), np.uint8), np.arange(1), count=4000)
     top, left, height, width, flipped = np.moveaxis(draws[0], -1, 0)

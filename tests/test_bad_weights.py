@@ -212,6 +212,7 @@ def images(path: Path, colors: int | None) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_gray_channel_is_repeated_for_weights_of_three(public: Path, tmp_path: Path) -> None:
     succeeds(
         "train",
@@ -265,6 +266,7 @@ def test_colors_for_gray_weights_name_the_way_out(folder: Path, tmp_path: Path) 
 # -- a head of another size
 
 
+@pytest.mark.slow
 def test_a_head_of_another_size_is_replaced(folder: Path, public: Path, tmp_path: Path) -> None:
     """Five outputs in the file, three classes of images: `--weights` always takes a new head."""
     assert load_file(public)["head/bias"].shape == (5,)

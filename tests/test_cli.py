@@ -281,6 +281,7 @@ def test_unreadable_images_are_counted_and_named_or_skipped(
     )
 
 
+@pytest.mark.slow
 def test_sizes_that_differ(tmp_path: Path, folder: Path) -> None:
     shutil.copytree(folder, tmp_path / "data")
     write_images(tmp_path / "data" / "train" / CLASSES[2], 1, 100, size=(9, 12))
@@ -496,6 +497,7 @@ def sealed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(place, fail)
 
 
+@pytest.mark.slow
 def test_dry_run_prints_the_plan_and_reads_no_image(
     tmp_path: Path, folder: Path, sealed: None
 ) -> None:
@@ -515,6 +517,7 @@ def test_dry_run_prints_the_plan_and_reads_no_image(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_dry_run_of_png_files_reads_headers_only(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -525,6 +528,7 @@ def test_dry_run_of_png_files_reads_headers_only(
     succeeds("train", "--data", folder, *FULL_BATCH, "--out", tmp_path / "run", "--dry-run")
 
 
+@pytest.mark.slow
 def test_dry_run_for_programs(tmp_path: Path, sealed: None) -> None:
     told = succeeds(
         "train",
@@ -558,6 +562,7 @@ def test_dry_run_for_programs(tmp_path: Path, sealed: None) -> None:
 # -- what is printed
 
 
+@pytest.mark.slow
 def test_json_lines_end_with_the_result(tmp_path: Path, folder: Path) -> None:
     out = tmp_path / "run"
     outcome = sfumato(*train_arguments(folder, out, "--log", "json"))
@@ -596,6 +601,7 @@ def test_quiet_prints_only_the_result(
     ]
 
 
+@pytest.mark.slow
 def test_bars_go_to_stderr(tmp_path: Path, interrupted: Path) -> None:
     outcome = sfumato("resume", copy(interrupted, tmp_path), "--log", "bar")
     assert (

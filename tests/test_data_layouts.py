@@ -139,6 +139,7 @@ def test_images_without_a_folder_and_folders_too_deep_are_refused(tmp_path: Path
 # -- files that are not read
 
 
+@pytest.mark.slow
 def test_files_that_are_not_read_are_counted_by_their_ending(tmp_path: Path) -> None:
     write_folder(tmp_path, {"a": 30, "b": 30})
     for k in range(4):

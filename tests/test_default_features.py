@@ -32,6 +32,7 @@ def test_a_matrix_is_held_of_no_more_features_than_it_is_for() -> None:
         assert by_name.feature_size(model, shape) <= LARGEST_GRAM
 
 
+@pytest.mark.slow
 def test_a_store_has_the_features_that_training_takes(tmp_path: Path) -> None:
     draws = np.random.default_rng(0)
     shape = (12, 8, 8, 1)

@@ -129,6 +129,7 @@ def written_out(arrays: dict[str, jax.Array], image: jax.Array) -> jax.Array:
     return pooled @ arrays["_fc.weight"].T + arrays["_fc.bias"]
 
 
+@pytest.mark.slow
 def test_a_file_of_the_old_layout_answers_as_written_out(
     file: Path, arrays: dict[str, np.ndarray]
 ) -> None:
@@ -200,6 +201,7 @@ def test_an_installed_package_is_found_by_name(
     assert weights.input.size == 224 and weights.input.interpolation == "bicubic"
 
 
+@pytest.mark.slow
 def test_the_plan_names_license_and_digest(
     installed: tuple[packages.Package, Path], tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_the_positive_class_decides_what_is_sensitivity(own: Path) -> None:
     refused(own, "evaluate", own, "--positive", "dog", says=("positive='dog'", "ill, well"))
 
 
+@pytest.mark.slow
 def test_groups_come_from_the_archive_or_from_a_table(own: Path, run: Path) -> None:
     told = succeeds("evaluate", own, "--group", "sex")
     groups = json.loads((own / "evaluation.json").read_text())["metrics"]["groups"]

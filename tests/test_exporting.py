@@ -43,6 +43,7 @@ def declared(out: Path) -> None:
         assert f"exported {path.name}" in known or path.name in known, path.name
 
 
+@pytest.mark.slow
 def test_onnx_answers_as_the_run_does_on_real_images(
     finished: Path, folder: Path, tmp_path: Path
 ) -> None:

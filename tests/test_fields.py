@@ -64,6 +64,7 @@ def toy_rows(path: Path, seed: int = 0) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_every_command_writes_is_in_the_table(
     finished: Path, interrupted: Path, folder: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +214,7 @@ def test_a_run_writes_these_metrics_and_no_other(tmp_path: Path, folder: Path) -
 # secret number of fits
 
 
+@pytest.mark.slow
 def test_one_fit_and_twenty_leave_the_same_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

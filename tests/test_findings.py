@@ -388,6 +388,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_findings_of_digits_are_learned_reported_and_served(run: Path) -> None:
     """Chance is an area of 0.5; without privacy these features reach 0.99."""
     facts = RunFacts.load(run)

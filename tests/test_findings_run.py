@@ -74,6 +74,7 @@ def finished_run(table: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_knows_of_each_finding(finished_run: Path, tmp_path: Path) -> None:
     """Also at every point of its curve; an area that is not defined is said to be unknown."""
     facts = RunFacts.load(finished_run)
@@ -145,9 +146,8 @@ def test_onnxruntime_and_a_browser_get_the_same_answers(finished_run: Path, tabl
     assert set(answer["findings"]) == {n for n, p in answer["probabilities"].items() if p >= 0.5}
 
 
-@pytest.mark.parametrize(
-    "attack, size", [("whitebox", 40), pytest.param("one-run", 8, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("attack, size", [("whitebox", 40), ("one-run", 8)])
 def test_a_model_of_findings_can_be_attacked(
     noise_by_name: None, finished_run: Path, attack: str, size: int
 ) -> None:
@@ -253,6 +253,7 @@ def test_a_single_finding_is_learned_by_every_head(name: str) -> None:
     assert called.shape == (400, 1) and (called == THERE[:, :1]).mean() > 0.85
 
 
+@pytest.mark.slow
 def test_the_linear_estimator_takes_a_matrix(tmp_path: Path) -> None:
     """All heads: 1, 0, and -1 or NaN; also where a file was between. Margin: 76 standard deviations."""
     for method in HEADS:
@@ -290,6 +291,7 @@ def test_the_estimators_refuse_what_are_no_findings(y: Any, arguments: dict, sai
     assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_the_image_estimator_takes_a_matrix(tmp_path: Path) -> None:
     """Margin: 41 standard deviations."""
     labels = known()[:N]

@@ -96,6 +96,7 @@ def test_only_what_is_trained_changes(
     assert plan["weights"]["sha256"] in (run / "model_card.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_on_features_computed_once(
     folder: Path, public: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -129,7 +130,8 @@ def test_a_head_is_trained_on_features_computed_once(
             np.testing.assert_array_equal(after[f"features/network/network/{name}"], array)
 
 
-@pytest.mark.parametrize("method", paced(["ls", "dp-sgd"], "ls"))
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ls", "dp-sgd"])
 def test_other_methods_for_the_head(
     folder: Path, public: dict[str, Path], tmp_path: Path, method: str
 ) -> None:
@@ -154,6 +156,7 @@ def test_other_methods_for_the_head(
     assert Classifier.load(run).predict_proba(image).shape == (1, len(CLASSES))
 
 
+@pytest.mark.slow
 def test_features_of_weights_in_a_store(
     folder: Path, public: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -233,6 +236,7 @@ def arguments(folder: Path, source: Path, run: Path) -> tuple[object, ...]:
     )
 
 
+@pytest.mark.slow
 def test_resuming_ends_in_the_same_bits_and_refuses_other_weights(
     folder: Path, public: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -229,6 +229,7 @@ def test_a_mistyped_option_is_one_line_with_the_nearest_one(
     assert len(told) < 150
 
 
+@pytest.mark.slow
 def test_ctrl_c_prints_the_very_command_that_resumes(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "my run"
     with ctrl_c_after(1):

@@ -138,6 +138,7 @@ def test_one_image_spoils_its_unit() -> None:
         finite.checked(splits(source), None)
 
 
+@pytest.mark.slow
 def test_a_large_delta_is_told_by_tune_and_sweep(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.npz", ROWS)
     for door in ("tune", "sweep"):

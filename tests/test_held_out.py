@@ -28,6 +28,7 @@ def broken(folder: Path, tmp_path: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_a_held_out_image_that_cannot_be_read_ends_no_run_that_has_paid(
     broken: Path, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_the_own_images_of_a_run_are_read_as_it_read_them(
     refused(finished, "evaluate", finished, *flags, says=says)
 
 
+@pytest.mark.slow
 def test_a_table_of_paths_from_the_root_is_trained_on(folder: Path, tmp_path: Path) -> None:
     lines = [
         f"{path},{path.parent.name},{path.parents[1].name}"

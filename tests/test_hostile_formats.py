@@ -100,6 +100,7 @@ def test_what_claims_more_than_it_holds_is_refused_within_memory(tmp_path: Path,
     assert within(room, code, path).startswith("refused:")
 
 
+@pytest.mark.slow
 def test_an_image_that_parquet_repeats_without_end_is_refused(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

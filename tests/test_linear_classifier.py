@@ -41,6 +41,7 @@ def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return rows[:1400], labels[:1400], rows[1400:], labels[1400:]
 
 
+@pytest.mark.slow
 def test_sklearn_finds_nothing_else_to_object_to() -> None:
     failed = {}
     with warnings.catch_warnings():
@@ -188,6 +189,7 @@ def test_rows_of_weight_zero_are_not_learned() -> None:
     )
 
 
+@pytest.mark.slow
 def test_wild_rows_and_shapes(tmp_path: Path) -> None:
     """Margin: 9 standard deviations."""
     rows, labels, more, truth = digits()

@@ -64,13 +64,10 @@ STEPS = {
     "WRN-16-4": (Step("wrn-16-4", 32, 10, 1, 2), 4),
     "ViT-S": (Step("vit_small_patch16_224", 224, 100, 1, 1), 4),
 }
-QUICK = ("wrn-10-1",)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in STEPS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STEPS)
 def test_it_is_near_what_the_compiler_says(name: str) -> None:
     step, b = STEPS[name]
 
@@ -107,6 +104,7 @@ def rehearsed(*more: object) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_what_is_kept_and_the_norms() -> None:
     one, many = rehearsed(), rehearsed("--devices", 8)
     # An ordinary step is three forward passes; ours has the norms besides.

@@ -64,6 +64,7 @@ def test_measures_do_not_know_in_how_many_parts_they_were_taken(
         assert metrics.of_scores(scores, labels) == whole[0]
 
 
+@pytest.mark.slow
 def test_measures_of_many_classes_take_a_part_of_the_memory_of_their_probabilities(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -210,6 +210,7 @@ def test_control_closer_turns_would_cost_more():
 # -- price
 
 
+@pytest.mark.slow
 def test_the_event_is_priced_as_independent_noise_on_cyclic_samples():
     banded = {
         CyclicPoissonEvent(0.3, 4, phase, BandedGaussianEvent(1.5, 4)): count
@@ -437,6 +438,7 @@ BANDED = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_with_correlated_noise_and_its_account_and_resume(tmp_path):
     images = write_dataset(tmp_path / "images")
     whole = (

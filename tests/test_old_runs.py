@@ -55,6 +55,7 @@ def test_report_account_and_resume_read_them(run: Path) -> None:
     assert "accuracy" in succeeds("resume", run), "a complete run gets its report anew"
 
 
+@pytest.mark.slow
 def test_predict_and_evaluate_read_them(run: Path, tmp_path: Path) -> None:
     classifier = Classifier.load(run)
     assert classifier.spec.classes == tuple("0123456789")

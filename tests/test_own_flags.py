@@ -95,6 +95,7 @@ main(["fit", "--help"])
 """
 
 
+@pytest.mark.slow
 def test_a_flag_of_a_method_touches_its_settings_alone(tmp_path: Path) -> None:
     import numpy as np
 
@@ -114,6 +115,7 @@ def test_a_flag_of_a_method_touches_its_settings_alone(tmp_path: Path) -> None:
 # -- a sampler from outside with a value of its own
 
 
+@pytest.mark.slow
 def test_values_of_a_sampler_from_outside_go_through_config_resume_plan_and_report(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -188,6 +190,7 @@ for words in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 def test_a_sampler_with_a_new_event_is_a_file_and_a_line(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train = ("train", "--data", folder, *NETWORK, *SETTINGS, "--sampler", "aware", "--out", run)

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from run_helpers import sfumato, succeeds
 
@@ -33,6 +34,7 @@ def test_every_page_forbids_scripts_and_escapes_what_it_is_given(finished: Path)
     assert "81.25" in swept and "75.00" in swept and "50.00 ± 10.00" in swept
 
 
+@pytest.mark.slow
 def test_the_learning_curve_is_a_png_of_its_own(finished: Path, tmp_path: Path) -> None:
     run, png = tmp_path / "run", tmp_path / "curve.png"
     shutil.copytree(finished, run)

@@ -249,6 +249,7 @@ def test_too_much_for_the_memory_is_less_at_once_under_auto(
 TRAIN = (*FULL_BATCH, "--insecure-seed", "5")
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_before_there_is_a_directory(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +268,7 @@ def test_what_does_not_fit_is_refused_before_there_is_a_directory(
         refused(tmp_path, *train, says=("physical_batch_size=",))
 
 
+@pytest.mark.slow
 def test_the_size_is_no_part_of_the_configuration_and_is_remembered(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -281,6 +283,7 @@ def test_the_size_is_no_part_of_the_configuration_and_is_remembered(
     assert not (run / "work").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_memory_of_sizes_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with ctrl_c_after(2):

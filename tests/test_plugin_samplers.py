@@ -69,6 +69,7 @@ def test_its_noise_follows_the_law_of_the_event_that_it_claims() -> None:
         check_noise_law(Halves(MULTIPLIER * 0.97))
 
 
+@pytest.mark.slow
 def test_its_event_has_the_price_that_it_states() -> None:
     def spent(event: events.Event, relation: Any) -> float:
         return accountants.epsilon({event: 10}, 1e-5, relation=relation)
@@ -161,6 +162,7 @@ def test_what_fits_no_data_set_is_refused(wrong: Any) -> None:
 # -- runs
 
 
+@pytest.mark.slow
 def test_a_run_with_a_sampler_from_outside(folder: Path, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     train = ("train", "--data", folder, *SAMPLED, *SETTINGS, *QUICKLY)
@@ -184,6 +186,7 @@ def test_a_run_with_a_sampler_from_outside(folder: Path, tmp_path: Path) -> None
     assert succeeds("predict", run, folder / "test").count("\n") >= 3
 
 
+@pytest.mark.slow
 def test_a_run_with_noise_from_outside(folder: Path, tmp_path: Path) -> None:
     whole, run = tmp_path / "whole", tmp_path / "run"
     train = ("train", "--data", folder, *FULL_BATCH, "--insecure-seed", 1, *QUICKLY)
@@ -222,6 +225,7 @@ def test_what_is_no_plug_in_is_refused_in_a_line(
     refused(tmp_path, "train", "--data", folder, *NETWORK, *flags, "--out", out, says=says)
 
 
+@pytest.mark.slow
 def test_a_name_in_a_file_of_settings_is_not_imported_unless_it_is_typed(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_run_of_plugins_that_was_stopped_ends_in_the_same_bits(run: Path, tmp_
     assert (out / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_of_plugins_predicts_only_if_the_user_trusts_it(run: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", stripes()[1][0])
     ask = ("predict", run, tmp_path / "images.npy", "--json")

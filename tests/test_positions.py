@@ -165,6 +165,7 @@ def test_a_store_of_arrays_is_known_by_position(tmp_path: Path) -> None:
     assert told(tmp_path / "store", validation=0.2)
 
 
+@pytest.mark.slow
 def test_how_many_files_cannot_be_read_is_told_to_their_owner_alone(
     photos: Path, tmp_path: Path
 ) -> None:

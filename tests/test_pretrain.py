@@ -15,6 +15,7 @@ SETTINGS = ("--model", "cnn", "--batch", "8", "--learning-rate", "0.05")
 QUIET = ("--log", "quiet")
 
 
+@pytest.mark.slow
 def test_learns_warns_and_its_weights_serve_private_training(folder: Path, tmp_path: Path) -> None:
     """Margin: 20 standard deviations: of 20 private runs all had all 12 test images right."""
     out, run = tmp_path / "w.safetensors", tmp_path / "run"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pace import paced
 
 from sfumato.core import program_cache
 
@@ -111,7 +110,8 @@ def check_modes(home: Path) -> None:
     assert all(each.parent.stat().st_mode & 0o077 == 0 for each in programs(home))
 
 
-@pytest.mark.parametrize("together", paced(TOGETHER, "steps"))
+@pytest.mark.slow
+@pytest.mark.parametrize("together", TOGETHER)
 def test_no_number_of_a_private_example_is_in_a_program(
     together: str, data: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def test_the_version_is_written_once() -> None:
     assert sfumato.__version__ not in (ROOT / "pyproject.toml").read_text()
 
 
+@pytest.mark.slow
 def test_the_readme_shows_the_example_that_is_run_here(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +69,7 @@ def test_the_readme_shows_the_example_that_is_run_here(
     assert 7.9 < float(epsilon) <= 8
 
 
+@pytest.mark.slow
 def test_the_estimator_learns_strings() -> None:
     """Margin: 43 standard deviations."""
     images, labels = digits(1_300)

@@ -80,6 +80,7 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "public.safetensors"
 
 
+@pytest.mark.slow
 def test_features_and_model_see_the_center_and_the_plan_says_so(
     published: Path, tmp_path: Path
 ) -> None:

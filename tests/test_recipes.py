@@ -95,6 +95,7 @@ def test_dry_run_of_the_others(name: str) -> None:
     rehearsed(name)
 
 
+@pytest.mark.slow
 def test_figures_of_a_dry_run() -> None:
     told = rehearsed("de2022-cifar10-wrn-16-4:1")
     assert "2,753,818 parameters" in told and "0.393 G multiply-adds" in told

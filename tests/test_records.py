@@ -245,6 +245,7 @@ def test_the_fingerprint_is_of_bytes_and_the_stamp_of_their_places(tmp_path: Pat
     assert len({each[0] for each in (first, third, both())}) == 3
 
 
+@pytest.mark.slow
 def test_a_resume_reads_nothing_where_the_stamp_is_the_same_and_everything_else_where_not(
     interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +294,7 @@ def test_a_configuration_of_before_the_list_is_read_or_refused_by_its_version(
 # -- images that cannot be decoded
 
 
+@pytest.mark.slow
 def test_an_image_cut_short_is_named_before_its_step_is_summed_and_nothing_is_paid_twice(
     folder: Path, tmp_path: Path
 ) -> None:

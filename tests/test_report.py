@@ -521,6 +521,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert "<script" not in card and "<img" not in card and "\u202e" not in card
 
 
+@pytest.mark.slow
 def test_insecure_and_incomplete_and_overspent_banners(tmp_path: Path) -> None:
     run = make_run(tmp_path, plan={"insecure": True})
     text = page(run)

@@ -127,6 +127,7 @@ def network(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_killed_once(folder: Path, tmp_path: Path, network: Path) -> None:
     killed_and_resumed(tmp_path, network, ("--data", folder, *NETWORK), [(paid(7), 0.01)])
 

@@ -78,7 +78,7 @@ PAIRS = [
     for relation in RELATIONS
     if (name, relation) != ("fixed", ADD_OR_REMOVE)
 ]
-QUICK = {("cyclic", REPLACE_ONE), ("full", ZERO_OUT)}
+QUICK = {("cyclic", REPLACE_ONE)}
 EACH = [pytest.param(*pair, marks=[] if pair in QUICK else [pytest.mark.slow]) for pair in PAIRS]
 
 
@@ -173,7 +173,8 @@ def test_a_report_for_another_relation_than_the_ledgers_is_refused(
 # -- stopped and resumed
 
 
-@pytest.mark.parametrize("old", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("old", [False, True])
 def test_a_cyclic_run_is_resumed_to_the_same_bits(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
 ) -> None:
@@ -400,6 +401,7 @@ def test_the_python_face_refuses_alike() -> None:
 # -- other methods know the relation too
 
 
+@pytest.mark.slow
 def test_a_linear_head_under_replace_one_has_twice_the_noise(folder: Path, tmp_path: Path) -> None:
     run, noise = tmp_path / "run", {}
     for relation in RELATIONS:

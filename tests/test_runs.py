@@ -112,6 +112,7 @@ def test_resuming_a_complete_run_changes_nothing_that_counts(
     assert all(after[name] == before[name] for name in FILES - {"report.html"})
 
 
+@pytest.mark.slow
 def test_an_insecure_run_says_so(interrupted: Path, tmp_path: Path) -> None:
     run = shutil.copytree(interrupted, tmp_path / "run")
     succeeds("resume", run)
@@ -166,6 +167,7 @@ def test_validation_never_reads_the_test_images(
     assert "12 test images" in succeeds("evaluate", run, "--split", "test") and "test" in seen
 
 
+@pytest.mark.slow
 def test_quiet_training_and_example_images_on_request(
     folder: Path, tmp_path: Path, finished: Path
 ) -> None:
@@ -226,6 +228,7 @@ def test_of_a_complete_run_the_owner_s_permissions_are_left_alone(
     assert stat.S_IMODE(run.stat().st_mode) == 0o750
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_ends_first_is_not_run_again(
     interrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,6 +132,7 @@ def test_fit_sweep_and_tune_have_the_sections_of_train() -> None:
         assert promise == ("zero-out", "lattice", "chacha") and found.units.unit == "u"
 
 
+@pytest.mark.slow
 def test_sweep_and_tune_keep_the_relation_and_the_noise_that_were_asked_for(tmp_path: Path) -> None:
     asked = ("--features", toy_rows(tmp_path / "toy.npz"), "--relation", "replace-one")
     asked += ("--noise", "lattice", "--log", "quiet")
@@ -217,6 +218,7 @@ steps = 30
 """
 
 
+@pytest.mark.slow
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(OWN)

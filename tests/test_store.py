@@ -194,6 +194,7 @@ def test_damage_is_found(store: Path, tmp_path: Path, damage: str) -> None:
 # -- fit
 
 
+@pytest.mark.slow
 def test_fit_makes_a_run_directory_like_train(store: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     succeeds(
@@ -304,6 +305,7 @@ def with_public(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_public_rows_are_stated_and_make_the_classifier(with_public: Path) -> None:
     run, fit = (
         with_public / "run",
@@ -486,6 +488,7 @@ def test_every_method_fits_from_the_command_line(tmp_path: Path, method: str) ->
     assert json.loads((tmp_path / "run/evaluation.json").read_text())["accuracy"] > 0.6, told
 
 
+@pytest.mark.slow
 def test_one_go_from_images_with_poisson_batches(folder: Path, tmp_path: Path) -> None:
     succeeds(
         "train",

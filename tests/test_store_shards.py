@@ -86,6 +86,7 @@ def test_shares_in_any_order_and_some_twice_are_one_store_byte_by_byte(
     assert tree(out) == before, "a job that comes again finds nothing to do"
 
 
+@pytest.mark.slow
 def test_what_a_fit_learns_is_the_same(images: Path, whole: Path, tmp_path: Path) -> None:
     for k in (1, 0):
         succeeds(*features(images, tmp_path / "store", "--shard", f"{k}/2"))

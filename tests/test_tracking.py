@@ -60,6 +60,7 @@ def test_the_flag_names_the_trackers() -> None:
     assert get_args(LogTo) == tuple(TRACKERS)
 
 
+@pytest.mark.slow
 def test_what_is_tracked_is_what_stands_in_files_that_others_may_read(
     folder: Path, told: list[Told], tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_what_is_tracked_is_what_stands_in_files_that_others_may_read(
     assert tracker.run.identity in keys and not tracker.run.resumed
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_the_same_one_to_the_tracker(
     folder: Path, told: list[Told], tmp_path: Path
 ) -> None:
@@ -90,6 +92,7 @@ def test_a_run_that_goes_on_is_the_same_one_to_the_tracker(
     assert {**first.points, **second.points} == told_by_files(run)
 
 
+@pytest.mark.slow
 def test_a_tool_that_fails_costs_one_line_and_not_the_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

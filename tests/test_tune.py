@@ -85,6 +85,7 @@ def test_recipes_differ_and_keep_the_budget() -> None:
         assert 0.25 * (1 - 1e-9) < spent <= 0.25
 
 
+@pytest.mark.slow
 def test_only_the_winner_is_left(tmp_path: Path) -> None:
     stream = np.random.default_rng(0)
     labels = stream.integers(3, size=400)
@@ -181,6 +182,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "best"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [True, False])
 @pytest.mark.usefixtures("noise_by_name")
 def test_the_choice_is_audited_through_its_final_model(

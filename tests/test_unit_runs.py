@@ -264,6 +264,7 @@ def test_a_run_counts_units_and_says_what_a_unit_is(run: Path, people: Path) -> 
     )
 
 
+@pytest.mark.slow
 def test_a_run_on_features_takes_a_row_for_each_unit(people: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     said = succeeds("train", "--data", people, *FEATURES, "--validation", 0.3, *UNIT, "--out", out)
@@ -278,6 +279,7 @@ def test_a_run_on_features_takes_a_row_for_each_unit(people: Path, tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_unit_and_reads_no_image(people: Path, tmp_path: Path) -> None:
     hollow = shutil.copytree(people, tmp_path / "hollow")
     for path in list(hollow.rglob("*.png"))[1:]:

@@ -258,6 +258,7 @@ def test_our_own_file_with_other_numbers_is_refused(tmp_path: Path) -> None:
 # -- refusals
 
 
+@pytest.mark.slow
 def test_missing_left_over_misshapen_and_not_finite_arrays_are_named(directory: Path) -> None:
     path, arrays = directory / "model.safetensors", their_arrays(network())
 

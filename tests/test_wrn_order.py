@@ -24,6 +24,7 @@ def test_norm_first_swaps_norm_and_relu_everywhere_and_nothing_else() -> None:
         assert not np.allclose(expected, part.conv(part.norm(jnp.maximum(maps, 0))), atol=0.01)
 
 
+@pytest.mark.slow
 def test_its_features_are_averages_of_what_relu_leaves() -> None:
     found = catalog.find("wrn-10-1-norm-first")
     network = found.make(SHAPE, 4, KEY)
