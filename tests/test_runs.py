@@ -270,13 +270,3 @@ def test_of_two_runs_that_begin_at_once_one_is_refused(
     with pytest.raises(RunError, match="exists already"):
         make()
     assert os.listdir(tmp_path) == ["run"]
-
-
-@pytest.mark.slow
-def test_the_demo_reaches_its_figure(tmp_path: Path) -> None:
-    """The command of `make demo`: at least 88 % of the test digits at epsilon 8. Margin: 10 standard
-    deviations, by three runs of benchmarks/RESULTS.md: 97.3 %, with a deviation of 0.9."""
-    run = tmp_path / "demo"
-    succeeds("train", "--data", "digits", "--epsilon", "8", "--log", "quiet", "--out", run)
-    assert read(run / "evaluation.json")["accuracy"] >= 0.88
-    assert read(run / "result.json")["spent"]["delta"] == 1e-5
