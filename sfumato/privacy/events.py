@@ -166,6 +166,7 @@ class SelectedEvent(Sampled):
     of mean `mean`. Papernot & Steinke 2022, arXiv 2110.03620, Thm. 2."""
 
     renyi_only: ClassVar[str] = "Papernot & Steinke 2022"
+    order_by_order: ClassVar[bool] = False
     rate: ClassVar[None] = None
 
     event: GaussianEvent
