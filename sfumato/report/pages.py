@@ -17,9 +17,7 @@ def page(template: str, values: dict[str, Any]) -> str:
     text, and stays text."""
     from markupsafe import Markup
 
-    return (
-        _environment().get_template(template).render(css=Markup(_read("style.css")), **values)
-    )
+    return _environment().get_template(template).render(css=Markup(_read("style.css")), **values)
 
 
 @cache
