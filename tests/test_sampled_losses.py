@@ -47,7 +47,7 @@ def test_it_is_the_librarys_own_distribution(
 
 
 def test_a_grid_point_at_the_smallest_loss_is_refused_as_by_the_library() -> None:
-    """The caller takes another spacing then (`losses.py`)."""
+    """The caller takes another spacing then (`privacy/losses.py`)."""
     rate, sigma, spacing = 1e-9, 5.0, 2e-10
     with pytest.raises(ValueError):
         library.from_gaussian_mechanism(
