@@ -933,7 +933,7 @@ MUTATIONS = (
     bug(
         "a Gaussian budget a little too large",
         "privacy.calibration:gaussian_mu_for",
-        "* (1 - 1e-9)\n    while",
+        "* (1 - less)\n    while",
         "* (1 + 1e-4)\n    while 0 >",
         "test_accountants.py::test_the_gaussian_budget_is_the_largest_that_keeps_the_promise[1e-09-1.0]",
         "assert",
@@ -1469,6 +1469,23 @@ MUTATIONS = (
         "if self.budget == math.inf and self.epsilon != INFINITY:",
         "if False:",
         f"{NOT_PRIVATE}::test_only_the_word_asks_for_it[1e400]",
+        "assert",
+    ),
+    # -- prices that are found quickly
+    bug(
+        "losses of a sample are inverted for the square of its rate",
+        "privacy.sampled_losses:_at_once",
+        "signed + np.log(1 / q)",
+        "signed + np.log(1 / q**2)",
+        "test_sampled_losses.py::test_it_is_the_librarys_own_distribution",
+        "Not equal to tolerance",
+    ),
+    bug(
+        "a divergence is taken from the lowest of the orders that are looked at together",
+        "privacy.relations:_rising",
+        "rdp.compute_epsilon(orders, found, delta)",
+        "rdp.compute_epsilon(orders, [found[0]] * len(orders), delta)",
+        "test_renyi_orders.py::test_the_search_ends_early_with_the_epsilon_of_all_orders",
         "assert",
     ),
 )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 from mpmath import mp, mpf, ncdf
+from pace import paced
 
 from sfumato.core.checks import default_delta, large_delta, privacy_target
 from sfumato.core.errors import ArgumentError
@@ -121,7 +122,9 @@ def test_pld_is_below_renyi_and_not_by_much(rate, sigma, steps, delta):
     assert 0.5 * upper < epsilon(poisson(rate, sigma, steps), delta) <= upper
 
 
-@pytest.mark.parametrize("rate, sigma", [(0.01, 0.6), (0.1, 1.0), (0.5, 2.0), (0.9, 0.8)])
+@pytest.mark.parametrize(
+    "rate, sigma", paced([(0.01, 0.6), (0.1, 1.0), (0.5, 2.0), (0.9, 0.8)], (0.1, 1.0), (0.5, 2.0))
+)
 def test_one_subsampled_step_equals_a_brute_force_integral_and_errs_above(rate, sigma):
     delta = 1e-4
     found = epsilon(poisson(rate, sigma, 1), delta)
@@ -246,10 +249,7 @@ GRID = [
 EXTREMES = [(0.01, 0.02, 100), (20.0, 0.05, 100), (0.01, 0.08, 2500), (20.0, 0.08, 2500)]
 
 
-LONG = [pytest.param(*case, marks=pytest.mark.slow) for case in GRID[:2] + GRID[4:] + EXTREMES]
-
-
-@pytest.mark.parametrize("target, rate, steps", [*GRID[2:4], *LONG])
+@pytest.mark.parametrize("target, rate, steps", paced(GRID + EXTREMES, (1.0, 0.08, 200)))
 def test_calibrated_noise_keeps_the_promise_and_wastes_nothing(target, rate, steps):
     sigma = noise_multiplier(lambda s: poisson(rate, s, steps), target, 1e-5)
     spent = epsilon(poisson(rate, sigma, steps), 1e-5)

@@ -1,6 +1,8 @@
 """Examples and losses made to pass the clip: squares that leave float32, unknown gains,
 collectives, complex numbers."""
 
+from itertools import product
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,13 +172,16 @@ def test_a_name_that_is_not_defined_is_told_as_python_tells_it():
 # -- complex numbers
 
 
-@pytest.mark.parametrize("method", ENGINES)
+COMPLEX = {"parts": lambda p: p[0] + 1j * p[1], "cast": lambda p: p[0].astype(jnp.complex64)}
+
+
 @pytest.mark.parametrize(
-    "make",
-    [lambda p: p[0] + 1j * p[1], lambda p: p[0].astype(jnp.complex64)],
-    ids=["parts", "cast"],
+    "made, method",
+    paced(product(COMPLEX, ENGINES), ("parts", "two_pass"), ("cast", "book_keeping")),
 )
-def test_weights_that_are_complex_on_their_way_are_clipped_as_the_slow_loop_would(make, method):
+def test_weights_that_are_complex_on_their_way_are_clipped_as_the_slow_loop_would(made, method):
+    make = COMPLEX[made]
+
     def loss(p, x):
         return jnp.sum(jnp.abs(x.astype(jnp.complex64) @ make(p) + 1j) ** 2)
 

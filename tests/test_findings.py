@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pace import paced
 from PIL import Image
 from run_helpers import sfumato, succeeds
 from scipy.optimize import minimize
@@ -80,7 +81,7 @@ def method(name: str, rows: np.ndarray, labels: np.ndarray) -> Any:
     return solver(Rows(rows, labels, L), Sphere.plain(D), ruled, ruled.releases(3.0))
 
 
-@pytest.mark.parametrize("name", [*HEADS, "dp-fc"])
+@pytest.mark.parametrize("name", paced([*HEADS, "dp-fc"], "ls", "newton", "adam", "dp-fc"))
 def test_one_row_with_all_its_findings_moves_every_release_by_at_most_its_sensitivity(
     name: str,
 ) -> None:

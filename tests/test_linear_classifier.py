@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pace import paced
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.model_selection import cross_val_score
@@ -60,7 +61,7 @@ def test_sklearn_finds_nothing_else_to_object_to() -> None:
     }
 
 
-@pytest.mark.parametrize("method", ["auto", *METHODS])
+@pytest.mark.parametrize("method", paced(["auto", *METHODS], "auto", "newton", "sgd"))
 def test_every_method_learns_digits_within_its_budget(method: str) -> None:
     """Margin: 8 standard deviations."""
     rows, labels, more, truth = digits()

@@ -10,6 +10,7 @@ import optax
 import pytest
 from chance import sigmas
 from jaxtyping import TypeCheckError
+from pace import paced
 from run_helpers import NETWORK, refused, succeeds, write_dataset
 from run_helpers import N as N_IMAGES
 from test_training_loop import KEY, N, dpsgd, equal
@@ -328,7 +329,7 @@ def test_a_budget_that_is_too_small_stops_it_before_the_first_step(tmp_path):
         loop.run(trainer(), small, KEY)
 
 
-@pytest.mark.parametrize("done", [1, 4, 8])
+@pytest.mark.parametrize("done", paced([1, 4, 8], 4))
 def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, done):
     """The earlier noise is drawn again from the key and the seals; checkpoints hold none of it."""
     with Ledger.create(tmp_path / "whole", delta=1e-3, epsilon_max=50.0) as whole:

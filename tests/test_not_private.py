@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pace import paced
 from run_helpers import FULL_BATCH, N, ctrl_c_after, sfumato, succeeds, train_arguments
 from test_method_laws import CLASSES, DELTA, LABELS, OPTIONS, ROWS, bare, dpsgd, same
 from test_shipped import EACH, KEY, flat, images, job
@@ -154,7 +155,7 @@ def test_gradients_are_not_clipped_in_what_a_user_runs() -> None:
         assert not np.allclose(flat(sums[0].value), flat(sums[1].value))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", paced(METHODS, "dp-sgd", "dp-fc", "newton", "sgd"))
 def test_every_method_runs_without_privacy_and_its_run_says_so(name: str, tmp_path: Path) -> None:
     method = sf.calibrate(bare(name), INF, DELTA, unit="row")
     with sf.Ledger.temporary(DELTA, 1e6) as honest:

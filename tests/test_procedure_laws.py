@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from chance import UNLIKELY, sigmas
+from pace import paced
 from scipy import stats
 from test_shipped import METHODS, images, job, plan_of
 from test_training_loop import dpsgd
@@ -149,7 +150,10 @@ def check_once(names):
     assert len(names) > 1 and not twice, f"drawn twice: {twice}"
 
 
-@pytest.mark.parametrize("name", [*HEADS, "ls", "newton", "means", *SAMPLERS])
+@pytest.mark.parametrize(
+    "name",
+    paced([*HEADS, "ls", "newton", "means", *SAMPLERS], "fc", "sgd", "newton", "means", "cyclic"),
+)
 def test_a_run_draws_no_stream_twice(tmp_path, drawn, name):
     one = (
         sgd(replace(SAMPLERS[name], steps=4))
@@ -176,7 +180,7 @@ def test_the_fits_of_a_tune_run_share_no_stream(drawn, monkeypatch):
     assert {name[:2] for name in drawn if name[0] == "fit"} == {("fit", fit) for fit in range(3)}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", paced(METHODS, "dp-sgd on features", "fc", "ls"))
 def test_a_procedure_that_nobody_holds_is_gone_at_once(method):
     """Not when Python next looks for cycles, which may be many fits, and gigabytes of rows, later."""
     source = images()

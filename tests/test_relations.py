@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from pace import paced
 from scipy import stats
 from scipy.integrate import quad
 from test_accountants import exact_delta
@@ -48,7 +49,7 @@ def brute(sigma, one, other, eps):
     return max(found)
 
 
-@pytest.mark.parametrize("rate, sigma", [(0.05, 0.8), (0.3, 1.5)])
+@pytest.mark.parametrize("rate, sigma", paced([(0.05, 0.8), (0.3, 1.5)], (0.3, 1.5)))
 @pytest.mark.parametrize(
     "relation, other",
     [
@@ -280,7 +281,7 @@ def test_a_fixed_size_cannot_be_paid_for_in_a_ledger_of_add_or_remove(tmp_path):
     assert "50 of 1000 examples" in of_ledger(tmp_path / "b", None)
 
 
-@pytest.mark.parametrize("f", [0.001, 0.01])
+@pytest.mark.parametrize("f", paced([0.001, 0.01], 0.01))
 def test_what_an_attacker_can_achieve(f):
     """Exact for Gaussians; for one Poisson sample, the best of all threshold tests comes close to
     the bound and not above."""

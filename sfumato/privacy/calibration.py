@@ -175,8 +175,8 @@ def _smallest(fits: Callable[[float], bool], start: float, factor: float) -> flo
 def gaussian_mu_for(
     target_epsilon: float, delta: float, relation: Relation = ADD_OR_REMOVE
 ) -> float:
-    """The largest mu (to 1e-9, from below) for which one Gaussian of noise multiplier 1 / mu is
-    (target_epsilon, delta)-DP.
+    """The largest mu (to 1e-9, or to what prices are rounded up by, from below) for which one
+    Gaussian of noise multiplier 1 / mu is (target_epsilon, delta)-DP.
 
     Balle & Wang 2018, Thm. 8. Under replace-one it is half of what it is otherwise: sums of
     neighbors are twice as far apart.
@@ -184,7 +184,9 @@ def gaussian_mu_for(
     _check(target_epsilon)
     from dp_accounting import get_sigma_gaussian
 
-    mu = 1 / get_sigma_gaussian(target_epsilon, delta) / distance(relation) * (1 - 1e-9)
+    less = 1e-9
+    mu = 1 / get_sigma_gaussian(target_epsilon, delta) / distance(relation) * (1 - less)
     while epsilon(tally((GaussianEvent(1 / mu), 1)), delta, relation=relation) > target_epsilon:
-        mu *= 1 - 1e-9
+        mu *= 1 - less
+        less *= 2  # prices are rounded up by 1e-10, which is much of a tiny epsilon
     return mu

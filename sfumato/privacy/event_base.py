@@ -22,13 +22,14 @@ class Event:
 
     exact: a Gaussian release of all examples, which composes in closed form. renyi_only: whose
     Rényi bound is all that is known, for the report; empty where `privacy_loss` is known, too.
-    alone: it has a price by itself, not only inside of another event. in_papers: the accountant of
+    order_by_order: its Rényi bound at one order needs no other order. alone: it has a price by itself, not only inside of another event. in_papers: the accountant of
     the papers of 2022 (`renyi.py`) knows it. private: it promises anything at all (`not_private.py`).
     """
 
     kind: ClassVar[str]
     exact: ClassVar[bool] = False
     renyi_only: ClassVar[str] = ""
+    order_by_order: ClassVar[bool] = True
     alone: ClassVar[bool] = True
     in_papers: ClassVar[bool] = False
     private: ClassVar[bool] = True

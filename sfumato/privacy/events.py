@@ -15,6 +15,7 @@ from sfumato.privacy import mixtures
 from sfumato.privacy.event_base import Event, Sampled, Tally, from_json, register, tally, to_json
 from sfumato.privacy.neighbors import REPLACE_ONE, ZERO_OUT, Relation, distance
 from sfumato.privacy.not_private import NotPrivateEvent
+from sfumato.privacy.sampled_losses import sampled_gaussian
 
 __all__ = [
     "BandedGaussianEvent",
@@ -146,14 +147,7 @@ class PoissonSampledEvent(Sampled):
         return library.PoissonSampledDpEvent(self.rate, self.event.renyi_event(relation))
 
     def privacy_loss(self, neighbors: Any, spacing: float) -> Any:
-        from dp_accounting.pld import privacy_loss_distribution as pld
-
-        return pld.from_gaussian_mechanism(
-            self.noise_multiplier,
-            sampling_prob=self.rate,
-            value_discretization_interval=spacing,
-            neighboring_relation=neighbors,
-        )
+        return sampled_gaussian(self.noise_multiplier, self.rate, neighbors, spacing)
 
     def sketch(self, replaced: bool) -> tuple[Any, Any]:
         return mixtures.sampled(self.rate, self.noise_multiplier, replaced)
@@ -166,6 +160,7 @@ class SelectedEvent(Sampled):
     of mean `mean`. Papernot & Steinke 2022, arXiv 2110.03620, Thm. 2."""
 
     renyi_only: ClassVar[str] = "Papernot & Steinke 2022"
+    order_by_order: ClassVar[bool] = False
     rate: ClassVar[None] = None
 
     event: GaussianEvent

@@ -49,6 +49,9 @@ STYLE: Any = {
     "ytick.major.size": 0,
     "legend.frameon": False,
     "text.parse_math": False,
+    "figure.facecolor": "none",
+    "figure.edgecolor": "none",
+    "axes.facecolor": "none",
 }
 
 
@@ -71,6 +74,7 @@ def draw(name: str, height: float, paint: Callable[[Any], None], width: float = 
     import warnings
 
     import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
@@ -81,7 +85,8 @@ def draw(name: str, height: float, paint: Callable[[Any], None], width: float = 
         paint(figure)
         buffer = io.StringIO()
         empty = {"Creator": None, "Date": None, "Format": None, "Type": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
+        # `savefig` would draw everything twice
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=empty)
     return _for_page(buffer.getvalue(), name)
 
 

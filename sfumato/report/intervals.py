@@ -1,6 +1,7 @@
 """How sure an accuracy is: exact 95 % intervals for a proportion (Clopper & Pearson 1934)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,13 @@ class Score:
         """Nothing seen (n = 0): anything is possible."""
         if not self.n:
             return 0.0, 1.0
-        from scipy.stats import binomtest
+        return _exact(self.right, self.n)
 
-        low, high = binomtest(self.right, self.n).proportion_ci(0.95, method="exact")
-        return float(low), float(high)
+
+@lru_cache(maxsize=4096)
+def _exact(right: int, n: int) -> tuple[float, float]:
+    """It takes milliseconds, and a report asks for the interval of a class several times."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(right, n).proportion_ci(0.95, method="exact")
+    return float(low), float(high)

@@ -2,6 +2,7 @@
 policy in its head forbids scripts and loading."""
 
 import re
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -14,6 +15,14 @@ LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "−0123456789")
 def page(template: str, values: dict[str, Any]) -> str:
     """`base.html` with the blocks of `template`. Autoescape is on: whatever is not our own SVG or CSS is
     text, and stays text."""
+    from markupsafe import Markup
+
+    return _environment().get_template(template).render(css=Markup(_read("style.css")), **values)
+
+
+@cache
+def _environment() -> Any:
+    """It keeps the templates that it has compiled."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -35,7 +44,7 @@ def page(template: str, values: dict[str, Any]) -> str:
         svg=Markup,
         typeset=typeset,
     )
-    return environment.get_template(template).render(css=Markup(_read("style.css")), **values)
+    return environment
 
 
 def typeset(text: str) -> Any:
