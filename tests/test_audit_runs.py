@@ -84,6 +84,7 @@ def planted(bound, **change):
     return AuditResult(**settings | change)
 
 
+@pytest.mark.slow
 def test_a_report_says_loudly_that_a_claim_is_broken(run):
     AuditRecord((planted(2.0), planted(3.5, attack="lira"))).save(run)
     write_report(run, with_audit=True)

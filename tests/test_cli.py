@@ -219,6 +219,7 @@ def test_output_that_exists(tmp_path: Path, folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_output_that_cannot_be_made(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "run"

@@ -404,6 +404,7 @@ def test_no_gradient_of_a_single_example_is_held_where_the_plan_says_gram(make, 
         assert bool(held) == (method == "materialize"), f"{name}: {held}"
 
 
+@pytest.mark.slow
 def test_microbatches_of_random_keys():
     """Keys cannot be padded with zeros."""
 

@@ -13,7 +13,7 @@ from sfumato.plan.choice import resolve
 from sfumato.plan.config import MethodConfig
 from sfumato.solve.linear_settings import HEADS, LARGEST_GRAM, Curved
 
-FACTS = [(n, (28, 28, colors)) for n in (50, 9_999, 10_000, 10**6) for colors in (1, 3)]
+FACTS = [(n, (28, 28, colors)) for n in (50, 999, 1_000, 9_999, 10_000, 10**6) for colors in (1, 3)]
 
 
 @pytest.mark.parametrize("method", HEADS)

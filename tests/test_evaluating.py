@@ -51,6 +51,7 @@ def own(run: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_the_positive_class_decides_what_is_sensitivity(own: Path) -> None:
     told = {
         name: succeeds("evaluate", own, "--split", "test", "--positive", name)

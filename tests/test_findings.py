@@ -413,6 +413,7 @@ def test_findings_of_digits_are_learned_reported_and_served(run: Path) -> None:
     assert refused.code and "findings" in refused.err
 
 
+@pytest.mark.slow
 def test_the_model_of_findings_is_exported_and_answers_an_image(run: Path, tmp_path: Path) -> None:
     images, _ = entries()
     Image.fromarray(images[0]).save(tmp_path / "0.png")

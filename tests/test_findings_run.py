@@ -97,6 +97,7 @@ def test_a_run_says_what_it_knows_of_each_finding(finished_run: Path, tmp_path: 
     assert str(tmp_path / "c.png") in told
 
 
+@pytest.mark.slow
 def test_a_model_of_findings_is_evaluated_and_answers(finished_run: Path, table: Path) -> None:
     """On its own images, on a table of others, and for a folder of them."""
     told = succeeds("evaluate", finished_run)

@@ -341,6 +341,7 @@ def test_wrong_places_are_refused_in_one_line(tmp_path):
         refused(tmp_path, *run, "--dry-run", "--no-estimate", *flags, says=says)
 
 
+@pytest.mark.slow
 def test_the_layout_stands_in_no_file(alone):
     config = json.loads((alone / "config.json").read_text())
     assert not {"devices", "coordinator", "processes", "process"} & config.keys()

@@ -333,6 +333,7 @@ def test_feature_covariance_has_the_same_face(tmp_path: Path) -> None:
     assert same(state, sf.run(found, out=tmp_path / "run", **SEED))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("noise_by_name")
 def test_canaries_attack_a_method_of_ones_own(tmp_path: Path) -> None:
     out = tmp_path / "run"
@@ -349,6 +350,7 @@ def test_canaries_attack_a_method_of_ones_own(tmp_path: Path) -> None:
 # -- the engine under jit
 
 
+@pytest.mark.slow
 def test_clip_norms_by_group_are_taken_by_jit() -> None:
     params, batch = method().params, {"row": jnp.asarray(ROWS), "label": jnp.asarray(LABELS)}
     norms = {"w": 0.3, "b": 0.2}

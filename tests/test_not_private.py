@@ -197,6 +197,7 @@ def unprotected(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return run, succeeds(*train_arguments(folder, run), "--epsilon", "inf")
 
 
+@pytest.mark.slow
 def test_whoever_meets_a_run_without_privacy_is_told(
     unprotected: tuple[Path, str], folder: Path, tmp_path: Path
 ) -> None:
@@ -391,6 +392,7 @@ def test_estimators_fit_without_privacy_and_say_so(weights: Any, tmp_path: Path)
         assert not ledger.releases
 
 
+@pytest.mark.slow
 def test_the_image_estimator_too() -> None:
     source = images()
     pixels = source.raw(np.arange(len(source)))

@@ -43,6 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_network_and_a_data_set_from_outside_train_account_and_report(run: Path) -> None:
     plan = json.loads((run / "plan.json").read_text())
     assert plan["model"] == NETWORK and plan["name"] == "stripes"
@@ -53,6 +54,7 @@ def test_a_network_and_a_data_set_from_outside_train_account_and_report(run: Pat
     assert NETWORK in succeeds(*train(run.parent / "none", "--dry-run", "--no-estimate"))
 
 
+@pytest.mark.slow
 def test_a_run_of_plugins_that_was_stopped_ends_in_the_same_bits(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with ctrl_c_after(2):

@@ -58,6 +58,7 @@ def test_positions_matter_only_where_some_were_chosen_by_them(tmp_path: Path) ->
     assert not told(path) and told(path, validation=0.1) and told(path, share=0.5)
 
 
+@pytest.mark.slow
 def test_a_tuned_run_says_it_too(tmp_path: Path) -> None:
     run = tmp_path / "best"
     succeeds(

@@ -45,6 +45,7 @@ def test_learns_warns_and_its_weights_serve_private_training(folder: Path, tmp_p
     assert json.loads((run / "evaluation.json").read_text())["accuracy"] > 0.6
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_stopped(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

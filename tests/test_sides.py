@@ -11,7 +11,7 @@ from sfumato.features.feature_map import FeatureMap
 from sfumato.features.scattering import Handed, Scattering, Sides
 from sfumato.plan.choice import resolve
 from sfumato.plan.config import MethodConfig
-from sfumato.solve.covariance_settings import MANY, CovarianceSettings
+from sfumato.solve.covariance_settings import FEW, MANY, CovarianceSettings
 
 RANDOM = np.random.default_rng(3)
 IMAGE = RANDOM.random((32, 28, 3)).astype(np.float32)
@@ -116,11 +116,12 @@ def test_joined_maps_keep_to_their_shares() -> None:
 
 
 @pytest.mark.parametrize("colors", [1, 3])
-@pytest.mark.parametrize("n", [1, MANY - 1, MANY, 10**7])
+@pytest.mark.parametrize("n", [1, FEW - 1, FEW, MANY - 1, MANY, 10**7])
 def test_the_default_goes_by_color_and_how_many_images_there_are(n: int, colors: int) -> None:
     shape = (28, 28, colors)
     method, model, trains = resolve(MethodConfig(), n, shape)
     assert (method, trains) == ("dp-fc", None)
     assert model == CovarianceSettings.default_model(n, shape) and model in by_name.FEATURES
     assert ("patches" in model) == (n >= MANY) and ("handed" in model) == (colors == 1)
+    assert ("+" in model) == (n >= FEW or colors == 1)
     assert resolve(MethodConfig("dp-sgd"), n, shape)[1] == "cnn"

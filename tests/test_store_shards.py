@@ -58,6 +58,7 @@ def test_every_row_is_in_one_share_and_groups_are_whole(n: int, group: int, coun
     assert all(part.start % group == 0 for part in parts if part)
 
 
+@pytest.mark.slow
 def test_shares_in_any_order_and_some_twice_are_one_store_byte_by_byte(
     images: Path, whole: Path, tmp_path: Path
 ) -> None:

@@ -223,6 +223,7 @@ def test_a_plan_for_units_refuses_images_of_unknown_units() -> None:
 # -- a run
 
 
+@pytest.mark.slow
 def test_a_run_counts_units_and_says_what_a_unit_is(run: Path, people: Path) -> None:
     plan, n = read(run / "plan.json"), trained(people)
     assert (plan["n"], plan["unit"], plan["images_per_unit"], plan["grouping"]) == (

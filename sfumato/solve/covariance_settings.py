@@ -16,17 +16,21 @@ from sfumato.privacy.releases import Release
 from sfumato.privacy.terms import Budget
 from sfumato.solve.method_settings import MethodSettings
 
-MANY = 10_000
-"""Training images from which on the default features are all that are shipped."""
+MANY, FEW = 10_000, 1_000
+"""Training images from which on the default features are all that are shipped, and below which they
+are fewest."""
 
 
 def default_features(n: int, shape: tuple[int, int, int]) -> str:
-    """With few images the noise in a row's many patches costs more than they tell. What tells left
-    from right is for gray images, digits and X-rays; in color most are scenes, which it costs up to
-    three points (DP-SGD's flips are for color alone, too). How many are few was chosen as the constants
-    of `rule` were.
+    """With few images the noise in a row's many patches costs more than they tell, with fewest that
+    in three colors of scattering. What tells left from right is for gray images, digits and X-rays; in
+    color most are scenes, which it costs up to three points (DP-SGD's flips are for color alone, too).
+    How many are few was chosen as the constants of `rule` were.
     """
-    patches, scattering = "+patches" * (n >= MANY), "handed" if shape[2] == 1 else "scattering"
+    color = shape[2] == 3
+    if color and n < FEW:
+        return "centered-cells"
+    patches, scattering = "+patches" * (n >= MANY), "scattering" if color else "handed"
     return f"centered-cells{patches}+{scattering}"
 
 
