@@ -73,6 +73,10 @@ class Options:
 
     def __post_init__(self) -> None:
         choice("log", self.log, ("bar", "json", "quiet"))
+        if self.evaluate is not None and not callable(self.evaluate):
+            raise ArgumentError(
+                "evaluate", type(self.evaluate).__name__, "give a function of the parameters"
+            )
         tracking.check(self.log_to)
         plugins.allow(self.noise)
         if self.noise is not None:
@@ -149,6 +153,11 @@ def run(
 
 def _run_in(path: Path, method: Procedure, options: Options) -> State:
     guarantee = guarantee_of(method, options.guarantee)
+    if (
+        not path.exists()
+    ):  # first of all: the messages of a rehearsal name what is wrong with a loss
+        _refuse_unaffordable(method, guarantee)
+        loop.rehearse(method)
     asked = _asked(method, guarantee, options)
     if not path.exists():
         seed = options.insecure_seed
@@ -156,8 +165,6 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
         plan = MethodPlan.of(
             path.absolute().name, method, guarantee, asked["noise"], seed is not None
         )
-        _refuse_unaffordable(method, guarantee)
-        loop.rehearse(method)
         began = beginning(_examples(method, key))
         RunDirectory.create(path, key, asked, plan.to_json(), began)
     directory = RunDirectory.open(path)
@@ -175,7 +182,8 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
 def _continue(directory: RunDirectory, method: Procedure, ledger: Ledger, options: Options) -> None:
     files.remove_leftovers(directory.path)
     key = SecretKey.load(directory.key_file)
-    refuse_elsewhere(directory, _examples(method, key), "private examples")
+    same = "private examples (data[indices] must give the same whenever it is asked)"
+    refuse_elsewhere(directory, _examples(method, key), same)
     began = time.monotonic()
 
     def measured(state: State) -> dict[str, Any]:
@@ -216,8 +224,14 @@ def _measured(evaluate: Evaluate | None, model: PyTree) -> dict[str, Any]:
     found = evaluate(model)
     named = found if isinstance(found, Mapping) else {"accuracy": found}
     for name, value in named.items():
-        if not np.isfinite(value):
-            raise ArgumentError("evaluate", f"{name} {value}", "must find finite numbers")
+        if not (
+            np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf" and np.isfinite(value)
+        ):
+            raise ArgumentError(
+                "evaluate",
+                f"{name} {value}",
+                "let it return a finite number, or a dict of such; the same line of sf.run then goes on",
+            )
     return {"measured": {str(name): float(value) for name, value in named.items()}}
 
 

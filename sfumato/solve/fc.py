@@ -51,6 +51,7 @@ from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
 from sfumato.solve.covariance_settings import CovarianceSettings, rule
+from sfumato.solve.labeled_rows import Rows
 from sfumato.solve.statistics import (
     chunks,
     linear_of,
@@ -86,6 +87,7 @@ class FeatureCovariance:
     bare: bool = False
 
     def __post_init__(self) -> None:
+        _ = Rows(self.rows, self.labels, self.classes)  # raises for what does not fit together
         self._transformed = self.rows
         self._stage = MEAN
         self._groups = tuple(self.groups or (Group(1, self.rows.shape[1], 1.0),))
