@@ -101,7 +101,6 @@ class DPSGD:
         augment: Augment | None,
     ) -> None:
         asked = whole_or_auto("physical_batch_size", self.physical_batch_size)
-        _check_start(self.params)
         if not isinstance(self.optimizer, optax.GradientTransformation):
             raise ArgumentError(
                 "optimizer",
@@ -126,6 +125,7 @@ class DPSGD:
                 math.inf,
                 "no noise hides what is not clipped; give a clip norm, or sf.calibrate(method, math.inf)",
             )
+        _check_start(self.params)
         layout, sampler = self.layout or ALONE, self.sampler
         self._layout = layout
         self._sum = SpreadSum(
