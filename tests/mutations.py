@@ -127,6 +127,7 @@ ACROSS = ("train.spread:SpreadSum._over", "lax.psum(word,")
 ON_DEVICES = "test_layout.py::test_sums_are_the_same_to_the_last_bit_on_any_number_of_devices_and_noise_is_added_once"
 EXTREMES = "test_accountants_extremes.py"
 NOT_PRIVATE = "test_not_private.py"
+STRANGERS = "test_strangers.py"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
 MUTATIONS = (
@@ -1462,6 +1463,30 @@ MUTATIONS = (
         "if plan.insecure:",
         f"{NOT_PRIVATE}::test_whoever_meets_a_run_without_privacy_is_told",
         "lost the mark",
+    ),
+    bug(
+        "a method's sampler is exchanged once its feed draws by another",
+        "train.dpsgd:DPSGD.__setattr__",
+        'if name in self.__dataclass_fields__ and "_feed" in vars(self):',
+        "if False:",
+        f"{STRANGERS}::test_a_method_stays_as_it_was_made_so_that_its_price_is_that_of_its_draws",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "private rows are taken for public ones",
+        "solve.public_rows:check_public",
+        "if 2 * both > min(len(public), len(private)):",
+        "if False:",
+        f"{STRANGERS}::test_private_rows_are_no_public_ones",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a share of other images is joined",
+        "runs.store:images_of",
+        "return source.fingerprint(digest_of)",
+        "return digest_of(source.labels.tobytes())",
+        f"{STRANGERS}::test_a_store_is_not_continued_with_other_images",
+        "assert",
     ),
     bug(
         "a number too large for a float asks for no privacy",
