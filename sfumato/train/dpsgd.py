@@ -149,7 +149,7 @@ class DPSGD:
                 type(value).__name__,
                 f"a method stays as it was made; dataclasses.replace(method, {name}=...) makes another",
             )
-        super().__setattr__(name, value)
+        object.__setattr__(self, name, value)
 
     @property
     def steps(self) -> int:
