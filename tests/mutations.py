@@ -984,10 +984,10 @@ MUTATIONS = (
     bug(
         "the ledger is written after the release",
         "train.loop:run",
-        "ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)\n"
+        "ledger.spend(event, name, key.fingerprint, replay=replay_guard is not None)\n"
         "        total = procedure.measure(state, step, key.at(procedure.name))",
         "total = procedure.measure(state, step, key.at(procedure.name))\n"
-        "        ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)",
+        "        ledger.spend(event, name, key.fingerprint, replay=replay_guard is not None)",
         "test_ledger.py::test_every_release_is_paid_for_on_disk_before_data_is_measured",
         "before its payment",
     ),
@@ -1470,6 +1470,30 @@ MUTATIONS = (
         'if name in self.__dataclass_fields__ and "_feed" in vars(self):',
         "if False:",
         f"{STRANGERS}::test_a_method_stays_as_it_was_made_so_that_its_price_is_that_of_its_draws",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "noise is scaled for one relation and priced for another",
+        "noise.binding:_check_bounded",
+        "own.zero_out <= own.add_or_remove and own.replace_one <= 2 * own.add_or_remove",
+        "True",
+        f"{STRANGERS}::test_a_sum_that_noise_does_not_hide_is_not_released[replaced]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a procedure is asked for its price twice",
+        "train.loop:run",
+        "ledger.spend(event, name,",
+        "ledger.spend(procedure.event(step), name,",
+        f"{STRANGERS}::test_the_event_that_noise_is_compared_with_is_the_one_that_is_paid",
+        "assert",
+    ),
+    bug(
+        "a ledger for patients pays for images",
+        "estimators.fitting:PrivateClassifier._paying",
+        "self.ledger.unit not in ALONE",
+        "False",
+        f"{STRANGERS}::test_a_ledger_for_groups_pays_for_no_fit_that_does_not_know_them",
         "DID NOT RAISE",
     ),
     bug(

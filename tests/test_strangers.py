@@ -14,6 +14,7 @@ from PIL import Image
 from run_helpers import refused, sfumato, succeeds, tree
 
 import sfumato as sf
+from sfumato.clip import Sensitivity
 from sfumato.core.errors import said
 from sfumato.data.source import from_arrays
 
@@ -134,7 +135,83 @@ def test_labels_outside_of_the_classes_are_not_passed_over() -> None:
         sf.FeatureCovariance(ROWS, np.arange(N) - 1, 15)
 
 
+@dataclasses.dataclass
+class Total:
+    """Of rows of norm at most 1; `told` is what one may change, `spoil` what is done to the sum."""
+
+    told: tuple[float, float, float] = (1.0, 1.0, 2.0)
+    spoil: Any = dict
+    prices: tuple[float, ...] = (4.0,)
+    name: str = "total"
+    n: int = N
+    steps: int = 1
+    asked: int = 0
+
+    def start(self) -> Any:
+        return {"total": np.zeros(D, np.float32)}
+
+    def event(self, step: int) -> Any:
+        self.asked += 1
+        return sf.Gaussian(self.prices[(self.asked - 1) % len(self.prices)]).event
+
+    def mechanism(self, step: int) -> Any:
+        return sf.Gaussian(4.0)
+
+    def measure(self, state: Any, step: int, key: Any) -> Any:
+        rows = ROWS / np.maximum(1, np.linalg.norm(ROWS, axis=1, keepdims=True))
+        found = self.spoil({"total": rows.sum(0)})
+        return sf.BoundedSum(found, Sensitivity(*self.told)) if isinstance(found, dict) else found
+
+    def absorb(self, state: Any, step: int, released: Any) -> Any:
+        return released
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"told": (1.0, 1.5, 2.0)}, "sensitivity="),
+        ({"told": (1.0, 1.0, 2.5)}, "sensitivity="),
+        ({"spoil": lambda total: {"total": total["total"] * np.nan}}, "measure='NaN or infinity'"),
+        ({"spoil": lambda total: {"total": total["total"] + 1j}}, "measure='a sum of complex"),
+        ({"spoil": lambda total: total["total"]}, "measure='ndarray'"),
+    ],
+    ids=("zeroed out", "replaced", "NaN", "complex", "no sum"),
+)
+def test_a_sum_that_noise_does_not_hide_is_not_released(change: Any, says: str) -> None:
+    released: list[Any] = []
+    with pytest.raises(sf.ArgumentError) as error, sf.Ledger.temporary(1e-3, 3.0) as ledger:
+        key = sf.SecretKey.from_insecure_seed(0)
+        sf.run(Total(**change), ledger, key, after_step=lambda done, state: released.append(state))
+    assert says in str(error.value) and not released
+
+
+def test_the_event_that_noise_is_compared_with_is_the_one_that_is_paid() -> None:
+    """Also where a procedure says another one each time it is asked."""
+    for first in range(4):
+        procedure = Total(prices=(4.0, 8.0), asked=first)
+        with sf.Ledger.temporary(1e-3, 3.0) as ledger:
+            try:
+                sf.run(procedure, ledger, sf.SecretKey.from_insecure_seed(0))
+            except sf.ArgumentError as error:
+                assert "is paid for as" in str(error) and not ledger.releases
+            else:
+                assert [event.noise_multiplier for event in ledger.tally] == [4.0]
+
+
 # -- scikit-learn
+
+
+def test_a_ledger_for_groups_pays_for_no_fit_that_does_not_know_them(tmp_path: Path) -> None:
+    rows, labels, patients = ROWS, np.arange(N) % 2, np.arange(N) // 2
+    with sf.Ledger.create(tmp_path, delta=1e-3, epsilon_max=9.0, unit="patient") as ledger:
+        classifier = sf.DPLinearClassifier(ledger=ledger, method="means")
+        with pytest.raises(
+            sf.ArgumentError, match="groups=None: the ledger promises for one patient"
+        ):
+            classifier.fit(rows, labels)
+        assert not ledger.releases
+        classifier.fit(rows, labels, groups=patients)
+        assert ledger.releases
 
 
 def test_pixels_that_are_not_from_0_to_1() -> None:

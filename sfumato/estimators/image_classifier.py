@@ -121,7 +121,7 @@ class DPImageClassifier(PrivateClassifier):
         plan = self._plan(source, whose)
         warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu, plan.task)
         key = SecretKey.from_entropy()
-        with self._paying(plan.epsilon, plan.delta) as (ledger, progress):
+        with self._paying(plan.epsilon, plan.delta, groups) as (ledger, progress):
             job = build(plan, source, None, self.seed, key, progress)
             progress.begin(plan.method, job.procedure.steps, "steps")
             state = run(

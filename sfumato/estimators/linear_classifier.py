@@ -185,7 +185,7 @@ class DPLinearClassifier(PrivateClassifier):
         if self.public is not None and (overlap := check_public(np.asarray(self.public), given)):
             warnings.warn(overlap, stacklevel=3)
         warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu, plan.task)
-        with self._paying(plan.epsilon, plan.delta) as (ledger, progress):
+        with self._paying(plan.epsilon, plan.delta, groups) as (ledger, progress):
             head = _run(plan, rows, of_class, sphere, ledger, progress)
         self.classes_, self.plan_, self.head_, self.epsilon_ = classes, plan, head, plan.spends
         if self.ledger is None:

@@ -152,6 +152,12 @@ def run(
 
 
 def _run_in(path: Path, method: Procedure, options: Options) -> State:
+    if not isinstance(method, Procedure):
+        raise ArgumentError(
+            "method",
+            type(method).__name__,
+            "give a procedure, such as sf.DPSGD(...) (docs/extend.md)",
+        )
     guarantee = guarantee_of(method, options.guarantee)
     if (
         not path.exists()
