@@ -1442,9 +1442,9 @@ MUTATIONS = (
     ),
     bug(
         "noise is added to a sum that nothing bounds",
-        "noise.binding:bind",
-        "if bounded and not",
-        "if False and not",
+        "noise.binding:_check_bounded",
+        "if not math.isfinite(own.add_or_remove):",
+        "if False:",
         f"{NOT_PRIVATE}::test_no_noise_hides_what_is_not_clipped[gaussian]",
         "DID NOT RAISE",
     ),

@@ -3,6 +3,7 @@ scikit-learn. What cannot be right is refused in one line, before anything is pa
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,21 @@ def test_the_event_that_noise_is_compared_with_is_the_one_that_is_paid() -> None
                 assert [event.noise_multiplier for event in ledger.tally] == [4.0]
 
 
+@pytest.mark.parametrize("spoiled", [2, 12])
+def test_rows_that_count_as_nothing_are_told_of(spoiled: int, tmp_path: Path) -> None:
+    rows, labels = ROWS.copy(), np.arange(N) % 2
+    rows[:spoiled] = np.nan
+    for made in (sf.FeatureCovariance(rows, labels, 2), sf.linear_head(rows, labels, "means")):
+        ready, out = sf.calibrate(made, epsilon=3.0, delta=1e-3), tmp_path / made.name
+        if spoiled > N / 2:
+            with pytest.raises(sf.DataError, match="12 of 16 rows hold NaN"):
+                sf.run(ready, out=out, log="quiet")
+            assert not out.exists()
+        else:
+            with pytest.warns(UserWarning, match="2 of 16 rows hold NaN"):
+                sf.run(ready, out=out, log="quiet")
+
+
 # -- scikit-learn
 
 
@@ -325,6 +341,12 @@ def test_a_fit_on_rows_of_units_says_whose_promise_it_makes(ward: Path, tmp_path
     with pytest.warns(UserWarning, match="--unit units"):
         assert "one image" in succeeds(*dry)
     assert "unit" in succeeds(*dry, "--unit", "units")
+    manifest = json.loads((store / "manifest.json").read_text())
+    del manifest["images"]  # as earlier versions wrote it
+    (store / "manifest.json").write_text(json.dumps(manifest))
+    assert "unit" in succeeds(*dry, "--unit", "units")
+    again = ("features", *table(ward), *more, "--unit", "Patient", "--out", store)
+    refused(tmp_path, *again, says=("earlier version", "--out"))
 
 
 def test_code_from_outside_that_fails_is_one_line(

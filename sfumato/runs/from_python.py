@@ -6,6 +6,7 @@ whoever goes on brings the same method, which is compared with what the director
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from jaxtyping import PyTree
 
 from sfumato.core import files, generators, plugins, typed_json
 from sfumato.core.checks import choice, positive
-from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.files import write_atomic
 from sfumato.core.keys import SecretKey
 from sfumato.noise import NOISES, Mechanism
@@ -163,6 +164,7 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
         not path.exists()
     ):  # first of all: the messages of a rehearsal name what is wrong with a loss
         _refuse_unaffordable(method, guarantee)
+        _refuse_spoiled(method)
         loop.rehearse(method)
     asked = _asked(method, guarantee, options)
     if not path.exists():
@@ -263,6 +265,15 @@ def _refuse_unaffordable(method: Procedure, guarantee: Guarantee) -> None:
     about = (guarantee.delta, guarantee.epsilon, guarantee.relation)
     with Ledger.temporary(*about) as ledger:
         ledger.authorize(loop.tally(method))
+
+
+def _refuse_spoiled(method: Procedure) -> None:
+    """Warns of examples that count as nothing. Raises DataError where most do."""
+    spoiled: Any = getattr(method, "spoiled", None)
+    if spoiled is not None and (found := spoiled()):
+        if found.most:
+            raise DataError(f"{method.name}: {found}; {found.way_out}")
+        warnings.warn(found.warning, stacklevel=4)
 
 
 def _refuse_another(directory: RunDirectory, asked: dict[str, Any]) -> None:

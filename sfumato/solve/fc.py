@@ -43,6 +43,7 @@ from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.core.tasks import Task, task_of
+from sfumato.data.finite import Spoiled, of_rows
 from sfumato.features.feature_map import Group
 from sfumato.features.heads import Centering, WhitenedLinear, Whitening, blocks
 from sfumato.noise import Mechanism
@@ -118,6 +119,9 @@ class FeatureCovariance:
         """Public facts, for `sf.run(out=)`."""
         found = {"mu": self.mu, "settings": asdict(self._settings)}
         return found | ({"bare": True} if self.bare else {})
+
+    def spoiled(self) -> Spoiled:
+        return of_rows(self.rows)
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())
