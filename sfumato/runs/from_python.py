@@ -160,12 +160,8 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
             "give a procedure, such as sf.DPSGD(...) (docs/extend.md)",
         )
     guarantee = guarantee_of(method, options.guarantee)
-    if (
-        not path.exists()
-    ):  # first of all: the messages of a rehearsal name what is wrong with a loss
-        _refuse_unaffordable(method, guarantee)
-        _refuse_spoiled(method)
-        loop.rehearse(method)
+    if not path.exists():
+        _refuse_unready(method, guarantee)
     asked = _asked(method, guarantee, options)
     if not path.exists():
         seed = options.insecure_seed
@@ -258,6 +254,15 @@ def _asked(method: Procedure, guarantee: Guarantee, options: Options) -> dict[st
         }
     )
     return asked
+
+
+def _refuse_unready(method: Procedure, guarantee: Guarantee) -> None:
+    """Before the method is described, which traces its loss: a rehearsal names what is wrong with that.
+    Raises ArgumentError, DataError, BudgetError."""
+    examples_of(method)
+    _refuse_unaffordable(method, guarantee)
+    _refuse_spoiled(method)
+    loop.rehearse(method)
 
 
 def _refuse_unaffordable(method: Procedure, guarantee: Guarantee) -> None:
