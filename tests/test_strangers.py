@@ -5,7 +5,7 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 from run_helpers import refused, sfumato, succeeds, tree
 
 import sfumato as sf
+from sfumato.cli.parser import Command
 from sfumato.clip import Sensitivity
 from sfumato.core.errors import said
 from sfumato.data.source import from_arrays
@@ -347,6 +348,28 @@ def test_a_fit_on_rows_of_units_says_whose_promise_it_makes(ward: Path, tmp_path
     assert "unit" in succeeds(*dry, "--unit", "units")
     again = ("features", *table(ward), *more, "--unit", "Patient", "--out", store)
     refused(tmp_path, *again, says=("earlier version", "--out"))
+
+
+ALSO = {"predict": ("x.png",), "export": ("--to", "card")}
+"""What a command needs beside a run."""
+
+
+def of_a_run() -> list[str]:
+    """The commands that take the directory of a run, but for `serve`, which needs an extra."""
+    commands = [get_args(each) for each in get_args(Command)]
+    taking = {how.name for kind, how in commands if get_type_hints(kind).get("run") is Path}
+    return sorted(taking - {"serve"})
+
+
+@pytest.mark.parametrize("command", of_a_run())
+def test_what_is_no_run_is_said_to_be_none(command: str, tmp_path: Path) -> None:
+    assert {"resume", "evaluate", "predict", "export", "report", "audit"} <= set(of_a_run())
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "report.html").touch()
+    for name in ("empty", "nowhere", "report.html"):
+        refused(
+            tmp_path, command, tmp_path / name, *ALSO.get(command, ()), says=(name, "`sfumato ")
+        )
 
 
 def test_code_from_outside_that_fails_is_one_line(

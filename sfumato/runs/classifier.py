@@ -271,7 +271,7 @@ class Classifier:
                 warnings.warn(str(mark), stacklevel=2)
             found.calibration = Calibration.load(directory, found.spec.classes)
             return found
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(
                 f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
                 f"complete? try `sfumato resume {directory}`"
