@@ -161,14 +161,14 @@ def _check_own(columns: ColumnsConfig) -> None:
     """Raises ArgumentError for what has no meaning for the run's own images."""
     if columns.split not in (None, "test", "validation"):
         raise ArgumentError(
-            "split", columns.split, "of the run's own images choose test or validation"
+            "split", columns.split, "of the run's own images choose one of test, validation"
         )
     for name in ("label", "path"):
         if (value := getattr(columns, name)) is not None:
             raise ArgumentError(
                 name,
                 value,
-                "is for other images than the run's own, whose columns it knows; leave it out",
+                "is for images given by --data that are not the run's own, whose columns it knows; leave it out",
             )
 
 
