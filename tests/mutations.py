@@ -127,6 +127,7 @@ ACROSS = ("train.spread:SpreadSum._over", "lax.psum(word,")
 ON_DEVICES = "test_layout.py::test_sums_are_the_same_to_the_last_bit_on_any_number_of_devices_and_noise_is_added_once"
 EXTREMES = "test_accountants_extremes.py"
 NOT_PRIVATE = "test_not_private.py"
+STRANGERS = "test_strangers.py"
 SHIPPED = "test_shipped.py::test_one_image_moves_every_release_by_at_most_its_sensitivity"
 
 MUTATIONS = (
@@ -983,10 +984,10 @@ MUTATIONS = (
     bug(
         "the ledger is written after the release",
         "train.loop:run",
-        "ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)\n"
+        "ledger.spend(event, name, key.fingerprint, replay=replay_guard is not None)\n"
         "        total = procedure.measure(state, step, key.at(procedure.name))",
         "total = procedure.measure(state, step, key.at(procedure.name))\n"
-        "        ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)",
+        "        ledger.spend(event, name, key.fingerprint, replay=replay_guard is not None)",
         "test_ledger.py::test_every_release_is_paid_for_on_disk_before_data_is_measured",
         "before its payment",
     ),
@@ -1441,9 +1442,9 @@ MUTATIONS = (
     ),
     bug(
         "noise is added to a sum that nothing bounds",
-        "noise.binding:bind",
-        "if bounded and not",
-        "if False and not",
+        "noise.binding:_check_bounded",
+        "if not math.isfinite(own.add_or_remove):",
+        "if False:",
         f"{NOT_PRIVATE}::test_no_noise_hides_what_is_not_clipped[gaussian]",
         "DID NOT RAISE",
     ),
@@ -1462,6 +1463,54 @@ MUTATIONS = (
         "if plan.insecure:",
         f"{NOT_PRIVATE}::test_whoever_meets_a_run_without_privacy_is_told",
         "lost the mark",
+    ),
+    bug(
+        "a method's sampler is exchanged once its feed draws by another",
+        "train.dpsgd:DPSGD.__setattr__",
+        'if name in self.__dataclass_fields__ and "_feed" in vars(self):',
+        "if False:",
+        f"{STRANGERS}::test_a_method_stays_as_it_was_made_so_that_its_price_is_that_of_its_draws",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "noise is scaled for one relation and priced for another",
+        "noise.binding:_check_bounded",
+        "own.zero_out <= own.add_or_remove and own.replace_one <= 2 * own.add_or_remove",
+        "True",
+        f"{STRANGERS}::test_a_sum_that_noise_does_not_hide_is_not_released[replaced]",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a procedure is asked for its price twice",
+        "train.loop:run",
+        "ledger.spend(event, name,",
+        "ledger.spend(procedure.event(step), name,",
+        f"{STRANGERS}::test_the_event_that_noise_is_compared_with_is_the_one_that_is_paid",
+        "assert",
+    ),
+    bug(
+        "a ledger for patients pays for images",
+        "estimators.fitting:PrivateClassifier._paying",
+        "self.ledger.unit not in ALONE",
+        "False",
+        f"{STRANGERS}::test_a_ledger_for_groups_pays_for_no_fit_that_does_not_know_them",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "private rows are taken for public ones",
+        "solve.public_rows:check_public",
+        "if 2 * both > min(len(public), len(private)):",
+        "if False:",
+        f"{STRANGERS}::test_private_rows_are_no_public_ones",
+        "DID NOT RAISE",
+    ),
+    bug(
+        "a share of other images is joined",
+        "runs.store:images_of",
+        "return source.fingerprint(digest_of)",
+        "return digest_of(source.labels.tobytes())",
+        f"{STRANGERS}::test_a_store_is_not_continued_with_other_images",
+        "assert",
     ),
     bug(
         "a number too large for a float asks for no privacy",

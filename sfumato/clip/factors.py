@@ -98,7 +98,7 @@ def make_clipper(
             raise ArgumentError(
                 "clip_norm",
                 sorted(clip_norm),
-                f"name the groups of the parameters, which are {sorted(found)}",
+                f"name the groups of the parameters, which are {sorted(found)}; groups= of clipped_grad divides them",
             )
         norms = [float(clip_norm[group]) for group in found]
     else:

@@ -80,11 +80,12 @@ def check_params(params: PyTree) -> list[str]:
     if not names:
         raise ArgumentError("params", params, "there is no array in it to differentiate")
     for name, leaf in zip(names, jax.tree.leaves(params), strict=True):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = getattr(leaf, "dtype", None)
+        real = isinstance(leaf, float) if dtype is None else jnp.issubdtype(dtype, jnp.floating)
+        if not real:
             raise ArgumentError(
                 "params",
-                f"{name}: {dtype}",
+                f"{name}: {type(leaf).__name__ if dtype is None else dtype}",
                 "every leaf must hold real floating-point numbers; keep others "
                 "out of the parameters (equinox.partition) and let the loss close over them",
             )

@@ -1,6 +1,7 @@
 """Argument checks that say what was given and what to give instead."""
 
 import math
+import sys
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ def pixel_count(height: int, width: int, most: int) -> None:
 
 
 def positive(name: str, value: float) -> float:
-    if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
+    if not (isinstance(value, Real) and 0 < value <= sys.float_info.max):
         raise ArgumentError(name, value, "give a finite number greater than 0")
     return float(value)
 

@@ -4,11 +4,13 @@ out.
 The command line prints the message and exits with code 2; from Python they are ordinary exceptions.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+_OBJECT = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
 Kinds = type[Exception] | tuple[type[Exception], ...]
 
 
@@ -22,8 +24,10 @@ def on_one_line(text: str) -> str:
 
 
 def said(error: Exception) -> str:
-    """What another library's error says, on one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    """What another library's error says, on one line of at most 200 characters, without addresses in
+    memory."""
+    text = _OBJECT.sub("", str(error))
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 class SfumatoError(Exception):

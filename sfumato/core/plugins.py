@@ -8,11 +8,13 @@ the command line or as an argument.
 import os
 import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from sfumato.core.errors import ArgumentError, said
+from sfumato.core.errors import ArgumentError, SfumatoError, said
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 _allowed: set[str] = set()
@@ -36,6 +38,20 @@ def given(function: Callable[..., Any]) -> str:
     name = f"{function.__module__}:{getattr(function, '__qualname__', type(function).__name__)}"
     _given[name] = function
     return name
+
+
+@contextmanager
+def running(argument: str, name: str) -> Iterator[None]:
+    """Whatever code from outside raises -> ArgumentError that says where in it."""
+    try:
+        yield
+    except SfumatoError:
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {said(error)}"
+        where = f"{os.path.basename(place.filename)}, line {place.lineno}"
+        raise ArgumentError(argument, name, f"raised {told} ({where}); mend it") from error
 
 
 def find(argument: str, name: str) -> Callable[..., Any]:

@@ -18,7 +18,10 @@ def find_function(name: str) -> LazyDataset:
     """function() -> `Splits`, a `Source`, or a pair of training and test parts, each a `Source` or
     (images, labels) as `from_arrays` takes them. It is called for a plan, too. Raises ArgumentError,
     DataError."""
-    splits = _splits(name, _called(plugins.find("data", name)))
+    function = plugins.find("data", name)
+    with plugins.running("data", name):
+        found = _called(function)
+    splits = _splits(name, found)
     train, own = splits.train, splits.train.names
     names = positions(len(train)) if own is None else NameColumn.of(own.tolist())
     counts = {

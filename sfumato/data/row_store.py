@@ -3,7 +3,7 @@ SPLIT.labels.npy, perhaps SPLIT.names.npy, written by `sfumato features`, perhap
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ Part = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class Store:
-    """What manifest.json says: where the rows come from, and what must be in the files."""
+    """What manifest.json says: where the rows come from, and what must be in the files. images: of each
+    split, a digest of all that is extracted (none in stores of earlier versions)."""
 
     name: str
     model: str
@@ -37,6 +38,7 @@ class Store:
     dtype: str
     counts: dict[str, int]
     digests: dict[str, str]
+    images: dict[str, str] = field(default_factory=dict)
 
     def files(self, directory: Path, split: str) -> tuple[Path, Path]:
         return directory / f"{split}.features.npy", directory / f"{split}.labels.npy"

@@ -286,7 +286,7 @@ def _as_indices(indices: Any, n: int) -> np.ndarray:
 
 
 def _as_images(images: Any) -> np.ndarray:
-    pixels = np.asarray(images)
+    pixels = one_array(images)
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
@@ -297,17 +297,32 @@ def _as_images(images: Any) -> np.ndarray:
     return pixels
 
 
+def one_array(images: Any) -> np.ndarray:
+    """Raises ArgumentError for a list of images of several sizes."""
+    try:
+        return np.asarray(images)
+    except ValueError:
+        raise ArgumentError(
+            "images", "a list of several shapes", "bring all to one height and width"
+        ) from None
+
+
 def check_pixels(pixels: np.ndarray) -> None:
     """Raises ArgumentError unless they are uint8, or floats that look like [0, 1]."""
     if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
         raise ArgumentError(
             "images", f"dtype {pixels.dtype}", "convert to uint8 (0 to 255) or to floats in [0, 1]"
         )
-    # A few wild pixels are one example's own affair.
-    if pixels.dtype.kind == "f" and pixels.size and np.mean(pixels > 1.5) > 0.01:
-        raise ArgumentError(
-            "images", f"floats up to {np.nanmax(pixels):.4g}", "divide by 255, or give uint8"
-        )
+    if pixels.dtype.kind != "f" or not pixels.size:
+        return
+    # A few wild pixels are one example's own affair, and so is infinity (`finite.py`).
+    for wild, side, way_out in (
+        (pixels > 1.5, "up", "divide by 255, or give uint8"),
+        (pixels < -0.5, "down", "bring them to [0, 1]; from [-1, 1] by (x + 1) / 2"),
+    ):
+        if np.mean(wild) > 0.01 and np.mean(found := wild & np.isfinite(pixels)) > 0.01:
+            extreme = pixels[found].max() if side == "up" else pixels[found].min()
+            raise ArgumentError("images", f"floats {side} to {extreme:.4g}", way_out)
 
 
 def scaled(pixels: np.ndarray) -> Float32[np.ndarray, "..."]:

@@ -26,6 +26,8 @@ from sfumato.runs.progress import Bars, Progress, Quiet
 from sfumato.runs.saved import Saveable
 from sfumato.solve.linear_settings import weakness
 
+ALONE = ("image", "row", "example")
+"""What a ledger calls a single example."""
 LOOKED_AT = 64
 """Numbers of a row by which it is recognized."""
 REMEMBERED = 1 << 17
@@ -70,8 +72,17 @@ class PrivateClassifier(Saveable, ClassifierMixin, BaseEstimator):
             raise
 
     @contextmanager
-    def _paying(self, epsilon: float, delta: float) -> Iterator[tuple[Ledger, Progress]]:
-        """The ledger to pay from, its own or one of this budget; and bars where `verbose` is true."""
+    def _paying(
+        self, epsilon: float, delta: float, groups: Any
+    ) -> Iterator[tuple[Ledger, Progress]]:
+        """The ledger to pay from, its own or one of this budget; and bars where `verbose` is true. Raises
+        ArgumentError for a ledger that promises for groups where none are told apart."""
+        if self.ledger is not None and groups is None and self.ledger.unit not in ALONE:
+            raise ArgumentError(
+                "groups",
+                None,
+                f"the ledger promises for one {self.ledger.unit}; say whose each example is, or give a ledger of its own",
+            )
         own = (
             nullcontext(self.ledger)
             if self.ledger is not None

@@ -11,6 +11,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from sfumato.core import plugins, typed_json
+from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.core.tasks import Task
 from sfumato.data.finite import of_source
@@ -25,7 +26,14 @@ from sfumato.estimators.fitting import (
     warn_of_promise,
 )
 from sfumato.plan import unit_batches
-from sfumato.plan.config import DataConfig, MethodConfig, PrivacyConfig, TrainConfig, UnitConfig
+from sfumato.plan.config import (
+    DataConfig,
+    MethodConfig,
+    PrivacyConfig,
+    RunConfig,
+    TrainConfig,
+    UnitConfig,
+)
 from sfumato.plan.making import make_plan
 from sfumato.plan.plan import Plan
 from sfumato.privacy.ledger import Ledger, relation_of
@@ -113,7 +121,7 @@ class DPImageClassifier(PrivateClassifier):
         plan = self._plan(source, whose)
         warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu, plan.task)
         key = SecretKey.from_entropy()
-        with self._paying(plan.epsilon, plan.delta) as (ledger, progress):
+        with self._paying(plan.epsilon, plan.delta, groups) as (ledger, progress):
             job = build(plan, source, None, self.seed, key, progress)
             progress.begin(plan.method, job.procedure.steps, "steps")
             state = run(
@@ -132,6 +140,8 @@ class DPImageClassifier(PrivateClassifier):
     def _plan(self, source: Source, whose: UnitConfig) -> Plan:
         if callable(self.model):
             model = plugins.given(self.model)
+        elif not isinstance(self.model, str):
+            raise ArgumentError("model", self.model, "give a name, or a function")
         else:
             plugins.allow(self.model)
             model = self.model
@@ -139,7 +149,8 @@ class DPImageClassifier(PrivateClassifier):
             DataConfig("arrays"),
             PrivacyConfig.asked(self.epsilon, self.delta, relation_of(self.ledger)),
             MethodConfig(self.method, model),
-            units=whose,
+            RunConfig(seed=self.seed),
+            whose,
         )
         info = DataInfo(
             "arrays",

@@ -1,6 +1,7 @@
 """The scikit-learn face of the linear solvers: rows of features in, private classifier out."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -46,7 +47,7 @@ from sfumato.runs.progress import Progress
 from sfumato.solve.labeled_rows import Rows, scores_of
 from sfumato.solve.linear import class_counts, solver
 from sfumato.solve.linear_settings import HEADS, METHODS, LinearSettings, head_of, releases_for
-from sfumato.solve.public_rows import directions, public_sphere
+from sfumato.solve.public_rows import check_public, directions, public_sphere
 from sfumato.train.loop import run
 
 COUNT_SHARE = 0.02
@@ -181,8 +182,10 @@ class DPLinearClassifier(PrivateClassifier):
         )
         rows = Rows(X, labels, len(classes), weights)
         plan, sphere = self._plan(rows, balanced=of_class is None)
+        if self.public is not None and (overlap := check_public(np.asarray(self.public), given)):
+            warnings.warn(overlap, stacklevel=3)
         warn_of_promise(plan.epsilon, plan.delta, plan.n, len(classes), plan.mu, plan.task)
-        with self._paying(plan.epsilon, plan.delta) as (ledger, progress):
+        with self._paying(plan.epsilon, plan.delta, groups) as (ledger, progress):
             head = _run(plan, rows, of_class, sphere, ledger, progress)
         self.classes_, self.plan_, self.head_, self.epsilon_ = classes, plan, head, plan.spends
         if self.ledger is None:

@@ -59,8 +59,9 @@ def _from_outside(name: str) -> Architecture:
     make = plugins.find("model", name)
 
     def checked(shape: Shape, classes: int, key: PRNGKeyArray) -> PyTree:
-        network = make(shape, classes, key)
-        scores = eqx.filter_eval_shape(network, jax.ShapeDtypeStruct(shape, jnp.float32))
+        with plugins.running("model", name):
+            network = make(shape, classes, key)
+            scores = eqx.filter_eval_shape(network, jax.ShapeDtypeStruct(shape, jnp.float32))
         if getattr(scores, "shape", None) != (classes,):
             raise ArgumentError(
                 "model", name, f"its network must give {classes} scores for one image, not {scores}"

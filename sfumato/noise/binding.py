@@ -61,13 +61,10 @@ def bind(
 
     from sfumato.core.trees import leaf_names
 
-    if bounded and not math.isfinite(total.sensitivity.add_or_remove):
-        raise ArgumentError(
-            "sensitivity",
-            total.sensitivity.add_or_remove,
-            "no noise hides what is not clipped; give a clip norm, or ask for --epsilon inf",
-        )
+    _check_sum(total)
     leaves, names = jax.tree.leaves(total.value), leaf_names(total.value)
+    if bounded:
+        _check_bounded(total, leaves)
     shapes = [[name, str(leaf.dtype), leaf.shape] for name, leaf in zip(names, leaves, strict=True)]
     drawing = drawing_of(release)
     # It tells how long each leaf is, so no two lists of parts are the same bytes.
@@ -76,3 +73,54 @@ def bind(
     ).encode()
     parts = drawing.sealed(leaves, names, release)
     return Bound(total, release, release.mac(len(header).to_bytes(8, "big"), header, *parts))
+
+
+def _check_sum(total: Any) -> None:
+    """Raises ArgumentError for what is no `BoundedSum` of real numbers."""
+    import jax
+    import jax.numpy as jnp
+
+    from sfumato.clip.bounded_sum import BoundedSum
+
+    if not isinstance(total, BoundedSum):
+        told, way_out = type(total).__name__, "let it return sf.BoundedSum(value, sensitivity)"
+        raise ArgumentError("measure", told, way_out)
+    for leaf in jax.tree.leaves(total.value):
+        dtype = getattr(leaf, "dtype", type(leaf))
+        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+            raise ArgumentError("measure", f"a sum of {dtype}", "let it be of real numbers")
+
+
+def _check_bounded(total: BoundedSum, leaves: list[Any]) -> None:
+    """Raises ArgumentError where noise that is scaled by `add_or_remove` does not hide one contribution
+    under every relation, as prices assume (`privacy/neighbors.py`), or where there is no bound at all.
+    """
+    own = total.sensitivity
+    if not math.isfinite(own.add_or_remove):
+        raise ArgumentError(
+            "sensitivity",
+            own.add_or_remove,
+            "no noise hides what is not clipped; give a clip norm, or ask for --epsilon inf",
+        )
+    if not (own.zero_out <= own.add_or_remove and own.replace_one <= 2 * own.add_or_remove):
+        raise ArgumentError(
+            "sensitivity",
+            own,
+            "prices hold where zero_out is at most add_or_remove, by which noise is scaled, and replace_one at most "
+            "twice that; state a larger add_or_remove",
+        )
+    if not all(_is_finite(leaf) for leaf in leaves):
+        raise ArgumentError(
+            "measure",
+            "NaN or infinity",
+            "no noise hides that an example is such; let a contribution that is not finite count as nothing",
+        )
+
+
+def _is_finite(leaf: Any) -> bool:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    elsewhere = isinstance(leaf, jax.Array) and next(iter(leaf.devices())).platform != "cpu"
+    return bool(jnp.isfinite(leaf).all() if elsewhere else np.isfinite(np.asarray(leaf)).all())

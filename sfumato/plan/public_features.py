@@ -11,7 +11,7 @@ from sfumato.core.errors import DataError, RunError
 from sfumato.data.rows import read_features
 from sfumato.features.heads import Sphere
 from sfumato.plan.public_facts import PublicRows
-from sfumato.solve.public_rows import directions, public_sphere
+from sfumato.solve.public_rows import check_public, directions, public_sphere
 
 
 def describe_public(path: Path, d: int, n: int, mu: float, rooted: bool) -> PublicRows:
@@ -24,6 +24,11 @@ def describe_public(path: Path, d: int, n: int, mu: float, rooted: bool) -> Publ
         )
     found = PublicRows(str(path), len(rows), _hash(rows), directions(n, mu))
     return PublicRows(found.path, found.count, found.sha256, _sphere(found, rooted).size - 1)
+
+
+def check_overlap(public: PublicRows | None, private: np.ndarray) -> str:
+    """As `check_public`."""
+    return "" if public is None else check_public(read_features(Path(public.path)), private)
 
 
 def sphere_for(public: PublicRows | None, d: int, rooted: bool) -> Sphere:

@@ -93,7 +93,7 @@ sweep.json | unpaid | yes | without_privacy | the accuracy of a model without an
 sweep.png | unpaid | yes | * | the fields of sweep.json
 sweep.html | unpaid | yes | * | the fields of sweep.json
 manifest.json | public | yes | format private name model map_hash preprocessing.* unit classes[] features dtype counts.* | what a feature store holds: names, sizes and settings
-manifest.json | unpaid | yes | digests.* | of private rows: who guesses them all could confirm the guess
+manifest.json | unpaid | yes | digests.* images.* | of private rows and images: who guesses them all could confirm the guess
 estimator.safetensors | public | yes | format kind params.* classes.* features feature_names feature_names[] | what `save` of an estimator writes, under any name: its arguments, `public` rows too, names of classes, columns
 estimator.safetensors | public | yes | plan.* epsilon | as in plan.json; what the fit has spent
 estimator.safetensors | public | yes | head model.model model.head model.shape[] model.classes[] model.input model.input.* model.task | how to build the model

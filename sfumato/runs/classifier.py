@@ -26,7 +26,7 @@ from sfumato.core.tasks import SINGLE, Task
 from sfumato.data.decode import decode_file, of_image, refit
 from sfumato.data.npz import read_images
 from sfumato.data.rows import read_features
-from sfumato.data.source import scaled, warn_if_not_finite
+from sfumato.data.source import one_array, scaled, warn_if_not_finite
 from sfumato.data.split import ReadOptions
 from sfumato.features import by_name
 from sfumato.features.by_name import GIVEN
@@ -146,7 +146,7 @@ class Classifier:
         return eqx.combine(devices.here().put_everywhere(arrays), rest)
 
     def _checked(self, images: Any) -> Float32[np.ndarray, "b h w c"]:
-        given, (h, w, c), rows = np.asarray(images), self.spec.shape, self.on_rows
+        given, (h, w, c), rows = one_array(images), self.spec.shape, self.on_rows
         kind = "rows" if rows else "images"
         if rows and given.ndim == 2:
             given = given[:, None, None, :]
@@ -271,7 +271,7 @@ class Classifier:
                 warnings.warn(str(mark), stacklevel=2)
             found.calibration = Calibration.load(directory, found.spec.classes)
             return found
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise RunError(
                 f"{directory}: no finished model here ({Path(error.filename).name} is missing); is the run "
                 f"complete? try `sfumato resume {directory}`"

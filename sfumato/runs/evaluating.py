@@ -9,7 +9,7 @@ import numpy as np
 
 from sfumato import data
 from sfumato.core import typed_json
-from sfumato.core.checks import MAX_PIXELS, choice, whole
+from sfumato.core.checks import MAX_PIXELS, whole
 from sfumato.core.errors import ArgumentError, DataError, few
 from sfumato.core.tasks import SINGLE
 from sfumato.data.findings import as_asked
@@ -159,13 +159,16 @@ def _is_other(config: EvaluateConfig) -> bool:
 
 def _check_own(columns: ColumnsConfig) -> None:
     """Raises ArgumentError for what has no meaning for the run's own images."""
-    choice("split", columns.split or "test", ("test", "validation"))
+    if columns.split not in (None, "test", "validation"):
+        raise ArgumentError(
+            "split", columns.split, "of the run's own images choose one of test, validation"
+        )
     for name in ("label", "path"):
         if (value := getattr(columns, name)) is not None:
             raise ArgumentError(
                 name,
                 value,
-                "is for other images: give --data, or leave it out, as the run has its own",
+                "is for images given by --data that are not the run's own, whose columns it knows; leave it out",
             )
 
 

@@ -6,6 +6,7 @@ whoever goes on brings the same method, which is compared with what the director
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from jaxtyping import PyTree
 
 from sfumato.core import files, generators, plugins, typed_json
 from sfumato.core.checks import choice, positive
-from sfumato.core.errors import ArgumentError, RunError
+from sfumato.core.errors import ArgumentError, DataError, RunError
 from sfumato.core.files import write_atomic
 from sfumato.core.keys import SecretKey
 from sfumato.noise import NOISES, Mechanism
@@ -73,6 +74,10 @@ class Options:
 
     def __post_init__(self) -> None:
         choice("log", self.log, ("bar", "json", "quiet"))
+        if self.evaluate is not None and not callable(self.evaluate):
+            raise ArgumentError(
+                "evaluate", type(self.evaluate).__name__, "give a function of the parameters"
+            )
         tracking.check(self.log_to)
         plugins.allow(self.noise)
         if self.noise is not None:
@@ -148,7 +153,15 @@ def run(
 
 
 def _run_in(path: Path, method: Procedure, options: Options) -> State:
+    if not isinstance(method, Procedure):
+        raise ArgumentError(
+            "method",
+            type(method).__name__,
+            "give a procedure, such as sf.DPSGD(...) (docs/extend.md)",
+        )
     guarantee = guarantee_of(method, options.guarantee)
+    if not path.exists():
+        _refuse_unready(method, guarantee)
     asked = _asked(method, guarantee, options)
     if not path.exists():
         seed = options.insecure_seed
@@ -156,8 +169,6 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
         plan = MethodPlan.of(
             path.absolute().name, method, guarantee, asked["noise"], seed is not None
         )
-        _refuse_unaffordable(method, guarantee)
-        loop.rehearse(method)
         began = beginning(_examples(method, key))
         RunDirectory.create(path, key, asked, plan.to_json(), began)
     directory = RunDirectory.open(path)
@@ -175,7 +186,8 @@ def _run_in(path: Path, method: Procedure, options: Options) -> State:
 def _continue(directory: RunDirectory, method: Procedure, ledger: Ledger, options: Options) -> None:
     files.remove_leftovers(directory.path)
     key = SecretKey.load(directory.key_file)
-    refuse_elsewhere(directory, _examples(method, key), "private examples")
+    same = "private examples (data[indices] must give the same whenever it is asked)"
+    refuse_elsewhere(directory, _examples(method, key), same)
     began = time.monotonic()
 
     def measured(state: State) -> dict[str, Any]:
@@ -216,8 +228,14 @@ def _measured(evaluate: Evaluate | None, model: PyTree) -> dict[str, Any]:
     found = evaluate(model)
     named = found if isinstance(found, Mapping) else {"accuracy": found}
     for name, value in named.items():
-        if not np.isfinite(value):
-            raise ArgumentError("evaluate", f"{name} {value}", "must find finite numbers")
+        if not (
+            np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf" and np.isfinite(value)
+        ):
+            raise ArgumentError(
+                "evaluate",
+                f"{name} {value}",
+                "let it return a finite number, or a dict of such; the same line of sf.run then goes on",
+            )
     return {"measured": {str(name): float(value) for name, value in named.items()}}
 
 
@@ -238,11 +256,29 @@ def _asked(method: Procedure, guarantee: Guarantee, options: Options) -> dict[st
     return asked
 
 
+def _refuse_unready(method: Procedure, guarantee: Guarantee) -> None:
+    """Before the method is described, which traces its loss: a rehearsal names what is wrong with that.
+    Raises ArgumentError, DataError, BudgetError."""
+    examples_of(method)
+    _refuse_unaffordable(method, guarantee)
+    _refuse_spoiled(method)
+    loop.rehearse(method)
+
+
 def _refuse_unaffordable(method: Procedure, guarantee: Guarantee) -> None:
     """Raises BudgetError before a directory is made."""
     about = (guarantee.delta, guarantee.epsilon, guarantee.relation)
     with Ledger.temporary(*about) as ledger:
         ledger.authorize(loop.tally(method))
+
+
+def _refuse_spoiled(method: Procedure) -> None:
+    """Warns of examples that count as nothing. Raises DataError where most do."""
+    spoiled: Any = getattr(method, "spoiled", None)
+    if spoiled is not None and (found := spoiled()):
+        if found.most:
+            raise DataError(f"{method.name}: {found}; {found.way_out}")
+        warnings.warn(found.warning, stacklevel=4)
 
 
 def _refuse_another(directory: RunDirectory, asked: dict[str, Any]) -> None:

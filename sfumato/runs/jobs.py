@@ -29,7 +29,7 @@ from sfumato.networks.input import Input, Prepared
 from sfumato.networks.trainable import finished, select
 from sfumato.noise.banded import noise_of_run
 from sfumato.plan.plan import Plan
-from sfumato.plan.public_features import sphere_for
+from sfumato.plan.public_features import check_overlap, sphere_for
 from sfumato.plan.public_weights import feature_map, prepared
 from sfumato.plan.unit_batches import examples, units_of
 from sfumato.runs.classifier import Classifier, Spec
@@ -197,6 +197,8 @@ def head_rows(
     plan: Plan, features: Any, train: Source, held_out: Source | None, progress: Progress
 ) -> HeadRows:
     matrix, shown = _matrices(features, train, held_out, progress)
+    if overlap := check_overlap(plan.public, matrix):
+        progress.say(f"warning   {overlap}", warning=overlap)
     matrix, labels = examples(train, plan.images_per_unit, matrix)
     sphere = sphere_for(plan.public, matrix.shape[1], plan.rooted)
     truth = None if held_out is None else held_out.labels

@@ -6,7 +6,6 @@ store that one job would have written, byte by byte, and removes them. So a job 
 any time: it does what is missing. One joins at a time.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -38,23 +37,13 @@ def shares(sources: Mapping[str, Source], shard: Shard) -> dict[str, Source]:
 
 
 def planned(whole: Store, sources: Mapping[str, Source], shard: Shard) -> Store:
-    """The manifest of a share. It names all that must be the same for every job: the counts, labels
-    and names of the whole data set, beside the map and its weights."""
-    facts = {split: _facts(source) for split, source in sources.items()}
+    """The manifest of a share. It names all that must be the same for every job: counts and images of
+    the whole data set, beside the map and its weights."""
     counts = {split: len(shard.part(len(source), CHUNK)) for split, source in sources.items()}
-    of = {"shards": shard.count, "counts": whole.counts, "data": facts}
+    of = {"shards": shard.count, "counts": whole.counts}
     return replace(
         whole, counts=counts, digests={}, preprocessing=whole.preprocessing | {"share_of": of}
     )
-
-
-def _facts(source: Source) -> str:
-    """SHA-256 of what is known of all images before any is decoded."""
-    found = hashlib.sha256(source.labels.astype("<i4").tobytes())
-    for each in (source.names, source.owners):
-        named = () if each is None else (str(name) for name in each)
-        found.update("\0".join(("", *named)).encode("utf-8", "surrogateescape"))
-    return found.hexdigest()
 
 
 def refuse_other_counts(out: Path, shard: Shard) -> None:

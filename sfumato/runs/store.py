@@ -155,7 +155,20 @@ def _plan(
         config.dtype,
         counts,
         {},
+        {split: images_of(source) for split, source in sources.items()},
     ), feature_map
+
+
+def images_of(source: Source) -> str:
+    """SHA-256 of all that a store takes from a split: encoded images and what decodes them (or pixels),
+    labels, units, names. Each job of several reads all images for it, so that none adds rows of others.
+    """
+    names = "\0".join(() if source.names is None else map(str, source.names))
+
+    def digest_of(content: bytes) -> str:
+        return hashlib.sha256(content + names.encode("utf-8", "surrogateescape")).hexdigest()
+
+    return source.fingerprint(digest_of)
 
 
 def _begin(out: Path, planned: Store) -> Store:
@@ -173,7 +186,16 @@ def _begin(out: Path, planned: Store) -> Store:
             )
         raise RunError(f"out={str(out)!r}: exists and is not a feature store; choose another --out")
     found = read_manifest(out)
+    if not found.images:
+        raise RunError(
+            f"out={str(out)!r}: a feature store of an earlier version, which does not say of which images; it is read "
+            "as it is, to go on with it choose another --out"
+        )
     for name, wanted in asdict(planned).items():
+        if name == "images" and found.images != wanted:
+            raise RunError(
+                f"out={str(out)!r}: a feature store of other images, labels or names; choose another --out"
+            )
         if name != "digests" and getattr(found, name) != wanted:
             raise RunError(
                 f"out={str(out)!r}: a feature store with {name}={getattr(found, name)!r}, not {wanted!r}; choose "

@@ -1,6 +1,7 @@
 """`sfumato train` and `sfumato resume`: from a configuration to a finished run directory."""
 
 import time
+import warnings
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,14 @@ def find(config: TrainConfig) -> LazyDataset:
 
 
 def described(found: LazyDataset, config: TrainConfig) -> DataInfo:
-    """Its public facts."""
+    """Its public facts. Warns where rows belong together and the promise is about each of them."""
+    rows = config.method.model == by_name.GIVEN and Path(config.data.data).expanduser()
+    if rows and config.units.unit is None and (rows / "train.units.npy").is_file():
+        warnings.warn(
+            f"{config.data.data}: its rows were made with --unit, and this promise is about one row; give --unit units "
+            "for one about a unit with all its rows",
+            stacklevel=2,
+        )
     info = found.describe(config.data.validation, config.options)
     return unit_batches.named(info, config.units)
 

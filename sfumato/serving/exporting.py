@@ -50,10 +50,10 @@ def export(run: Path, to: str, out: Path | None, push: str | None = None) -> Exp
         raise ArgumentError("push", push, "is for --to card")
     if push is not None:
         extras.need("hub", "push", push)
+    classifier = finished(run)
     out = out.expanduser() if out is not None else run / file_name(f"export-{to}", _privacy(run))
     if out.exists():
         raise ArgumentError("out", str(out), "exists already; choose another --out, or remove it")
-    classifier = finished(run)
     files, checked = TARGETS[to](run, classifier)
     files["config.json"] = _json(config(run, classifier))
     make_directory(out)

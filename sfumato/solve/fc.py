@@ -43,6 +43,7 @@ from sfumato.clip import BoundedSum, Sensitivity
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
 from sfumato.core.tasks import Task, task_of
+from sfumato.data.finite import Spoiled, of_rows
 from sfumato.features.feature_map import Group
 from sfumato.features.heads import Centering, WhitenedLinear, Whitening, blocks
 from sfumato.noise import Mechanism
@@ -51,6 +52,7 @@ from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
 from sfumato.solve.covariance_settings import CovarianceSettings, rule
+from sfumato.solve.labeled_rows import Rows
 from sfumato.solve.statistics import (
     chunks,
     linear_of,
@@ -86,6 +88,7 @@ class FeatureCovariance:
     bare: bool = False
 
     def __post_init__(self) -> None:
+        _ = Rows(self.rows, self.labels, self.classes)  # raises for what does not fit together
         self._transformed = self.rows
         self._stage = MEAN
         self._groups = tuple(self.groups or (Group(1, self.rows.shape[1], 1.0),))
@@ -116,6 +119,9 @@ class FeatureCovariance:
         """Public facts, for `sf.run(out=)`."""
         found = {"mu": self.mu, "settings": asdict(self._settings)}
         return found | ({"bare": True} if self.bare else {})
+
+    def spoiled(self) -> Spoiled:
+        return of_rows(self.rows)
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(self.labels).tobytes())

@@ -44,10 +44,16 @@ class Rows:
     weights: Float[np.ndarray, " n"] | None = None
 
     def __post_init__(self) -> None:
+        shape: tuple[int, ...] | None = getattr(self.matrix, "shape", None)
+        if shape is None or len(shape) != 2 or not hasattr(self.matrix, "dtype"):
+            told = f"shape {shape}" if hasattr(self.matrix, "dtype") else type(self.matrix).__name__
+            raise ArgumentError("matrix", told, "give an array of n rows and d features")
         if self.matrix.dtype.kind != "f":
             raise ArgumentError(
                 "matrix", f"dtype {self.matrix.dtype}", "give float16, float32 or float64 features"
             )
+        if self.labels.dtype.kind not in "iu":
+            raise ArgumentError("labels", f"dtype {self.labels.dtype}", "give whole numbers")
         if len(self.labels) != len(self.matrix):
             raise ArgumentError(
                 "labels",
@@ -60,7 +66,8 @@ class Rows:
                 if self.task.exclusive
                 else f"{self.classes} columns of 0, 1 and -1 for unknown"
             )
-            raise ArgumentError("labels", int(self.labels.max()), f"give {wanted}")
+            told = f"{self.labels.min()} to {self.labels.max()}" if len(self.labels) else "none"
+            raise ArgumentError("labels", told, f"give {wanted}")
         if self.weights is not None and not (
             np.all(self.weights >= 0) and np.all(self.weights <= 1)
         ):

@@ -7,12 +7,15 @@ public say more about classes than their size tells, and full whitening would bl
 hold noise alone. k follows from the budget, as fewer directions carry less noise.
 """
 
+import hashlib
+from collections.abc import Iterator
+
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from sfumato.core.errors import ArgumentError
-from sfumato.data.source import not_finite
+from sfumato.data.source import CHUNK, not_finite
 from sfumato.features.heads import Sphere
 
 
@@ -20,6 +23,32 @@ def directions(n: int, mu: float) -> int:
     """How many directions to keep for n private examples and a budget of mu: 8 sqrt(n mu), from 64
     to 512."""
     return round(min(max(8 * (n * mu) ** 0.5, 64), 512))
+
+
+def check_public(public: Shaped[np.ndarray, "m d"], private: Shaped[np.ndarray, "n d"]) -> str:
+    """What the owner should know of public rows that are private ones, too; "" where there are none.
+
+    Raises ArgumentError where most are: mean and directions would be released of them without noise. As
+    for `data/finite.py` the line is at half of them, where hardly any data set is one example away from it.
+    """
+    own = set(_halves(private))
+    both = sum(row in own for row in _halves(public))
+    told = f"{both} of {len(public)} rows are rows of the training set"
+    if 2 * both > min(len(public), len(private)):
+        raise ArgumentError(
+            "public",
+            told,
+            "what the row map takes of them has no noise and no price; give rows of other examples, which are public",
+        )
+    return f"public: {told}; what the row map takes of these is not in epsilon" if both else ""
+
+
+def _halves(rows: Shaped[np.ndarray, "n d"]) -> Iterator[bytes]:
+    """A hash of each row in half precision, in which feature stores are kept."""
+    with np.errstate(over="ignore"):
+        for start in range(0, len(rows), CHUNK):
+            for row in np.ascontiguousarray(rows[start : start + CHUNK], np.float16):
+                yield hashlib.blake2b(row.tobytes(), digest_size=16).digest()
 
 
 def public_sphere(public: Float[np.ndarray, "m d"], k: int, rooted: bool = False) -> Sphere:

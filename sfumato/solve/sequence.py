@@ -12,6 +12,7 @@ from sfumato.clip import BoundedSum
 from sfumato.core.digests import digest_of
 from sfumato.core.errors import ArgumentError
 from sfumato.core.keys import SecretKey
+from sfumato.data.finite import Spoiled, of_rows
 from sfumato.features.heads import SphereLinear
 from sfumato.noise import Mechanism
 from sfumato.noise.banded import noise_of_run
@@ -82,6 +83,9 @@ class Stages:
     def describe(self) -> dict[str, Any]:
         """Public facts, for `sf.run(out=)`."""
         return self.facts | {"releases": [each.to_json() for each in self.releases]}
+
+    def spoiled(self) -> Spoiled:
+        return of_rows(self.rows.matrix)
 
     def fingerprint(self, mac: Callable[[bytes], str]) -> str:
         return mac(digest_of(self.rows.arrays).encode())

@@ -17,6 +17,7 @@ and it may have
     fingerprint(mac)      `mac` of a digest of its private examples
     stamp(mac)            as fingerprint, of where their bytes lie, found without reading them; None where that is not known
     decoder               what makes pixels of their bytes; None where nothing is decoded
+    spoiled()             which of its examples hold NaN or infinity and count as nothing (`data/finite.py`)
     released(state)       the tree that is published at the end; without it, the whole state
     with_noise(noise_multiplier, guarantee)    itself with other noise, for `sf.calibrate`
     unprotected(guarantee)    itself without noise and clip, for `sf.calibrate(method, math.inf)`

@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, PyTree
 from sfumato.clip import BoundedSum, ClippedGrad, Sensitivity, clipped_grad
 from sfumato.clip.arithmetic import platform
 from sfumato.clip.microbatch import SHARE, free_memory
+from sfumato.clip.trace import check_params
 from sfumato.core.checks import AUTO, fraction, whole, whole_or_auto
 from sfumato.core.devices import ALONE, BATCH, Layout
 from sfumato.core.errors import ArgumentError, said
@@ -100,6 +101,12 @@ class DPSGD:
         augment: Augment | None,
     ) -> None:
         asked = whole_or_auto("physical_batch_size", self.physical_batch_size)
+        if not isinstance(self.optimizer, optax.GradientTransformation):
+            raise ArgumentError(
+                "optimizer",
+                type(self.optimizer).__name__,
+                "give a transformation of optax, such as optax.adam(1e-3)",
+            )
         whole("most_at_once", self.most_at_once)
         fraction("ema_decay", self.ema_decay)
         if loss is not None:
@@ -107,7 +114,8 @@ class DPSGD:
             self.augmented = augment is not None
         if data is not None:
             self.fetch = Indexed(data, self.augmented)
-            self.sampler = self.sampler.on(len(data))
+        if isinstance(self.fetch, Indexed):
+            self.sampler = self.sampler.on(len(self.fetch.data))
         for name, found in (("loss", self.clipped), ("data", self.fetch)):
             if found is None:
                 raise ArgumentError(name, None, "write DPSGD(loss, params, data, ...)")
@@ -117,6 +125,7 @@ class DPSGD:
                 math.inf,
                 "no noise hides what is not clipped; give a clip norm, or sf.calibrate(method, math.inf)",
             )
+        _check_start(self.params)
         layout, sampler = self.layout or ALONE, self.sampler
         self._layout = layout
         self._sum = SpreadSum(
@@ -130,6 +139,17 @@ class DPSGD:
         self._sizes = physical.PhysicalSizes(None if isinstance(asked, str) else asked)
         self._rehearsed: int | None = None
         self._feed = Feed(self.fetch, self.sampler, 1, layout)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """The feed draws by the sampler, and the sum clips by the norm, that were given: events of others
+        that came later would be the price of something else."""
+        if name in self.__dataclass_fields__ and "_feed" in vars(self):
+            raise ArgumentError(
+                name,
+                type(value).__name__,
+                f"a method stays as it was made; dataclasses.replace(method, {name}=...) makes another",
+            )
+        object.__setattr__(self, name, value)
 
     @property
     def steps(self) -> int:
@@ -294,6 +314,12 @@ class DPSGD:
                 type(self.optimizer).__name__,
                 "changes the shapes of parameters; take another",
             )
+        if any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in jax.tree.leaves(state)):
+            raise ArgumentError(
+                "optimizer",
+                type(self.optimizer).__name__,
+                "keeps a key of jax.random in its state, which no checkpoint holds; take one without randomness",
+            )
         free = free_memory()
         if not self._sizes.known:
             most = self.most_at_once if platform() == "cpu" else None
@@ -412,10 +438,19 @@ class DPSGD:
         return self._sum.total(), params, *self._physical(size), *self.constants
 
 
+def _check_start(params: PyTree) -> None:
+    """Raises ArgumentError for parameters that cannot be trained. Where one is NaN or infinite, so are
+    the gradients of all examples, and the budget would buy noise alone."""
+    for name, leaf in zip(check_params(params), jax.tree.leaves(params), strict=True):
+        if not isinstance(leaf, jax.ShapeDtypeStruct) and not np.all(np.isfinite(leaf)):
+            raise ArgumentError("params", f"{name}: NaN or infinity", "begin with finite numbers")
+
+
 def _clipped(
     loss: Loss | ClippedGrad, clip_norm: float | Mapping[str, float] | None, augment: Augment | None
 ) -> ClippedGrad:
-    own = loss if isinstance(loss, ClippedGrad) else clipped_grad(loss, clip_norm or 1.0)
+    norm = 1.0 if clip_norm is None else clip_norm
+    own = loss if isinstance(loss, ClippedGrad) else clipped_grad(loss, norm)
     if own is loss and clip_norm is not None:
         raise ArgumentError("clip_norm", clip_norm, "clipped_grad(...) has its own; leave it out")
     return own if augment is None else replace(own, loss=_after(augment, own.loss))

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, PyTree
 
 from sfumato.core.devices import ALONE, Layout
-from sfumato.core.errors import ArgumentError
+from sfumato.core.errors import ArgumentError, said
 from sfumato.core.keys import SecretKey
 from sfumato.core.trees import by_name
 from sfumato.data import Data
@@ -178,17 +178,24 @@ class Feed:
     def example(self) -> PyTree:
         """Shapes and types of ONE example; the first of all is read for that, once."""
         if self._example is None:
-            one, _ = (
-                self._reader()
-                .submit(lambda: next(_parts(self._fetch, np.zeros(1, np.int64), 0, 1)))
-                .result()
-            )
-            self._example = jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], jnp.result_type(leaf)), one
-            )
+            try:
+                self._example = self._reader().submit(self._first_shapes).result()
+            except (TypeError, LookupError) as error:  # lists, tables, sets of torch have their own
+                raise ArgumentError(
+                    "data",
+                    said(error),
+                    "data[indices] takes a vector of int64 and gives a tree of arrays of numbers, examples in front; "
+                    "sf.data.Arrays(name=array) is such",
+                ) from error
             if self._read is None:
                 self.stop()
         return self._example
+
+    def _first_shapes(self) -> PyTree:
+        one, _ = next(_parts(self._fetch, np.zeros(1, np.int64), 0, 1))
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], jnp.result_type(leaf)), one
+        )
 
     def stop(self) -> None:
         """Read nothing more; the thread has ended when this returns."""

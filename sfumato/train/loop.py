@@ -115,8 +115,8 @@ def run(
         rehearse(procedure, state)
     for step in _steps(procedure, first):
         name = release_name(procedure, step)
-        mechanism = kept(procedure, step, noise)
-        ledger.spend(procedure.event(step), name, key.fingerprint, replay=replay_guard is not None)
+        mechanism, event = kept(procedure, step, noise)
+        ledger.spend(event, name, key.fingerprint, replay=replay_guard is not None)
         total = procedure.measure(state, step, key.at(procedure.name))
         bound = mechanism.bind(total, key.at(name))
         if replay_guard is not None:
@@ -127,9 +127,11 @@ def run(
     return state
 
 
-def kept(procedure: Procedure, step: int, noise: Callable[[Mechanism], Mechanism]) -> Mechanism:
-    """What keeps the promise of a step. Raises ArgumentError where it would add less noise than the step's
-    event states, or noise correlated otherwise: the ledger pays for the event alone."""
+def kept(
+    procedure: Procedure, step: int, noise: Callable[[Mechanism], Mechanism]
+) -> tuple[Mechanism, Event]:
+    """What keeps the promise of a step, and its price. Raises ArgumentError where it would add less noise
+    than the step's event states, or noise correlated otherwise: the ledger pays for the event alone."""
     mechanism, event = noise(procedure.mechanism(step)), procedure.event(step)
     less = mechanism.event.noise_multiplier < event.noise_multiplier
     if less or mechanism.event.bands != event.bands:
@@ -138,7 +140,7 @@ def kept(procedure: Procedure, step: int, noise: Callable[[Mechanism], Mechanism
             mechanism.event,
             f"{release_name(procedure, step)!r} is paid for as {event}; let `mechanism` keep what `event` states",
         )
-    return mechanism
+    return mechanism, event
 
 
 def rehearse(procedure: Procedure, state: State | None = None) -> None:

@@ -29,19 +29,24 @@ FOLDERS = "its folder"  # what a label is called that is the name of an image's 
 class Found:
     """One split, or all of them where `columns` tell. columns: by name, an entry for each record; names:
     None where the records have none of their own. where: what a message calls an entry, by record and
-    column."""
+    column. held: all columns that there are, also those that nobody asked for; empty: `columns`."""
 
     records: Records
     columns: Mapping[str, Sequence[Any]]
     names: Sequence[str] | None
     where: Callable[[int, str], str]
+    held: Collection[str] = ()
 
     def at(self, chosen: np.ndarray) -> "Found":
         rows, where = chosen.tolist(), self.where
         columns = {name: [each[k] for k in rows] for name, each in self.columns.items()}
         names = None if self.names is None else [self.names[k] for k in rows]
         return Found(
-            self.records.subset(chosen), columns, names, lambda k, name: where(rows[k], name)
+            self.records.subset(chosen),
+            columns,
+            names,
+            lambda k, name: where(rows[k], name),
+            self.held,
         )
 
 
@@ -225,9 +230,10 @@ def _units(path: Path, part: Found, options: ReadOptions, split: str) -> Sequenc
     if unit is None:
         return None
     if unit not in part.columns:
+        held = part.held or part.columns
         if part.names is None:
-            find("unit", part.columns, unit, str(path))
-        return units_by_name(part.names or (), unit, split, str(path), part.columns)
+            find("unit", held, unit, str(path))
+        return units_by_name(part.names or (), unit, split, str(path), held)
     values = part.columns[unit]
     if split != "train":
         return ["" if value is None else str(value) for value in values]

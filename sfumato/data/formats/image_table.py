@@ -92,8 +92,9 @@ def _found(root: Path, path: Path, options: ReadOptions) -> Found:
     places = _places(path.parent, read, column)
     base = path.parent.relative_to(root).as_posix()
     files = NameColumn.of(posixpath.join("" if base == "." else base, place) for place in places)
-    columns = {name: values for name, values in read.columns.items() if name != column}
-    return Found(FileRecords(root, files), columns, files, read.entry)
+    apart = {column} - {options.unit}  # the file of an image says nothing else of it
+    columns = {name: values for name, values in read.columns.items() if name not in apart}
+    return Found(FileRecords(root, files), columns, files, read.entry, names)
 
 
 def _wanted(names: Sequence[str], column: str, options: ReadOptions, where: str) -> list[str]:

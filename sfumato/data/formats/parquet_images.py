@@ -77,18 +77,24 @@ def found_in(
     for each, paths in shards.items():
         columns, counts = read(paths, wanted)
         names = columns.get(name or "")
-        parts[each] = _found(records(paths, counts, inner["bytes"]), columns, names)
+        parts[each] = _found(records(paths, counts, inner["bytes"]), columns, names, known.names)
     return Naming(
         label, usual_split(parts, options.split, str(path)), class_names(known, label)
     ), parts
 
 
-def _found(records: ColumnRecords, columns: dict[str, list[Any]], names: list[Any] | None) -> Found:
+def _found(
+    records: ColumnRecords,
+    columns: dict[str, list[Any]],
+    names: list[Any] | None,
+    held: Sequence[str],
+) -> Found:
     return Found(
         records,
         columns,
         names if own_names(names) else None,
         lambda k, name: f"{records.where(k)}, column {name!r}",
+        held,
     )
 
 
