@@ -18,6 +18,7 @@ key learns nothing from it, so it may be kept beside the run.
 import json
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sfumato.core.errors import ArgumentError
@@ -109,7 +110,7 @@ def _check_bounded(total: BoundedSum, leaves: list[Any]) -> None:
             "prices hold where zero_out is at most add_or_remove, by which noise is scaled, and replace_one at most "
             "twice that; state a larger add_or_remove",
         )
-    if not all(_is_finite(leaf) for leaf in leaves):
+    if not _all_finite(leaves):
         raise ArgumentError(
             "measure",
             "NaN or infinity",
@@ -117,10 +118,23 @@ def _check_bounded(total: BoundedSum, leaves: list[Any]) -> None:
         )
 
 
-def _is_finite(leaf: Any) -> bool:
+def _all_finite(leaves: list[Any]) -> bool:
+    """Looked at where they are: those on an accelerator by one program, whose answer alone is fetched."""
     import jax
-    import jax.numpy as jnp
     import numpy as np
 
-    elsewhere = isinstance(leaf, jax.Array) and next(iter(leaf.devices())).platform != "cpu"
-    return bool(jnp.isfinite(leaf).all() if elsewhere else np.isfinite(np.asarray(leaf)).all())
+    far = [leaf for leaf in leaves if isinstance(leaf, jax.Array) and not _near(leaf)]
+    near = (np.asarray(leaf) for leaf in leaves if not isinstance(leaf, jax.Array) or _near(leaf))
+    return all(np.isfinite(leaf).all() for leaf in near) and (not far or bool(_program()(far)))
+
+
+def _near(leaf: Any) -> bool:
+    return bool(next(iter(leaf.devices())).platform == "cpu")
+
+
+@cache
+def _program() -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    return jax.jit(lambda leaves: jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all())
