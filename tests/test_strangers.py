@@ -376,11 +376,14 @@ def test_what_is_no_run_is_said_to_be_none(command: str, tmp_path: Path) -> None
 def test_code_from_outside_that_fails_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "plug_of_a_stranger.py").write_text("def dat():\n    return {}['oh']\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    arguments = ("train", "--data", "plug_of_a_stranger:dat", "--out", tmp_path / "run")
+    code, work = tmp_path / "code", tmp_path / "work"
+    for folder in (code, work):
+        folder.mkdir()
+    (code / "plug_of_a_stranger.py").write_text("def dat():\n    return {}['oh']\n")
+    monkeypatch.syspath_prepend(code)
+    arguments = ("train", "--data", "plug_of_a_stranger:dat", "--out", work / "run")
     says = ("data=", "KeyError: 'oh'", "plug_of_a_stranger.py, line 2")
-    refused(tmp_path, *arguments, says=says)
+    refused(work, *arguments, says=says)
 
 
 def test_a_file_that_is_no_image_is_called_that_without_an_address() -> None:
