@@ -128,6 +128,7 @@ def test_joined_sources_read_as_their_parts(folder):
     np.testing.assert_array_equal(both.images([n - 1, n, 0]), np.concatenate(parts))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_audited_is_refused(interrupted, run, tmp_path):
     refused(interrupted.parent, "audit", interrupted, says=("not complete", "resume"))
     refused(tmp_path, "audit", tmp_path, says=("not a run directory",))

@@ -188,6 +188,7 @@ def plan_of(names: str) -> tuple[Plan, object]:
     return make_plan(TrainConfig(DataConfig("arrays"), PrivacyConfig(50.0), method), info), source
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", ["crop", "inception+color"])
 def test_a_run_learns_from_views_and_its_model_sees_the_center(names):
     plan, source = plan_of(names)

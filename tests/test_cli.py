@@ -55,6 +55,7 @@ COMMANDS = (
 # -- help
 
 
+@pytest.mark.slow
 def test_help_of_every_command_needs_neither_jax_nor_matplotlib() -> None:
     program = """
 import sys

@@ -69,6 +69,7 @@ def test_sums_are_those_of_the_slow_twin(method):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), *sums)
 
 
+@pytest.mark.slow
 def test_a_trace_takes_time_in_proportion_to_the_layers(monkeypatch):
     """Counted in equations of the loss that are evaluated or met."""
     seen = []

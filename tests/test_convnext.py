@@ -26,6 +26,7 @@ def test_the_sizes_are_the_published_ones(name: str, parameters: int) -> None:
     assert network.size == network.norm.scale.shape[0]
 
 
+@pytest.mark.slow
 def test_a_block_is_its_layers_scaled_and_added() -> None:
     block = eqx.tree_at(lambda it: it.scale, Block(4, KEY), jnp.array([0.5, 0.0, -1.0, 2.0]))
     image = jax.random.normal(KEY, (5, 6, 4))

@@ -237,6 +237,7 @@ def test_a_column_of_text_is_named(tmp_path: Path) -> None:
 # -- one line, whatever a name holds
 
 
+@pytest.mark.slow
 def test_predict_says_one_line_an_image_whatever_a_class_is_called(tmp_path: Path) -> None:
     names = ("ill\nness", "tab\there")
     np.savez(

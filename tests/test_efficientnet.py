@@ -218,6 +218,7 @@ def test_the_plan_names_license_and_digest(
     refused(tmp_path, *train, "--weights", "efficientnet_lite0", *own, says=says)
 
 
+@pytest.mark.slow
 def test_a_package_with_another_file_is_refused(
     installed: tuple[packages.Package, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

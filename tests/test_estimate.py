@@ -55,6 +55,7 @@ def test_memory_grows_with_rows_times_classes(method: str) -> None:
     assert head_memory(replace(many, n_test=16_000)) - head_memory(many) == 4 * 8000 * 2000
 
 
+@pytest.mark.slow
 def test_what_a_confusion_matrix_takes_while_it_is_written(tmp_path: Path) -> None:
     c = 300
     tracemalloc.start()

@@ -64,6 +64,7 @@ def same(one: Any, other: Any) -> None:
     np.testing.assert_array_equal(one.predict(given), other.predict(given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -93,6 +93,7 @@ def test_groups_of_files_come_from_a_table(finished: Path, folder: Path, tmp_pat
     refused(tmp_path, *asked, says=("--group-table",))
 
 
+@pytest.mark.slow
 def test_a_calibration_is_kept_beside_the_model_and_predictions_follow_it(own: Path) -> None:
     before = {name: (own / name).read_bytes() for name in ("model.json", "model.safetensors")}
     plain = sf.load(own)

@@ -62,6 +62,7 @@ def test_onnx_answers_as_the_run_does_on_real_images(
     declared(tmp_path / "onnx")
 
 
+@pytest.mark.slow
 def test_a_program_of_jax_answers_in_a_process_without_sfumato(
     finished: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -195,6 +195,7 @@ def test_features_of_weights_in_a_store(
     )
 
 
+@pytest.mark.slow
 def test_the_new_head_is_zero_and_the_images_are_resized(public: dict[str, Path]) -> None:
     found = public_weights.find(MethodConfig(weights=str(public["wrn-10-1"]), size=12))
     assert found is not None and found.input.size == 12 and found.model == "wrn-10-1"

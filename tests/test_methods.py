@@ -134,6 +134,7 @@ def test_calibration_gives_a_new_method_that_spends_what_was_asked() -> None:
 # -- run directories
 
 
+@pytest.mark.slow
 def test_a_run_leaves_parameters_ledger_curve_and_report(tmp_path: Path) -> None:
     out = tmp_path / "mine"
     made = method(ema_decay=0.9)
@@ -285,6 +286,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", paced([equinox, flax_linen, flax_nnx, haiku], equinox, flax_nnx))
 def test_a_network_of_any_framework_is_run_published_and_read_again(
     make: Any, tmp_path: Path
@@ -318,6 +320,7 @@ def test_a_network_of_any_framework_is_run_published_and_read_again(
 # -- other methods, and attacks
 
 
+@pytest.mark.slow
 def test_feature_covariance_has_the_same_face(tmp_path: Path) -> None:
     from sfumato.features.feature_map import Group
     from sfumato.solve.covariance_settings import CovarianceSettings

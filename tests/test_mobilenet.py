@@ -87,6 +87,7 @@ def test_a_depthwise_convolution_is_a_grouped_one(
         np.testing.assert_allclose(layer(image), expected[0] + layer.bias, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_only_blocks_that_keep_the_shape_have_a_skip() -> None:
     image = jax.random.normal(KEY, (6, 6, 4))
     for outputs, stride, skips in ((4, 1, True), (8, 1, False), (4, 2, False)):

@@ -354,6 +354,7 @@ def test_a_stopped_run_goes_on_bit_by_bit(tmp_path, done):
     assert equal(end["params"], again["params"])
 
 
+@pytest.mark.slow
 def test_the_noise_left_in_the_parameters_is_what_was_predicted():
     """Training on nobody: the parameters are the sums of the noise.
 
@@ -406,12 +407,14 @@ def audited():
     )[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("noise_by_name")
 def test_an_audit_of_correlated_noise_sees_most_of_what_is_claimed_and_no_more():
     claim, found = audited()
     assert 0.75 * claim.epsilon < found.lower_bound <= claim.epsilon
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("noise_by_name")
 def test_control_an_audit_finds_half_of_the_noise(monkeypatch):
     fresh = banded.unit_noise

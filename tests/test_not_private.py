@@ -313,6 +313,7 @@ def test_choices_and_curves_are_made_with_privacy(tmp_path: Path) -> None:
 REHEARSED = "rehearsal of epsilon=3 with batch 24: this run is not private"
 
 
+@pytest.mark.slow
 def test_a_rehearsal_keeps_all_but_batch_and_noise_whose_ratio_stays(
     folder: Path, tmp_path: Path
 ) -> None:

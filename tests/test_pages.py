@@ -44,6 +44,7 @@ def test_the_learning_curve_is_a_png_of_its_own(finished: Path, tmp_path: Path) 
     assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 3
 
 
+@pytest.mark.slow
 def test_a_run_without_a_course_has_no_picture(finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -48,6 +48,7 @@ def read(path: Path) -> Any:
 # -- laws
 
 
+@pytest.mark.slow
 def test_its_batches_follow_the_law_of_its_event(monkeypatch: pytest.MonkeyPatch) -> None:
     def probability(event: Any, n: int, subset: tuple[int, ...]) -> float:
         assert event == StratifiedEvent(2, n, test_samplers.G)

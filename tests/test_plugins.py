@@ -116,6 +116,7 @@ def test_all_that_a_data_function_may_return_is_the_same_data_set() -> None:
         assert np.array_equal(a.images(np.arange(len(a))), b.images(np.arange(len(b))))
 
 
+@pytest.mark.slow
 def test_the_estimator_takes_a_function_or_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """By DP-SGD with strings for labels; of few steps, as the default's thousands say no more."""
     default = sgd_settings.default_settings
@@ -182,6 +183,7 @@ def test_a_procedure_that_says_too_little_is_refused_in_one_line(tmp_path: Path)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_chain_of_optax_with_a_schedule_is_an_optimizer(tmp_path: Path) -> None:
     """Its count of steps is in the state, so a stopped run goes on where the schedule was."""
     schedule = optax.warmup_cosine_decay_schedule(0.0, 0.5, 2, 4)

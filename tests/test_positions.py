@@ -91,6 +91,7 @@ def store(photos: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_store_of_a_folder_holds_out_by_the_names_of_its_files(photos: Path, store: Path) -> None:
     assert not told(photos, "scattering", validation=0.2) and not told(store, validation=0.2)
     names = store / "train.names.npy"
@@ -148,6 +149,7 @@ def test_names_that_are_lost_or_exchanged_are_noticed(store: Path, tmp_path: Pat
         )
 
 
+@pytest.mark.slow
 def test_a_store_of_arrays_is_known_by_position(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "images.npz", x_train=images, y_train=np.arange(60) % 2)

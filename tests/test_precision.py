@@ -54,6 +54,7 @@ def test_the_plan_holds_the_precision_that_a_run_goes_on_in():
         planned(model="scatternet", precision="bf16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", paced(NETWORKS, "wrn", "vit"))
 def test_activations_are_in_the_compute_type_and_gradients_in_float32(name):
     """But for the head, in float32; every norm of the network has its statistics there, too."""

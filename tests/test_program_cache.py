@@ -125,6 +125,7 @@ def test_no_number_of_a_private_example_is_in_a_program(
     assert not holding(tmp_path / "home")
 
 
+@pytest.mark.slow
 def test_control_a_number_that_a_program_closes_over_is_found(
     data: dict[str, Path], tmp_path: Path
 ) -> None:

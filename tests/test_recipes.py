@@ -76,6 +76,7 @@ def rehearsed(name: str) -> str:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_dry_run(name: str) -> None:
     rehearsed(name)

@@ -499,6 +499,7 @@ def test_report_is_one_harmless_file_with_every_number_and_its_source(tmp_path: 
     )
 
 
+@pytest.mark.slow
 def test_same_facts_same_bytes(tmp_path: Path) -> None:
     first = write_report(make_run(tmp_path)).read_bytes()
     assert write_report(tmp_path).read_bytes() == first

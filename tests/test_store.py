@@ -220,6 +220,7 @@ def test_fit_makes_a_run_directory_like_train(store: Path, tmp_path: Path) -> No
     refused(tmp_path, "predict", run, tmp_path / "a.png", says=("no feature rows", ".npz"))
 
 
+@pytest.mark.slow
 def test_rows_are_predicted_from_files_without_labels(tmp_path: Path) -> None:
     rows, labels = toy()
     np.savez(tmp_path / "toy.npz", X=rows, y=labels)
@@ -430,6 +431,7 @@ def test_a_resumed_run_refuses_public_rows_that_changed(
     succeeds("resume", run)
 
 
+@pytest.mark.slow
 def test_a_stopped_fit_resumes_to_the_same_bits(tmp_path: Path) -> None:
 
     rows, labels = toy()

@@ -186,6 +186,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Points]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRACKERS)
 def test_each_tool_keeps_what_it_was_told(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -355,6 +355,7 @@ def test_resuming_gives_the_same_bits_and_refuses_another_unit(
 # -- columns
 
 
+@pytest.mark.slow
 def test_an_array_says_whose_image_each_is(tmp_path: Path) -> None:
     split = int(np.flatnonzero(OWNERS == "p24")[0])
     parts = {
@@ -543,6 +544,7 @@ def test_runs_by_unit_are_audited_by_unit(run: Path, people: Path, tmp_path: Pat
     assert "EXCEEDS" not in succeeds("audit", rows, "--size", 100, "--seed", 1, "--log", "quiet")
 
 
+@pytest.mark.slow
 def test_scikit_learn_groups_are_units() -> None:
     model = DPImageClassifier(epsilon=10.0, method="ls", model="scattering", images_per_group=2)
     model.fit(PIXELS, LABELS, groups=OWNERS)

@@ -67,6 +67,7 @@ def test_layer_norm_against_its_definition() -> None:
     np.testing.assert_allclose(layer(jnp.asarray(tokens)), normal * np.arange(6) + 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stack_is_its_layers_one_after_the_other() -> None:
     stack, tokens = tiny(scale=0.5).stacks[0], jax.random.normal(KEY, (5, 8))
     expected = tokens
@@ -185,6 +186,7 @@ def test_positions_of_another_grid_are_resized_but_for_the_class_token() -> None
         )
 
 
+@pytest.mark.slow
 def test_a_file_fills_a_split_network_too() -> None:
     network = tiny()
     arrays = timm_arrays(network, 1 + 2 * 2)

@@ -11,6 +11,7 @@ from sfumato.networks import catalog
 SHAPE, KEY = (8, 8, 3), jax.random.key(0)
 
 
+@pytest.mark.slow
 def test_norm_first_swaps_norm_and_relu_everywhere_and_nothing_else() -> None:
     usual, other = (
         catalog.find(name).make(SHAPE, 4, KEY) for name in ("wrn-10-1", "wrn-10-1-norm-first")

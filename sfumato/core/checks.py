@@ -1,7 +1,6 @@
 """Argument checks that say what was given and what to give instead."""
 
 import math
-import sys
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
@@ -26,9 +25,13 @@ def pixel_count(height: int, width: int, most: int) -> None:
 
 
 def positive(name: str, value: float) -> float:
-    if not (isinstance(value, Real) and 0 < value <= sys.float_info.max):
+    try:
+        number = float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
+    if not 0 < number < math.inf:
         raise ArgumentError(name, value, "give a finite number greater than 0")
-    return float(value)
+    return number
 
 
 def positive_or_infinite(name: str, value: float) -> float:

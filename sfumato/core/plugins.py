@@ -48,7 +48,10 @@ def running(argument: str, name: str) -> Iterator[None]:
     except SfumatoError:
         raise
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        file = getattr(sys.modules.get(name.partition(":")[0]), "__file__", None)
+        own = [frame for frame in frames if frame.filename == file]
+        place = (own or frames)[-1]
         told = f"{type(error).__name__}: {said(error)}"
         where = f"{os.path.basename(place.filename)}, line {place.lineno}"
         raise ArgumentError(argument, name, f"raised {told} ({where}); mend it") from error

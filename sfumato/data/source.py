@@ -308,21 +308,32 @@ def one_array(images: Any) -> np.ndarray:
 
 
 def check_pixels(pixels: np.ndarray) -> None:
-    """Raises ArgumentError unless they are uint8, or floats that look like [0, 1]."""
+    """Raises ArgumentError unless they are uint8, or floats of at most 1; warns of those far below 0."""
     if pixels.dtype != np.uint8 and pixels.dtype.kind != "f":
         raise ArgumentError(
             "images", f"dtype {pixels.dtype}", "convert to uint8 (0 to 255) or to floats in [0, 1]"
         )
     if pixels.dtype.kind != "f" or not pixels.size:
         return
-    # A few wild pixels are one example's own affair, and so is infinity (`finite.py`).
-    for wild, side, way_out in (
-        (pixels > 1.5, "up", "divide by 255, or give uint8"),
-        (pixels < -0.5, "down", "bring them to [0, 1]; from [-1, 1] by (x + 1) / 2"),
-    ):
-        if np.mean(wild) > 0.01 and np.mean(found := wild & np.isfinite(pixels)) > 0.01:
-            extreme = pixels[found].max() if side == "up" else pixels[found].min()
-            raise ArgumentError("images", f"floats {side} to {extreme:.4g}", way_out)
+    if (most := _wild(pixels, pixels > 1.5)) is not None:
+        raise ArgumentError(
+            "images", f"floats up to {most.max():.4g}", "divide by 255, or give uint8"
+        )
+    if (most := _wild(pixels, pixels < -0.5)) is not None:
+        warnings.warn(
+            f"images: floats down to {most.min():.4g}, where features and networks expect [0, 1]; bring them there, from "
+            "[-1, 1] by (x + 1) / 2, before the fit and before every prediction alike",
+            stacklevel=4,
+        )
+
+
+def _wild(pixels: np.ndarray, wild: np.ndarray) -> np.ndarray | None:
+    """Those that are, where they are more than a few: these are one example's own affair, and so is
+    infinity (`finite.py`)."""
+    if np.mean(wild) <= 0.01:
+        return None
+    found = pixels[wild & np.isfinite(pixels)]
+    return found if len(found) > 0.01 * pixels.size else None
 
 
 def scaled(pixels: np.ndarray) -> Float32[np.ndarray, "..."]:

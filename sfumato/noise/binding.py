@@ -114,7 +114,7 @@ def _check_bounded(total: BoundedSum, leaves: list[Any]) -> None:
         raise ArgumentError(
             "measure",
             "NaN or infinity",
-            "no noise hides that an example is such; let a contribution that is not finite count as nothing",
+            "no noise hides that an example is NaN or infinite; let such a contribution count as nothing",
         )
 
 

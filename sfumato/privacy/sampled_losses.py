@@ -58,7 +58,7 @@ def _at_once() -> Any:
             q, removed = self.sampling_prob, self.adjacency_type == AdjacencyType.REMOVE
             epsilons = np.arange(low, high + 1) * spacing
             within = epsilons > math.log1p(-q) if removed else epsilons < -math.log1p(-q)
-            deltas = np.where(within, 0.0, -np.expm1(epsilons) if removed else 0.0)
+            deltas = np.where(within, 0.0, -np.expm1(np.minimum(epsilons, 0)) if removed else 0.0)
             epsilons, end = epsilons[within], math.log(1 - q)
             signed = epsilons if removed else -epsilons
             scaled, less = signed + np.log(1 / q), np.log(1 / q - 1)

@@ -168,7 +168,7 @@ def _check_own(columns: ColumnsConfig) -> None:
             raise ArgumentError(
                 name,
                 value,
-                "is for images given by --data that are not the run's own, whose columns it knows; leave it out",
+                "is for other images, given by --data; leave it out, as the run knows its own",
             )
 
 

@@ -5,6 +5,7 @@ ledger, the key, checkpoints, the replay guard, the curve, the report. The direc
 whoever goes on brings the same method, which is compared with what the directory says of it.
 """
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -228,15 +229,20 @@ def _measured(evaluate: Evaluate | None, model: PyTree) -> dict[str, Any]:
     found = evaluate(model)
     named = found if isinstance(found, Mapping) else {"accuracy": found}
     for name, value in named.items():
-        if not (
-            np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf" and np.isfinite(value)
-        ):
+        if not _is_number(value):
             raise ArgumentError(
                 "evaluate",
                 f"{name} {value}",
                 "let it return a finite number, or a dict of such; the same line of sf.run then goes on",
             )
     return {"measured": {str(name): float(value) for name, value in named.items()}}
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return np.ndim(value) == 0 and not isinstance(value, str) and math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _asked(method: Procedure, guarantee: Guarantee, options: Options) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """plan + images -> a job: the procedure to run, and what its state means as a classifier."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ def head_rows(
 ) -> HeadRows:
     matrix, shown = _matrices(features, train, held_out, progress)
     if overlap := check_overlap(plan.public, matrix):
-        progress.say(f"warning   {overlap}", warning=overlap)
+        warnings.warn(overlap, stacklevel=2)
     matrix, labels = examples(train, plan.images_per_unit, matrix)
     sphere = sphere_for(plan.public, matrix.shape[1], plan.rooted)
     truth = None if held_out is None else held_out.labels

@@ -188,13 +188,14 @@ def _begin(out: Path, planned: Store) -> Store:
     found = read_manifest(out)
     if not found.images:
         raise RunError(
-            f"out={str(out)!r}: a feature store of an earlier version, which does not say of which images; it is read "
-            "as it is, to go on with it choose another --out"
+            f"out={str(out)!r}: a feature store of an earlier version, which did not note its images; `sfumato fit` reads "
+            "it, but it cannot be continued: make it anew with another --out"
         )
     for name, wanted in asdict(planned).items():
         if name == "images" and found.images != wanted:
             raise RunError(
-                f"out={str(out)!r}: a feature store of other images, labels or names; choose another --out"
+                f"out={str(out)!r}: a feature store of other images, labels or names, or decoded by another version of "
+                "Pillow; choose another --out"
             )
         if name != "digests" and getattr(found, name) != wanted:
             raise RunError(

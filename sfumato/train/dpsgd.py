@@ -48,6 +48,8 @@ from sfumato.train.spread import SpreadSum
 Loss = Callable[..., Float[Array, ""]]
 Sum = Callable[..., BoundedSum]
 """(params, examples, mask) -> the clipped sum, and a fourth argument if there are frozen arrays."""
+ANEW = "write DPSGD(loss, params, data, ...)"
+OF_LOSS_OR_DATA = ("loss", "clip_norm", "augment", "clipped", "augmented", "data", "fetch")
 Augment = Callable[[PyTree, jax.Array], PyTree]
 """(ONE example, key of jax.random) -> the example as the loss sees it; its keys are secret."""
 
@@ -101,14 +103,21 @@ class DPSGD:
         augment: Augment | None,
     ) -> None:
         asked = whole_or_auto("physical_batch_size", self.physical_batch_size)
-        if not isinstance(self.optimizer, optax.GradientTransformation):
+        if not all(callable(getattr(self.optimizer, name, None)) for name in ("init", "update")):
             raise ArgumentError(
                 "optimizer",
                 type(self.optimizer).__name__,
-                "give a transformation of optax, such as optax.adam(1e-3)",
+                "give what has `init` and `update`, such as optax.adam(1e-3)",
             )
         whole("most_at_once", self.most_at_once)
         fraction("ema_decay", self.ema_decay)
+        if loss is None:
+            for name, value in (("clip_norm", clip_norm), ("augment", augment)):
+                if value is not None:
+                    raise ArgumentError(name, value, f"belongs to a loss; {ANEW}")
+        for name, new, old in (("loss", loss, self.clipped), ("data", data, self.fetch)):
+            if new is not None and old is not None:
+                raise ArgumentError(name, type(new).__name__, f"this method has its own; {ANEW}")
         if loss is not None:
             self.clipped = _clipped(loss, clip_norm, augment)
             self.augmented = augment is not None
@@ -118,14 +127,15 @@ class DPSGD:
             self.sampler = self.sampler.on(len(self.fetch.data))
         for name, found in (("loss", self.clipped), ("data", self.fetch)):
             if found is None:
-                raise ArgumentError(name, None, "write DPSGD(loss, params, data, ...)")
+                raise ArgumentError(name, None, ANEW)
         if self.contribution == math.inf and self.noise is not None and self.noise.event.private:
             raise ArgumentError(
                 "clip_norm",
                 math.inf,
                 "no noise hides what is not clipped; give a clip norm, or sf.calibrate(method, math.inf)",
             )
-        _check_start(self.params)
+        if loss is not None:
+            _check_start(self.params)
         layout, sampler = self.layout or ALONE, self.sampler
         self._layout = layout
         self._sum = SpreadSum(
@@ -144,10 +154,11 @@ class DPSGD:
         """The feed draws by the sampler, and the sum clips by the norm, that were given: events of others
         that came later would be the price of something else."""
         if name in self.__dataclass_fields__ and "_feed" in vars(self):
+            another = f"dataclasses.replace(method, {name}=...) makes another"
             raise ArgumentError(
                 name,
                 type(value).__name__,
-                f"a method stays as it was made; dataclasses.replace(method, {name}=...) makes another",
+                f"a method stays as it was made; {ANEW if name in OF_LOSS_OR_DATA else another}",
             )
         object.__setattr__(self, name, value)
 
