@@ -185,6 +185,7 @@ def randomized_response(stream, eps, n, trials):
     return stream.binomial(n, math.exp(eps) / (1 + math.exp(eps)), trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("eps", [0.5, 2.0])
 def test_one_run_covers_randomized_response_where_it_is_tight(eps):
     """False alarms: 1e-9."""

@@ -33,7 +33,8 @@ def test_the_means_are_those_of_drawn_pictures_and_of_all_parts() -> None:
     assert {part.removeprefix("centered-") for part in parts} == set(PARTS)
 
 
-@pytest.mark.parametrize("part", ["handed", pytest.param("cells", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["handed", "cells"])
 def test_fewer_pictures_have_nearly_the_same_mean(part: str) -> None:
     """100 of the 1,000 pictures, whose mean differs by some of their spread over the root of 100."""
     few, all_of_them = mean(part, 1, COUNT // 10), public_mean(part, 1)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from pace import paced
 from PIL import Image
 from run_helpers import refused, succeeds
 from test_mobilenet import PHOTOS, WEIGHTS
@@ -189,11 +188,9 @@ def installed(
     return package, site / "inside" / "a.pth"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",
-    paced(
-        ["efficientnet_lite0", "EfficientNet-Lite0", "tf_efficientnet_lite0"], "EfficientNet-Lite0"
-    ),
+    "name", ["efficientnet_lite0", "EfficientNet-Lite0", "tf_efficientnet_lite0"]
 )
 def test_an_installed_package_is_found_by_name(
     installed: tuple[packages.Package, Path], name: str

@@ -67,7 +67,6 @@ def read(path: Path) -> Any:
             ("wrn-10-1", "last:1", "blocks/2/|norm/|head/"),
             ("wrn-10-1", "norms", ".*/(scale|shift)$|head/"),
         ],
-        ("cnn", "last:1", "hidden/|head/"),
         ("cnn", "lora:2", "hidden/weight$|head/"),
     ),
 )

@@ -292,6 +292,7 @@ def test_full_batch_statement(tmp_path: Path) -> None:
     assert "Poisson" not in text and "READ THIS FIRST" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "tally", [{GaussianEvent(2.0): 4}, {PoissonSampledEvent(0.1, GaussianEvent(1.0)): 30}]
 )

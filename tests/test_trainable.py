@@ -157,7 +157,6 @@ def clipped(network: Backbone, mode: str, method: str = "auto") -> tuple[Any, tu
     ("model", "mode"),
     paced(
         [("wrn-10-1", "last:1"), ("vit", "last:2"), ("vit", "lora:2"), ("cnn", "bias")],
-        ("vit", "lora:2"),
         ("cnn", "bias"),
     ),
 )
