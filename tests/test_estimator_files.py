@@ -65,13 +65,7 @@ def same(one: Any, other: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in ("network", "fc") else [])
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", CASES)
 def test_what_is_loaded_is_what_was_saved(name: str, tmp_path: Path) -> None:
     make, given, labels = CASES[name]
     model = make().set_params(epsilon=np.float64(8), verbose=np.int64(0)).fit(given, labels)

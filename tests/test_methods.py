@@ -287,7 +287,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", paced([equinox, flax_linen, flax_nnx, haiku], equinox, flax_nnx))
+@pytest.mark.parametrize("make", [equinox, flax_linen, flax_nnx, haiku])
 def test_a_network_of_any_framework_is_run_published_and_read_again(
     make: Any, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ def test_the_plan_holds_the_precision_that_a_run_goes_on_in():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", paced(NETWORKS, "wrn", "vit"))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_activations_are_in_the_compute_type_and_gradients_in_float32(name):
     """But for the head, in float32; every norm of the network has its statistics there, too."""
     params, static = eqx.partition(NETWORKS[name](jax.random.key(0)), eqx.is_inexact_array)

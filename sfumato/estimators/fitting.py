@@ -81,7 +81,8 @@ class PrivateClassifier(Saveable, ClassifierMixin, BaseEstimator):
             raise ArgumentError(
                 "groups",
                 None,
-                f"the ledger promises for one {self.ledger.unit}; say whose each example is (each one's own: groups=np.arange(len(X))), or give another ledger",
+                f"the ledger promises for one {self.ledger.unit}; say whose each example is (each one's own: "
+                "groups=np.arange(len(X))), or give another ledger",
             )
         own = (
             nullcontext(self.ledger)

@@ -22,8 +22,9 @@ class Event:
 
     exact: a Gaussian release of all examples, which composes in closed form. renyi_only: whose
     Rényi bound is all that is known, for the report; empty where `privacy_loss` is known, too.
-    order_by_order: its Rényi bound at one order needs no other order. alone: it has a price by itself, not only inside of another event. in_papers: the accountant of
-    the papers of 2022 (`renyi.py`) knows it. private: it promises anything at all (`not_private.py`).
+    order_by_order: its Rényi bound at one order needs no other order. alone: it has a price by
+    itself, not only inside of another event. in_papers: the accountant of the papers of 2022
+    (`renyi.py`) knows it. private: it promises anything at all (`not_private.py`).
     """
 
     kind: ClassVar[str]
