@@ -2,6 +2,7 @@
 images, for few and many of them, into RESULTS.md.
 
     python benchmarks/suite.py [--data-dir DIR] [--only SET ...] [--most 20000] [--shown 5000] [--fits 1] [--keep DIR]
+    python benchmarks/suite.py --features centered-cells centered-cells=.9+scattering=.1 --into TITLE   # other shares
 
 Rows of each map are computed once for a set; a joined map's are theirs side by side. --keep holds rows and accuracies, so that a run
 that was stopped goes on, and one set after the other (--only) ends in a table of all; empty it when a method has changed. Sets are those
@@ -12,6 +13,7 @@ last of the training images.
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ from sfumato.core.checks import privacy_target
 from sfumato.data.named import default_data_dir
 from sfumato.data.source import Source
 from sfumato.features import by_name
+from sfumato.features.feature_map import FeatureMap, Joined
 from sfumato.solve.covariance_settings import CovarianceSettings
 
 FEATURES = (
@@ -76,9 +79,17 @@ SETS: dict[str, Callable[[Path], Source]] = {
 
 
 def parts_of(name: str) -> dict[str, float]:
-    """The maps that a name joins, and their shares."""
+    """The maps that a name joins, and their shares, its own or those that stand behind "="."""
     own = name.removeprefix(by_name.CENTERED)
-    return dict(zip(own.split("+"), by_name.SHARES.get(own, (1.0,)), strict=True))
+    parts = [each.partition("=") for each in own.split("+")]
+    shares = by_name.SHARES.get(own) or [float(share or 1) for _, _, share in parts]
+    return dict(zip([part for part, _, _ in parts], shares, strict=True))
+
+
+def map_of(name: str, shape: by_name.Shape) -> FeatureMap:
+    parts = parts_of(name)
+    maps = [by_name.features(by_name.CENTERED + part, shape) for part in parts]
+    return Joined(maps, list(parts.values()))
 
 
 def joined(name: str, parts: Rows) -> np.ndarray:
@@ -89,7 +100,7 @@ def joined(name: str, parts: Rows) -> np.ndarray:
 def fit(name: str, source: Source, n: int, epsilon: float, train: Rows, shown: Rows) -> float:
     """Accuracy, in %, on the images after the first n of `source` that are shown."""
     _, delta = privacy_target(epsilon, None, n)
-    own, count = by_name.features(name, source.shape), len(next(iter(shown.values())))
+    own, count = map_of(name, source.shape), len(next(iter(shown.values())))
     return accuracy(
         own,
         (joined(name, train)[:n], source.labels[:n]),
@@ -138,14 +149,14 @@ def compared(title: str, source: Source, options: argparse.Namespace) -> Iterato
         {part: each[at] for part, each in rows.items()}
         for at in (slice(0, count), slice(count, None))
     )
-    for n in sorted({*(each for each in COUNTS if each < count), count}):
+    for n in sorted({*(each for each in options.counts if each < count), count}):
         default = CovarianceSettings.default_model(n, source.shape)
         for epsilon in options.epsilons:
             found = {}
             for name in options.features:
                 one = partial(fit, name, source, n, epsilon, train, rest)
                 found[name] = fits.mean((title, n, epsilon, name), options.fits, one)
-            behind = max(found.values()) - found[default]
+            behind = max(found.values()) - found.get(default, math.nan)
             cells = " | ".join(
                 f"**{each:.1f}**" if name == default else f"{each:.1f}"
                 for name, each in found.items()
@@ -162,7 +173,9 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=20_000, help="training images of a set")
     parser.add_argument("--shown", type=int, default=5_000)
     parser.add_argument("--fits", type=int, default=1)
-    parser.add_argument("--features", nargs="+", choices=FEATURES, default=FEATURES)
+    parser.add_argument("--features", nargs="+", default=FEATURES, metavar="MAPS")
+    parser.add_argument("--counts", type=int, nargs="+", default=COUNTS, help="besides all")
+    parser.add_argument("--into", default="Suite", help="the section's title")
     parser.add_argument("--epsilons", type=float, nargs="+", default=EPSILONS)
     parser.add_argument("--keep", type=Path, help="a folder for rows and accuracies")
     options = parser.parse_args()
@@ -178,7 +191,7 @@ def main() -> None:
         f"{options.fits} fit{'s' if options.fits > 1 else ''} of each, with fresh noise, so that "
         "differences of a point or two say nothing where n is 500."
     )
-    write_section("Suite", "\n\n".join((intro, "\n".join(table), f"On {machine()}.")))
+    write_section(options.into, "\n\n".join((intro, "\n".join(table), f"On {machine()}.")))
 
 
 if __name__ == "__main__":

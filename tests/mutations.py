@@ -294,6 +294,14 @@ MUTATIONS = (
         "twice",
     ),
     bug(
+        "features are chosen by the private gradient, not by the released one",
+        "solve.fc:FeatureCovariance.absorb",
+        "doubted.kept(released, noise",
+        'doubted.kept(self._gradient_sum(self._transformed, state["weight"]).value, noise',
+        "test_doubted.py::test_the_decision_is_made_by_what_was_released_and_by_nothing_else",
+        "assert .*array_equal",
+    ),
+    bug(
         "linear heads sample the same rows in every step",
         "solve.sequence:Stages.measure",
         "indices(key, step)",
@@ -1601,7 +1609,16 @@ def run_test(node: str) -> dict[str, Any]:
     listener = Listener()
     began = time.perf_counter()
     pytest.main(
-        [f"{HERE}/{node}", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-o", "addopts="],
+        [
+            f"{HERE}/{node}",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--tb=short",
+            "--hypothesis-seed=0",
+            "-o",
+            "addopts=",
+        ],
         [listener],
     )
     return {

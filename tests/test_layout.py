@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import layout_bench
 import numpy as np
 import pytest
-from run_helpers import refused, sfumato, succeeds
+from run_helpers import FULL_BATCH, refused, sfumato, succeeds
 
 from sfumato.clip.fixed_point import LOW, Lattice, carried, plus, zeros
 from sfumato.core import processes
@@ -174,18 +174,20 @@ def test_parameters_are_cut_along_their_largest_axis_that_devices_divide():
 # -- several processes
 
 
-RUN = (
-    "--data", "digits", "--method", "dp-sgd", "--model", "cnn", "--steps", "4", "--batch", "16",
-    "--physical-batch-size", "4", "--epsilon", "1", "--insecure-seed", "1", "--log", "quiet",
-    "--checkpoint-seconds", "0.001",
-)  # fmt: skip
+@pytest.fixture(scope="module")
+def command(folder):
+    """All images in every step, four at once; how samples are dealt is seen above."""
+    return (
+        *("train", "--data", folder, *FULL_BATCH, "--physical-batch-size", 4),
+        *("--epsilon", 1, "--insecure-seed", 1, "--checkpoint-seconds", 0.001),
+    )
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
+def alone(command, tmp_path_factory):
     """The run of one process, on one device."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    succeeds("train", *RUN, "--out", run)
+    succeeds(*command, "--out", run)
     return run
 
 
@@ -254,11 +256,11 @@ def same_run(run, alone):
     "place, process",
     list(product(("before payment", "after payment", "before update", "after update"), (0, 1))),
 )
-def test_whoever_dies_wherever_the_run_goes_on(tmp_path, alone, start, place, process):
+def test_whoever_dies_wherever_the_run_goes_on(tmp_path, command, alone, start, place, process):
     """Two processes, one of which is killed at its third step; then one goes on alone."""
     run = tmp_path / "run"
-    command = ("train", *RUN, "--out", run)
-    codes, said = ended(start(command, command, strikes={process: (place, 3)}))
+    both = [(*command, "--out", run)] * 2
+    codes, said = ended(start(*both, strikes={process: (place, 3)}))
     assert codes[process] == -9, said
     assert codes[1 - process] != 0 and not (run / "result.json").exists(), "whoever is left, ends"
     paid = releases(run)
@@ -269,9 +271,11 @@ def test_whoever_dies_wherever_the_run_goes_on(tmp_path, alone, start, place, pr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes, count", [(2, 2), (4, 1)])
-def test_processes_and_devices_make_the_run_of_one(tmp_path, alone, start, processes, count):
+def test_processes_and_devices_make_the_run_of_one(
+    tmp_path, command, alone, start, processes, count
+):
     run = tmp_path / "run"
-    codes, said = ended(start(*[("train", *RUN, "--out", run)] * processes, count=count))
+    codes, said = ended(start(*[(*command, "--out", run)] * processes, count=count))
     assert codes == [0] * processes, said
     same_run(run, alone)
     told = ["accuracy" in each for each in said]
@@ -288,10 +292,10 @@ def test_processes_and_devices_make_the_run_of_one(tmp_path, alone, start, proce
     ],
 )
 def test_processes_that_mean_something_else_are_refused_before_anything_is_paid(
-    tmp_path, start, changed, says
+    tmp_path, command, start, changed, says
 ):
     changed = [each.format(other=tmp_path / "other") for each in changed]
-    commands = [("train", *RUN, "--out", tmp_path / "run")] * 2
+    commands = [(*command, "--out", tmp_path / "run")] * 2
     commands[1] = (*commands[1], *changed)
     codes, said = ended(start(*commands, count=2))
     assert codes == [2, 2], said
@@ -322,8 +326,8 @@ def test_whoever_starts_several_processes_is_recognized(monkeypatch, told, found
     assert processes.launched() == found
 
 
-def test_wrong_places_are_refused_in_one_line(tmp_path):
-    run = ("train", *RUN, "--out", tmp_path / "run")
+def test_wrong_places_are_refused_in_one_line(tmp_path, command):
+    run = (*command, "--out", tmp_path / "run")
     for flags, says in (
         (("--devices", 0), ("devices=0", "whole number")),
         (("--devices", 99), ("devices=99", "leave it out")),

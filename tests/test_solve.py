@@ -20,7 +20,7 @@ from sfumato.solve.fc import FIRST_GRADIENT, MEAN, MOMENTS, FeatureCovariance, w
 from sfumato.solve.statistics import _moments, softmax_gradient
 from sfumato.train.loop import run, tally
 
-GROUPS = (Group(2, 3, 0.6), Group(1, 4, 0.4))
+GROUPS = (Group(2, 3, 0.6, doubted=1), Group(1, 4, 0.4))
 D, CLASSES = 10, 3
 
 

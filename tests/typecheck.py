@@ -33,6 +33,8 @@ def _may_name_axes(hint: Any) -> bool:
 
 def checked(found: Any, *, typechecker: Callable[[Any], Any]) -> Any:
     """What jaxtyping's own decorator makes of it, but for functions whose signature has no shape."""
+    if "<locals>" in found.__qualname__:
+        return found  # it would be wrapped anew by every call of the function that it stands in
     if inspect.isfunction(found) and found.__annotations__.get("return") is typing.Self:
         return found  # beartype wants to see the class
     if not inspect.isfunction(found) or any(map(_may_name_axes, found.__annotations__.values())):
@@ -41,7 +43,8 @@ def checked(found: Any, *, typechecker: Callable[[Any], Any]) -> Any:
 
 
 def arrange(package: str) -> None:
-    """All functions of a package that is imported from now on are checked when they are called."""
+    """All functions of a package that is imported from now on are checked when they are called, but for
+    those within functions."""
 
     def decorator(*, typechecker: Any) -> Callable[[Any], Any]:
         return lambda found: checked(found, typechecker=typechecker)

@@ -7,7 +7,7 @@ is at most 1** (for finite input; the caller replaces rows that are not finite).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -33,12 +33,14 @@ class Group:
     """`frequencies * channels` consecutive features; feature f * channels + k is channel k at
     frequency f.
 
-    `weight` is the group's share of the squared norm of the whole row.
+    `weight` is the group's share of the squared norm of the whole row. The last `doubted` frequencies
+    tell classes apart in some data sets and nothing in others (`solve/doubted.py`).
     """
 
     frequencies: int
     channels: int
     weight: float
+    doubted: int = 0
 
     @property
     def size(self) -> int:
@@ -74,7 +76,7 @@ class Joined(FeatureMap):
             )
         self.maps, self.shares = tuple(maps), tuple(shares)
         self.groups = tuple(
-            Group(group.frequencies, group.channels, share * group.weight)
+            replace(group, weight=share * group.weight)
             for each, share in zip(maps, shares, strict=True)
             for group in each.groups
         )

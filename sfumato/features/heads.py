@@ -39,6 +39,15 @@ class Whitening(eqx.Module):
         )
 
 
+class Kept(eqx.Module):
+    """Zeros where a column is not kept, then the whole row back to norm 1."""
+
+    columns: Float[Array, " d"]
+
+    def __call__(self, row: Float[Array, " d"]) -> Float[Array, " d"]:
+        return unit(row * self.columns)
+
+
 class WhitenedLinear(eqx.Module):
     """Centering, whitening, then a linear layer: row -> class scores."""
 

@@ -242,7 +242,9 @@ class Handed(FeatureMap):
     image has the same even half, and the odd half with the other sign.
 
     So the odd half has much of the norm where the mirror image looks different, 45 % of what varies
-    between letters or digits, and little where it does not, 12 % for clothes.
+    between letters or digits, and little where it does not, 12 % for clothes. Scenes are as likely as their
+    mirror images, so there it is large and tells nothing. Most images in color are scenes: in color it
+    has to be shown that it tells something.
     """
 
     lowest: int = eqx.field(static=True)
@@ -250,7 +252,9 @@ class Handed(FeatureMap):
 
     def __init__(self, colors: int, lowest: int = 4):
         (half,) = Scattering(colors, lowest).groups
-        self.lowest, self.groups = lowest, (Group(2 * half.frequencies, half.channels, 1.0),)
+        doubted = half.frequencies if colors == 3 else 0
+        self.lowest = lowest
+        self.groups = (Group(2 * half.frequencies, half.channels, 1.0, doubted),)
 
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
         logs, turned = _logarithms(image)

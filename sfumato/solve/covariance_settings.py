@@ -21,24 +21,26 @@ MANY, FEW = 10_000, 1_000
 are fewest."""
 
 
-def default_features(n: int, shape: tuple[int, int, int]) -> str:
+def default_features(n: int, shape: tuple[int, int, int], doubts: bool = False) -> str:
     """With few images the noise in a row's many patches costs more than they tell, with fewest that
-    in three colors of scattering. What tells left from right is for gray images, digits and X-rays; in
-    color most are scenes, which it costs up to three points (DP-SGD's flips are for color alone, too).
-    How many are few was chosen as the constants of `rule` were.
+    in three colors of scattering. What tells left from right is for gray images, digits and X-rays. In
+    color most are scenes, which it costs up to three points, unless the method `doubts` it until it is
+    shown to tell something (`solve/doubted.py`). How many are few was chosen as the constants of `rule`
+    were.
     """
     color = shape[2] == 3
     if color and n < FEW:
         return "centered-cells"
-    patches, scattering = "+patches" * (n >= MANY), "scattering" if color else "handed"
-    return f"centered-cells{patches}+{scattering}"
+    scattering = "scattering" if color and not doubts else "handed"
+    return f"centered-cells{'+patches' * (n >= MANY)}+{scattering}"
 
 
 @dataclass(frozen=True)
 class CovarianceSettings(MethodSettings):
     """dp-fc. mean_share, moments_share: of mu^2, for the two statistics. power, floor: of the whitening.
     steps, momentum, clip_norm, learning_rate: of the gradient descent. shrunk: whether the mean is shrunk
-    to what stands out of its noise (not in plans of earlier versions).
+    to what stands out of its noise. proof: by how many deviations of the noise features that are doubted
+    must stand out of it, 0 to keep them all (both not in plans of earlier versions).
     """
 
     method: ClassVar[str] = "dp-fc"
@@ -54,6 +56,7 @@ class CovarianceSettings(MethodSettings):
     clip_norm: OrInfinity
     learning_rate: float
     shrunk: bool = False
+    proof: float = 0.0
 
     def mean_noise(self, mu: float) -> float:
         """s_m with 1 / s_m^2 = mean_share * mu^2."""
@@ -70,7 +73,7 @@ class CovarianceSettings(MethodSettings):
 
     @classmethod
     def default_model(cls, n: int, shape: tuple[int, int, int]) -> str:
-        return default_features(n, shape)
+        return default_features(n, shape, doubts=True)
 
     @classmethod
     def ruled(cls, budget: Budget) -> "CovarianceSettings":
@@ -130,5 +133,14 @@ def rule(n: int, d: int, mu: float) -> CovarianceSettings:
     kappa = min(max((30_000 / strength) ** 0.25, 0.5), 2.5)
     learning_rate = kappa * (1 - momentum) * strength / (clip_norm * steps)
     return CovarianceSettings(
-        mean_share, moments_share, 0.5, 0.3, steps, momentum, clip_norm, learning_rate, shrunk=True
+        mean_share,
+        moments_share,
+        0.5,
+        0.3,
+        steps,
+        momentum,
+        clip_norm,
+        learning_rate,
+        shrunk=True,
+        proof=4.0,
     )

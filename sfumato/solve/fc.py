@@ -24,7 +24,8 @@ multiplied by V l^(-p) V^T and the whole row is brought back to norm 1.
 Steps 2 .. T + 1 release the clipped softmax gradient on those features (sensitivity C); each is
 divided by n, which is public, its mean over classes removed (it is zero without noise), and applied
 with heavy-ball momentum from W = 0. Where labels are findings (n x L, -1 for unknown) the loss is their
-sigmoids' (`core/tasks.py`), and nothing is removed.
+sigmoids' (`core/tasks.py`), and nothing is removed. Columns that are doubted are zeros from the second
+gradient on, unless the first showed that they tell classes apart (`solve/doubted.py`).
 """
 
 import hashlib
@@ -45,12 +46,13 @@ from sfumato.core.keys import SecretKey
 from sfumato.core.tasks import Task, task_of
 from sfumato.data.finite import Spoiled, of_rows
 from sfumato.features.feature_map import Group
-from sfumato.features.heads import Centering, WhitenedLinear, Whitening, blocks
+from sfumato.features.heads import Centering, Kept, WhitenedLinear, Whitening, blocks
 from sfumato.noise import Mechanism
 from sfumato.noise.banded import noise_of_run
 from sfumato.privacy.events import Event
 from sfumato.privacy.guarantee import Guarantee
 from sfumato.privacy.releases import Release
+from sfumato.solve import doubted
 from sfumato.solve.covariance_settings import CovarianceSettings, rule
 from sfumato.solve.labeled_rows import Rows
 from sfumato.solve.statistics import (
@@ -63,7 +65,7 @@ from sfumato.solve.statistics import (
 )
 from sfumato.solve.symmetric import unpack
 
-MEAN, MOMENTS, FIRST_GRADIENT = 0, 1, 2
+MEAN, MOMENTS, FIRST_GRADIENT, LATER = 0, 1, 2, 3
 
 
 @dataclass
@@ -73,7 +75,8 @@ class FeatureCovariance:
 
     bare: add no noise, which promises nothing; settings are those for `mu`, without a clip.
     overwrite: transform `rows` in place, which halves the memory; they are then of no other use.
-    State: dict of `mean`, `matrices` (one f x k x k array per group), `weight`, `velocity`.
+    State: dict of `mean`, `matrices` (one f x k x k array per group), `weight`, `velocity`, and `kept`
+    (1 or 0 for each column) where columns are doubted.
     """
 
     rows: Float[np.ndarray, "n d"]
@@ -96,6 +99,8 @@ class FeatureCovariance:
         self._settings = self.settings or rule(n, d, self.mu or 1.0)
         if self.bare:
             self._settings = self._settings.unclipped()
+        doubts = any(group.doubted for group in self._groups) and self._settings.proof > 0
+        self._last_stage = LATER if doubts and not self.bare else FIRST_GRADIENT
         self._task = task_of(self.labels)
         self._gradient = jax.jit(softmax_gradient(self._settings.clip_norm, task=self._task))
         descent = partial(_descent, self._settings, self._task, len(self.rows))
@@ -148,15 +153,17 @@ class FeatureCovariance:
     def start(self) -> dict[str, Any]:
         head = WhitenedLinear.zeros(self._groups, self.classes)
         zeros = start_of(self.rows.shape[1], self.classes, self._task)
-        return {
+        found = {
             "mean": head.centering.mean,
             "matrices": head.whitening.matrices,
             "weight": zeros,
             "velocity": zeros,
         }
+        all_kept = jnp.ones(self.rows.shape[1], jnp.float32)
+        return found | ({"kept": all_kept} if self._last_stage == LATER else {})
 
     def measure(self, state: dict[str, Any], step: int, key: SecretKey) -> BoundedSum:
-        rows = self._rows_at(min(step, FIRST_GRADIENT), state)
+        rows = self._rows_at(min(step, self._last_stage), state)
         if step == MEAN:
             return row_sum(rows)
         if step == MOMENTS:
@@ -184,18 +191,36 @@ class FeatureCovariance:
                     for moments in unpacked
                 ],
             }
-        return {**state, **self._descend(state["weight"], state["velocity"], released)}
+        new = {**state, **self._descend(state["weight"], state["velocity"], released)}
+        if step == FIRST_GRADIENT and "kept" in state:
+            clip_norm = self._settings.clip_norm
+            noise, chance = self.mechanism(step).multiplier * clip_norm, self.n * clip_norm**2
+            kept = doubted.kept(released, noise, chance, self._groups, self._settings.proof)
+            new["kept"] = jnp.asarray(kept)  # weights of what is not are multiplied by zeros
+        return new
 
     def head(self, state: dict[str, Any]) -> WhitenedLinear:
         """The classifier of features that this state has reached."""
         linear = linear_of(state["weight"], self._task)
-        return WhitenedLinear(self._centering(state), self._whitening(state), linear)
+        whitening = self._whitening(state)
+        if "kept" in state:
+            matrices = doubted.without(whitening.matrices, state["kept"], self._groups)
+            whitening = Whitening(matrices, tuple(self._groups))
+        return WhitenedLinear(self._centering(state), whitening, linear)
 
     def transform(
         self, rows: Float[np.ndarray, "n d"], state: dict[str, Any]
     ) -> Float[np.ndarray, "n d"]:
         """Other rows as the gradient steps see theirs; in place."""
-        return apply(self._whitening(state), apply(self._centering(state), rows, rows), rows)
+        for stage in range(self._last_stage):
+            apply(self._module(stage, state), rows, rows)
+        return rows
+
+    def _module(self, stage: int, state: dict[str, Any]) -> Centering | Whitening | Kept:
+        """What takes rows from a stage to the next."""
+        if stage == MEAN:
+            return self._centering(state)
+        return self._whitening(state) if stage == MOMENTS else Kept(state["kept"])
 
     def _centering(self, state: dict[str, Any]) -> Centering:
         return Centering(state["mean"], tuple(self._groups))
@@ -204,8 +229,8 @@ class FeatureCovariance:
         return Whitening(state["matrices"], tuple(self._groups))
 
     def _rows_at(self, stage: int, state: dict[str, Any]) -> Float[np.ndarray, "n d"]:
-        """The rows as given (MEAN), centered (MOMENTS) or whitened; a resumed run goes through
-        several stages at once."""
+        """The rows as given (MEAN), centered (MOMENTS), whitened, or without what was doubted (LATER); a
+        resumed run goes through several stages at once."""
         if stage < self._stage:  # run a second time
             if self.overwrite:
                 raise ArgumentError(
@@ -218,8 +243,7 @@ class FeatureCovariance:
             if self._transformed is self.rows and not self.overwrite:
                 self._transformed = np.empty_like(self.rows)
             source = self.rows if self._stage == MEAN else self._transformed
-            module = self._centering(state) if self._stage == MEAN else self._whitening(state)
-            apply(module, source, self._transformed)
+            apply(self._module(self._stage, state), source, self._transformed)
             self._stage += 1
         return self._transformed
 
@@ -283,7 +307,9 @@ def whitening_matrices(
 
 
 def apply(
-    module: Centering | Whitening, rows: Float[np.ndarray, "n d"], target: Float[np.ndarray, "n d"]
+    module: Centering | Whitening | Kept,
+    rows: Float[np.ndarray, "n d"],
+    target: Float[np.ndarray, "n d"],
 ) -> Float[np.ndarray, "n d"]:
     """Fill `target` (which may be `rows`) with the module's value for every row and return it."""
     for where, part, mask in chunks(rows):
@@ -292,5 +318,5 @@ def apply(
 
 
 @jax.jit
-def _apply(module: Centering | Whitening, rows: Float[Array, "b d"]) -> Float[Array, "b d"]:
+def _apply(module: Centering | Whitening | Kept, rows: Float[Array, "b d"]) -> Float[Array, "b d"]:
     return jax.vmap(module)(rows)
