@@ -33,7 +33,7 @@ def arrange() -> None:
     os.environ.setdefault("XLA_FLAGS", QUICK)
     if (
         "PYTEST_XDIST_WORKER_COUNT" in os.environ
-    ):  # threads of two workers on one core would wait for each other
+    ):  # threads of several workers on one core would wait for each other
         share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, share)))
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:

@@ -11,6 +11,7 @@ from run_helpers import succeeds
 from sfumato.features import by_name
 from sfumato.plan.choice import resolve
 from sfumato.plan.config import MethodConfig
+from sfumato.solve import covariance_settings
 from sfumato.solve.linear_settings import HEADS, LARGEST_GRAM, Curved
 
 FACTS = [(n, (28, 28, colors)) for n in (50, 999, 1_000, 9_999, 10_000, 10**6) for colors in (1, 3)]
@@ -35,9 +36,13 @@ def test_a_matrix_is_held_of_no_more_features_than_it_is_for() -> None:
 
 
 @pytest.mark.slow
-def test_a_store_has_the_features_that_training_takes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("colors", [1, 3])
+def test_a_store_has_the_features_that_a_head_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colors: int
+) -> None:
+    monkeypatch.setattr(covariance_settings, "FEW", 5)
     draws = np.random.default_rng(0)
-    shape = (12, 8, 8, 1)
+    shape = (12, 8, 8, colors)
     np.savez(
         tmp_path / "few.npz",
         x_train=draws.integers(256, size=shape, dtype=np.uint8),
@@ -47,5 +52,6 @@ def test_a_store_has_the_features_that_training_takes(tmp_path: Path) -> None:
         "features", "--data", tmp_path / "few.npz", "--out", tmp_path / "store", "--log", "quiet"
     )
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
-    _, default, _ = resolve(MethodConfig(), 12, shape[1:])
+    _, default, _ = resolve(MethodConfig("sgd"), 12, shape[1:])
     assert manifest["model"] == default
+    assert ("handed" in default) == (colors == 1)

@@ -69,7 +69,7 @@ def write_store(config: FeaturesConfig) -> Store:
     sources = {"train": splits.train} | {
         split: source for split, source in others.items() if source is not None
     }
-    asked = MethodConfig(model=config.model)
+    asked = MethodConfig("sgd", model=config.model)  # rows are for heads
     _, model, _ = resolve(asked, splits.train.examples, splits.train.shape, public)
     planned, feature_map = _plan(config, model, sources, public)
     if shard is None or (config.out / MANIFEST).exists():
