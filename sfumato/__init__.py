@@ -122,7 +122,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__version__ = "0.5.1"
+__version__ = "0.5.2"
 _ROOMS = ("data", "report", "weights")
 __all__ = [*_ROOMS, *sorted(_HOME_OF)]
 

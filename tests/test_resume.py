@@ -128,11 +128,6 @@ def network(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_killed_once(folder: Path, tmp_path: Path, network: Path) -> None:
-    killed_and_resumed(tmp_path, network, ("--data", folder, *NETWORK), [(paid(7), 0.01)])
-
-
-@pytest.mark.slow
 def test_killed_four_times(folder: Path, tmp_path: Path, network: Path) -> None:
     """Dozens of kills more: `make test-faults`."""
     stream = np.random.default_rng(4)
