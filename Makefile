@@ -6,10 +6,8 @@ BENCH_VENV ?= .venv-bench
 PARITY_VENV ?= .venv-parity
 HEADS_VENV ?= .venv-heads
 DOCS_VENV ?= .venv-docs
-# A worker more than cores, as some tests wait for processes of their own; up to eight, as each needs some GiB. One that
-# is done takes from the others' remaining tests.
-WORKERS = $(shell $(PYTHON) -c "import os; print(min(8, 1 + (os.cpu_count() or 1)))")
-PARALLEL = $(BIN)/pytest -n $(WORKERS) --dist worksteal
+# A worker on each core, up to eight as each needs some GiB; one that is done takes from the others' remaining tests.
+PARALLEL = $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
 # Compiled tests and modules serve every worker, every process that a test starts, and the next run.
 unexport PYTHONDONTWRITEBYTECODE

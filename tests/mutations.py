@@ -296,8 +296,8 @@ MUTATIONS = (
     bug(
         "features are chosen by the private gradient, not by the released one",
         "solve.fc:FeatureCovariance.absorb",
-        "doubted.kept(released, noise",
-        'doubted.kept(self._gradient_sum(self._transformed, state["weight"]).value, noise',
+        "self._kept(released)",
+        'self._kept(jnp.asarray(self._gradient_sum(self._transformed, state["weight"]).value))',
         "test_doubted.py::test_the_decision_is_made_by_what_was_released_and_by_nothing_else",
         "assert .*array_equal",
     ),

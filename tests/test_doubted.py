@@ -1,13 +1,19 @@
 """Features that dp-fc keeps only where its first gradient shows that they tell classes apart."""
 
+import json
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chance import has_deviation
+from run_helpers import succeeds, train_arguments
 
 from sfumato.core import typed_json
 from sfumato.core.keys import SecretKey
+from sfumato.core.tasks import UNKNOWN
 from sfumato.features import by_name
 from sfumato.features.feature_map import Group
 from sfumato.privacy.ledger import Ledger
@@ -34,8 +40,10 @@ def images(sided: bool) -> tuple[np.ndarray, np.ndarray]:
     return np.float32(rows / np.linalg.norm(rows, axis=1, keepdims=True)), labels
 
 
-def procedure(sided: bool, mu: float = 2.0) -> FeatureCovariance:
-    return FeatureCovariance(*images(sided), CLASSES, GROUPS, mu)
+def procedure(sided: bool) -> FeatureCovariance:
+    """As the command line makes it."""
+    rows, labels = images(sided)
+    return FeatureCovariance(rows.copy(), labels, CLASSES, GROUPS, 2.0, overwrite=True)
 
 
 def finished(method: FeatureCovariance, **how: object) -> State:
@@ -54,6 +62,36 @@ def test_what_tells_classes_apart_is_kept_and_nothing_else(sided: bool) -> None:
     seen = method.transform(images(sided)[0].copy(), state)
     assert np.allclose(np.linalg.norm(seen, axis=1), 1, atol=1e-4), "the rest takes their norm"
     assert bool(np.any(seen[:, DOUBTED])) == sided
+
+
+@pytest.mark.parametrize("sided", [True, False])
+def test_of_findings_the_same(sided: bool) -> None:
+    rows, labels = images(sided)
+    findings = np.eye(CLASSES, dtype=np.int32)[labels]
+    findings[::5, 0] = UNKNOWN
+    state = finished(FeatureCovariance(rows, findings, CLASSES, GROUPS, 2.0))
+    assert bool(state["kept"][DOUBTED].all()) == bool(state["kept"][DOUBTED].any()) == sided
+
+
+def test_noise_is_taken_to_be_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows of zeros a release is noise alone. False alarms: 1e-9."""
+    seen = []
+
+    def spy(gradient: Any, noise: float, chance: float, *rest: Any) -> np.ndarray:
+        seen.append((noise, chance))
+        return np.ones(D, np.float32)
+
+    monkeypatch.setattr(doubted, "kept", spy)
+    zeros = np.zeros((200, D), np.float32)
+    method = FeatureCovariance(zeros, np.arange(200) % CLASSES, CLASSES, GROUPS, 2.0)
+    state, mechanism = method.start(), method.mechanism(FIRST_GRADIENT)
+    total = method.measure(state, FIRST_GRADIENT, KEY)
+    keys = map(SecretKey.from_insecure_seed, range(400))
+    draws = np.array([mechanism(total, key) for key in keys])
+    method.absorb(state, FIRST_GRADIENT, mechanism(total, KEY))
+    ((noise, chance),) = seen
+    assert has_deviation(draws, noise)
+    assert chance == 200 * total.sensitivity.add_or_remove**2
 
 
 @pytest.mark.parametrize("sided", [True, False])
@@ -127,3 +165,13 @@ def test_plans_of_earlier_versions_keep_everything() -> None:
     earlier = typed_json.convert(CovarianceSettings, ours, "settings")
     assert earlier.proof == 0
     assert "kept" not in FeatureCovariance(*images(False), CLASSES, GROUPS, 1.0, earlier).start()
+
+
+@pytest.mark.slow
+def test_a_run_says_what_became_of_the_sides(folder: Path, tmp_path: Path) -> None:
+    """24 images show nothing at epsilon 1; a network has no sides to tell of."""
+    flags = ("--data", folder, "--epsilon", 1, "--log", "json")
+    told = succeeds("train", *flags, "--model", "centered-handed", "--out", tmp_path / "run")
+    (line,) = [json.loads(line) for line in told.splitlines() if '"sides"' in line]
+    assert line["sides"].startswith("made alike")
+    assert '"sides"' not in succeeds(*train_arguments(folder, tmp_path / "other"))

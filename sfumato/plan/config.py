@@ -215,9 +215,9 @@ class NetworkConfig:
     """What learns."""
 
     model: str = "auto"
-    """Fixed features: centered-cells+patches+handed, with scattering in place of handed where left and
-    right are alike, and without patches for few images [by method, color or gray and the number of images;
-    where a method holds a matrix of d x d numbers, without patches] | one of these parts | scatternet, and others
+    """Fixed features: centered-cells+patches+handed, in color with scattering in place of handed for
+    methods other than dp-fc, and without patches for few images [by method, color or gray and the number of
+    images; where a method holds a matrix of d x d numbers, without patches] | one of these parts | scatternet, and others
     that `sfumato models` names. Trained end to end: cnn | wrn-16-4 | wrn-D-W | wrn-D-W-norm-first, or package.module:function of your own, (shape, classes, key) ->
     a network of one image. With --weights: the network they are for, where they do not say so
     themselves."""
@@ -367,8 +367,8 @@ class FeaturesConfig:
     out: Path
     """Directory to create, or to continue if it was stopped."""
     model: str = "auto"
-    """Fixed features, as for `sfumato train` [those that it takes by default, by color or gray and the
-    number of images; with --weights the network they are for]."""
+    """Fixed features, as for `sfumato train` [those that `--method sgd` takes by default, by color or gray
+    and the number of images; with --weights the network they are for]."""
     weights: str | None = None
     """Public weights: a file or a name; the rows are what their network's head would see."""
     size: int | None = None

@@ -59,7 +59,8 @@ class Job:
     """procedure: what `train.loop.run` runs. classifier: a state -> the image classifier it stands
     for. scores: a state -> scores of the evaluation images, of which the task makes probabilities;
     None if there are none. confusion: the same, counted. curve: what a learning curve says of a state,
-    by `shown` images where it looks at no more. learns_from: the first step that changes them.
+    by `shown` images where it looks at no more. learns_from: the first step that changes them. sides: what
+    a released state says of left and right; None where it does not say.
     """
 
     procedure: Procedure
@@ -69,6 +70,7 @@ class Job:
     curve: Callable[[State], dict[str, Any]] | None = None
     learns_from: int = 0
     shown: int = 0
+    sides: Callable[[State], str | None] = lambda state: None
 
     def point(self, state: State) -> dict[str, Any]:
         """What a learning curve shows of a state; of how many images, if not of all."""
@@ -130,7 +132,7 @@ def _covariance(
 
     def scores(state: State) -> Scores:
         assert rows is not None
-        if not white:  # mean and whitening are fixed by the time anything is learned
+        if not white:  # mean, whitening and what is kept are fixed by the first gradient
             white.append(procedure.transform(rows, state))
         return scores_by(white[0], state["weight"], plan.task)
 
@@ -139,7 +141,16 @@ def _covariance(
         lambda state: Classifier(spec, OnFeatures(features, procedure.head(state))),
         *_measured(scores, held_out),
         learns_from=FIRST_GRADIENT,
+        sides=_sides,
     )
+
+
+def _sides(state: State) -> str | None:
+    if "kept" not in state:
+        return None
+    if np.all(state["kept"]):
+        return "kept, as the first released gradient shows that they tell classes apart"
+    return "made alike, as the first released gradient does not show that they tell classes apart"
 
 
 def _measured(scores: Callable[[State], Scores], held_out: Source | None) -> tuple[Any, Any, Any]:

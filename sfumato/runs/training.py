@@ -291,6 +291,8 @@ def _fit(
         trained = time.monotonic()
         if not here().first:
             return
+        if sides := job.sides(state):
+            progress.say(f"sides     {sides}", sides=sides)
         with measuring.if_readable():
             evaluate(directory, config.run.show_images, job, state, held_out)
         save_model(directory, job.classifier(state), plan, ledger)

@@ -193,11 +193,17 @@ class FeatureCovariance:
             }
         new = {**state, **self._descend(state["weight"], state["velocity"], released)}
         if step == FIRST_GRADIENT and "kept" in state:
-            clip_norm = self._settings.clip_norm
-            noise, chance = self.mechanism(step).multiplier * clip_norm, self.n * clip_norm**2
-            kept = doubted.kept(released, noise, chance, self._groups, self._settings.proof)
-            new["kept"] = jnp.asarray(kept)  # weights of what is not are multiplied by zeros
+            # Weights of what is not kept are multiplied by zeros.
+            new["kept"] = jnp.asarray(self._kept(released))
         return new
+
+    def _kept(self, released: Float[Array, "p c"]) -> Float[np.ndarray, " d"]:
+        """Of the first gradient: see `solve/doubted.py`."""
+        clip_norm = self._settings.clip_norm
+        noise, chance = self.mechanism(FIRST_GRADIENT).multiplier * clip_norm, self.n * clip_norm**2
+        free = 1 - 1 / self.classes if self._task.exclusive else 1.0
+        gradient = self._task.centered(released)
+        return doubted.kept(gradient, noise, chance, self._groups, self._settings.proof, free)
 
     def head(self, state: dict[str, Any]) -> WhitenedLinear:
         """The classifier of features that this state has reached."""
