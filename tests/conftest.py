@@ -2,7 +2,6 @@
 beartype)."""
 
 import gc
-import itertools
 import os
 
 import programs
@@ -21,9 +20,6 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from run_helpers import ctrl_c_after, sfumato, succeeds, train_arguments, write_dataset  # noqa: E402
 
-MODULES = 6
-"""Whose programs are in memory together."""
-
 pytest_plugins = ("controls", "entropy", "pytester")
 
 settings.register_profile("no clock", deadline=None)  # a busy machine is no failure
@@ -41,16 +37,12 @@ def _nobody_waits_for_the_disk() -> Iterator[None]:
         yield
 
 
-_modules = itertools.count(1)
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _programs_of_some_modules() -> Iterator[None]:
-    """Thousands of compiled programs would fill the memory. What modules share need not be traced
-    and read from the disk by each of them."""
+def _programs_of_a_module() -> Iterator[None]:
+    """Thousands of compiled programs would fill the memory; what another module needs again is in
+    the cache on disk."""
     yield
-    if next(_modules) % MODULES == 0:
-        jax.clear_caches()
+    jax.clear_caches()
 
 
 def pytest_collection_finish() -> None:
