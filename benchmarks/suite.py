@@ -32,8 +32,10 @@ from sfumato.features.feature_map import FeatureMap, Joined
 from sfumato.solve.covariance_settings import CovarianceSettings
 
 FEATURES = (
+    "centered-cells+patches+handed-if-shown",
     "centered-cells+patches+handed",
     "centered-cells+patches+scattering",
+    "centered-cells+handed-if-shown",
     "centered-cells+handed",
     "centered-cells+scattering",
     "centered-cells",

@@ -25,7 +25,7 @@ def test_heads_take_the_default_features(method: str) -> None:
     for n, shape in FACTS:
         _, default, _ = resolve(MethodConfig(), n, shape)
         _, model, _ = resolve(MethodConfig(method), n, shape)
-        expected = default.replace("handed", "scattering") if shape[2] == 3 else default
+        expected = default.replace("handed-if-shown", "scattering") if shape[2] == 3 else default
         assert model == (expected.replace("+patches", "") if holds else expected)
 
 

@@ -151,12 +151,17 @@ def test_without_noise_or_doubt_all_is_kept() -> None:
     assert doubted.kept(np.zeros((D, 2)), 0.0, 0.0, (Group(1, D, 1.0),), 4.0).all()
 
 
-def test_left_and_right_are_doubted_in_color_alone() -> None:
-    for colors, expected in ((1, 0), (3, 15)):
-        (group,) = by_name.features("centered-handed", (32, 32, colors)).groups
+def test_left_and_right_are_doubted_where_the_name_says_so() -> None:
+    for name, expected in (("handed", 0), ("handed-if-shown", 15)):
+        (group,) = by_name.features(f"centered-{name}", (32, 32, 3)).groups
         assert group.doubted == expected and group.frequencies == 30
-        joined = by_name.features("centered-cells+handed", (32, 32, colors)).groups
+        joined = by_name.features(f"centered-cells+{name}", (32, 32, 3)).groups
         assert [each.doubted for each in joined] == [0, expected]
+    one, other = (
+        by_name.features(f"centered-{each}", (8, 8, 3)) for each in ("handed", "handed-if-shown")
+    )
+    image = jnp.asarray(np.random.default_rng(0).random((8, 8, 3)), jnp.float32)
+    assert np.array_equal(one(image), other(image))
 
 
 def test_plans_of_earlier_versions_keep_everything() -> None:
@@ -171,7 +176,9 @@ def test_plans_of_earlier_versions_keep_everything() -> None:
 def test_a_run_says_what_became_of_the_sides(folder: Path, tmp_path: Path) -> None:
     """24 images show nothing at epsilon 1; a network has no sides to tell of."""
     flags = ("--data", folder, "--epsilon", 1, "--log", "json")
-    told = succeeds("train", *flags, "--model", "centered-handed", "--out", tmp_path / "run")
+    told = succeeds(
+        "train", *flags, "--model", "centered-cells+handed-if-shown", "--out", tmp_path / "run"
+    )
     (line,) = [json.loads(line) for line in told.splitlines() if '"sides"' in line]
     assert line["sides"].startswith("made alike")
     assert '"sides"' not in succeeds(*train_arguments(folder, tmp_path / "other"))

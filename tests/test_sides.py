@@ -124,5 +124,6 @@ def test_the_default_goes_by_color_and_how_many_images_there_are(n: int, colors:
     assert model == CovarianceSettings.default_model(n, shape) and model in by_name.FEATURES
     assert ("patches" in model) == (n >= MANY)
     assert ("handed" in model) == (n >= FEW or colors == 1)
+    assert model.endswith("-if-shown") == (n >= FEW and colors == 3)
     assert ("+" in model) == (n >= FEW or colors == 1)
     assert resolve(MethodConfig("dp-sgd"), n, shape)[1] == "cnn"

@@ -34,11 +34,15 @@ SHARES = {
     "cells+patches+scattering+sides": (0.55, 0.2, 0.15, 0.1),
     "cells+handed": (0.65, 0.35),
     "cells+patches+handed": (0.55, 0.2, 0.25),
+    "cells+handed-if-shown": (0.8, 0.2),
+    "cells+patches+handed-if-shown": (0.6, 0.24, 0.16),
 }
 """Of maps that are joined by "+", of the squared norm of the row they share."""
 MAPS = (*FEATURES, *EARLIER_FEATURES)
 CENTERED = "centered-"
 """Before the names of maps, all of which are then rid of what drawn pictures have in common."""
+IF_SHOWN = "-if-shown"
+"""Behind the name of a map whose odd half dp-fc keeps only where it is seen to tell classes apart."""
 Shape = tuple[int, int, int]
 
 
@@ -62,7 +66,7 @@ def features(name: str, shape: Shape) -> FeatureMap:
     if own in SHARES:
         return Joined([features(centered + part, shape) for part in own.split("+")], SHARES[own])
     if centered:
-        return Centered(features(own, shape), public_mean(own, colors))
+        return Centered(features(own, shape), public_mean(own.removesuffix(IF_SHOWN), colors))
     match name:
         case "patches":
             return Patches(colors)
@@ -76,6 +80,8 @@ def features(name: str, shape: Shape) -> FeatureMap:
             return Sides(colors)
         case "handed":
             return Handed(colors)
+        case "handed-if-shown":
+            return Handed(colors, doubted=True)
         case "encoder":
             return Encoder(colors)
         case "cells":

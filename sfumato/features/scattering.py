@@ -243,18 +243,17 @@ class Handed(FeatureMap):
 
     So the odd half has much of the norm where the mirror image looks different, 45 % of what varies
     between letters or digits, and little where it does not, 12 % for clothes. Scenes are as likely as their
-    mirror images, so there it is large and tells nothing. Most images in color are scenes: in color it
-    has to be shown that it tells something.
+    mirror images, so there it is large and tells nothing. doubted: it has to be shown that the odd half
+    tells something (`solve/doubted.py`).
     """
 
     lowest: int = eqx.field(static=True)
     groups: tuple[Group, ...] = eqx.field(static=True)
 
-    def __init__(self, colors: int, lowest: int = 4):
+    def __init__(self, colors: int, lowest: int = 4, doubted: bool = False):
         (half,) = Scattering(colors, lowest).groups
-        doubted = half.frequencies if colors == 3 else 0
-        self.lowest = lowest
-        self.groups = (Group(2 * half.frequencies, half.channels, 1.0, doubted),)
+        odd = half.frequencies if doubted else 0
+        self.lowest, self.groups = lowest, (Group(2 * half.frequencies, half.channels, 1.0, odd),)
 
     def __call__(self, image: Float[Array, "h w c"]) -> Float[Array, " d"]:
         logs, turned = _logarithms(image)

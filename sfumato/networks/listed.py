@@ -8,6 +8,8 @@ from functools import cache
 from importlib import resources
 
 FEATURES = (
+    "centered-cells+patches+handed-if-shown",
+    "centered-cells+handed-if-shown",
     "centered-cells+patches+scattering",
     "centered-cells+patches+handed",
     "centered-cells+scattering",

@@ -31,8 +31,8 @@ def default_features(n: int, shape: tuple[int, int, int], doubts: bool = False) 
     color = shape[2] == 3
     if color and n < FEW:
         return "centered-cells"
-    scattering = "scattering" if color and not doubts else "handed"
-    return f"centered-cells{'+patches' * (n >= MANY)}+{scattering}"
+    in_color = "handed-if-shown" if doubts else "scattering"
+    return f"centered-cells{'+patches' * (n >= MANY)}+{in_color if color else 'handed'}"
 
 
 @dataclass(frozen=True)
