@@ -217,8 +217,8 @@ class NetworkConfig:
     model: str = "auto"
     """Fixed features: centered-cells+patches+handed, in color with handed-if-shown or, for methods
     other than dp-fc, scattering in place of handed, and without patches for few images [by method, color or
-    gray and the number of images; where a method holds a matrix of d x d numbers, without patches] | one of these parts | scatternet, and others
-    that `sfumato models` names. Trained end to end: cnn | wrn-16-4 | wrn-D-W | wrn-D-W-norm-first, or package.module:function of your own, (shape, classes, key) ->
+    gray and the number of images; where a method holds a matrix of d x d numbers, without patches] | one of
+    these parts | scatternet, and others that `sfumato models` names. Trained end to end: cnn | wrn-16-4 | wrn-D-W | wrn-D-W-norm-first, or package.module:function of your own, (shape, classes, key) ->
     a network of one image. With --weights: the network they are for, where they do not say so
     themselves."""
     weights: str | None = None

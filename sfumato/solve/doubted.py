@@ -21,11 +21,11 @@ The others become zeros, and the rest of the row takes their norm.
 import math
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from sfumato.features.feature_map import Group
+from sfumato.features.heads import blocks
 
 
 def columns(group: Group) -> Float[np.ndarray, "f k"]:
@@ -64,9 +64,5 @@ def without(
     matrices: Sequence[Float[Array, "_ _ _"]], which: Float[Array, " d"], groups: Sequence[Group]
 ) -> list[Float[Array, "_ _ _"]]:
     """Whitening that leaves out what is not kept; whole frequencies are."""
-    found, start = [], 0
-    for group, matrix in zip(groups, matrices, strict=True):
-        own = which[start : start + group.size].reshape(group.frequencies, group.channels)
-        found.append(matrix * jnp.asarray(own[:, :1, None]))
-        start += group.size
-    return found
+    cut = zip(matrices, blocks(which, groups), strict=True)
+    return [matrix * own[:, :1, None] for matrix, own in cut]
